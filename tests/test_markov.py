@@ -64,7 +64,7 @@ class Source:
         # pi (M - 1) = 0 together with sum(pi) = 1, as one system of linear equations.
         states = symbols * symbols
         equations = np.vstack([matrix.reshape(states, states).T - np.eye(states), np.ones(states)])
-        shares = np.linalg.lstsq(equations, np.append(np.zeros(states), 1.0), rcond=None)[0]
+        shares: NDArray[np.float64] = np.linalg.lstsq(equations, np.append(np.zeros(states), 1.0), rcond=None)[0]
         return shares.reshape(symbols, symbols)
 
     def entropy_rate(self) -> float:

@@ -25,13 +25,3 @@ def philox4x32(counter: Counter, key: Key) -> Counter:
         )
         key0, key1 = (key0 + _WEYL[0]) & _MASK, (key1 + _WEYL[1]) & _MASK
     return x0, x1, x2, x3
-
-
-def counter_of(index: int, sub_index: int, stream: int) -> Counter:
-    """Return the counter of a position: 64-bit index, sub-index, stream."""
-    return index & _MASK, (index >> 32) & _MASK, sub_index, stream
-
-
-def key_of(seed: int) -> Key:
-    """Return the key of a 64-bit seed: low half, high half."""
-    return seed & _MASK, (seed >> 32) & _MASK
