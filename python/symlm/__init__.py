@@ -1,0 +1,93 @@
+"""symlm trains small Llama-architecture language models on CPUs, with the same bits everywhere.
+
+import symlm
+run = symlm.Trainer(symlm.TrainConfig(preset="3m", max_steps=500), data=["my.txt"]).fit()
+generator = symlm.Generator.from_pretrained(run.path)
+for piece in generator.stream("It was", max_new_tokens=100):
+    print(piece, end="")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._symlm import Tokenizer
+    from .callbacks import Callback, Control
+    from .config import TrainConfig
+    from .errors import (
+        DataError,
+        InternalError,
+        Interrupted,
+        MemoryPlanError,
+        NanError,
+        SymlmError,
+        UsageError,
+        UserError,
+    )
+    from .evaluation import Evaluation, evaluate
+    from .generate import Generator
+    from .model_config import ModelConfig
+    from .train import Run, Trainer
+
+    __version__: str
+
+__all__ = [
+    "Callback",
+    "Control",
+    "DataError",
+    "Evaluation",
+    "Generator",
+    "InternalError",
+    "Interrupted",
+    "MemoryPlanError",
+    "ModelConfig",
+    "NanError",
+    "Run",
+    "SymlmError",
+    "Tokenizer",
+    "TrainConfig",
+    "Trainer",
+    "UsageError",
+    "UserError",
+    "__version__",
+    "evaluate",
+]
+
+_HOME = {
+    "Callback": "callbacks",
+    "Control": "callbacks",
+    "DataError": "errors",
+    "Evaluation": "evaluation",
+    "Generator": "generate",
+    "InternalError": "errors",
+    "Interrupted": "errors",
+    "MemoryPlanError": "errors",
+    "ModelConfig": "model_config",
+    "NanError": "errors",
+    "Run": "train",
+    "SymlmError": "errors",
+    "Tokenizer": "_symlm",
+    "TrainConfig": "config",
+    "Trainer": "train",
+    "UsageError": "errors",
+    "UserError": "errors",
+    "evaluate": "evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import symlm` stays cheap."""
+    from importlib import import_module
+
+    if name == "__version__":
+        from .machine import version
+
+        return version()
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

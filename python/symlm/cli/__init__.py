@@ -1,0 +1,149 @@
+"""The command line: one group, commands that are imported when they are called, one place for errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ..errors import InternalError, SymlmError, UsageError, reason
+from .common import Group, debug_wanted
+
+
+class LazyGroup(Group):
+    """A group whose commands live in modules of their own, imported when one is asked for."""
+
+    homes: dict[str, str] = {  # noqa: RUF012 - a table, never changed
+        "train": "train",
+        "generate": "generate",
+        "eval": "evaluate",
+        "tokenizer": "tokenizer",
+        "plot": "plot",
+        "doctor": "doctor",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.homes)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from importlib import import_module
+
+        if cmd_name not in self.homes:
+            return None
+        command = import_module(f".{self.homes[cmd_name]}", __name__).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib import metadata
+
+        click.echo(f"symlm {metadata.version('symlm')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+)
+def cli() -> None:
+    """Train small language models on CPUs, with the same bits everywhere.
+
+    \b
+    symlm train my.txt            train on a text
+    symlm generate runs/my-3m     write text with what came out
+    """
+
+
+def report(error: SymlmError) -> int:
+    """Print an error for people; gives its exit code."""
+    _line(f"error: {_one_line(error.message)}")
+    if error.hint:
+        _line(f"hint: {_one_line(error.hint)}")
+    return error.exit_code
+
+
+def _line(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = cli.main(args=words, prog_name="symlm", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as error:
+        if debug_wanted():
+            import traceback
+
+            traceback.print_exc()
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, SymlmError):
+        return report(error)
+    if isinstance(error, click.ClickException):
+        return report(_from_click(error))
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        signum = getattr(error, "signum", signal.SIGINT)
+        return 128 + int(signum)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, BrokenPipeError):
+        # The reader has left, as in `symlm generate ... | head`; nothing may be flushed to it any more.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return report(SymlmError(f"{where}{reason(error)}"))
+    if isinstance(error, MemoryError):
+        return report(SymlmError("out of memory", "choose a smaller --preset or --batch-size"))
+    what = f"{type(error).__name__}: {error}"
+    return report(InternalError(what, "this is a bug; run again with --debug and report what it prints"))
+
+
+def _from_click(error: click.ClickException) -> SymlmError:
+    """A usage error of click in the project's form."""
+    if isinstance(error, click.NoSuchOption):
+        near = _nearest_option(error)
+        return UsageError(f"unknown flag {error.option_name}", near)
+    message = error.format_message()
+    hint = None
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"see {error.ctx.command_path} --help"
+    return UsageError(_lower_first(message.rstrip(".")), getattr(error, "hint", None) or hint)
+
+
+def _nearest_option(error: click.NoSuchOption) -> str | None:
+    from ..units import did_you_mean
+
+    known: list[str] = []
+    if error.ctx is not None:
+        for parameter in error.ctx.command.get_params(error.ctx):
+            known += [*parameter.opts, *parameter.secondary_opts] if isinstance(parameter, click.Option) else []
+        # Options are compared without their dashes, so that the length of the prefix does not make them near.
+        near = did_you_mean(error.option_name.lstrip("-"), [name.lstrip("-") for name in known])
+        if near is not None:
+            return f"did you mean --{near}?"
+        return f"see {error.ctx.command_path} --help"
+    return None
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,97 @@
+"""`symlm tokenizer train|encode|decode`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import UsageError, UserError
+from .common import Command, Group, parse_threads, threads_option
+
+if TYPE_CHECKING:
+    from .. import _symlm
+
+
+@click.group("tokenizer", cls=Group, short_help="Train and use tokenizers.")
+def command() -> None:
+    """Train a byte-level BPE tokenizer, or use one."""
+
+
+@command.command("train", cls=Command, short_help="Train a tokenizer from text.")
+@click.argument("data", nargs=-1, metavar="PATH...")
+@click.option("--vocab-size", required=True, metavar="N", help="Tokens: 256 bytes, <|endoftext|> and merges.")
+@click.option("-o", "--out", default="tokenizer.json", show_default=True, metavar="FILE", help="File to write.")
+@click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@threads_option
+def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, force: bool, threads: str) -> None:
+    """Train a tokenizer from PATHs and write it as tokenizer.json."""
+    from .. import _symlm
+    from ..config import SPECS
+    from ..corpus import builtin_files
+    from ..display import make_display
+    from ..machine import resolve_threads
+    from ..options import convert
+
+    size = convert("vocab_size", SPECS["vocab_size"], vocab_size)
+    count, _ = resolve_threads(parse_threads(threads))
+    target = Path(out)
+    if target.exists() and not force:
+        raise UserError(f"{target}: exists", "choose another --out, or use --force")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder")
+    corpus = _symlm.Corpus.open(list(data) or builtin_files(), text_field)
+    display = make_display("auto")
+    try:
+        tokenizer = corpus.train_tokenizer(size, count, display.task("tokenizer"))
+    finally:
+        display.close()
+    tokenizer.save(str(target))
+    print(f"wrote {target} ({tokenizer.vocab_size:,} tokens)", file=sys.stderr)
+
+
+def _tokenizer_option(function: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "-t", "--tokenizer", "source", required=True, metavar="FILE|MODEL", help="A tokenizer.json or a run folder."
+    )(function)
+
+
+@command.command("encode", cls=Command, short_help="Text to token ids.")
+@click.argument("text", required=False)
+@_tokenizer_option
+def encode(text: str | None, source: str) -> None:
+    """Write the token ids of TEXT, or of standard input, on one line."""
+    tokenizer = _load(source)
+    if text is None:
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not UTF-8 text (byte {error.start})") from None
+    click.echo(" ".join(map(str, tokenizer.encode(text))))
+
+
+@command.command("decode", cls=Command, short_help="Token ids to text.")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@_tokenizer_option
+def decode(ids: tuple[str, ...], source: str) -> None:
+    """Write the text of the IDs, or of those on standard input."""
+    tokenizer = _load(source)
+    words = list(ids) or sys.stdin.read().split()
+    numbers = []
+    for word in words:
+        if not word.isdigit() or int(word) >= tokenizer.vocab_size:
+            raise UsageError(f'expected token ids below {tokenizer.vocab_size}, found "{word}"')
+        numbers.append(int(word))
+    sys.stdout.buffer.write(tokenizer.decode_bytes(numbers))
+    sys.stdout.buffer.flush()
+
+
+def _load(source: str) -> _symlm.Tokenizer:
+    from ..corpus import load_tokenizer
+    from ..run import resolve_model
+
+    path = Path(source)
+    return load_tokenizer(resolve_model(path, "last").tokenizer if path.is_dir() else path)

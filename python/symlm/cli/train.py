@@ -1,0 +1,85 @@
+"""`symlm train`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from ..config import SPECS, TrainConfig
+from ..options import Spec, flag_of
+from ..settings import gather
+from .common import Command
+
+_METAVARS = {
+    "int": "N", "float": "X", "str": "TEXT", "bool": None, "duration": "DURATION", "interval": "STEPS|DURATION",
+    "auto_int": "auto|N", "paths": "PATH", "choice": None,
+}  # fmt: skip
+
+
+def _default_text(name: str, spec: Spec) -> str:
+    if spec.default_text is not None:
+        return spec.default_text
+    default = TrainConfig.__dataclass_fields__[name].default
+    if default is None or default == () or default == "":
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _option(name: str, spec: Spec) -> click.Option:
+    """The flag of a field. Values stay text here: the configuration checks them, whatever source they come from."""
+    text = _default_text(name, spec)
+    summary = spec.help[0].upper() + spec.help[1:] + (f"  [{text}]" if text else "") + ("" if text else ".")
+    if spec.kind == "bool":
+        return click.Option([f"{flag_of(name)}/--no-{flag_of(name)[2:]}"], default=None, help=summary)
+    metavar = "|".join(spec.choices) if spec.choices else spec.metavar or _METAVARS[spec.kind]
+    return click.Option(
+        [flag_of(name), *spec.aliases, name], default=None, metavar=metavar, help=summary, type=str,
+        multiple=spec.kind == "paths",
+    )  # fmt: skip
+
+
+def _run(**values: Any) -> int:
+    from ..resume import locate
+    from ..train import Trainer
+
+    file = values.pop("config_file")
+    given = {name: value for name, value in values.items() if value is not None and value != ()}
+    gathered = gather(given, file=file)
+    for warning in gathered.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    config = gathered.config()
+    if config.resume is not None:
+        folder, _ = locate(config)
+        if folder.exists:
+            # Only what is given explicitly can be in conflict with the run.
+            config = TrainConfig(**{**folder.settings().values, **gathered.values})
+    run = Trainer(config).fit()
+    if config.progress != "off":
+        metrics = run.metrics
+        quality = "" if metrics.get("val_bpb") is None else f", {metrics['val_bpb']:.4f} bits per byte"
+        state = "finished" if run.finished else "stopped"
+        print(f"{state} at step {run.step:,}{quality}", file=sys.stderr)
+        print(f"try it: {shlex.join(['symlm', 'generate', str(run.path)])}", file=sys.stderr)
+    return 0
+
+
+command = Command(
+    "train",
+    callback=_run,
+    params=[
+        click.Argument(["data"], nargs=-1, metavar="[PATH]..."),
+        click.Option(["-c", "--config", "config_file"], metavar="FILE", help="Read settings from a TOML file."),
+        *(_option(name, spec) for name, spec in SPECS.items() if name != "data"),
+    ],
+    help="""Train a model from text.
+
+    PATH is a file, a folder, a glob or - for standard input; .txt, .md, .py, .jsonl, and .gz of these. Without a PATH
+    the Python sources of the running interpreter's standard library are used, with preset tiny: about a minute.
+
+    Every setting can also come from a TOML file (-c) or from the environment (SYMLM_BATCH_SIZE=16); the command line
+    counts most, then the environment, then the file.""",
+    short_help="Train a model from text.",
+)

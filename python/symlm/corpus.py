@@ -1,0 +1,127 @@
+"""From paths to tokens: the built-in corpus, the tokenizer, the shards."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from . import _symlm
+from .config import TrainConfig
+from .errors import DataError, UsageError, UserError, reason
+
+BUILTIN_BYTES = 16 * 2**20
+"""Most bytes of the built-in corpus."""
+
+_LEFT_OUT = {"__pycache__", "dist-packages", "idlelib", "lib2to3", "site-packages", "test", "tests", "turtledemo"}
+
+
+class ProgressFactory(Protocol):
+    """Something that opens a progress bar and gives the function that moves it."""
+
+    def task(self, label: str) -> Callable[[int, int], None]:
+        """Open a bar; call the result with (done, total)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a training reads: tokens, held-out tokens (None without validation), tokenizer."""
+
+    train: _symlm.Shards
+    val: _symlm.Shards | None
+    tokenizer: _symlm.Tokenizer
+    train_files: int
+    train_bytes: int
+
+
+def builtin_files() -> list[str]:
+    """The `.py` files of the running interpreter's standard library without its tests, in a fixed order, up to
+    `BUILTIN_BYTES`. Files that are not UTF-8 text are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found: list[tuple[str, Path]] = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in _LEFT_OUT and not name.startswith("config-")]
+        paths = (Path(folder, name) for name in names if name.endswith(".py"))
+        found += [(path.relative_to(root).as_posix(), path) for path in paths]
+    chosen, total = [], 0
+    for _, path in sorted(found):
+        try:
+            raw = path.read_bytes()
+            raw.decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if not raw.strip() or b"\0" in raw:
+            continue
+        total += len(raw)
+        if total > BUILTIN_BYTES:
+            break
+        chosen.append(str(path))
+    if not chosen:
+        raise DataError(f"no Python sources in {root}", "give a text file: symlm train my.txt")
+    return chosen
+
+
+def cache_dir() -> Path:
+    """Folder of prepared tokens: `$SYMLM_CACHE_DIR`, else `$XDG_CACHE_HOME/symlm`, else `~/.cache/symlm`."""
+    chosen = os.environ.get("SYMLM_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "symlm"
+
+
+def ensure_cache_dir() -> str:
+    """Make the cache folder; UserError when that is not possible."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot make the token cache: {reason(error)}", "set SYMLM_CACHE_DIR to a writable folder"
+        ) from None
+    return str(folder)
+
+
+def load_tokenizer(path: str | Path) -> _symlm.Tokenizer:
+    """Read a tokenizer.json; UserError when there is none."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such tokenizer", "make one with: symlm tokenizer train TEXT --vocab-size 1024")
+    return _symlm.Tokenizer.from_file(str(path))
+
+
+class Sources:
+    """The opened texts of a training: everything cheap is checked, nothing long has been done."""
+
+    def __init__(self, config: TrainConfig, tokenizer_path: str | Path | None) -> None:
+        self.config = config
+        paths = list(config.data) or builtin_files()
+        self.train = _symlm.Corpus.open(paths, config.text_field)
+        self.val = _symlm.Corpus.open(list(config.val_data), config.text_field) if config.val_data else None
+        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
+        if self.tokenizer is not None and config.vocab_size not in (None, self.tokenizer.vocab_size):
+            raise UsageError(
+                f"--vocab-size {config.vocab_size} is not the {self.tokenizer.vocab_size} tokens of {tokenizer_path}",
+                "leave --vocab-size out: it follows the tokenizer",
+            )
+
+    def prepare(self, threads: int, progress: ProgressFactory) -> Prepared:
+        """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
+        config, model = self.config, self.config.model()
+        cache = ensure_cache_dir()
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            tokenizer = self.train.train_tokenizer(model.vocab_size, threads, progress.task("tokenizer"))
+            if tokenizer.vocab_size != model.vocab_size:
+                raise DataError(
+                    f"the text supports {tokenizer.vocab_size} tokens, asked for {model.vocab_size}",
+                    f"use --vocab-size {tokenizer.vocab_size} or more text",
+                )
+        split = 0.0 if self.val is not None else config.val_split
+        train, val = self.train.prepare(tokenizer, cache, split, model.seq_len, threads, progress.task("encoding"))
+        if self.val is not None:
+            val, _ = self.val.prepare(tokenizer, cache, 0.0, model.seq_len, threads, progress.task("encoding held-out"))
+        return Prepared(train, val, tokenizer, self.train.files, self.train.bytes)

@@ -1,0 +1,196 @@
+"""The live view on a terminal, drawn by Rich from the main thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..units import format_count, format_duration
+from ..view import View, sparkline
+from .plain import Display, event_line, one_line
+
+_REFRESH_S = 0.1
+_BARS = "▁▂▃▄▅▆▇█"
+_NAMED_WORKERS = 8
+_SAMPLE_CHARS = 240
+
+
+class LiveDisplay(Display):
+    """A panel that is redrawn in place; messages and finished work scroll above it.
+
+    Rich would refresh from a thread of its own; here every redraw happens inside a call, so that the process has no
+    thread that does not train.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._view: View | None = None
+        self._tasks: dict[str, tuple[int, int, float]] = {}
+        self._drawn = 0.0
+
+    def _draw(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._drawn < _REFRESH_S:
+            return
+        self._drawn = now
+        if self._live is None:
+            self._live = Live(
+                console=self.console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, transient=False
+            )
+            self._live.start()
+        self._live.update(self._render(), refresh=True)
+
+    def message(self, text: str) -> None:
+        self.console.print(Text(text))
+
+    def warning(self, text: str) -> None:
+        self.console.print(Text(f"warning: {text}", style="yellow"))
+
+    def task(self, label: str) -> Callable[[int, int], None]:
+        began = time.monotonic()
+
+        def update(done: int, total: int) -> None:
+            if done < total:
+                self._tasks[label] = (done, total, began)
+                self._draw()
+            elif self._tasks.pop(label, None) is not None:
+                if self._view is None:
+                    self.message(f"{label}: done in {format_duration(time.monotonic() - began)}")
+                self._draw(force=True)
+
+        return update
+
+    def begin(self, view: View) -> None:
+        self._view = view
+        self._tasks.clear()
+        self._draw(force=True)
+
+    def tick(self, view: View) -> None:
+        self._view = view
+        self._draw()
+
+    def event(self, record: dict[str, Any], view: View) -> None:
+        self._view = view
+        if record.get("event") in ("nan", "stop"):
+            self.message(event_line(record, view) or "")
+        self._draw(force=record.get("event") != "train")
+
+    def close(self) -> None:
+        live, self._live = self._live, None
+        if live is None:
+            return
+        self._tasks.clear()
+        live.update(self._render() if self._view is not None else Text(), refresh=True)
+        live.stop()
+
+    # --- drawing --------------------------------------------------------------------------------------------------
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._view is not None:
+            parts.append(_panel(self._view, self.console.width))
+        for label, (done, total, began) in self._tasks.items():
+            parts.append(_task_bar(label, done, total, time.monotonic() - began))
+        return Group(*parts)
+
+
+def _task_bar(label: str, done: int, total: int, elapsed: float) -> RenderableType:
+    left = elapsed / done * (total - done) if done else None
+    row = Table.grid(padding=(0, 1), expand=False)
+    row.add_row(
+        Text(label, style="bold"),
+        ProgressBar(total=max(total, 1), completed=done, width=32),
+        Text(f"{100 * done / max(total, 1):3.0f} %"),
+        Text(f"eta {format_duration(left)}" if left is not None else "", style="dim"),
+    )
+    return row
+
+
+def _panel(view: View, width: int) -> RenderableType:
+    inner = max(width - 6, 20)
+    progress = Table.grid(padding=(0, 1), expand=True)
+    progress.add_column(no_wrap=True)
+    progress.add_column(ratio=1)
+    progress.add_column(no_wrap=True)
+    eta = "?" if view.eta_s is None else format_duration(view.eta_s)
+    progress.add_row(
+        Text(f"step {view.step:,}/{view.max_steps:,}", style="bold"),
+        ProgressBar(total=max(view.max_steps, 1), completed=view.step),
+        Text(f"{100 * view.step / max(view.max_steps, 1):.0f} %  {format_duration(view.elapsed_s)}  eta {eta}"),
+    )
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    rows.add_row("loss", _losses(view))
+    if len(view.history) > 1:
+        rows.add_row("", Text(sparkline(view.history, min(inner - 14, 72)), style="cyan"))
+    rows.add_row("rate", Text(f"lr {view.lr:.2e}   gradient norm {view.grad_norm:.3f}"))
+    rows.add_row("speed", _speed(view))
+    rows.add_row("workers", _workers(view.busy, inner - 14))
+    filled, capacity = view.queue
+    if capacity:
+        rows.add_row("prefetch", Text("●" * filled + "○" * (capacity - filled) + f"  {filled}/{capacity} batches"))
+    if view.sample:
+        rows.add_row("sample", Text(one_line(view.sample, _SAMPLE_CHARS), style="italic"))
+    parameters = format_count(view.parameters)
+    title = f"{view.run}  {view.preset} {parameters} parameters  {view.isa}  {view.threads} threads"
+    return Panel(Group(progress, rows), title=Text(title), title_align="left", border_style="blue")
+
+
+def _losses(view: View) -> Text:
+    text = Text()
+    if view.loss is None:
+        return Text("waiting for the first update", style="dim")
+    text.append(f"train {view.loss:.4f}", style="bold")
+    if view.smooth_loss is not None:
+        text.append(f" (mean {view.smooth_loss:.4f})")
+    if view.val_loss is not None:
+        text.append(f"   validation {view.val_loss:.4f}")
+    if view.val_bpb is not None:
+        text.append(f" = {view.val_bpb:.4f} bits per byte")
+    if view.best_bpb is not None:
+        text.append(f"   best {view.best_bpb:.4f}", style="green")
+    return text
+
+
+def _speed(view: View) -> Text:
+    text = f"{format_count(view.tok_s)} tokens/s   {format_count(view.tokens)} tokens"
+    if view.peak_frac is not None:
+        text += f"   {100 * view.peak_frac:.1f} % of FMA peak"
+    return Text(text)
+
+
+def _workers(busy: list[float], width: int) -> Text:
+    if not busy:
+        return Text("")
+    mean = sum(busy) / len(busy)
+    text = Text()
+    if len(busy) <= _NAMED_WORKERS:
+        for index, fraction in enumerate(busy):
+            text.append(f"{index:02d} ")
+            text.append(_bar(fraction), style=_colour(fraction))
+            text.append(f"{100 * fraction:4.0f} %  ")
+        return text
+    for fraction in busy[: max(width - 10, 1)]:
+        text.append(_bar(fraction), style=_colour(fraction))
+    text.append(f"  {100 * mean:.0f} %")
+    return text
+
+
+def _bar(fraction: float) -> str:
+    return _BARS[min(max(int(fraction * len(_BARS)), 0), len(_BARS) - 1)]
+
+
+def _colour(fraction: float) -> str:
+    if fraction >= 0.8:
+        return "green"
+    return "yellow" if fraction >= 0.5 else "red"

@@ -1,0 +1,80 @@
+"""Errors that a user can meet, each with the exit code that the command line gives for it.
+
+Messages are lower case and say what was found and what was expected; the hint says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class SymlmError(Exception):
+    """Base of every error that symlm raises on purpose.
+
+    `message` says what is wrong, `hint` what to do about it (or None), `exit_code` what the command line returns.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} (hint: {self.hint})"
+
+    def __reduce__(self) -> tuple[type[SymlmError], tuple[str, str | None]]:
+        return type(self), (self.message, self.hint)
+
+
+class UserError(SymlmError):
+    """Something about the request cannot be done: an existing run, a missing model, a folder that is not writable."""
+
+    exit_code = 1
+
+
+class UsageError(SymlmError):
+    """A flag, key or value that is not valid."""
+
+    exit_code = 2
+
+
+class DataError(SymlmError):
+    """Text, tokens or a checkpoint that cannot be used."""
+
+    exit_code = 3
+
+
+class MemoryPlanError(SymlmError):
+    """The work would need more memory than the machine has."""
+
+    exit_code = 4
+
+
+class NanError(SymlmError):
+    """The loss or the gradient became infinite or not a number; the last good checkpoint is kept."""
+
+    exit_code = 5
+
+
+class InternalError(SymlmError):
+    """A broken invariant of symlm itself: always a bug."""
+
+    exit_code = 70
+
+
+def reason(error: OSError) -> str:
+    """The operating system's words for an error, in lower case like all messages."""
+    return (error.strerror or str(error)).lower()
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal after the step under way was finished and saved.
+
+    `signum` is the signal, `run_path` the run folder, `step` the number of updates in the saved checkpoint.
+    """
+
+    def __init__(self, signum: int, run_path: str, step: int) -> None:
+        super().__init__(f"stopped by signal {signum} after step {step}")
+        self.signum = signum
+        self.run_path = run_path
+        self.step = step

@@ -1,0 +1,400 @@
+"""The loop of a training: hands the engine a few steps at a time and does what is due between them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import _symlm
+from .callbacks import CallbackList
+from .checkpoint import State
+from .config import TrainConfig
+from .corpus import Prepared
+from .display import Display
+from .errors import InternalError, Interrupted, NanError
+from .generate import Generator
+from .machine import version
+from .metrics import LineLog
+from .resume import resume_command
+from .run import METRICS, SAMPLES, RunFolder, Saver
+from .schedule import engine_config, eval_windows, final_eval_windows, windows_per_epoch
+from .signals import Stopped, StopSignals
+from .view import View, Window
+
+CHUNK_S = 2.0
+"""The engine gets steps for about this long at once, so a stop or a save by the clock is never far away."""
+
+POLL_S = 0.1
+SAMPLE_TOKENS = 64
+
+
+@dataclass
+class Outcome:
+    """How the loop ended."""
+
+    step: int
+    finished: bool
+    metrics: dict[str, Any]
+
+
+class Loop:
+    """One session of training: from a fresh start or a checkpoint to the end or a stop. Runs on the main thread."""
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        threads: int,
+        folder: RunFolder,
+        prepared: Prepared,
+        display: Display,
+        callbacks: CallbackList,
+        peak_gflops: float,
+    ) -> None:
+        self.config = config
+        self.threads = threads
+        self.folder = folder
+        self.prepared = prepared
+        self.display = display
+        self.callbacks = callbacks
+        self.peak = peak_gflops
+        self.model = config.model()
+        self.max_steps = config.max_steps or 1
+        self.engine_config = engine_config(config, threads)
+        self.signals = StopSignals()
+        self.view = View(run=str(folder.path), preset=config.preset_name, threads=threads, max_steps=self.max_steps)
+        self.step = self.start_step = 0
+        self.tokens = 0
+        self.best_step: int | None = None
+        self.saver = Saver(folder, self.model.to_hf(), config.keep_last)
+        self._announced = False
+        self.elapsed_before = 0.0
+        self.step_s: float | None = None
+        self.total = Window()
+        self.window = Window()
+
+    # --- frame ----------------------------------------------------------------------------------------------------
+
+    def run(self, checkpoint: Path | None, state: State | None) -> Outcome:
+        """Train, save, and leave the folder complete."""
+        self.engine = _symlm.Engine(json.dumps(self.engine_config), self.prepared.train)
+        self.log = LineLog(self.folder.path / METRICS)
+        self.samples = LineLog(self.folder.path / SAMPLES)
+        try:
+            with self.signals:
+                if checkpoint is not None and state is not None:
+                    self._restore(checkpoint, state)
+                return self._run(checkpoint)
+        finally:
+            self.engine.close()
+            self.log.close()
+            self.samples.close()
+
+    def _restore(self, checkpoint: Path, state: State) -> None:
+        self.engine.load(str(checkpoint), json.dumps(state.engine))
+        if self.engine.step != state.step:
+            raise InternalError(f"{checkpoint}: holds step {self.engine.step}, the trainer state says {state.step}")
+        known = state.trainer
+        self.step = self.start_step = self.saver.saved_step = state.step
+        self.tokens = int(known["tokens"])
+        self.elapsed_before = float(known["elapsed_s"])
+        self.best_step = known.get("best_step")
+        self.view.step, self.view.tokens = self.step, self.tokens
+        self.view.loss, self.view.val_loss = known.get("train_loss"), known.get("val_loss")
+        self.view.val_bpb, self.view.best_bpb = known.get("val_bpb"), known.get("best_val_bpb")
+
+    def _run(self, checkpoint: Path | None) -> Outcome:
+        self.began = self.last_save = time.monotonic()
+        self.window, self.total = Window(), Window()
+        self.view.parameters, self.view.isa = self.engine.parameters, self.engine.isa
+        self._begin_event(checkpoint)
+        self.display.begin(self.view)
+        reason = self._updates()
+        if reason is None:
+            reason = self._finish()
+        if reason is not None:
+            self._stop(reason)
+        return Outcome(self.step, reason is None, self._metrics())
+
+    def _begin_event(self, checkpoint: Path | None) -> None:
+        val = self.prepared.val
+        record: dict[str, Any] = {
+            "event": "start" if checkpoint is None else "resume",
+            "step": self.step,
+            "tokens": self.tokens,
+            "max_steps": self.max_steps,
+            "version": version(),
+            "parameters": self.engine.parameters,
+            "threads": self.threads,
+            "isa": self.engine.isa,
+            "peak_gflops": self.peak,
+            "train_tokens": self.prepared.train.tokens,
+            "val_tokens": None if val is None else val.tokens,
+        }
+        if checkpoint is not None:
+            record["checkpoint"] = str(checkpoint)
+            self.display.message(f"going on from step {self.step:,} ({checkpoint})")
+        self._event(record)
+
+    def _event(self, record: dict[str, Any]) -> None:
+        self.log.write(record)
+        self.display.event(record, self.view)
+        self.window = Window()
+
+    def _elapsed(self) -> float:
+        return self.elapsed_before + time.monotonic() - self.began
+
+    def _metrics(self) -> dict[str, Any]:
+        return {
+            "train_loss": self.view.loss,
+            "val_loss": self.view.val_loss,
+            "val_bpb": self.view.val_bpb,
+            "best_val_bpb": self.view.best_bpb,
+            "tok_s": self.total.tok_s,
+        }
+
+    # --- updates --------------------------------------------------------------------------------------------------
+
+    def _updates(self) -> str | None:
+        """Run updates up to the end; gives the reason when something stops them before."""
+        end = min(self.max_steps, self.config.stop_at_step or self.max_steps)
+        while self.step < end:
+            target = self._next_target(end)
+            self.engine.run_until(target)
+            while self.step < target:
+                report = self.engine.poll(POLL_S)
+                if report is None or report.step < target:
+                    # Not at the end of a chunk: there the engine waits for its next steps.
+                    self._refresh()
+                if report is not None:
+                    self._take(report)
+            reason = self._stop_reason()
+            if reason is None and self.step < self.max_steps:
+                self._between()
+                reason = self._stop_reason()
+            if reason is not None and (self.step < self.max_steps or self.signals.received is not None):
+                return reason
+        return None if self.step >= self.max_steps else f"--stop-at-step {end}"
+
+    def _stop_reason(self) -> str | None:
+        if self.signals.received is not None:
+            return f"signal {signal.Signals(self.signals.received).name}"
+        return "a callback asked for it" if self.callbacks.stop else None
+
+    def _next_target(self, end: int) -> int:
+        config, step = self.config, self.step
+        chunk = 1 if self.step_s is None or self.callbacks.every_step else max(int(CHUNK_S / self.step_s), 1)
+        stops = [end, step + chunk]
+        for interval in (config.eval_interval, config.sample_every, config.save_every_steps):
+            if interval:
+                stops.append((step // interval + 1) * interval)
+        return min(stops)
+
+    def _take(self, report: _symlm.StepReport) -> None:
+        """Account for one finished update."""
+        self.step = report.step
+        if not (math.isfinite(report.loss) and math.isfinite(report.grad_norm)):
+            self._not_a_number(report)
+        self.tokens += report.tokens
+        for window in (self.window, self.total):
+            window.add(report.tokens, report.seconds, report.busy_frac)
+        self.step_s = report.seconds if self.step_s is None else 0.8 * self.step_s + 0.2 * report.seconds
+        view = self.view
+        view.add_loss(report.loss)
+        view.step, view.tokens, view.lr, view.grad_norm = self.step, self.tokens, report.lr, report.grad_norm
+        view.busy = list(report.busy_frac)
+        if self.callbacks.every_step:
+            self.callbacks.call("on_step", {
+                "step": report.step, "loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm,
+                "tokens": self.tokens, "seconds": report.seconds,
+            })  # fmt: skip
+        if self.step % self.config.log_interval == 0 or self.step in (1, self.max_steps):
+            self._log_train(report)
+
+    def _log_train(self, report: _symlm.StepReport) -> None:
+        window, view = self.window, self.view
+        view.tok_s = window.tok_s
+        flops = view.tok_s * self.engine.flops_per_token
+        view.peak_frac = flops / (self.peak * 1e9) if self.peak > 0 else None
+        self._estimate()
+        record = {
+            "event": "train",
+            "step": self.step,
+            "tokens": self.tokens,
+            "loss": report.loss,
+            "lr": report.lr,
+            "grad_norm": report.grad_norm,
+            "tok_s": view.tok_s,
+            "peak_frac": view.peak_frac,
+            "worker_busy_frac": window.busy_frac,
+            "elapsed_s": view.elapsed_s,
+            "eta_s": view.eta_s,
+        }
+        self._event(record)
+        self.callbacks.call("on_log", record)
+
+    def _estimate(self) -> None:
+        done = self.step - self.start_step
+        here = time.monotonic() - self.began
+        self.view.elapsed_s = self.elapsed_before + here
+        self.view.eta_s = here / done * (self.max_steps - self.step) if done else None
+
+    def _refresh(self) -> None:
+        self.view.queue = self.engine.queue_fill
+        self._estimate()
+        if self.signals.received is not None and not self._announced:
+            self._announced = True
+            self.display.message("stopping: saving after the updates under way; once more to stop at once")
+        self.display.tick(self.view)
+
+    def _not_a_number(self, report: _symlm.StepReport) -> None:
+        self._event({"event": "nan", "step": report.step, "tokens": self.tokens, "loss": report.loss,
+                     "grad_norm": report.grad_norm, "lr": report.lr})  # fmt: skip
+        last = self.folder.last()
+        good = "there is no checkpoint yet" if last is None else f"the last good checkpoint is {last}"
+        raise NanError(
+            f"step {report.step}: the loss is {report.loss}, the gradient norm {report.grad_norm}; {good}",
+            f"try a lower --learning-rate than {self.config.learning_rate:g}, or a smaller --grad-clip",
+        )
+
+    # --- between updates ------------------------------------------------------------------------------------------
+
+    def _between(self) -> None:
+        """Evaluation, sample and checkpoint, where they are due at this step."""
+        config, step = self.config, self.step
+        improved = False
+        if config.eval_interval and step % config.eval_interval == 0:
+            improved = self._evaluate()
+        if config.sample_every and step % config.sample_every == 0:
+            self._sample()
+        if self._save_due():
+            self._save()
+        if improved:
+            self.saver.save_best(self.step, self._write)
+
+    def _save_due(self) -> bool:
+        by_steps, by_time = self.config.save_every_steps, self.config.save_every_seconds
+        if by_time is not None:
+            return time.monotonic() - self.last_save >= by_time
+        return by_steps > 0 and self.step % by_steps == 0
+
+    def _progress(self, label: str) -> Callable[[int, int], None]:
+        move = self.display.task(label)
+
+        def update(done: int, total: int) -> None:
+            self.signals.check()
+            move(done, total)
+
+        return update
+
+    def _evaluate(self, windows: int | None = None) -> bool:
+        """Evaluate on the held-out windows; True when it is the best so far. `windows` is given for the last one, which
+        may cover more windows than the others and so is not compared with them."""
+        val = self.prepared.val
+        if val is None:
+            return False
+        available = windows_per_epoch(val.tokens, self.model.seq_len)
+        usual = eval_windows(self.config, available)
+        count = usual if windows is None else windows
+        try:
+            report = self.engine.evaluate(val, count, self._progress("evaluation"))
+        except Stopped:
+            return False
+        view = self.view
+        view.val_loss, view.val_bpb = report.loss, report.bits_per_byte
+        best = view.best_bpb
+        improved = count == usual and math.isfinite(report.loss) and (best is None or report.bits_per_byte < best)
+        if improved:
+            view.best_bpb, self.best_step = report.bits_per_byte, self.step
+        record: dict[str, Any] = {
+            "event": "eval",
+            "step": self.step,
+            "tokens": self.tokens,
+            "val_loss": report.loss,
+            "val_bpb": report.bits_per_byte,
+            "best_val_bpb": view.best_bpb,
+            "windows": report.windows,
+            "final": self.step >= self.max_steps and windows is not None,
+        }
+        self._event(record)
+        self.callbacks.call("on_eval", record)
+        return improved
+
+    def _sample(self) -> None:
+        config = self.config
+        generator = Generator(self.engine.snapshot(), self.prepared.tokenizer)
+        text = generator.generate(
+            config.sample_prompt, max_new_tokens=SAMPLE_TOKENS, seed=config.seed, sample_index=self.step
+        )
+        self.view.sample = config.sample_prompt + text
+        self.samples.write({"step": self.step, "prompt": config.sample_prompt, "text": text, "seed": config.seed})
+        self._event({"event": "sample", "step": self.step, "tokens": self.tokens, "text": self.view.sample})
+        self.callbacks.call("on_sample", self.step, self.view.sample)
+
+    def _write(self, temporary: Path) -> State:
+        engine_state = json.loads(self.engine.save(str(temporary)))
+        trainer = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "elapsed_s": self._elapsed(),
+            "best_step": self.best_step,
+            **self._metrics(),
+        }
+        made_from = {key: self.engine_config[key] for key in ("model", "train")}
+        return State(engine_state, trainer, made_from)
+
+    def _save(self) -> None:
+        if self.saver.saved_step == self.step:
+            return
+        began = time.monotonic()
+        path = self.saver.save(self.step, self._write)
+        self.last_save = time.monotonic()
+        relative = str(path.relative_to(self.folder.path))
+        seconds = self.last_save - began
+        self._event({"event": "save", "step": self.step, "tokens": self.tokens, "path": relative, "seconds": seconds})
+        self.callbacks.call("on_save", self.step, path)
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> str | None:
+        """The last evaluation, sample and checkpoint; gives the reason when a signal comes in between."""
+        improved = self._evaluate()
+        if self.prepared.val is not None:
+            available = windows_per_epoch(self.prepared.val.tokens, self.model.seq_len)
+            last = final_eval_windows(self.config, self.max_steps, available)
+            if last > eval_windows(self.config, available):
+                self._evaluate(last)
+        if self.config.sample_every:
+            self._sample()
+        self._save()
+        if improved:
+            self.saver.save_best(self.step, self._write)
+        if self.signals.received is not None:
+            return self._stop_reason()
+        stats = self.engine.worker_stats()
+        self._event({
+            "event": "end",
+            "step": self.step,
+            "tokens": self.tokens,
+            **self._metrics(),
+            "worker_busy_frac": self.total.busy_frac,
+            "tasks_per_worker": [worker.tasks for worker in stats],
+            "steals_per_worker": [worker.steals for worker in stats],
+            "elapsed_s": self._elapsed(),
+        })  # fmt: skip
+        return None
+
+    def _stop(self, reason: str) -> None:
+        """Save where the updates ended. After a signal this raises `Interrupted`."""
+        self._save()
+        self._event({"event": "stop", "step": self.step, "tokens": self.tokens, "reason": reason})
+        self.display.message(f"to go on: {shlex.join(resume_command(self.folder.path))}")
+        if self.signals.received is not None:
+            raise Interrupted(self.signals.received, str(self.folder.path), self.step)

@@ -1,0 +1,127 @@
+"""What the machine offers: threads, memory, instruction sets, versions. For `environment.json` and `symlm doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from . import _symlm
+from .errors import MemoryPlanError
+from .model_config import ModelConfig
+from .units import format_count
+
+STATE_BYTES_PER_PARAMETER = 24
+"""Weights, two moments, a gradient and two packed copies, four bytes each: the least that training holds."""
+
+
+def version() -> str:
+    """Version of the installed package."""
+    try:
+        return metadata.version("symlm")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def resolve_threads(threads: int | Literal["auto"]) -> tuple[int, str]:
+    """Number of workers and the rule that decided it."""
+    if threads == "auto":
+        return _symlm.available_cpus()
+    return threads, "--threads"
+
+
+def available_memory() -> int | None:
+    """Bytes that can be used now: the least of free memory and what the control groups leave; None if unknown."""
+    found = [_meminfo_available(), *_cgroup_memory_left()]
+    known = [value for value in found if value is not None]
+    return min(known) if known else None
+
+
+def check_memory(model: ModelConfig) -> None:
+    """MemoryPlanError when even the state of the training cannot fit."""
+    need = model.parameters * STATE_BYTES_PER_PARAMETER
+    have = available_memory()
+    if have is not None and need > have:
+        raise MemoryPlanError(
+            f"training {format_count(model.parameters)} parameters needs {gib(need)} at least; {gib(have)} are free",
+            "choose a smaller --preset or smaller sizes",
+        )
+
+
+def gib(size: float) -> str:
+    """Bytes as text in GiB or MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _meminfo_available() -> int | None:
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_memory_left() -> list[int | None]:
+    left: list[int | None] = []
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        top, now = _read(limit), _read(used)
+        if top is not None and now is not None and top.isdigit() and now.isdigit() and int(top) < 2**60:
+            # The page cache counts as used although it gives way, so a limit is only taken with half of it at least.
+            left.append(max(int(top) - int(now), int(top) // 2))
+    return left
+
+
+def cpu_model() -> str:
+    """Name of the processor, empty if unknown."""
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def cgroup_limits() -> dict[str, str]:
+    """Limits of the control group as the kernel writes them; keys that do not exist are left out."""
+    names = {
+        "cpu.max": "/sys/fs/cgroup/cpu.max",
+        "cpuset.cpus.effective": "/sys/fs/cgroup/cpuset.cpus.effective",
+        "memory.max": "/sys/fs/cgroup/memory.max",
+        "cfs_quota_us": "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+        "cfs_period_us": "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
+        "limit_in_bytes": "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    }
+    found = {key: _read(path) for key, path in names.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the versions, as plain JSON values."""
+    auto, rule = _symlm.available_cpus()
+    memory = available_memory()
+    return {
+        "symlm": version(),
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "cpus_online": os.cpu_count(),
+        "cpus_in_affinity_mask": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads_auto": auto,
+        "threads_auto_rule": rule,
+        "isa": _symlm.isa(),
+        "isa_available": list(_symlm.available_isas()),
+        "isa_from_environment": os.environ.get("SYMLM_ISA"),
+        "cgroup": cgroup_limits(),
+        "memory_available_bytes": memory,
+    }

@@ -1,0 +1,71 @@
+"""`metrics.jsonl` and `samples.jsonl`: one JSON object a line, flushed, cut back when a run resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from .checkpoint import write_atomic
+
+
+def plain(value: Any) -> Any:
+    """The value as valid JSON: a float that is not finite becomes the text "nan", "inf" or "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def to_line(record: dict[str, Any]) -> str:
+    """One line without its end. Floats are written so that they read back to the same bits."""
+    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+
+
+class LineLog:
+    """A file of JSON lines that is appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO = path.open("a", encoding="utf-8", errors="replace")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record and hand it to the operating system at once."""
+        self._file.write(to_line(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file; a last line that was cut by a crash is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
+def truncate_past(path: Path, step: int) -> int:
+    """Drop the records of steps after `step`, and broken lines; gives the number of records dropped.
+
+    Records without a step stay. The file is replaced in one piece.
+    """
+    if not path.is_file():
+        return 0
+    records = list(read_lines(path))
+    kept = [r for r in records if not isinstance(r.get("step"), int) or r["step"] <= step]
+    write_atomic(path, "".join(to_line(record) + "\n" for record in kept))
+    return len(records) - len(kept)

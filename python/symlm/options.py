@@ -1,0 +1,182 @@
+"""Description of one configuration field: help text, kind of value, limits. One description serves the command
+line, the environment, the TOML file and the checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from .errors import UsageError
+from .units import did_you_mean, parse_count, parse_duration
+
+T = TypeVar("T")
+
+Kind = Literal["int", "float", "bool", "str", "choice", "auto_int", "duration", "interval", "paths"]
+"""How a value is written: `auto_int` is a number or `auto`, `duration` is `10m`, `interval` is steps or a duration."""
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known about one field; stored in the metadata of the dataclass field."""
+
+    help: str
+    section: str
+    kind: Kind
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    free: bool = False
+    aliases: tuple[str, ...] = ()
+    metavar: str | None = None
+    default_text: str | None = None
+
+
+def option(default: T, spec: Spec) -> T:
+    """A dataclass field with a default value and its description."""
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def flag_of(name: str) -> str:
+    """The command line spelling of a field: `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def specs(cls: type) -> dict[str, Spec]:
+    """Field name -> description, in declaration order."""
+    return {f.name: f.metadata["spec"] for f in dataclasses.fields(cls) if "spec" in f.metadata}
+
+
+def convert(name: str, spec: Spec, raw: Any) -> Any:
+    """Turn a value from any source into the type of the field and check its limits; UsageError if that fails."""
+    try:
+        value = _CONVERT[spec.kind](spec, raw)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{flag_of(name)}: {error}") from None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _check_limits(name, spec, value)
+    return value
+
+
+def _check_limits(name: str, spec: Spec, value: float) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{flag_of(name)}: expected a finite number, found {value}")
+    if spec.low is not None and value < spec.low:
+        raise UsageError(f"{flag_of(name)}: expected at least {spec.low:g}, found {value}")
+    if spec.above is not None and value <= spec.above:
+        raise UsageError(f"{flag_of(name)}: expected a number above {spec.above:g}, found {value}")
+    if spec.high is not None and value > spec.high:
+        raise UsageError(f"{flag_of(name)}: expected at most {spec.high:,.16g}, found {value:,}")
+
+
+def _integer(_: Spec, raw: Any) -> int:
+    if isinstance(raw, str):
+        return parse_count(raw)
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or raw != raw or raw in (math.inf, -math.inf):
+        raise ValueError(f"expected a whole number, found {raw!r}")
+    if raw != int(raw):
+        raise ValueError(f"expected a whole number, found {raw!r}")
+    return int(raw)
+
+
+def _number(_: Spec, raw: Any) -> float:
+    if isinstance(raw, str):
+        try:
+            return float(raw)
+        except ValueError:
+            raise ValueError(f'expected a number, found "{raw}"') from None
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        raise ValueError(f"expected a number, found {raw!r}")
+    return float(raw)
+
+
+def _boolean(_: Spec, raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.strip().lower() in _TRUE:
+        return True
+    if isinstance(raw, str) and raw.strip().lower() in _FALSE:
+        return False
+    raise ValueError(f"expected true or false, found {raw!r}")
+
+
+def _string(_: Spec, raw: Any) -> str:
+    if hasattr(raw, "__fspath__"):
+        raw = raw.__fspath__()
+    if not isinstance(raw, str):
+        raise ValueError(f"expected text, found {raw!r}")
+    if "\0" in raw:
+        raise ValueError("expected text without NUL characters")
+    return raw
+
+
+def _choice(spec: Spec, raw: Any) -> str:
+    text = _string(spec, raw).strip().lower()
+    if text in spec.choices:
+        return text
+    near = did_you_mean(text, spec.choices)
+    more = f' (did you mean "{near}"?)' if near else ""
+    raise ValueError(f'expected one of {", ".join(spec.choices)}, found "{raw}"{more}')
+
+
+def _auto_integer(spec: Spec, raw: Any) -> int | str:
+    if isinstance(raw, str) and raw.strip().lower() == "auto":
+        return "auto"
+    try:
+        return _integer(spec, raw)
+    except ValueError:
+        raise ValueError(f"expected auto or a whole number, found {raw!r}") from None
+
+
+def _duration(spec: Spec, raw: Any) -> float:
+    """Seconds; a plain number is seconds too."""
+    if isinstance(raw, str):
+        try:
+            return float(raw)
+        except ValueError:
+            return parse_duration(raw)
+    return _number(spec, raw)
+
+
+def _interval(spec: Spec, raw: Any) -> int | str:
+    """A number of steps stays a number, a duration stays text (`10m`), so that both survive a round trip."""
+    if isinstance(raw, str):
+        try:
+            # "m" is minutes here, so only a plain number is a number of steps.
+            return parse_count(raw) if raw.strip()[-1:].isdigit() else _checked_duration(raw)
+        except ValueError:
+            raise ValueError(f'expected steps (500) or a duration (10m), found "{raw}"') from None
+    return _integer(spec, raw)
+
+
+def _checked_duration(raw: str) -> str:
+    parse_duration(raw)
+    return raw.strip().lower().replace(" ", "")
+
+
+def _paths(spec: Spec, raw: Any) -> tuple[str, ...]:
+    items = [raw] if isinstance(raw, str) or hasattr(raw, "__fspath__") else raw
+    if not isinstance(items, (list, tuple)):
+        raise ValueError(f"expected a path or a list of paths, found {raw!r}")
+    paths = tuple(_string(spec, item) for item in items)
+    if any(not path for path in paths):
+        raise ValueError("expected a path, found an empty string")
+    return paths
+
+
+_CONVERT = {
+    "int": _integer,
+    "float": _number,
+    "bool": _boolean,
+    "str": _string,
+    "choice": _choice,
+    "auto_int": _auto_integer,
+    "duration": _duration,
+    "interval": _interval,
+    "paths": _paths,
+}

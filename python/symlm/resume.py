@@ -1,0 +1,121 @@
+"""Opening a run: a new one, or an old one at the right checkpoint, with every check before any long work."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .checkpoint import WEIGHTS, State
+from .config import TrainConfig
+from .errors import UsageError, UserError
+from .run import BEST, LAST, RunFolder, default_out_dir, run_of_checkpoint
+from .settings import conflicts, resumed
+
+AUTO = "auto"
+
+
+@dataclass
+class Opened:
+    """A locked run folder and where to start. `requested` is None for a new run."""
+
+    folder: RunFolder
+    config: TrainConfig
+    requested: dict[str, Any] | None = None
+    checkpoint: Path | None = None
+    state: State | None = None
+    done: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the run has to be set up."""
+        return self.requested is None
+
+
+def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
+    """The run folder that a configuration means, and the checkpoint if `--resume` names one by its path."""
+    if config.resume in (None, AUTO, LAST, BEST):
+        return RunFolder(config.out_dir or default_out_dir(config)), None
+    path = Path(config.resume or "")
+    named = None
+    if (path / WEIGHTS).is_file():
+        named = path
+        owner = run_of_checkpoint(path)
+        if owner is None:
+            raise UserError(f"{path}: the checkpoint is not inside a run folder, so it cannot be resumed")
+        folder = RunFolder(owner)
+    elif RunFolder(path).exists:
+        folder = RunFolder(path)
+    else:
+        raise UserError(
+            f"--resume {config.resume}: no run and no checkpoint there", "use auto, last, best, or the path of a run"
+        )
+    if config.out_dir is not None and Path(config.out_dir).resolve() != folder.path.resolve():
+        raise UsageError(f"--resume {config.resume} is in {folder.path}, but --out-dir is {config.out_dir}")
+    return folder, named
+
+
+def open_run(config: TrainConfig) -> Opened:
+    """Lock the run folder and decide where to start. The caller unlocks it, in every case after this returns."""
+    folder, named = locate(config)
+    at_folder = dataclasses.replace(config, out_dir=str(folder.path))
+    if config.resume is None or not folder.exists:
+        if config.resume not in (None, AUTO):
+            raise UserError(f"{folder.path}: no run to resume", "leave --resume out, or use --resume auto")
+        folder.check_new()
+        folder.lock()
+        return Opened(folder, at_folder)
+    folder.lock()
+    try:
+        return _open_existing(folder, at_folder, named)
+    except BaseException:
+        folder.unlock()
+        raise
+
+
+def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -> Opened:
+    stored = folder.settings()
+    requested = stored.requested or {}
+    run_config = TrainConfig(**stored.values)
+    clashes = conflicts(run_config, requested, config)
+    if clashes:
+        listed = "; ".join(map(str, clashes))
+        raise UserError(
+            f"{folder.path}: the run was started with other settings: {listed}",
+            "leave these out to go on, or start a new run with another --out-dir",
+        )
+    folder.recover()
+    opened = Opened(folder, resumed(run_config, config), requested)
+    opened.checkpoint = named or _choose(folder, config.resume, opened.notes.append)
+    if opened.checkpoint is None:
+        opened.notes.append(f"{folder.path}: no usable checkpoint yet, starting from the beginning")
+        return opened
+    if named is not None:
+        checkpoint.verify(named)
+    opened.state = State.read(opened.checkpoint)
+    at_end = opened.state.step >= (run_config.max_steps or 0)
+    opened.done = at_end and folder.finished
+    return opened
+
+
+def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) -> Path | None:
+    if resume in (LAST, BEST):
+        path = folder.last() if resume == LAST else folder.path / BEST
+        if path is None or not path.is_dir():
+            raise UserError(f"{folder.path}: there is no {resume} checkpoint", "use --resume auto")
+        checkpoint.verify(path)
+        return path
+    for path, problem in folder.valid_checkpoints():
+        if problem is None:
+            return path
+        warn(f"{problem.message}; trying an older checkpoint")
+    return None
+
+
+def resume_command(folder: Path) -> list[str]:
+    """The words of the command that goes on with a run."""
+    return ["symlm", "train", "--resume", AUTO, "--out-dir", str(folder)]

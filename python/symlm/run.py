@@ -1,0 +1,306 @@
+"""The run folder: its files, its lock, its checkpoints; and the one resolver of MODEL arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .checkpoint import MODEL_CONFIG, WEIGHTS, State, write_atomic
+from .config import TrainConfig
+from .errors import DataError, SymlmError, UserError, reason
+from .metrics import read_lines
+from .model_config import ModelConfig
+from .settings import TomlSettings, read_toml, to_toml
+
+CONFIG = "config.toml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+TOKENIZER = "tokenizer.json"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LAST = "last"
+_LOCK = ".lock"
+_STEP = re.compile(r"step-(\d{8,})")
+
+
+def step_name(step: int) -> str:
+    """Folder name of the checkpoint after `step` updates."""
+    return f"step-{step:08d}"
+
+
+class RunFolder:
+    """Paths and files of one run. Nothing is made or changed before `lock`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: int | None = None
+        self._made: list[Path] = []
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return (self.path / CONFIG).is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return any(record.get("event") == "end" for record in read_lines(self.path / METRICS))
+
+    def check_new(self) -> None:
+        """UserError unless a new run can start here: nothing is ever overwritten."""
+        if self.exists:
+            raise UserError(
+                f"{self.path}: there is a run already", "go on with it by --resume auto, or choose another --out-dir"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: not a folder", "choose another --out-dir")
+        try:
+            used = self.path.is_dir() and any(entry.name != _LOCK for entry in self.path.iterdir())
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot read the run folder: {reason(error)}") from None
+        if used:
+            raise UserError(f"{self.path}: the folder is not empty and holds no run", "choose another --out-dir")
+
+    def lock(self) -> None:
+        """Make the folder if needed and become its only writer; UserError when another process is."""
+        try:
+            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write to the run folder: {reason(error)}", "choose another --out-dir"
+            ) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise UserError(
+                f"{self.path}: another process is training this run", "wait for it, or choose another --out-dir"
+            ) from None
+        self._lock = handle
+
+    def unlock(self) -> None:
+        """Let go of the folder. One that this object made and in which no run was started is removed."""
+        if self._lock is None:
+            return
+        if not self.exists:
+            with contextlib.suppress(OSError):
+                (self.path / _LOCK).unlink()
+                for path in self._made:
+                    path.rmdir()
+        os.close(self._lock)
+        self._lock = None
+
+    def start(self, config: TrainConfig, requested: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Write what describes the run. `config.toml` comes last: it is what makes the folder a run."""
+        for name in (METRICS, SAMPLES):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / BEST, ignore_errors=True)
+        (self.path / LAST).unlink(missing_ok=True)
+        (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+        write_atomic(self.path / ENVIRONMENT, json.dumps(environment, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(self.path / CONFIG, to_toml(config, requested))
+
+    def settings(self) -> TomlSettings:
+        """The resolved configuration of the run and what had been asked for."""
+        return read_toml(str(self.path / CONFIG))
+
+    def environment(self) -> dict[str, Any]:
+        """`environment.json`, empty when it cannot be read."""
+        try:
+            raw = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return raw if isinstance(raw, dict) else {}
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Folder of the checkpoint after `step` updates, whether it exists or not."""
+        return self.path / CHECKPOINTS / step_name(step)
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint folder, ascending."""
+        folder = self.path / CHECKPOINTS
+        if not folder.is_dir():
+            return []
+        found = (_STEP.fullmatch(path.name) for path in folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def recover(self) -> None:
+        """Clean up what an interrupted write left behind; only for the holder of the lock."""
+        checkpoint.recover(self.path)
+        checkpoint.recover(self.path / CHECKPOINTS)
+
+    def point_last(self, step: int) -> None:
+        """Let the file `last` name the checkpoint of `step`."""
+        write_atomic(self.path / LAST, f"{CHECKPOINTS}/{step_name(step)}\n")
+
+    def last(self) -> Path | None:
+        """The checkpoint that `last` names; None when there is none."""
+        try:
+            name = (self.path / LAST).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        path = self.path / name
+        return path if name and path.is_dir() and path.resolve().is_relative_to(self.path.resolve()) else None
+
+    def prune(self, keep: int, now: int) -> list[int]:
+        """Remove all but the newest `keep` checkpoints up to step `now`; gives the steps removed."""
+        surplus = [step for step in self.steps() if step <= now][:-keep]
+        for step in surplus:
+            shutil.rmtree(self.checkpoint_path(step), ignore_errors=True)
+        return surplus
+
+    def valid_checkpoints(self) -> Iterator[tuple[Path, SymlmError | None]]:
+        """Candidates for `--resume auto`, best first (last, then older), each with what is wrong with it or None."""
+        last = self.last()
+        candidates = [] if last is None else [last]
+        candidates += [
+            path for step in reversed(self.steps()) if (path := self.checkpoint_path(step)) not in candidates
+        ]
+        if (self.path / BEST).is_dir():
+            candidates.append(self.path / BEST)
+        for path in candidates:
+            try:
+                checkpoint.verify(path)
+                State.read(path)
+            except SymlmError as error:
+                yield path, error
+            else:
+                yield path, None
+
+
+class Saver:
+    """Writes the checkpoints of a run: `checkpoints/step-N`, the pointer `last`, `best/`."""
+
+    def __init__(self, folder: RunFolder, model_config: dict[str, Any], keep: int) -> None:
+        self._folder = folder
+        self._model_config = model_config
+        self._keep = keep
+        self.saved_step: int | None = None
+
+    def save(self, step: int, write: Callable[[Path], State]) -> Path:
+        """Write the checkpoint of `step`, let `last` name it, and drop the surplus."""
+        path = self._folder.checkpoint_path(step)
+        checkpoint.write_checkpoint(path, self._model_config, write)
+        self._folder.point_last(step)
+        self._folder.prune(self._keep, step)
+        self.saved_step = step
+        return path
+
+    def save_best(self, step: int, write: Callable[[Path], State]) -> None:
+        """Keep `step` as the best; shares the files of its checkpoint when that was just written."""
+        saved, best = self._folder.checkpoint_path(step), self._folder.path / BEST
+        if self.saved_step == step and saved.is_dir():
+            checkpoint.link_checkpoint(saved, best)
+        else:
+            checkpoint.write_checkpoint(best, self._model_config, write)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies: its checkpoint folder, tokenizer, and run folder if it belongs to one."""
+
+    folder: Path
+    tokenizer: Path
+    run: Path | None
+    note: str | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS
+
+    def model_config(self) -> ModelConfig:
+        """The shape, from `config.json` beside the weights."""
+        return ModelConfig.from_hf(self.folder / MODEL_CONFIG)
+
+
+def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
+    """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step) or a checkpoint folder.
+
+    `best` of a run without any evaluation is its last checkpoint; `note` says so.
+    """
+    path = Path(model)
+    if not path.exists():
+        raise UserError(f"{path}: no such model", "give a run folder or a checkpoint folder")
+    if not path.is_dir():
+        raise UserError(f"{path}: not a run folder or a checkpoint folder")
+    if (path / WEIGHTS).is_file():
+        return _files(path, run_of_checkpoint(path))
+    run = RunFolder(path)
+    if not (run.exists or (path / CHECKPOINTS).is_dir()):
+        raise UserError(
+            f"{path}: neither a run folder nor a checkpoint folder", f"expected {CONFIG} or {WEIGHTS} in it"
+        )
+    folder, note = _choose(run, which)
+    return _files(folder, path, note)
+
+
+def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:
+    last = run.last()
+    if which == LAST:
+        if last is None:
+            raise UserError(f"{run.path}: no checkpoint yet")
+        return last, None
+    if which == BEST:
+        if (run.path / BEST / WEIGHTS).is_file():
+            return run.path / BEST, None
+        if last is None:
+            raise UserError(f"{run.path}: no checkpoint yet")
+        return last, f"{run.path}: no best checkpoint (no evaluation yet), using the last one"
+    if not which.isdigit():
+        raise UserError(f'no checkpoint "{which}"', "--checkpoint takes best, last or a step number")
+    folder = run.checkpoint_path(int(which))
+    if not folder.is_dir():
+        steps = ", ".join(map(str, run.steps())) or "none"
+        raise UserError(f"{run.path}: no checkpoint of step {which}", f"there are: {steps}")
+    return folder, None
+
+
+def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFiles:
+    for name in (WEIGHTS, MODEL_CONFIG):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name}: missing from the checkpoint")
+    places = [folder] if run is None else [folder, run]
+    for place in places:
+        if (place / TOKENIZER).is_file():
+            return ModelFiles(folder, place / TOKENIZER, run, note)
+    raise DataError(f"{folder}: no {TOKENIZER} beside the checkpoint", "keep the checkpoint inside its run folder")
+
+
+def run_of_checkpoint(folder: Path) -> Path | None:
+    """The run that a checkpoint folder lies in: `RUN/best` or `RUN/checkpoints/step-N`."""
+    absolute = folder.absolute()
+    for parent in (absolute.parent, absolute.parent.parent):
+        if (parent / CONFIG).is_file():
+            return parent
+    return None
+
+
+def default_out_dir(config: TrainConfig, base: Path = Path("runs")) -> Path:
+    """`runs/<name of the data>-<preset>`, -2, -3, .. when a new run finds it taken; to resume, the newest."""
+    stem = "stdlib"
+    if config.data:
+        first = Path(config.data[0])
+        stem = re.sub(r"[^A-Za-z0-9._]+", "-", first.name.split(".")[0] if first.name else "data").strip("-.") or "data"
+    name = f"{stem}-{config.preset_name}"
+    number, path = 1, base / name
+    taken = path
+    while path.exists():
+        taken = path
+        number += 1
+        path = base / f"{name}-{number}"
+    return taken if config.resume is not None else path

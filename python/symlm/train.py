@@ -1,0 +1,247 @@
+"""`Trainer`: from text to a run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import _symlm
+from .callbacks import Callback, CallbackList
+from .config import TrainConfig
+from .corpus import Prepared, Sources
+from .display import Display, make_display
+from .errors import UsageError, UserError
+from .loop import Loop
+from .machine import check_memory, describe, resolve_threads
+from .metrics import truncate_past
+from .resume import Opened, open_run
+from .run import METRICS, SAMPLES, TOKENIZER
+from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
+from .units import format_count
+
+CALIBRATION_STEPS = 20
+CALIBRATION_PART = 0.1
+"""A time limit is turned into updates by measuring this many, or for this part of the time, on the real data."""
+
+CALIBRATION_LEAST = 3
+_CALIBRATION_HORIZON = 1_000_000
+PEAK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that has ended: its folder, its resolved configuration, and the last metrics.
+
+    `finished` is False when it was stopped before its last update. `metrics` has `train_loss`, `val_loss`, `val_bpb`,
+    `best_val_bpb` (None without validation) and `tok_s`.
+    """
+
+    path: Path
+    config: TrainConfig
+    step: int
+    finished: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains a model as `config` says.
+
+    `data` are paths of text (they take the place of `config.data`); without any, the built-in corpus is used.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | None = None,
+        data: str | Path | Sequence[str | Path] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        config = config or TrainConfig()
+        if data is not None:
+            paths = [data] if isinstance(data, (str, Path)) else list(data)
+            values = {name: getattr(config, name) for name in type(config).__dataclass_fields__}
+            config = TrainConfig(**{**values, "data": tuple(str(path) for path in paths)})
+        self.config = config
+        self.callbacks = tuple(callbacks)
+
+    def fit(self) -> Run:
+        """Train to the end, or until a limit, a callback or a signal stops it.
+
+        After Ctrl-C or SIGTERM the step under way is finished and saved, and `Interrupted` is raised. A run that was
+        finished before is left as it is.
+        """
+        display = make_display(self.config.progress)
+        try:
+            opened = open_run(self.config)
+            try:
+                for note in opened.notes:
+                    display.warning(note)
+                return self._train(opened, display)
+            finally:
+                opened.folder.unlock()
+        finally:
+            display.close()
+
+    def _train(self, opened: Opened, display: Display) -> Run:
+        config, folder = opened.config, opened.folder
+        if opened.state is not None and opened.done:
+            display.message(f"{folder.path}: the run is finished ({opened.state.step:,} updates)")
+            return Run(folder.path, config, opened.state.step, True, dict(opened.state.trainer))
+        if opened.state is not None and config.stop_at_step is not None and opened.state.step >= config.stop_at_step:
+            display.message(f"{folder.path}: already at step {opened.state.step:,}")
+            return Run(folder.path, config, opened.state.step, False, dict(opened.state.trainer))
+        isa = _symlm.isa()
+        threads, rule = resolve_threads(config.threads)
+        check_memory(config.model())
+        sources = Sources(config, _tokenizer_path(opened))
+        _say_hello(display, sources, threads, rule, isa)
+        prepared = sources.prepare(threads, display)
+        _check_prompt(config, prepared)
+        if opened.is_new:
+            config = _set_up(opened, prepared, threads, rule, display)
+        else:
+            _go_on(opened, prepared, threads, rule)
+        peak = _symlm.fma_peak(threads, PEAK_SECONDS)
+        loop = Loop(
+            config=config,
+            threads=threads,
+            folder=folder,
+            prepared=prepared,
+            display=display,
+            callbacks=CallbackList(self.callbacks),
+            peak_gflops=peak,
+        )
+        outcome = loop.run(opened.checkpoint, opened.state)
+        return Run(folder.path, config, outcome.step, outcome.finished, outcome.metrics)
+
+
+def _tokenizer_path(opened: Opened) -> Path | str | None:
+    """The tokenizer to use; a resumed run keeps its own, and one that is named must be the same."""
+    asked = opened.config.tokenizer
+    own = opened.folder.path / TOKENIZER
+    if opened.is_new or not own.is_file():
+        return asked
+    if asked is not None and Path(asked).is_file():
+        used = _symlm.Tokenizer.from_file(str(own)).sha256
+        if _symlm.Tokenizer.from_file(asked).sha256 != used:
+            raise UserError(
+                f"{asked}: not the tokenizer that the run in {opened.folder.path} was started with",
+                "leave --tokenizer out to go on, or start a new run with another --out-dir",
+            )
+    return own
+
+
+def _say_hello(display: Display, sources: Sources, threads: int, rule: str, isa: str) -> None:
+    what = "the Python standard library" if not sources.config.data else ", ".join(sources.config.data)
+    size = format_count(sources.train.bytes)
+    count = "1 file" if sources.train.files == 1 else f"{sources.train.files:,} files"
+    display.message(f"text: {what} ({count}, {size} bytes)")
+    display.message(f"threads: {threads} ({rule}), instruction set {isa}")
+
+
+def _check_prompt(config: TrainConfig, prepared: Prepared) -> None:
+    length = len(prepared.tokenizer.encode(config.sample_prompt))
+    if config.sample_every and length >= config.model().seq_len:
+        raise UsageError(
+            f"--sample-prompt is {length} tokens, the window has {config.model().seq_len}", "use a shorter one"
+        )
+
+
+def _set_up(opened: Opened, prepared: Prepared, threads: int, rule: str, display: Display) -> TrainConfig:
+    """Fix the step numbers of a new run and write the files that describe it."""
+    asked, folder = opened.config, opened.folder
+    vocab_size = prepared.tokenizer.vocab_size
+    val_windows = 0
+    seq_len = asked.model().seq_len
+    if prepared.val is not None:
+        val_windows = windows_per_epoch(prepared.val.tokens, seq_len)
+    per_step, spent = None, 0.0
+    if asked.max_time is not None:
+        per_step, spent = _seconds_per_step(asked.with_model(vocab_size=vocab_size), prepared, threads, display)
+    plan = plan_steps(
+        asked, prepared.train.tokens, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent
+    )
+    config, requested = resolve(asked, plan, vocab_size)
+    epochs = plan.max_steps * config.batch_size / max(windows_per_epoch(prepared.train.tokens, seq_len), 1)
+    display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
+    prepared.tokenizer.save(str(folder.path / TOKENIZER))
+    folder.start(config, requested, _environment(config, prepared, threads, rule))
+    return config
+
+
+def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
+    """Check that the text is the same, and cut the metrics back to the step that training goes on from."""
+    folder = opened.folder
+    known = folder.environment().get("data", {})
+    for key, shards in (("train_sha256", prepared.train), ("val_sha256", prepared.val)):
+        found = None if shards is None else shards.sha256
+        if key in known and known[key] != found:
+            raise UserError(
+                f"{folder.path}: the text is not the one that the run was started with ({key} differs)",
+                "give the same files, or start a new run with another --out-dir",
+            )
+    if opened.state is None:
+        prepared.tokenizer.save(str(folder.path / TOKENIZER))
+        folder.start(opened.config, opened.requested or {}, _environment(opened.config, prepared, threads, rule))
+        return
+    for name in (METRICS, SAMPLES):
+        truncate_past(folder.path / name, opened.state.step)
+
+
+def _environment(config: TrainConfig, prepared: Prepared, threads: int, rule: str) -> dict[str, Any]:
+    val = prepared.val
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "folder": str(Path.cwd()),
+        "threads": threads,
+        "threads_rule": rule,
+        "pid": os.getpid(),
+        "data": {
+            "files": prepared.train_files,
+            "bytes_on_disk": prepared.train_bytes,
+            "train_tokens": prepared.train.tokens,
+            "train_bytes": prepared.train.bytes,
+            "train_documents": prepared.train.documents,
+            "train_sha256": prepared.train.sha256,
+            "val_tokens": None if val is None else val.tokens,
+            "val_bytes": None if val is None else val.bytes,
+            "val_sha256": None if val is None else val.sha256,
+            "tokenizer_sha256": prepared.tokenizer.sha256,
+        },
+        "parameters": config.model().parameters,
+        "machine": describe(),
+    }
+
+
+def _seconds_per_step(config: TrainConfig, prepared: Prepared, threads: int, display: Display) -> tuple[float, float]:
+    """Time of one update, and the time it took to find out; by real updates that are then thrown away, so that the
+    run itself starts from its first step with its final schedule."""
+    began = time.monotonic()
+    budget = (config.max_time or 0.0) * CALIBRATION_PART
+    move = display.task("measuring the speed")
+    settings = engine_config(config, threads, max_steps=_CALIBRATION_HORIZON)
+    engine = _symlm.Engine(json.dumps(settings), prepared.train)
+    times: list[float] = []
+    try:
+        while len(times) < CALIBRATION_STEPS:
+            if len(times) >= CALIBRATION_LEAST and time.monotonic() - began > budget:
+                break
+            engine.run_until(len(times) + 1)
+            report = engine.poll(0.1)
+            while report is None:
+                report = engine.poll(0.1)
+            times.append(report.seconds)
+            move(len(times), CALIBRATION_STEPS)
+    finally:
+        engine.close()
+    move(CALIBRATION_STEPS, CALIBRATION_STEPS)
+    # The first updates touch fresh memory and cold caches.
+    return statistics.median(times[len(times) // 3 :]), time.monotonic() - began
