@@ -1,0 +1,112 @@
+//! Sums in a fixed order: gradient folding, gradient norm, batch loss (contract S2, G4, O1, L4).
+
+use crate::math::{fold16_f64, load, store};
+use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::vectors;
+
+/// Elements of one block of the gradient norm and of the batch loss.
+pub const BLOCK: usize = 4096;
+
+/// Sums of squares of aligned blocks of 4,096 elements, in f64 (O1): one result per block, the last may be short.
+///
+/// In a block `acc[i mod 16] += f64(g_i)^2`, folded as `sum16`; relative error at most 260 * 2^-53.
+///
+/// # Panics
+/// If `out` has not `ceil(g.len() / 4096)` elements.
+pub fn sum_squares_blocks(isa: Isa, g: &[f32], out: &mut [f64]) {
+    assert!(out.len() == g.len().div_ceil(BLOCK), "{} block sums for {} elements", out.len(), g.len());
+    dispatch(isa, SumSquares { g, out });
+}
+
+struct SumSquares<'a> {
+    g: &'a [f32],
+    out: &'a mut [f64],
+}
+
+impl Kernel for SumSquares<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (block, sum) in self.g.chunks(BLOCK).zip(self.out) {
+            let mut acc = s.zero_d();
+            vectors!(block.len(), i, lanes, {
+                // SAFETY: i + lanes <= block.len(). The lanes beyond add +0 to sums that are not negative.
+                acc = s.add_square_d(acc, unsafe { load(s, block.as_ptr().add(i), lanes) });
+            });
+            *sum = fold16_f64(s.to_array_d(acc));
+        }
+    }
+}
+
+/// `dst = dst + src`, in place, one rounding per element.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add(isa: Isa, dst: &mut [f32], src: &[f32]) {
+    assert!(dst.len() == src.len(), "sum of {} and {} elements", dst.len(), src.len());
+    dispatch(isa, Add { dst, src });
+}
+
+struct Add<'a> {
+    dst: &'a mut [f32],
+    src: &'a [f32],
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (dst, src) = (self.dst.as_mut_ptr(), self.src.as_ptr());
+        vectors!(self.src.len(), i, lanes, {
+            // SAFETY: both slices have the same length, and i + lanes does not exceed it.
+            unsafe { store(s, dst.add(i), s.add(load(s, dst.add(i), lanes), load(s, src.add(i), lanes)), lanes) }
+        });
+    }
+}
+
+/// `p = p + (q + t)`, in place: the last level of the sector tree (S2). Two roundings per element.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn fold_pair(isa: Isa, p: &mut [f32], q: &[f32], t: &[f32]) {
+    assert!(q.len() == p.len() && t.len() == p.len(), "fold of {}, {}, {} elements", p.len(), q.len(), t.len());
+    dispatch(isa, FoldPair { p, q, t });
+}
+
+struct FoldPair<'a> {
+    p: &'a mut [f32],
+    q: &'a [f32],
+    t: &'a [f32],
+}
+
+impl Kernel for FoldPair<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (p, q, t) = (self.p.as_mut_ptr(), self.q.as_ptr(), self.t.as_ptr());
+        vectors!(self.q.len(), i, lanes, {
+            // SAFETY: the three slices have the same length, and i + lanes does not exceed it.
+            unsafe {
+                let right = s.add(load(s, q.add(i), lanes), load(s, t.add(i), lanes));
+                store(s, p.add(i), s.add(load(s, p.add(i), lanes), right), lanes);
+            }
+        });
+    }
+}
+
+/// Mean of the row losses of a batch (L4): f64 sums of blocks of 4,096, added ascending, divided by the count.
+///
+/// # Panics
+/// If there are no losses.
+pub fn batch_loss(losses: &[f32]) -> f64 {
+    assert!(!losses.is_empty(), "mean of no losses");
+    let mut total = 0.0;
+    for block in losses.chunks(BLOCK) {
+        let mut sum = 0.0;
+        for loss in block {
+            sum += f64::from(*loss);
+        }
+        total += sum;
+    }
+    total / losses.len() as f64
+}

@@ -1,0 +1,131 @@
+//! Rotary position embedding in half-rotation order (contract E6, E7, E8; Su et al., "RoFormer", 2021).
+//!
+//! Pair j of a head is its elements j and j + head_size/2.
+
+use crate::math::{load, store};
+use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::{MatMut, vectors};
+
+/// Cosines and sines of every position and pair (E6), rounded from f64; at most 0.5 ulp plus the error of the f64
+/// functions of the `libm` crate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    half: usize,
+    positions: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Table {
+    /// Tables for positions 0..positions: the angle of pair j is `theta^(-2j/head_size) * position` in f64.
+    ///
+    /// # Panics
+    /// If `head_size` is odd or zero.
+    pub fn new(theta: f64, head_size: usize, positions: usize) -> Self {
+        assert!(
+            head_size > 0 && head_size.is_multiple_of(2),
+            "rotary embedding needs an even head size, got {head_size}"
+        );
+        let half = head_size / 2;
+        let frequencies: Vec<f64> = (0..half).map(|j| libm::pow(theta, -(2.0 * j as f64) / head_size as f64)).collect();
+        let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| f * p as f64));
+        Self {
+            half,
+            positions,
+            cos: angles().map(|a| libm::cos(a) as f32).collect(),
+            sin: angles().map(|a| libm::sin(a) as f32).collect(),
+        }
+    }
+
+    /// Elements of a head.
+    pub fn head_size(&self) -> usize {
+        2 * self.half
+    }
+    /// Positions that the table covers.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+    /// Cosines of a position, one per pair.
+    ///
+    /// # Panics
+    /// If the table does not cover the position.
+    pub fn cos(&self, position: usize) -> &[f32] {
+        &self.cos[position * self.half..][..self.half]
+    }
+    /// Sines of a position, one per pair.
+    ///
+    /// # Panics
+    /// If the table does not cover the position.
+    pub fn sin(&self, position: usize) -> &[f32] {
+        &self.sin[position * self.half..][..self.half]
+    }
+}
+
+/// Rotates each head of each row, in place (E7): `y1 = fma(x1, c, -(x2*s))`, `y2 = fma(x2, c, x1*s)`.
+///
+/// x is rows x (heads * head_size); row i stands at position `first_position + i`. Each result is within 1 ulp of
+/// `|x1*c| + |x2*s|`.
+///
+/// # Panics
+/// If the shapes do not match or the table does not cover the positions.
+pub fn forward(isa: Isa, x: MatMut<'_>, head_size: usize, table: &Table, first_position: usize) {
+    check(&x, head_size, table, first_position);
+    dispatch(isa, Rotate::<true> { x, table, first_position });
+}
+
+/// Gradient of [`forward`], in place (E8): `dx1 = fma(dy1, c, dy2*s)`, `dx2 = fma(dy2, c, -(dy1*s))`.
+///
+/// Shapes, error and panics as there.
+///
+/// # Panics
+/// If the shapes do not match or the table does not cover the positions.
+pub fn backward(isa: Isa, dy_to_dx: MatMut<'_>, head_size: usize, table: &Table, first_position: usize) {
+    check(&dy_to_dx, head_size, table, first_position);
+    dispatch(isa, Rotate::<false> { x: dy_to_dx, table, first_position });
+}
+
+fn check(x: &MatMut<'_>, head_size: usize, table: &Table, first_position: usize) {
+    assert!(head_size == table.head_size(), "head size {head_size} with a table for {}", table.head_size());
+    assert!(x.cols().is_multiple_of(head_size), "{} columns are no whole number of heads of {head_size}", x.cols());
+    let covered = first_position.checked_add(x.rows()).is_some_and(|end| end <= table.positions());
+    assert!(covered, "{} rows from position {first_position} with a table of {}", x.rows(), table.positions());
+}
+
+/// `FORWARD` turns by the angle, otherwise by its negative.
+struct Rotate<'a, const FORWARD: bool> {
+    x: MatMut<'a>,
+    table: &'a Table,
+    first_position: usize,
+}
+
+impl<const FORWARD: bool> Kernel for Rotate<'_, FORWARD> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let half = self.table.half;
+        let heads = self.x.cols() / (2 * half);
+        for row in 0..self.x.rows() {
+            let (cos, sin) = (self.table.cos(self.first_position + row), self.table.sin(self.first_position + row));
+            let x = self.x.row(row).as_mut_ptr();
+            vectors!(half, i, lanes, {
+                // SAFETY: cos and sin have `half` elements, the row 2 * half * heads, and i + lanes <= half.
+                unsafe {
+                    let c = load(s, cos.as_ptr().add(i), lanes);
+                    let n = load(s, sin.as_ptr().add(i), lanes);
+                    for head in 0..heads {
+                        let p1 = x.add(2 * half * head + i);
+                        let p2 = p1.add(half);
+                        let (x1, x2) = (load(s, p1, lanes), load(s, p2, lanes));
+                        let (y1, y2) = if FORWARD {
+                            (s.fms(x1, c, s.mul(x2, n)), s.fma(x2, c, s.mul(x1, n)))
+                        } else {
+                            (s.fma(x1, c, s.mul(x2, n)), s.fms(x2, c, s.mul(x1, n)))
+                        };
+                        store(s, p1, y1, lanes);
+                        store(s, p2, y2, lanes);
+                    }
+                }
+            });
+        }
+    }
+}
