@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "__version__":
-        from .machine import version
+        from .version import version
 
         return version()
     if name not in _HOME:

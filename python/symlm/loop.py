@@ -20,12 +20,12 @@ from .corpus import Prepared
 from .display import Display
 from .errors import InternalError, Interrupted, NanError
 from .generate import Generator
-from .machine import version
 from .metrics import LineLog
 from .resume import resume_command
 from .run import METRICS, SAMPLES, RunFolder, Saver
 from .schedule import engine_config, eval_windows, final_eval_windows, windows_per_epoch
 from .signals import Stopped, StopSignals
+from .version import version
 from .view import View, Window
 
 CHUNK_S = 2.0

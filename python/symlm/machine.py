@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +12,10 @@ from . import _symlm
 from .errors import MemoryPlanError
 from .model_config import ModelConfig
 from .units import format_count
+from .version import version
 
 STATE_BYTES_PER_PARAMETER = 24
 """Weights, two moments, a gradient and two packed copies, four bytes each: the least that training holds."""
-
-
-def version() -> str:
-    """Version of the installed package."""
-    try:
-        return metadata.version("symlm")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def resolve_threads(threads: int | Literal["auto"]) -> tuple[int, str]:

@@ -149,8 +149,6 @@ def resolve(config: TrainConfig, plan: StepPlan, vocab_size: int) -> tuple[Train
         requested["warmup_steps"] = None
     if config.decay_start == default_decay_start(config, plan.max_steps, plan.warmup_steps):
         requested["decay_start"] = None
-    # A run may be resumed from another folder.
-    paths = {name: tuple(_absolute(path) for path in getattr(config, name)) for name in ("data", "val_data")}
     resolved = dataclasses.replace(
         config.with_model(vocab_size=vocab_size),
         max_steps=plan.max_steps,
@@ -160,12 +158,14 @@ def resolve(config: TrainConfig, plan: StepPlan, vocab_size: int) -> tuple[Train
         max_tokens=None,
         max_time=None,
         tokenizer=None if config.tokenizer is None else _absolute(config.tokenizer),
-        **paths,
+        data=tuple(map(_absolute, config.data)),
+        val_data=tuple(map(_absolute, config.val_data)),
     )
     return resolved, {name: value for name, value in requested.items() if value is not None}
 
 
 def _absolute(path: str) -> str:
+    """The path as a resumed run finds it, which may be started in another folder."""
     return path if path == "-" else str(Path(path).absolute())
 
 

@@ -41,9 +41,9 @@ class LazyGroup(Group):
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib import metadata
+        from ..version import version
 
-        click.echo(f"symlm {metadata.version('symlm')}")
+        click.echo(f"symlm {version()}")
         ctx.exit()
 
 
@@ -100,8 +100,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        signum = getattr(error, "signum", signal.SIGINT)
-        return 128 + int(signum)
+        return 128 + signal.SIGINT
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, BrokenPipeError):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..config import SPECS, TrainConfig
+from ..errors import Interrupted
 from ..options import Spec, flag_of
 from ..settings import gather
 from .common import Command
@@ -56,7 +57,11 @@ def _run(**values: Any) -> int:
         if folder.exists:
             # Only what is given explicitly can be in conflict with the run.
             config = TrainConfig(**{**folder.settings().values, **gathered.values})
-    run = Trainer(config).fit()
+    try:
+        run = Trainer(config).fit()
+    except Interrupted as stopped:
+        # Saved well; what would be an abort elsewhere is the documented exit code here.
+        return 128 + stopped.signum
     if config.progress != "off":
         metrics = run.metrics
         quality = "" if metrics.get("val_bpb") is None else f", {metrics['val_bpb']:.4f} bits per byte"

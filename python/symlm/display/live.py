@@ -17,7 +17,8 @@ from ..units import format_count, format_duration
 from ..view import View, sparkline
 from .plain import Display, event_line, one_line
 
-_REFRESH_S = 0.1
+_REFRESH_S = 0.5
+"""A redraw takes some milliseconds of a core that a worker could use."""
 _BARS = "▁▂▃▄▅▆▇█"
 _NAMED_WORKERS = 8
 _SAMPLE_CHARS = 240
@@ -132,10 +133,12 @@ def _panel(view: View, width: int) -> RenderableType:
     rows.add_column(overflow="fold")
     rows.add_row("loss", _losses(view))
     if len(view.history) > 1:
-        rows.add_row("", Text(sparkline(view.history, min(inner - 14, 72)), style="cyan"))
+        rows.add_row("", Text(sparkline(view.history, min(inner - 16, 72)), style="cyan"))
+    if view.val_loss is not None:
+        rows.add_row("validation", _validation(view))
     rows.add_row("rate", Text(f"lr {view.lr:.2e}   gradient norm {view.grad_norm:.3f}"))
     rows.add_row("speed", _speed(view))
-    rows.add_row("workers", _workers(view.busy, inner - 14))
+    rows.add_row("workers", _workers(view.busy, inner - 16))
     filled, capacity = view.queue
     if capacity:
         rows.add_row("prefetch", Text("●" * filled + "○" * (capacity - filled) + f"  {filled}/{capacity} batches"))
@@ -153,10 +156,13 @@ def _losses(view: View) -> Text:
     text.append(f"train {view.loss:.4f}", style="bold")
     if view.smooth_loss is not None:
         text.append(f" (mean {view.smooth_loss:.4f})")
-    if view.val_loss is not None:
-        text.append(f"   validation {view.val_loss:.4f}")
+    return text
+
+
+def _validation(view: View) -> Text:
+    text = Text(f"{view.val_loss:.4f}")
     if view.val_bpb is not None:
-        text.append(f" = {view.val_bpb:.4f} bits per byte")
+        text.append(f" = {view.val_bpb:.4f} bits per byte", style="bold")
     if view.best_bpb is not None:
         text.append(f"   best {view.best_bpb:.4f}", style="green")
     return text

@@ -1,0 +1,51 @@
+"""Shared pieces of the Python tests: the command line as a subprocess, small texts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text of some 60 kB that supports a vocabulary of a few hundred tokens."""
+    path = tmp_path / "text.txt"
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "sleeps", "near", "rivers"]
+    lines = (" ".join(words[(i * k + k) % len(words)] for k in range(1, 12)) + "." for i in range(1000))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a subprocess: no settings from outside, a token cache of its own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SYMLM_") or key == "SYMLM_ISA"}
+    return {**kept, "SYMLM_CACHE_DIR": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, environment: dict[str, str]) -> Cli:
+    """Runs `python -m symlm` in a temporary folder."""
+
+    def run(
+        *words: object, stdin: str | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "symlm", *map(str, words)],
+            cwd=tmp_path,
+            env={**environment, **(env or {})},
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

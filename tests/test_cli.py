@@ -1,0 +1,149 @@
+"""The command line from outside: every bad input is one line with a hint and its exit code, before any long work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli
+
+
+def check_refused(
+    done: subprocess.CompletedProcess[str], code: int, message: str, folder: Path, hint: bool = True
+) -> None:
+    """One line `error:`, one line `hint:`, the right exit code, nothing on standard output, no run left behind."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    if hint:
+        assert done.stderr.splitlines()[-1].startswith("hint: ")
+    assert not list(folder.glob("**/config.toml"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--batchsize", "3"], 2, "unknown flag --batchsize"),
+        (["--preset", "4m"], 2, "--preset: expected one of"),
+        (["--num-heads", "7"], 2, "7 heads do not divide the hidden size"),
+        (["--num-kv-heads", "3"], 2, "3 key/value heads do not divide"),
+        (["--hidden-size", "0"], 2, "--hidden-size: expected at least 2"),
+        (["--hidden-size", "1000000000000"], 2, "--hidden-size: expected at most"),
+        (["--seq-len", "-4"], 2, "--seq-len: expected at least 1"),
+        (["--batch-size", "0"], 2, "--batch-size: expected at least 1"),
+        (["--lr", "nan"], 2, "--learning-rate: expected a finite number"),
+        (["--max-time", "soon"], 2, "--max-time: expected a duration"),
+        (["--threads", "none"], 2, "--threads: expected auto"),
+        (["-c", "none.toml"], 2, "none.toml: cannot read the configuration"),
+        (["--resume", "last"], 1, "no run to resume"),
+        (["--tokenizer", "none.json"], 1, "none.json: no such tokenizer"),
+        (["--vocab-size", "60000"], 3, ""),
+        (["--val-data", "none.txt"], 3, "none.txt"),
+        (["--out-dir", "text.txt"], 1, "text.txt: not a folder"),
+        (["--out-dir", "/proc/no/run"], 1, "/proc/no/run: cannot write"),
+    ],
+)
+def test_bad_flags(cli: Cli, text: Path, tmp_path: Path, flags: list[str], code: int, message: str) -> None:
+    hint = flags[0] not in ("--preset", "--hidden-size", "--seq-len", "--batch-size", "--lr", "--max-time", "--threads")
+    check_refused(cli("train", text.name, "--max-steps", 5, *flags), code, message, tmp_path, hint=hint)
+
+
+def test_missing_path(cli: Cli, tmp_path: Path) -> None:
+    check_refused(cli("train", "none.txt"), 3, "none.txt", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"  \n\n", b"too short", b"caf\xe9 au lait\n" * 1000, b"binary\0file\n" * 1000],
+    ids=["empty", "blank", "short", "latin-1", "binary"],
+)
+def test_bad_text(cli: Cli, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.txt").write_bytes(content)
+    check_refused(cli("train", "bad.txt", "--vocab-size", 257, "--max-steps", 5), 3, "", tmp_path)
+
+
+def test_folder_without_text(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    check_refused(cli("train", "empty"), 3, "empty", tmp_path)
+
+
+def test_a_text_shorter_than_one_window(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("a few words only. " * 30)
+    done = cli("train", "short.txt", "--vocab-size", 257, "--seq-len", 2048, "--max-steps", 5)
+    check_refused(done, 3, "", tmp_path)
+
+
+def test_unknown_command_and_help(cli: Cli) -> None:
+    done = cli("trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown command trian\nhint: did you mean train?\n"
+    done = cli("train", "--help")
+    assert done.returncode == 0
+    assert "--sectors-in-flight" in done.stdout
+    assert cli("--version").stdout.startswith("symlm ")
+
+
+def test_unknown_key_in_a_file(cli: Cli, text: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.conf").write_text("lerning_rate = 1e-3\n")
+    done = cli("train", text.name, "-c", "run.conf")
+    check_refused(done, 2, 'run.conf: unknown key "lerning_rate"', tmp_path)
+    assert "did you mean learning_rate?" in done.stderr
+
+
+def test_unknown_instruction_set(cli: Cli, text: Path, tmp_path: Path) -> None:
+    done = cli("train", text.name, env={"SYMLM_ISA": "avx9000"})
+    check_refused(done, 2, "avx9000", tmp_path, hint=False)
+
+
+def test_bad_models(cli: Cli, tmp_path: Path) -> None:
+    check_refused(cli("generate", "none"), 1, "none: no such model", tmp_path)
+    check_refused(cli("generate", "."), 1, "neither a run folder nor a checkpoint folder", tmp_path)
+    check_refused(cli("eval", "none", "x.txt"), 1, "none: no such model", tmp_path)
+    check_refused(cli("generate", "none", "--top-p", "nan"), 2, "top_p: expected a finite number", tmp_path, hint=False)
+    check_refused(cli("generate", "none", "--temperature", "-1"), 2, "temperature", tmp_path, hint=False)
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    done = cli("generate", "none", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_tokenizer_commands(cli: Cli, text: Path, tmp_path: Path) -> None:
+    done = cli("tokenizer", "train", text.name, "--vocab-size", 300, "--out", "t.json")
+    assert done.returncode == 0, done.stderr
+    assert cli("tokenizer", "train", text.name, "--vocab-size", 300, "--out", "t.json").returncode == 1
+    sentence = "the quick brown fox — naïve <|endoftext|> 😀"
+    ids = cli("tokenizer", "encode", sentence, "-t", "t.json").stdout
+    assert all(0 < int(word) < 300 for word in ids.split())
+    assert cli("tokenizer", "decode", "-t", "t.json", stdin=ids).stdout == sentence
+    done = cli("tokenizer", "decode", "300", "-t", "t.json")
+    check_refused(done, 2, "expected token ids below 300", tmp_path, hint=False)
+
+
+def test_doctor(cli: Cli) -> None:
+    facts = json.loads(cli("doctor", "--json").stdout)
+    assert facts["isa"] in facts["isa_available"]
+    assert facts["threads_auto"] >= 1
+    assert facts["fma_peak_gflops"] > 0
+    assert facts["threads_auto_rule"] in cli("doctor").stdout
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, symlm\n"
+        "assert set(symlm.__all__) <= set(dir(symlm))\n"
+        "heavy = {'numpy', 'rich', 'click', 'symlm._symlm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "for name in symlm.__all__: getattr(symlm, name)\n"
+        "assert callable(symlm.evaluate) and 'numpy' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,267 @@
+"""The run folder: lock, checkpoints, manifest, metrics, MODEL arguments."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symlm.checkpoint import MANIFEST, OPTIMIZER, STATE, WEIGHTS, State, recover, verify, write_checkpoint
+from symlm.config import TrainConfig
+from symlm.errors import DataError, UsageError, UserError
+from symlm.metrics import LineLog, read_lines, to_line, truncate_past
+from symlm.model_config import ModelConfig
+from symlm.resume import open_run
+from symlm.run import BEST, RunFolder, Saver, default_out_dir, resolve_model
+
+MODEL = TrainConfig().model()
+
+
+def write_state(step: int, size: int = 64) -> Any:
+    def write(folder: Path) -> State:
+        assert list(folder.iterdir()) == []
+        (folder / WEIGHTS).write_bytes(bytes([step % 256]) * size)
+        (folder / OPTIMIZER).write_bytes(b"o" * size)
+        return State({"step": step}, {"step": step, "tokens": 1, "elapsed_s": 0.5}, {"model": {}, "train": {}})
+
+    return write
+
+
+def make_run(path: Path, steps: list[int], best: int | None = None, **changes: Any) -> RunFolder:
+    config = TrainConfig(**{"preset": "tiny", "max_steps": 100, "warmup_steps": 5, "decay_start": 80, **changes})
+    folder = RunFolder(path)
+    folder.lock()
+    folder.start(config.with_model(), {"max_steps": 100}, {"data": {}})
+    (path / "tokenizer.json").write_text("{}")
+    saver = Saver(folder, MODEL.to_hf(), keep=2)
+    for step in steps:
+        saver.save(step, write_state(step))
+        if step == best:
+            saver.save_best(step, write_state(step))
+    folder.unlock()
+    return folder
+
+
+def test_checkpoints_are_complete_and_pruned(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20, 30], best=20)
+    assert run.steps() == [20, 30]
+    assert run.last() == run.checkpoint_path(30)
+    for folder in (run.checkpoint_path(20), run.checkpoint_path(30), run.path / BEST):
+        verify(folder)
+        assert {path.name for path in folder.iterdir()} == {WEIGHTS, OPTIMIZER, STATE, "config.json", MANIFEST}
+    assert State.read(run.path / BEST).step == 20
+    assert ModelConfig.from_hf(run.path / BEST / "config.json") == MODEL
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, OPTIMIZER, STATE])
+@pytest.mark.parametrize("damage", ["missing", "shorter", "changed"])
+def test_every_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
+    folder = tmp_path / "step"
+    write_checkpoint(folder, MODEL.to_hf(), write_state(3))
+    verify(folder)
+    file = folder / name
+    raw = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(raw[:-1] if damage == "shorter" else bytes([raw[0] ^ 1]) + raw[1:])
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        verify(folder)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"files": 3}', '{"files": {}}'])
+def test_a_damaged_manifest_is_found(tmp_path: Path, content: str | None) -> None:
+    folder = tmp_path / "step"
+    write_checkpoint(folder, MODEL.to_hf(), write_state(3))
+    if content is None:
+        (folder / MANIFEST).unlink()
+    else:
+        (folder / MANIFEST).write_text(content)
+    with pytest.raises(DataError, match=r"anifest|MANIFEST"):
+        verify(folder)
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "step"
+    write_checkpoint(folder, MODEL.to_hf(), write_state(1))
+
+    def fail(target: Path) -> State:
+        (target / WEIGHTS).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="no space left on device"):
+        write_checkpoint(folder, MODEL.to_hf(), fail)
+    verify(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_recovery_after_a_crash(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    write_checkpoint(best, MODEL.to_hf(), write_state(1))
+    best.rename(tmp_path / ".old-best")
+    (tmp_path / ".tmp-best").mkdir()
+    (tmp_path / ".tmp-best" / "part").write_bytes(b"x")
+    (tmp_path / ".tmp-last").write_text("half")
+    recover(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    verify(best)
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10])
+    run.lock()
+    with pytest.raises(UserError, match="another process"):
+        RunFolder(run.path).lock()
+    run.unlock()
+    RunFolder(run.path).lock()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10])
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="there is a run already"):
+        open_run(TrainConfig(out_dir=str(run.path)))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("x")
+    with pytest.raises(UserError, match="not empty"):
+        open_run(TrainConfig(out_dir=str(tmp_path / "other")))
+    with pytest.raises(UserError, match="not a folder"):
+        open_run(TrainConfig(out_dir=str(tmp_path / "other" / "mine.txt")))
+    assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_a_folder_in_which_nothing_was_started_goes_away(tmp_path: Path) -> None:
+    opened = open_run(TrainConfig(out_dir=str(tmp_path / "a" / "b")))
+    assert opened.is_new
+    opened.folder.unlock()
+    assert not (tmp_path / "a").exists()
+
+
+def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20])
+    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto", threads=3))
+    assert (opened.checkpoint, opened.config.threads) == (run.checkpoint_path(20), 3)
+    opened.folder.unlock()
+    (run.checkpoint_path(20) / WEIGHTS).write_bytes(b"broken")
+    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+    assert opened.checkpoint == run.checkpoint_path(10)
+    assert len(opened.notes) == 1
+    opened.folder.unlock()
+    with pytest.raises(DataError, match="damaged"):
+        open_run(TrainConfig(out_dir=str(run.path), resume="last"))
+    (run.checkpoint_path(10) / MANIFEST).unlink()
+    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+    assert opened.checkpoint is None
+    opened.folder.unlock()
+
+
+def test_resume_by_path(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20], best=10)
+    for resume, step in ((str(run.path), 20), (str(run.checkpoint_path(10)), 10), (str(run.path / BEST), 10)):
+        opened = open_run(TrainConfig(resume=resume))
+        assert opened.state is not None
+        assert opened.state.step == step
+        opened.folder.unlock()
+    with pytest.raises(UsageError, match="--out-dir is elsewhere"):
+        open_run(TrainConfig(resume=str(run.path), out_dir="elsewhere"))
+    with pytest.raises(UserError, match="no run and no checkpoint"):
+        open_run(TrainConfig(resume=str(tmp_path / "none")))
+    with pytest.raises(UserError, match="no run to resume"):
+        open_run(TrainConfig(resume="last", out_dir=str(tmp_path / "none")))
+
+
+def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10])
+    with pytest.raises(UserError) as caught:
+        open_run(TrainConfig(out_dir=str(run.path), resume="auto", batch_size=16, seed=7))
+    assert "--batch-size: the run has 32, asked for 16" in caught.value.message
+    assert "--seed: the run has 42, asked for 7" in caught.value.message
+
+
+def test_a_finished_run_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [90, 100])
+    config = TrainConfig(out_dir=str(run.path), resume="auto")
+    opened = open_run(config)
+    assert not opened.done
+    opened.folder.unlock()
+    log = LineLog(run.path / "metrics.jsonl")
+    log.write({"event": "end", "step": 100})
+    log.close()
+    opened = open_run(config)
+    assert opened.done
+    opened.folder.unlock()
+
+
+def test_model_arguments(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20], best=10)
+    assert resolve_model(run.path).folder == run.path / BEST
+    assert resolve_model(run.path, "last").folder == run.checkpoint_path(20)
+    assert resolve_model(run.path, "20").folder == run.checkpoint_path(20)
+    inner = resolve_model(run.checkpoint_path(20))
+    assert inner.tokenizer == run.path / "tokenizer.json"
+    assert inner.model_config() == MODEL
+    with pytest.raises(UserError, match="no checkpoint of step 30"):
+        resolve_model(run.path, "30")
+    with pytest.raises(UserError, match='no checkpoint "worst"'):
+        resolve_model(run.path, "worst")
+    with pytest.raises(UserError, match="no such model"):
+        resolve_model(tmp_path / "none")
+    with pytest.raises(UserError, match="neither a run folder nor"):
+        resolve_model(tmp_path)
+    plain = make_run(tmp_path / "plain", [10])
+    assert "last one" in (resolve_model(plain.path).note or "")
+
+
+def test_default_names(tmp_path: Path) -> None:
+    config = TrainConfig(data=("texts/my book.txt.gz",))
+    assert default_out_dir(config, tmp_path) == tmp_path / "my-book-3m"
+    (tmp_path / "my-book-3m").mkdir()
+    assert default_out_dir(config, tmp_path) == tmp_path / "my-book-3m-2"
+    assert default_out_dir(TrainConfig(data=config.data, resume="auto"), tmp_path) == tmp_path / "my-book-3m"
+    assert default_out_dir(TrainConfig(), tmp_path) == tmp_path / "stdlib-tiny"
+
+
+records = st.fixed_dictionaries(
+    {
+        "event": st.sampled_from(["train", "eval", "save"]),
+        "step": st.integers(0, 50),
+        "loss": st.floats(allow_nan=False),
+    }
+)
+
+
+@given(st.lists(records), st.integers(0, 50))
+def test_metrics_are_cut_past_the_restored_step(
+    tmp_path_factory: pytest.TempPathFactory, items: Any, step: int
+) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
+    log = LineLog(path)
+    for item in items:
+        log.write(item)
+    log.close()
+    with path.open("a") as file:
+        file.write('{"event": "train", "step": 1, "lo')
+    dropped = truncate_past(path, step)
+    kept = list(read_lines(path))
+    assert dropped == len(items) - len(kept)
+    assert [to_line(item) for item in kept] == [to_line(item) for item in items if item["step"] <= step]
+
+
+def test_metrics_are_valid_json_and_exact() -> None:
+    line = to_line({"loss": math.nan, "norm": math.inf, "busy": [0.1, -math.inf], "text": "ü\n"})
+    assert json.loads(line) == {"loss": "nan", "norm": "inf", "busy": [0.1, "-inf"], "text": "ü\n"}
+    assert "\n" not in line
+    value = 0.1 + 0.2
+    assert json.loads(to_line({"x": value}))["x"] == value
+
+
+def test_the_pointer_cannot_leave_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10])
+    (run.path / "last").write_text(f"..{os.sep}..\n")
+    assert run.last() is None

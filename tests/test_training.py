@@ -1,0 +1,279 @@
+"""Whole trainings with the extension: files, resume, signals, threads, callbacks, generation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import symlm
+from conftest import Cli
+from symlm.checkpoint import file_hash, verify
+from symlm.config import TrainConfig
+from symlm.metrics import read_lines
+from symlm.settings import parse_toml
+
+SMALL = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--eval-interval", "10",
+         "--sample-every", "10", "--save-interval", "10", "--progress", "plain"]  # fmt: skip
+
+
+def weights(run: Path, step: int) -> str:
+    return file_hash(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    return [record for record in read_lines(run / "metrics.jsonl") if record["event"] == kind]
+
+
+@pytest.fixture
+def run(cli: Cli, text: Path, tmp_path: Path) -> Path:
+    """A finished training of 30 updates."""
+    done = cli("train", text.name, *SMALL, "--max-steps", 30, "--threads", 2, "--out-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return tmp_path / "run"
+
+
+def test_the_run_folder_is_complete(run: Path) -> None:
+    names = {path.name for path in run.iterdir()} - {".lock"}
+    assert names == {"config.toml", "environment.json", "metrics.jsonl", "samples.jsonl", "tokenizer.json",
+                     "checkpoints", "best", "last"}  # fmt: skip
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000020", "step-00000030"]
+    for folder in (run / "best", *(run / "checkpoints").iterdir()):
+        verify(folder)
+    config = TrainConfig(**parse_toml((run / "config.toml").read_text()).values)
+    assert (config.max_steps, config.warmup_steps, config.decay_start, config.vocab_size) == (30, 1, 24, 300)
+    train = events(run, "train")
+    assert [record["step"] for record in train] == [1, 10, 20, 30]
+    assert train[-1]["loss"] < train[0]["loss"]
+    assert set(train[0]) == {"event", "step", "tokens", "loss", "lr", "grad_norm", "tok_s", "peak_frac",
+                             "worker_busy_frac", "elapsed_s", "eta_s"}  # fmt: skip
+    assert train[-1]["tokens"] == 30 * 8 * 32
+    evaluations = events(run, "eval")
+    assert evaluations[-1]["best_val_bpb"] == min(record["val_bpb"] for record in evaluations)
+    end = events(run, "end")
+    assert len(end) == 1
+    assert len(end[0]["tasks_per_worker"]) == 2
+    assert len(list(read_lines(run / "samples.jsonl"))) == 3
+
+
+def test_stop_and_resume_give_the_same_weights(cli: Cli, run: Path, tmp_path: Path) -> None:
+    common = ("train", "text.txt", *SMALL, "--max-steps", 30, "--out-dir", "parts")
+    done = cli(*common, "--threads", 1, "--stop-at-step", 17)
+    assert done.returncode == 0, done.stderr
+    assert "symlm train --resume auto --out-dir parts" in done.stderr
+    parts = tmp_path / "parts"
+    assert (parts / "last").read_text() == "checkpoints/step-00000017\n"
+    done = cli("train", "--resume", "auto", "--out-dir", "parts", "--threads", 3, "--sectors-in-flight", 1)
+    assert done.returncode == 0, done.stderr
+    assert weights(parts, 30) == weights(run, 30)
+    assert events(parts, "eval")[-1]["val_loss"] == events(run, "eval")[-1]["val_loss"]
+    before = (parts / "metrics.jsonl").read_bytes()
+    done = cli("train", "--resume", "auto", "--out-dir", "parts")
+    assert done.returncode == 0
+    assert "finished" in done.stderr
+    assert (parts / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_skipped(cli: Cli, run: Path, tmp_path: Path) -> None:
+    reference = weights(run, 30)
+    broken = run / "checkpoints" / "step-00000030" / "model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert "damaged" in done.stderr
+    assert weights(run, 30) == reference
+    assert [record["step"] for record in events(run, "train")] == [1, 10, 20, 30]
+
+
+def test_the_config_of_a_run_makes_the_same_run(cli: Cli, run: Path, tmp_path: Path) -> None:
+    done = cli("train", "-c", "run/config.toml", "--out-dir", "again")
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path / "again", 30) == weights(run, 30)
+
+
+def test_an_existing_run_is_not_touched(cli: Cli, run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = cli("train", "text.txt", "--out-dir", "run")
+    assert done.returncode == 1
+    assert "there is a run already" in done.stderr
+    done = cli("train", "text.txt", "--out-dir", "run", "--resume", "auto", "--seed", 7, "--lr", "1e-3")
+    assert done.returncode == 1
+    assert "--seed: the run has 42, asked for 7" in done.stderr
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_other_text_is_refused_on_resume(cli: Cli, text: Path, tmp_path: Path) -> None:
+    common = ("train", text.name, *SMALL, "--max-steps", 30, "--out-dir", "run")
+    assert cli(*common, "--stop-at-step", 5).returncode == 0
+    text.write_text(text.read_text() + "\nsomething new\n" * 10)
+    done = cli(*common, "--resume", "auto")
+    assert done.returncode == 1, done.stderr
+    assert "the text is not the one" in done.stderr
+
+
+def test_a_time_limit_is_resolved_once(cli: Cli, text: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = cli("train", text.name, *SMALL, "--max-time", "3s", "--out-dir", "run", "--save-interval", "1h")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 30
+    parsed = parse_toml((tmp_path / "run" / "config.toml").read_text())
+    assert parsed.requested == {"max_time": 3.0}
+    assert events(tmp_path / "run", "end")[0]["step"] == parsed.values["max_steps"]
+
+
+def start(cli_folder: Path, environment: dict[str, str], *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "symlm", *map(str, words)],
+        cwd=cli_folder, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def wait_for_steps(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(record.get("step", 0) >= step for record in read_lines(run / "metrics.jsonl")):
+            return
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_can_go_on(
+    text: Path, tmp_path: Path, environment: dict[str, str], cli: Cli, signum: int, code: int
+) -> None:
+    process = start(tmp_path, environment, "train", text.name, *SMALL, "--max-steps", 100_000, "--out-dir", "run")
+    wait_for_steps(process, tmp_path / "run", 10)
+    process.send_signal(signum)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code, error
+    assert "symlm train --resume auto --out-dir run" in error
+    stop = events(tmp_path / "run", "stop")[0]
+    assert (tmp_path / "run" / "last").read_text() == f"checkpoints/step-{stop['step']:08d}\n"
+    done = cli("train", "--resume", "auto", "--out-dir", "run", "--stop-at-step", stop["step"] + 3)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_process_has_three_threads_more_than_workers(
+    text: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = ["--max-steps", 100_000, "--threads", 5, "--eval-interval", 0, "--sample-every", 0, "--save-interval", "1h"]
+    process = start(tmp_path, environment, "train", text.name, *SMALL, *words, "--out-dir", "run")
+    wait_for_steps(process, tmp_path / "run", 10)
+    tasks = Path(f"/proc/{process.pid}/task")
+    names = sorted((task / "comm").read_text().strip() for task in tasks.iterdir() if task.name != str(process.pid))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert names == ["symlm-ctl", "symlm-pre", "symlm-w00", "symlm-w01", "symlm-w02", "symlm-w03", "symlm-w04"]
+
+
+def test_the_training_path_does_not_import_numpy(text: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    code = (
+        "import sys, symlm\n"
+        "config = symlm.TrainConfig(preset='tiny', vocab_size=300, seq_len=32, batch_size=4, max_steps=2,\n"
+        "                           out_dir='run', progress='rich')\n"
+        f"symlm.Trainer(config, data={str(text)!r}).fit()\n"
+        "assert not {'numpy', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class Recorder(symlm.Callback):
+    """Notes every call and stops after a number of steps."""
+
+    def __init__(self, stop_after: int) -> None:
+        self.stop_after = stop_after
+        self.calls: list[str] = []
+        self.steps: list[int] = []
+
+    def on_step(self, metrics: Mapping[str, Any]) -> symlm.Control | None:
+        self.steps.append(metrics["step"])
+        return symlm.Control.STOP if len(self.steps) >= self.stop_after else None
+
+    def on_log(self, metrics: Mapping[str, Any]) -> None:
+        self.calls.append("log")
+
+    def on_eval(self, metrics: Mapping[str, Any]) -> None:
+        self.calls.append("eval")
+
+    def on_save(self, step: int, path: Path) -> None:
+        assert path.is_dir()
+        self.calls.append("save")
+
+    def on_sample(self, step: int, text: str) -> None:
+        self.calls.append("sample")
+
+
+def test_callbacks_see_everything_and_can_stop(
+    text: Path, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
+    config = symlm.TrainConfig(
+        preset="tiny", vocab_size=300, seq_len=32, batch_size=4, max_steps=50, eval_interval=3, sample_every=4,
+        log_interval=2, out_dir=str(tmp_path / "run"), progress="off",
+    )  # fmt: skip
+    recorder = Recorder(stop_after=7)
+    run = symlm.Trainer(config, data=[text], callbacks=[recorder]).fit()
+    assert (run.step, run.finished) == (7, False)
+    assert recorder.steps == [1, 2, 3, 4, 5, 6, 7]
+    assert recorder.calls == ["log", "log", "eval", "log", "sample", "log", "eval", "save"]
+
+
+def test_generation(cli: Cli, run: Path) -> None:
+    generator = symlm.Generator.from_pretrained(run)
+    options: dict[str, Any] = {"max_new_tokens": 40, "seed": 3}
+    pieces = list(generator.stream("the quick", **options))
+    whole = "".join(pieces)
+    assert whole
+    assert generator.generate("the quick", **options) == whole
+    assert generator.generate("the quick", **options, sample_index=1) != whole
+    stop = whole[5:8]
+    assert generator.generate("the quick", **options, stop=[stop]) == whole[: whole.find(stop)]
+    ids = generator.tokenizer.encode("the quick")
+    logits = generator.logits(ids)
+    assert (logits.shape, str(logits.dtype)) == ((len(ids), 300), "float32")
+    greedy = generator.generate("the quick", max_new_tokens=1, temperature=0)
+    assert greedy == generator.tokenizer.decode([int(logits[-1].argmax())])
+    done = cli("generate", "run", "--prompt", "the quick", "-n", 40, "--seed", 3)
+    assert (done.returncode, done.stdout) == (0, f"the quick{whole}\n")
+    assert "seed: 3" in done.stderr
+    assert cli("generate", "run", "-n", 40, "--seed", 3, "--no-echo", stdin="the quick\n").stdout == f"{whole}\n"
+    assert cli("generate", "run", "--checkpoint", "20", "-n", 3).returncode == 0
+    assert cli("generate", "run", "--checkpoint", "21", "-n", 3).returncode == 1
+
+
+def test_evaluation_repeats_what_the_run_measured(cli: Cli, run: Path, text: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "held.txt"
+    shutil.copy(text, held_out)
+    done = cli("train", text.name, *SMALL, "--max-steps", 5, "--eval-batches", 0, "--val-data", held_out.name,
+               "--out-dir", "other")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    measured = events(tmp_path / "other", "eval")[-1]
+    done = cli("eval", "other", held_out.name, "--checkpoint", "last", "--json", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["loss"], result["bits_per_byte"]) == (measured["val_loss"], measured["val_bpb"])
+    assert result["windows"] == measured["windows"]
+
+
+def test_one_writer(text: Path, tmp_path: Path, environment: dict[str, str], cli: Cli) -> None:
+    process = start(tmp_path, environment, "train", text.name, *SMALL, "--max-steps", 100_000, "--out-dir", "run")
+    wait_for_steps(process, tmp_path / "run", 1)
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert done.returncode == 1
+    assert "another process is training this run" in done.stderr
