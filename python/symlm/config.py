@@ -85,7 +85,7 @@ class TrainConfig:
         None, Spec("width of the residual stream", "model", "int", low=2, high=65536, default_text=_FROM_PRESET)
     )
     intermediate_size: int | None = option(
-        None, Spec("width inside the SwiGLU block", "model", "int", low=1, high=262144, default_text=_FROM_PRESET)
+        None, Spec("width inside the SwiGLU block", "model", "int", low=1, high=65536, default_text=_FROM_PRESET)
     )
     vocab_size: int | None = option(
         None,
@@ -154,7 +154,7 @@ class TrainConfig:
     )
 
     # --- optimisation ---------------------------------------------------------------------------------------------
-    batch_size: int = option(32, Spec("windows in one update", "optimisation", "int", low=1, high=1_000_000))
+    batch_size: int = option(32, Spec("windows in one update", "optimisation", "int", low=1, high=65536))
     learning_rate: float | None = option(
         None,
         Spec(
@@ -233,7 +233,7 @@ class TrainConfig:
 
     # --- machine (changes no bit of the result) -------------------------------------------------------------------
     threads: int | Literal["auto"] = option(
-        "auto", Spec("worker threads", "machine", "auto_int", low=1, high=4096, free=True, metavar="auto|N")
+        "auto", Spec("worker threads", "machine", "auto_int", low=1, high=1024, free=True, metavar="auto|N")
     )
     sectors_in_flight: int | Literal["auto"] = option(
         "auto",

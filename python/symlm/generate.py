@@ -162,8 +162,7 @@ def sampling_options(
     _between("sample_index", sample_index, 0, 2**31 - 1)
     if top_p == 0:
         raise UsageError("top_p: expected a number above 0, found 0", "use temperature 0 for the most likely token")
-    if repetition_penalty <= 0:
-        raise UsageError(f"repetition_penalty: expected a number above 0, found {repetition_penalty}", "1 is off")
+    _between("repetition_penalty", repetition_penalty, 0.01, 100)
     return {
         "max_new_tokens": max_new_tokens,
         "temperature": float(temperature),
