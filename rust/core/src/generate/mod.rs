@@ -1,0 +1,125 @@
+//! Text generation: a model that is only read, sessions with a cache of keys and values, and the sampler.
+//!
+//! Logits are those of the training forward pass, bit for bit: the same kernels do the same operations in the same
+//! order, and every element of the contract is a chain of its own, so that it does not matter whether a position is
+//! computed alone or with others. Everything here runs on the thread that calls.
+
+mod rows;
+mod sampler;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use sampler::{PENALTY_WINDOW, SampleOptions, Sampler};
+pub use session::Session;
+pub use stream::TokenStream;
+
+use crate::checkpoint;
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::model::{MatrixId, Weights};
+use std::path::Path;
+use symlm_kernels::gemm::Right;
+use symlm_kernels::rope::Table;
+use symlm_kernels::{Isa, Mat};
+
+/// The id of `<|endoftext|>`, which stands between documents.
+pub const END_OF_TEXT: u32 = 0;
+
+/// Places of a layer's matrices in the table.
+struct LayerMatrices {
+    qkv: usize,
+    out: usize,
+    gate_up: usize,
+    down: usize,
+}
+
+/// Weights that nobody changes any more; share them with `Arc`.
+pub struct Model {
+    weights: Weights,
+    layers: Vec<LayerMatrices>,
+    rope: Table,
+    isa: Isa,
+}
+
+impl Model {
+    /// Reads the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// `User` for an impossible shape, `Data` if the file is not of this shape, `Memory` if the system refuses.
+    pub fn load(config: &ModelConfig, isa: Isa, safetensors: &Path) -> Result<Self> {
+        let mut weights = Self::empty(config)?;
+        let expected: Vec<_> = weights.layout.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+        checkpoint::read_tensors(safetensors, &expected, &mut |param, values| weights.set(param, values))?;
+        Ok(Self::finish(weights, isa))
+    }
+
+    /// Takes each tensor of the table from `fill(number in the table, elements)`: a snapshot of a trainer's weights.
+    ///
+    /// # Errors
+    /// `User` for an impossible shape, `Memory` if the system refuses.
+    pub fn from_tensors(config: &ModelConfig, isa: Isa, fill: &mut dyn FnMut(usize, &mut [f32])) -> Result<Self> {
+        let weights = Self::empty(config)?;
+        for (index, param) in weights.layout.params.iter().enumerate() {
+            // SAFETY: these weights have just been made and nobody else knows them.
+            fill(index, unsafe { weights.values.slice_mut(param.offset, param.len()) });
+        }
+        Ok(Self::finish(weights, isa))
+    }
+
+    fn empty(config: &ModelConfig) -> Result<Weights> {
+        let mut weights = Weights::zeros(config)?;
+        // The panels for gradients are never read here. Without a place they are not written either, and memory that
+        // is not touched is not taken from the system.
+        weights.layout.matrices.iter_mut().for_each(|m| m.backward = None);
+        Ok(weights)
+    }
+
+    fn finish(mut weights: Weights, isa: Isa) -> Self {
+        weights.pack_all(isa);
+        let (config, layout) = (&weights.config, &weights.layout);
+        let layers = (0..config.num_layers).map(|l| LayerMatrices {
+            qkv: layout.matrix_index(MatrixId::Qkv(l)),
+            out: layout.matrix_index(MatrixId::Out(l)),
+            gate_up: layout.matrix_index(MatrixId::GateUp(l)),
+            down: layout.matrix_index(MatrixId::Down(l)),
+        });
+        let layers = layers.collect();
+        let rope = Table::new(config.rope_theta, config.head_size(), config.seq_len);
+        Self { weights, layers, rope, isa }
+    }
+
+    /// Shape of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.weights.config
+    }
+
+    /// The instruction set it computes with.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// A matrix as the right-hand side of a product.
+    fn right(&self, matrix: usize) -> Right<'_> {
+        // SAFETY: nobody writes the weights of a finished model.
+        unsafe { self.weights.forward(matrix) }
+    }
+
+    /// A norm's weight: `2 l` before attention, `2 l + 1` before the MLP of layer l, the last one final.
+    fn norm(&self, index: usize) -> &[f32] {
+        // SAFETY: as in `right`.
+        unsafe { self.weights.norm(index) }
+    }
+
+    /// The embedding.
+    fn embedding(&self) -> Mat<'_> {
+        // SAFETY: as in `right`.
+        unsafe { self.weights.embedding() }
+    }
+
+    /// The head.
+    fn head(&self) -> Right<'_> {
+        self.right(self.weights.layout.head())
+    }
+}

@@ -1,0 +1,48 @@
+//! Working memory of a session: zeroed, aligned to a page, made once.
+
+use crate::arena::{Arena, row_stride};
+use crate::error::Result;
+use symlm_kernels::{Mat, MatMut};
+
+/// A block of f32 that one owner reads and writes.
+pub(super) struct Block(Arena);
+
+impl Block {
+    pub(super) fn new(len: usize) -> Result<Self> {
+        Arena::new(len).map(Self)
+    }
+
+    pub(super) fn get(&self) -> &[f32] {
+        // SAFETY: the arena has no other owner, and `&self` keeps writers out.
+        unsafe { self.0.slice(0, self.0.len()) }
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut [f32] {
+        // SAFETY: the arena has no other owner, and `&mut self` keeps everybody else out.
+        unsafe { self.0.slice_mut(0, self.0.len()) }
+    }
+}
+
+/// Rows of one width.
+pub(super) struct Rows {
+    block: Block,
+    cols: usize,
+    stride: usize,
+}
+
+impl Rows {
+    pub(super) fn new(rows: usize, cols: usize) -> Result<Self> {
+        let stride = row_stride(cols);
+        Ok(Self { block: Block::new(rows * stride)?, cols, stride })
+    }
+
+    /// The first `rows` rows.
+    pub(super) fn first(&self, rows: usize) -> Mat<'_> {
+        Mat::new(self.block.get(), rows, self.cols, self.stride)
+    }
+
+    /// The first `rows` rows, to be written.
+    pub(super) fn first_mut(&mut self, rows: usize) -> MatMut<'_> {
+        MatMut::new(self.block.get_mut(), rows, self.cols, self.stride)
+    }
+}
