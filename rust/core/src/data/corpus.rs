@@ -1,0 +1,267 @@
+//! Finding and inspecting the files of a corpus.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::documents::{Documents, PieceSize};
+use super::jsonl;
+use super::source::{Format, Source};
+use crate::error::{Error, Result, io_reason};
+
+/// Extensions that are taken from folders; each also with `.gz` behind it.
+const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
+/// So much of every file is looked at when a corpus is opened.
+const PREFIX_BYTES: usize = 64 * 1024;
+/// Folders within folders; deeper is a loop made by mounts.
+const MAX_DEPTH: usize = 128;
+
+/// An inspected list of text files.
+///
+/// A `.txt`, `.md` or `.py` file (or any other file named explicitly) is one document; a `.jsonl` file has one per
+/// line. Any of them may be compressed (`.gz`). Order is that of the paths given, within folders and globs that of
+/// the bytes of the path.
+#[derive(Debug)]
+pub struct Corpus {
+    sources: Vec<Source>,
+    text_field: String,
+    bytes: u64,
+}
+
+impl Corpus {
+    /// Finds the files and checks everything that is cheap: that they exist and can be read, that there is text at
+    /// all, and that each begins as UTF-8 text (or JSON lines with the field `text_field`).
+    ///
+    /// `paths` may name files, folders (searched recursively; hidden entries and links to folders are left out),
+    /// globs, and `-` for the standard input, which is copied to a temporary file first, as are pipes.
+    pub fn open<S: AsRef<str>>(paths: &[S], text_field: &str) -> Result<Self> {
+        if paths.is_empty() {
+            return Err(Error::data("found no paths, expected at least one text file or folder"));
+        }
+        let mut sources = Vec::new();
+        let mut standard_input = false;
+        for path in paths {
+            let path = path.as_ref();
+            if path == "-" {
+                if std::mem::replace(&mut standard_input, true) {
+                    return Err(Error::usage("found - twice, the standard input can only be read once"));
+                }
+                sources.push(spool(&mut std::io::stdin().lock(), "standard input", None)?);
+            } else {
+                add_path(path, &mut sources)?;
+            }
+        }
+        let mut bytes = 0;
+        for source in &sources {
+            inspect(source, text_field)?;
+            bytes += source.bytes;
+        }
+        if bytes == 0 {
+            let what = if sources.len() == 1 { sources[0].name.clone() } else { format!("{} files", sources.len()) };
+            return Err(Error::data(format!("the corpus is empty: found 0 bytes in {what}, expected text")));
+        }
+        Ok(Self { sources, text_field: text_field.to_owned(), bytes })
+    }
+
+    /// Number of files.
+    pub fn files(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    pub(crate) fn text_field(&self) -> &str {
+        &self.text_field
+    }
+
+    /// The stream of all documents.
+    pub(crate) fn documents(&self, size: PieceSize) -> Documents<'_> {
+        Documents::new(&self.sources, &self.text_field, size)
+    }
+
+    /// The error of a corpus in which no document has text.
+    pub(crate) fn no_text(&self) -> Error {
+        let files = self.files();
+        Error::data(format!("the corpus is empty: found no text in {files} file(s), expected at least one document"))
+    }
+}
+
+fn add_path(given: &str, sources: &mut Vec<Source>) -> Result<()> {
+    let path = Path::new(given);
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => add_folder(path, sources),
+        Ok(metadata) if metadata.is_file() => {
+            sources.push(file(path.to_owned(), metadata.len()));
+            Ok(())
+        }
+        Ok(_) => {
+            // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
+            let mut pipe = std::fs::File::open(path).map_err(|e| Error::cannot_read(path, &e))?;
+            sources.push(spool(&mut pipe, given, Some(path))?);
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.contains(['*', '?', '[']) => {
+            add_glob(given, sources)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let error = Error::data(format!("found no file or folder at {given}, expected a corpus path"));
+            Err(error.hint("check the spelling and the current folder"))
+        }
+        Err(error) => Err(Error::cannot_read(path, &error)),
+    }
+}
+
+fn add_glob(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
+    let matches =
+        glob::glob(pattern).map_err(|error| Error::data(format!("{pattern}: not a valid pattern: {}", error.msg)))?;
+    let mut paths = Vec::new();
+    for path in matches {
+        paths.push(path.map_err(|error| Error::cannot_read(error.path(), error.error()))?);
+    }
+    if paths.is_empty() {
+        return Err(Error::data(format!("found nothing that matches {pattern}, expected text files")));
+    }
+    sort_by_bytes(&mut paths);
+    for path in paths {
+        let metadata = std::fs::metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+        if metadata.is_dir() {
+            add_folder(&path, sources)?;
+        } else if metadata.is_file() {
+            sources.push(file(path, metadata.len()));
+        }
+    }
+    Ok(())
+}
+
+fn add_folder(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    let mut paths = Vec::new();
+    walk(folder, 0, &mut paths)?;
+    if paths.is_empty() {
+        let error = Error::data(format!(
+            "found no text files in {}, expected .txt, .md, .py, .jsonl or one of them with .gz",
+            folder.display()
+        ));
+        return Err(error.hint("files with other extensions can be named one by one or by a glob"));
+    }
+    sort_by_bytes(&mut paths);
+    for path in paths {
+        let metadata = std::fs::metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+        sources.push(file(path, metadata.len()));
+    }
+    Ok(())
+}
+
+fn walk(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::data(format!("{}: folders are nested deeper than {MAX_DEPTH}", folder.display())));
+    }
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::cannot_read(folder, &e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::cannot_read(folder, &e))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|e| Error::cannot_read(&path, &e))?;
+        if kind.is_dir() {
+            walk(&path, depth + 1, paths)?;
+        } else if is_text_name(&path) && (kind.is_file() || path.is_file()) {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn sort_by_bytes(paths: &mut [PathBuf]) {
+    paths.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+}
+
+/// The extension in lower case, and whether `.gz` stood behind it.
+fn extension(path: &Path) -> (String, bool) {
+    let lower = |part: Option<&OsStr>| part.map_or_else(String::new, |e| e.to_string_lossy().to_lowercase());
+    let outer = lower(path.extension());
+    if outer == "gz" {
+        let inner = path.file_stem().map(Path::new).and_then(Path::extension);
+        (lower(inner), true)
+    } else {
+        (outer, false)
+    }
+}
+
+fn is_text_name(path: &Path) -> bool {
+    EXTENSIONS.contains(&extension(path).0.as_str())
+}
+
+fn file(path: PathBuf, bytes: u64) -> Source {
+    let (extension, gzip) = extension(&path);
+    let format = if extension == "jsonl" { Format::JsonLines } else { Format::Text };
+    Source { name: path.display().to_string(), path, format, gzip, bytes, _spool: None }
+}
+
+/// Copies a stream to a temporary file.
+fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>) -> Result<Source> {
+    let failed = |error: &std::io::Error| {
+        let error = Error::user(format!("cannot copy {name} to a temporary file: {}", io_reason(error)));
+        error.hint("TMPDIR says where temporary files go")
+    };
+    let mut file = tempfile::NamedTempFile::new().map_err(|e| failed(&e))?;
+    let (extension, gzip) = given.map_or_else(Default::default, extension);
+    let format = if extension == "jsonl" { Format::JsonLines } else { Format::Text };
+    let mut source =
+        Source { path: file.path().to_owned(), name: name.to_owned(), format, gzip, bytes: 0, _spool: None };
+    let mut buffer = vec![0; PREFIX_BYTES];
+    loop {
+        let n = match stream.read(&mut buffer) {
+            Ok(n) => n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(source.read_error(&error)),
+        };
+        if n == 0 {
+            break;
+        }
+        // Stops at once on a stream of binary data, which may never end.
+        if !gzip && let Some(at) = memchr::memchr(0, &buffer[..n]) {
+            return Err(source.binary(source.bytes + at as u64));
+        }
+        file.write_all(&buffer[..n]).map_err(|e| failed(&e))?;
+        source.bytes += n as u64;
+    }
+    source._spool = Some(file.into_temp_path());
+    Ok(source)
+}
+
+/// Looks at the beginning of a file.
+fn inspect(source: &Source, field: &str) -> Result<()> {
+    let mut prefix = Vec::new();
+    let raw = source.open()?;
+    raw.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).map_err(|e| source.read_error(&e))?;
+    if prefix.starts_with(&[0xff, 0xfe]) || prefix.starts_with(&[0xfe, 0xff]) {
+        let error = source.error("found UTF-16 text, expected UTF-8");
+        return Err(error.hint("convert it with iconv -f utf-16 -t utf-8"));
+    }
+    if let Some(at) = memchr::memchr(0, &prefix) {
+        return Err(source.binary(at as u64));
+    }
+    let whole = prefix.len() < PREFIX_BYTES;
+    if let Err(error) = std::str::from_utf8(&prefix)
+        && (error.error_len().is_some() || whole)
+    {
+        return Err(source.not_utf8(error.valid_up_to() as u64));
+    }
+    if source.format == Format::JsonLines {
+        let line = match memchr::memchr(b'\n', &prefix) {
+            Some(end) => &prefix[..end],
+            None if whole => &prefix[..],
+            None => return Ok(()),
+        };
+        jsonl::document(line, field, source, 1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! From text files to token ids: corpus, tokenizer, shards.
+//!
+//! ```text
+//! Corpus::open -> documents -> Corpus::train_tokenizer -> Tokenizer
+//!                           -> Corpus::prepare         -> Shards (memory-mapped, cached)
+//! ```
+//!
+//! Everything streams in bounded memory, gives the same bytes for any number of threads, and leaves no thread behind.
+
+mod corpus;
+mod documents;
+mod jsonl;
+mod pool;
+mod prepare;
+mod pretoken;
+mod progress;
+mod shards;
+mod source;
+mod split;
+mod tokenizer;
+mod tokenizer_file;
+mod train_tokenizer;
+
+pub use corpus::Corpus;
+pub use progress::Progress;
+pub use shards::Shards;
+pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! From a corpus to shards: hash, look into the cache, divide, encode, write.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::corpus::Corpus;
+use super::documents::{Piece, PieceSize};
+use super::pool::Pool;
+use super::pretoken::PIECE_BYTES;
+use super::progress::{Meter, Progress};
+use super::shards::{ShardWriter, Shards};
+use super::source::Format;
+use super::split::{Divider, Planner};
+use super::tokenizer::{Encoder, Tokenizer, hex};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Changes whenever the same input would give other shards.
+const CACHE_VERSION: &[u8] = b"symlm shards 1\0";
+/// Pieces per thread that are encoded at a time.
+const PIECES_PER_THREAD: usize = 4;
+/// And at most so many of all threads, for corpora of tiny documents.
+const PIECES_AT_ONCE: usize = 1 << 16;
+
+impl Corpus {
+    /// Encodes the corpus into shards for training and validation, or takes them from the cache.
+    ///
+    /// `val_split` is the share of the text held out: whole documents spread over the corpus where there are at least
+    /// twenty, otherwise the end of the text; 0 holds out nothing. Each part must have at least one window of
+    /// `seq_len + 1` tokens.
+    ///
+    /// The cache is looked up by the SHA-256 of all bytes of all files, the tokenizer and the split, hashed anew every
+    /// time, so it is never stale; a damaged file in it is made again.
+    pub fn prepare(
+        &self,
+        tokenizer: &Tokenizer,
+        cache_dir: &Path,
+        val_split: f64,
+        seq_len: usize,
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<(Shards, Option<Shards>)> {
+        if !(0.0..1.0).contains(&val_split) {
+            return Err(Error::usage(format!("found validation split {val_split}, expected at least 0 and below 1")));
+        }
+        if seq_len == 0 {
+            return Err(Error::usage("found sequence length 0, expected at least 1"));
+        }
+        std::fs::create_dir_all(cache_dir).map_err(|e| Error::cannot_write(cache_dir, &e))?;
+        let mut meter = Meter::new(progress, self.bytes());
+        let digests = self.hash_files(&mut meter)?;
+        let key = self.key(&digests, tokenizer, val_split);
+        let paths = Paths::new(cache_dir, &key);
+        let cached = paths.open(&key, val_split > 0.0)?;
+        let (train, val) = match cached {
+            Some(found) => found,
+            None => self.build(tokenizer, &paths, key, &digests, val_split, threads, &mut meter)?,
+        };
+        check_window(&train, seq_len, "training")?;
+        if let Some(val) = &val {
+            check_window(val, seq_len, "validation")?;
+        }
+        meter.finish()?;
+        Ok((train, val))
+    }
+
+    fn hash_files(&self, meter: &mut Meter<'_>) -> Result<Vec<[u8; 32]>> {
+        let mut digests = Vec::with_capacity(self.files());
+        let mut buffer = vec![0; 1 << 20];
+        for source in self.sources() {
+            let failed = |error: &std::io::Error| source.read_error(error);
+            let mut file = std::fs::File::open(&source.path).map_err(|e| failed(&e))?;
+            let mut hash = Sha256::new();
+            loop {
+                let n = std::io::Read::read(&mut file, &mut buffer).map_err(|e| failed(&e))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&buffer[..n]);
+                meter.at(0)?;
+            }
+            digests.push(hash.finalize().into());
+        }
+        Ok(digests)
+    }
+
+    /// The hash of everything that decides what is in the shards.
+    fn key(&self, digests: &[[u8; 32]], tokenizer: &Tokenizer, val_split: f64) -> [u8; 32] {
+        let mut key = Sha256::new();
+        key.update(CACHE_VERSION);
+        key.update(tokenizer.sha256());
+        key.update(val_split.to_bits().to_le_bytes());
+        key.update((self.text_field().len() as u64).to_le_bytes());
+        key.update(self.text_field());
+        for (source, digest) in self.sources().iter().zip(digests) {
+            key.update([u8::from(source.format == Format::JsonLines), u8::from(source.gzip)]);
+            key.update(digest);
+        }
+        key.finalize().into()
+    }
+
+    fn build(
+        &self,
+        tokenizer: &Tokenizer,
+        paths: &Paths,
+        key: [u8; 32],
+        digests: &[[u8; 32]],
+        val_split: f64,
+        threads: usize,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Shards, Option<Shards>)> {
+        // Both files are begun first: a folder that cannot be written to shows before the work.
+        let vocab = u32::try_from(tokenizer.vocab_size()).map_err(|_| Error::internal("vocabulary beyond 2^32"))?;
+        let mut train = ShardWriter::create(paths.train.clone(), vocab, key)?;
+        let mut val = ShardWriter::create(paths.val.clone(), vocab, key)?;
+        let pool = Pool::new(threads)?;
+        let mut planner = Planner::new(val_split);
+        let mut documents = self.documents(PieceSize::default());
+        while let Some(piece) = documents.next_piece()? {
+            planner.add(&piece);
+            meter.at(0)?;
+        }
+        if planner.bytes() == 0 {
+            return Err(self.no_text());
+        }
+        let mut divider = Divider::new(planner.decide());
+
+        let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+        let batch_bytes = pool.threads() * PIECES_PER_THREAD * PIECE_BYTES;
+        let mut documents = self.documents(PieceSize::default());
+        let mut batch: Vec<(Piece, bool)> = Vec::new();
+        // Whether the part already has the document under way: one that was cut in two has to begin in both.
+        let mut begun = [false; 2];
+        let mut more = true;
+        while more {
+            batch.clear();
+            let mut in_batch = 0;
+            while in_batch < batch_bytes && batch.len() < PIECES_AT_ONCE {
+                let Some(piece) = documents.next_piece()? else {
+                    more = false;
+                    break;
+                };
+                in_batch += piece.text.len();
+                divider.divide(piece, |piece, held| batch.push((piece, held)));
+            }
+            let encoded = encode_all(&pool, tokenizer, &encoders, &batch)?;
+            for ((piece, held), ids) in batch.iter().zip(&encoded) {
+                let part = if *held { &mut val } else { &mut train };
+                let begun = &mut begun[usize::from(*held)];
+                if piece.first || !*begun {
+                    part.begin_document(tokenizer.eot_id())?;
+                }
+                *begun = !piece.last;
+                part.push(ids)?;
+                part.add_bytes(piece.text.len() as u64);
+            }
+            meter.at(documents.disk_bytes())?;
+        }
+        drop(pool);
+        if documents.digests() != digests {
+            let error = Error::data("the corpus changed while it was read, expected files that stay as they are");
+            return Err(error.hint("start again when nothing writes to them"));
+        }
+        let train = train.finish()?;
+        let val = if val_split > 0.0 { Some(val.finish()?) } else { None };
+        Ok((train, val))
+    }
+}
+
+/// The ids of all pieces, in order.
+fn encode_all(
+    pool: &Pool,
+    tokenizer: &Tokenizer,
+    encoders: &[Mutex<Encoder>],
+    batch: &[(Piece, bool)],
+) -> Result<Vec<Vec<u32>>> {
+    pool.inner().install(|| {
+        let ids = batch.par_iter().map(|(piece, _)| {
+            let thread = rayon::current_thread_index().unwrap_or(0);
+            let mut encoder = encoders[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ids = Vec::with_capacity(piece.text.len() / 3);
+            encoder.encode(tokenizer, &piece.text, &mut ids)?;
+            Ok(ids)
+        });
+        ids.collect()
+    })
+}
+
+fn check_window(shards: &Shards, seq_len: usize, part: &str) -> Result<()> {
+    let (tokens, window) = (shards.tokens(), seq_len as u64 + 1);
+    if tokens >= window {
+        return Ok(());
+    }
+    let error = Error::data(format!(
+        "the {part} text has {tokens} tokens, expected at least one window of {window} (sequence length {seq_len} + 1)"
+    ));
+    Err(error.hint(if part == "validation" {
+        "add text, hold out more (--val-split) or none (--val-split 0), or shorten --seq-len"
+    } else {
+        "add text or shorten --seq-len"
+    }))
+}
+
+/// Where the shards of one key are.
+struct Paths {
+    train: PathBuf,
+    val: PathBuf,
+}
+
+impl Paths {
+    fn new(cache_dir: &Path, key: &[u8; 32]) -> Self {
+        let stem = hex(&key[..16]);
+        let path = |part| cache_dir.join(format!("{stem}-{part}.ids"));
+        Self { train: path("train"), val: path("val") }
+    }
+
+    /// The shards if they are all there and sound.
+    fn open(&self, key: &[u8; 32], with_val: bool) -> Result<Option<(Shards, Option<Shards>)>> {
+        let Some(train) = open_sound(&self.train, key)? else {
+            return Ok(None);
+        };
+        if !with_val {
+            return Ok(Some((train, None)));
+        }
+        Ok(open_sound(&self.val, key)?.map(|val| (train, Some(val))))
+    }
+}
+
+fn open_sound(path: &Path, key: &[u8; 32]) -> Result<Option<Shards>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    match Shards::open(path) {
+        Ok(shards) if shards.key() == key => Ok(Some(shards)),
+        Ok(_) => Ok(None),
+        // Damaged or unreadable: made again.
+        Err(error) if error.kind == ErrorKind::Data => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,283 @@
+//! Memory-mapped files of token ids.
+//!
+//! A shard is a header of 256 bytes and the ids as little-endian `u16` (vocabularies up to 65,536) or `u32`. The
+//! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen.
+
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use super::tokenizer::{default_permissions, hex};
+use crate::error::{Error, Result};
+
+const MAGIC: [u8; 8] = *b"symlmids";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 256;
+/// Where the hash of the header lies: behind everything it covers.
+const SEAL_AT: usize = HEADER_BYTES - 32;
+/// Ids checked at a time.
+const CHECK_BYTES: usize = 1 << 20;
+const LARGEST_U16_VOCAB: u32 = 1 << 16;
+
+/// What a shard says about its ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) tokens: u64,
+    pub(crate) bytes: u64,
+    pub(crate) documents: u64,
+    pub(crate) vocab_size: u32,
+    /// Of the text, the split and the tokenizer: what the shard was made from.
+    pub(crate) key: [u8; 32],
+    /// Of the ids as they lie in the file.
+    pub(crate) ids: [u8; 32],
+}
+
+impl Header {
+    fn id_bytes(&self) -> u32 {
+        if self.vocab_size <= LARGEST_U16_VOCAB { 2 } else { 4 }
+    }
+
+    fn to_bytes(&self) -> [u8; HEADER_BYTES] {
+        let mut out = Vec::with_capacity(HEADER_BYTES);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.id_bytes().to_le_bytes());
+        for number in [self.tokens, self.bytes, self.documents, u64::from(self.vocab_size)] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&self.key);
+        out.extend_from_slice(&self.ids);
+        out.resize(SEAL_AT, 0);
+        let seal = Sha256::digest(&out);
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..SEAL_AT].copy_from_slice(&out);
+        bytes[SEAL_AT..].copy_from_slice(&seal);
+        bytes
+    }
+
+    /// Reads a header; says what is wrong with it otherwise.
+    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let Some(bytes) = bytes.get(..HEADER_BYTES) else {
+            return Err(format!("found {} bytes, expected a header of {HEADER_BYTES}", bytes.len()));
+        };
+        if bytes[..8] != MAGIC {
+            return Err("found other bytes at the start, expected a symlm shard".into());
+        }
+        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let hash_at = |at: usize| -> [u8; 32] { std::array::from_fn(|i| bytes[at + i]) };
+        if u32_at(8) != VERSION {
+            return Err(format!("found shard version {}, expected {VERSION}", u32_at(8)));
+        }
+        if Sha256::digest(&bytes[..SEAL_AT])[..] != bytes[SEAL_AT..] {
+            return Err("the header is damaged".into());
+        }
+        let vocab = u64_at(40);
+        let header = Self {
+            tokens: u64_at(16),
+            bytes: u64_at(24),
+            documents: u64_at(32),
+            vocab_size: u32::try_from(vocab).map_err(|_| format!("found vocabulary size {vocab}"))?,
+            key: hash_at(48),
+            ids: hash_at(80),
+        };
+        if u32_at(12) != header.id_bytes() {
+            return Err(format!("found ids of {} bytes, expected {}", u32_at(12), header.id_bytes()));
+        }
+        Ok(header)
+    }
+}
+
+/// Token ids of one part of a corpus, memory-mapped and checked.
+#[derive(Debug)]
+pub struct Shards {
+    map: Mmap,
+    header: Header,
+    path: PathBuf,
+}
+
+impl Shards {
+    /// Opens a shard and checks all of it: header, size, the hash of the ids, and that every id is below the
+    /// vocabulary size.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |what: String| {
+            let error = Error::data(format!("{}: {what}", path.display()));
+            error.hint("delete it; it is made again from the text")
+        };
+        let file = File::open(path).map_err(|e| Error::cannot_read(path, &e))?;
+        let metadata = file.metadata().map_err(|e| Error::cannot_read(path, &e))?;
+        if !metadata.is_file() {
+            return Err(bad("found no regular file, expected a symlm shard".into()));
+        }
+        // SAFETY: the map is read-only and of a file that this program writes under another name, completes and only
+        // then renames to this one, and never writes to again, so its bytes do not change while they are borrowed.
+        // (Another program that overwrites or truncates a file in the cache while it is in use breaks this, as it
+        // would for every user of memory maps; deleting or replacing the file does not.)
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::cannot_read(path, &e))?;
+        let header = Header::from_bytes(&map).map_err(bad)?;
+        let expected = u128::from(header.tokens) * u128::from(header.id_bytes()) + HEADER_BYTES as u128;
+        if map.len() as u128 != expected {
+            return Err(bad(format!("found {} bytes, expected {expected}", map.len())));
+        }
+        let mut hash = Sha256::new();
+        for block in map[HEADER_BYTES..].chunks(CHECK_BYTES) {
+            hash.update(block);
+            let largest = match header.id_bytes() {
+                2 => block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).max(),
+                _ => block.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).max(),
+            };
+            if let Some(id) = largest.filter(|&id| id >= header.vocab_size) {
+                return Err(bad(format!("found token id {id}, expected ids below {}", header.vocab_size)));
+            }
+        }
+        if hash.finalize()[..] != header.ids {
+            return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
+        }
+        Ok(Self { map, header, path: path.to_owned() })
+    }
+
+    /// Number of ids, those between documents included.
+    pub fn tokens(&self) -> u64 {
+        self.header.tokens
+    }
+
+    /// UTF-8 bytes of the text that the ids came from.
+    pub fn bytes(&self) -> u64 {
+        self.header.bytes
+    }
+
+    /// Number of documents, those of which only a part is here included.
+    pub fn documents(&self) -> u64 {
+        self.header.documents
+    }
+
+    /// Vocabulary size of the tokenizer; every id is below it.
+    pub fn vocab_size(&self) -> usize {
+        self.header.vocab_size as usize
+    }
+
+    /// SHA-256 of the ids (little-endian `u16`, or `u32` for vocabularies above 65,536), in hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        hex(&self.header.ids)
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies the ids from `start` on; an error unless there are as many as `out` has room for.
+    pub fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        let tokens = self.tokens();
+        let end = start.checked_add(out.len() as u64).filter(|&end| end <= tokens);
+        let Some(end) = end else {
+            let (path, count) = (self.path.display(), out.len());
+            return Err(Error::data(format!("{path}: asked for {count} ids from {start}, expected at most {tokens}")));
+        };
+        let width = self.header.id_bytes() as usize;
+        // The map holds all tokens, so the products fit.
+        let ids = &self.map[HEADER_BYTES + start as usize * width..HEADER_BYTES + end as usize * width];
+        match width {
+            2 => {
+                for (id, b) in out.iter_mut().zip(ids.chunks_exact(2)) {
+                    *id = u32::from(u16::from_le_bytes([b[0], b[1]]));
+                }
+            }
+            _ => {
+                for (id, b) in out.iter_mut().zip(ids.chunks_exact(4)) {
+                    *id = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the shard was made from.
+    pub(crate) fn key(&self) -> &[u8; 32] {
+        &self.header.key
+    }
+}
+
+/// Writes a shard under a temporary name; dropped before [`Self::finish`], it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct ShardWriter {
+    file: BufWriter<tempfile::NamedTempFile>,
+    header: Header,
+    hash: Sha256,
+    buffer: Vec<u8>,
+    path: PathBuf,
+}
+
+impl ShardWriter {
+    /// Begins a shard that will be at `path`.
+    pub(crate) fn create(path: PathBuf, vocab_size: u32, key: [u8; 32]) -> Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new()
+            .prefix(".shard-")
+            .permissions(default_permissions())
+            .tempfile_in(folder)
+            .map_err(|e| Error::cannot_write(folder, &e))?;
+        let header = Header { tokens: 0, bytes: 0, documents: 0, vocab_size, key, ids: [0; 32] };
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let mut this = Self { file, header, hash: Sha256::new(), buffer: Vec::new(), path };
+        this.write(&[0; HEADER_BYTES])?;
+        Ok(this)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::cannot_write(&self.path, &e))
+    }
+
+    /// Appends ids.
+    pub(crate) fn push(&mut self, ids: &[u32]) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        if let Some(id) = ids.iter().find(|&&id| id >= self.header.vocab_size) {
+            return Err(Error::internal(format!("found token id {id}, expected ids below {}", self.header.vocab_size)));
+        }
+        match self.header.id_bytes() {
+            // Ids are below the vocabulary size, which is at most 65,536 here.
+            2 => buffer.extend(ids.iter().flat_map(|&id| (id as u16).to_le_bytes())),
+            _ => buffer.extend(ids.iter().flat_map(|&id| id.to_le_bytes())),
+        }
+        self.hash.update(&buffer);
+        self.write(&buffer)?;
+        self.header.tokens += ids.len() as u64;
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Counts bytes of text whose ids were appended.
+    pub(crate) fn add_bytes(&mut self, bytes: u64) {
+        self.header.bytes += bytes;
+    }
+
+    /// Counts a document and, between two of them, puts `eot`.
+    pub(crate) fn begin_document(&mut self, eot: u32) -> Result<()> {
+        if self.header.documents > 0 {
+            self.push(&[eot])?;
+        }
+        self.header.documents += 1;
+        Ok(())
+    }
+
+    /// Completes the file and gives it its name.
+    pub(crate) fn finish(mut self) -> Result<Shards> {
+        self.header.ids = std::mem::take(&mut self.hash).finalize().into();
+        let header = self.header.to_bytes();
+        let path = self.path.clone();
+        let failed = |error: &std::io::Error| Error::cannot_write(&path, error);
+        self.file.seek(SeekFrom::Start(0)).map_err(|e| failed(&e))?;
+        self.write(&header)?;
+        let file = self.file.into_inner().map_err(|e| failed(e.error()))?;
+        file.as_file().sync_all().map_err(|e| failed(&e))?;
+        file.persist(&path).map_err(|e| failed(&e.error))?;
+        // The name is safe on disk only with the folder.
+        let folder = path.parent().unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| failed(&e))?;
+        Shards::open(&path)
+    }
+}

@@ -1,0 +1,158 @@
+//! One file of a corpus: what it holds and how its raw bytes are read, counted and hashed.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// How a file is divided into documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The file is one document.
+    Text,
+    /// Every line is a JSON object with a document in one field.
+    JsonLines,
+}
+
+/// One file of a corpus.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Where the bytes are.
+    pub(crate) path: PathBuf,
+    /// What messages call it.
+    pub(crate) name: String,
+    pub(crate) format: Format,
+    pub(crate) gzip: bool,
+    /// Size on disk when it was inspected.
+    pub(crate) bytes: u64,
+    /// Keeps a spooled stream on disk as long as the corpus lives.
+    pub(crate) _spool: Option<tempfile::TempPath>,
+}
+
+impl Source {
+    /// An error about this file.
+    pub(crate) fn error(&self, what: impl std::fmt::Display) -> Error {
+        Error::data(format!("{}: {what}", self.name))
+    }
+
+    /// An error of reading this file.
+    pub(crate) fn read_error(&self, error: &std::io::Error) -> Error {
+        let reason = crate::error::io_reason(error);
+        if self.gzip && error.kind() != std::io::ErrorKind::PermissionDenied {
+            return self.error(format!("damaged or truncated gzip data: {reason}")).hint("check it with gzip -t");
+        }
+        Error::data(format!("cannot read {}: {reason}", self.name))
+    }
+
+    /// Opens the text of the file, decompressed.
+    pub(crate) fn open(&self) -> Result<Raw> {
+        let file = File::open(&self.path)
+            .map_err(|e| Error::data(format!("cannot read {}: {}", self.name, crate::error::io_reason(&e))))?;
+        let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: 0, hash: Sha256::new() });
+        Ok(if self.gzip {
+            Raw::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(counted))))
+        } else {
+            Raw::Plain(counted)
+        })
+    }
+
+    /// Where in the file something is, for messages.
+    pub(crate) fn at_byte(&self, offset: u64) -> String {
+        let what = if self.gzip { " of the decompressed text" } else { "" };
+        format!("at byte {offset}{what}")
+    }
+
+    /// The error of a NUL byte.
+    pub(crate) fn binary(&self, offset: u64) -> Error {
+        self.error(format!("found a NUL byte {}, expected text", self.at_byte(offset)))
+            .hint("this looks like a binary file; leave it out")
+    }
+
+    /// The error of bytes that are not UTF-8.
+    pub(crate) fn not_utf8(&self, offset: u64) -> Error {
+        self.error(format!("found bytes that are not UTF-8 {}, expected UTF-8 text", self.at_byte(offset)))
+            .hint("convert it, for example with iconv -f latin1 -t utf-8")
+    }
+}
+
+/// The bytes of a file as they lie on disk, counted and hashed as they pass.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    file: File,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Counted {
+    /// Bytes read so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.bytes += n as u64;
+        self.hash.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// The text of a file, decompressed if need be.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    Plain(BufReader<Counted>),
+    Gzip(Box<BufReader<MultiGzDecoder<BufReader<Counted>>>>),
+}
+
+impl Raw {
+    /// The state of the bytes on disk.
+    pub(crate) fn counted(&self) -> &Counted {
+        match self {
+            Self::Plain(reader) => reader.get_ref(),
+            Self::Gzip(reader) => reader.get_ref().get_ref().get_ref(),
+        }
+    }
+
+    /// Reads what is left on disk and returns the hash of the whole file.
+    pub(crate) fn into_digest(self) -> std::io::Result<[u8; 32]> {
+        let mut counted = match self {
+            Self::Plain(reader) => reader.into_inner(),
+            Self::Gzip(reader) => reader.into_inner().into_inner().into_inner(),
+        };
+        std::io::copy(&mut counted, &mut std::io::sink())?;
+        Ok(counted.hash.finalize().into())
+    }
+}
+
+impl Read for Raw {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(reader) => reader.read(buffer),
+            Self::Gzip(reader) => reader.read(buffer),
+        }
+    }
+}
+
+impl BufRead for Raw {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        match self {
+            Self::Plain(reader) => reader.fill_buf(),
+            Self::Gzip(reader) => reader.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        match self {
+            Self::Plain(reader) => reader.consume(amount),
+            Self::Gzip(reader) => reader.consume(amount),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Training a tokenizer on a corpus.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+
+use ahash::AHashMap;
+use compact_str::CompactString;
+use rayon::prelude::*;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Model};
+
+use super::corpus::Corpus;
+use super::documents::{Piece, PieceSize};
+use super::pool::Pool;
+use super::pretoken::{PIECE_CAP_BYTES, boundary_to, pretokens};
+use super::progress::{INTERVAL, Meter, Progress};
+use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer, byte_chars};
+use crate::error::{Error, Result};
+
+/// Text looked at; beyond this a vocabulary hardly changes.
+const SAMPLE_BYTES: u64 = 64 << 20;
+/// The sample is spread over the corpus in pieces of about this size.
+const SAMPLE_PIECE_BYTES: usize = 32 * 1024;
+/// Longer words (of text without blanks) are counted in parts: time and memory of the training grow with them.
+const MAX_WORD_BYTES: usize = 256;
+/// The rarest words are dropped when the different words together are longer than this; bounds the memory.
+const MAX_WORDS_BYTES: usize = 4 << 20;
+/// A pair that occurs once teaches nothing.
+const MIN_FREQUENCY: u64 = 2;
+
+type Counts = AHashMap<CompactString, u64>;
+
+impl Corpus {
+    /// Trains a byte-level BPE of exactly `vocab_size` tokens on at most 64 MiB of text, spread evenly over the
+    /// corpus. The result depends on the text and the size alone, not on `threads`.
+    ///
+    /// The last phase (merging) lies in the `tokenizers` crate, which cannot be interrupted: an error of `progress`
+    /// during it comes back when it is through, seconds later at most.
+    pub fn train_tokenizer(&self, vocab_size: usize, threads: usize, progress: Progress<'_>) -> Result<Tokenizer> {
+        self.train_on_sample(vocab_size, threads, SAMPLE_BYTES, progress)
+    }
+
+    pub(crate) fn train_on_sample(
+        &self,
+        vocab_size: usize,
+        threads: usize,
+        sample_bytes: u64,
+        progress: Progress<'_>,
+    ) -> Result<Tokenizer> {
+        if !(MIN_VOCAB..=MAX_VOCAB).contains(&vocab_size) {
+            let error =
+                Error::usage(format!("found vocabulary size {vocab_size}, expected {MIN_VOCAB} to {MAX_VOCAB}"));
+            return Err(error.hint("256 bytes and the token between documents are always part of it"));
+        }
+        let pool = Pool::new(threads)?;
+        // Half for counting the words, half for merging; before that a quick look at all of the text.
+        let mut meter = Meter::new(progress, self.bytes() * 2);
+        let size = PieceSize { target: SAMPLE_PIECE_BYTES, cap: PIECE_CAP_BYTES };
+        let mut total = 0;
+        let mut documents = self.documents(size);
+        while let Some(piece) = documents.next_piece()? {
+            total += piece.text.len() as u64;
+            meter.at(0)?;
+        }
+        if total == 0 {
+            return Err(self.no_text());
+        }
+        let counts = self.count_words(&pool, total, sample_bytes, size, &mut meter)?;
+        let model = merge(&pool, &most_frequent(counts), vocab_size, self.bytes(), &mut meter)?;
+        drop(pool);
+        let found = model.get_vocab_size();
+        if found < vocab_size {
+            let error = Error::data(format!("the text supports a vocabulary of {found} tokens, expected {vocab_size}"));
+            return Err(error.hint(format!("ask for at most {found} (--vocab-size), or train on more text")));
+        }
+        let tokenizer = finish(model)?;
+        meter.finish()?;
+        Ok(tokenizer)
+    }
+
+    /// Counts the words of a sample.
+    fn count_words(
+        &self,
+        pool: &Pool,
+        total: u64,
+        sample: u64,
+        size: PieceSize,
+        meter: &mut Meter<'_>,
+    ) -> Result<Counts> {
+        let per_thread: Vec<Mutex<Counts>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+        let batch_bytes = pool.threads() * 8 * SAMPLE_PIECE_BYTES;
+        let mut documents = self.documents(size);
+        let (mut seen, mut taken) = (0u64, 0u64);
+        loop {
+            let mut batch: Vec<Piece> = Vec::new();
+            let mut in_batch = 0;
+            let mut more = true;
+            while more && in_batch < batch_bytes {
+                let Some(piece) = documents.next_piece()? else {
+                    more = false;
+                    break;
+                };
+                let len = piece.text.len() as u64;
+                seen += len;
+                // The share of the sample that is due by now, less what was taken: even over the whole corpus.
+                let due = (u128::from(seen) * u128::from(sample.min(total)) / u128::from(total)) as u64;
+                if taken + len / 2 <= due {
+                    taken += len;
+                    in_batch += piece.text.len();
+                    batch.push(piece);
+                } else {
+                    meter.at(documents.disk_bytes())?;
+                }
+            }
+            pool.inner().install(|| {
+                batch.par_iter().for_each(|piece| {
+                    let thread = rayon::current_thread_index().unwrap_or(0);
+                    let mut counts = per_thread[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                    count(&piece.text, &mut counts);
+                });
+            });
+            meter.at(documents.disk_bytes())?;
+            if !more {
+                break;
+            }
+        }
+        let mut counts = Counts::default();
+        for part in per_thread {
+            for (word, n) in part.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                *counts.entry(word).or_default() += n;
+            }
+        }
+        Ok(counts)
+    }
+}
+
+fn count(text: &str, counts: &mut Counts) {
+    for mut word in pretokens(text) {
+        while !word.is_empty() {
+            let (part, rest) = word.split_at(boundary_to(word, MAX_WORD_BYTES));
+            match counts.get_mut(part) {
+                Some(n) => *n += 1,
+                None => {
+                    counts.insert(part.into(), 1);
+                }
+            }
+            word = rest;
+        }
+    }
+}
+
+/// The words in the alphabet of the model, without the rarest if they are too many.
+fn most_frequent(counts: Counts) -> Counts {
+    let mut words: Vec<(CompactString, u64)> = counts.into_iter().collect();
+    words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let byte_chars = byte_chars();
+    let mut bytes = 0;
+    let kept = words.into_iter().take_while(|(word, _)| {
+        bytes += word.len();
+        bytes <= MAX_WORDS_BYTES
+    });
+    kept.map(|(word, n)| (word.bytes().map(|byte| byte_chars[byte as usize]).collect(), n)).collect()
+}
+
+/// Learns the merges on the pool, while this thread keeps reporting.
+fn merge(pool: &Pool, counts: &Counts, vocab_size: usize, done: u64, meter: &mut Meter<'_>) -> Result<BPE> {
+    let trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(MIN_FREQUENCY)
+        .show_progress(false)
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+        .initial_alphabet(byte_chars().into_iter().collect::<HashSet<char>>())
+        .build();
+    let mut model = BPE::default();
+    let mut reported = Ok(());
+    let (sender, receiver) = channel();
+    let trained = pool.inner().in_place_scope(|scope| {
+        let model = &mut model;
+        scope.spawn(move |_| {
+            // The receiver waits until this arrives or the sender is gone.
+            let _ = sender.send(trainer.do_train(counts, model).map(drop).map_err(|error| error.to_string()));
+        });
+        loop {
+            match receiver.recv_timeout(INTERVAL) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err("it stopped without a result".to_owned());
+                }
+                Err(RecvTimeoutError::Timeout) if reported.is_ok() => reported = meter.at(done),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    });
+    reported?;
+    trained.map_err(|error| Error::internal(format!("tokenizer training failed: {error}")))?;
+    Ok(model)
+}
+
+/// The file around the model, as the ecosystem reads it.
+fn finish(model: BPE) -> Result<Tokenizer> {
+    let failed = |error: tokenizers::Error| Error::internal(format!("cannot write the tokenizer: {error}"));
+    let mut file = tokenizers::Tokenizer::new(model);
+    file.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    file.with_decoder(Some(ByteLevel::new(false, true, true)));
+    file.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).map_err(failed)?;
+    let json = file.to_string(true).map_err(failed)?;
+    Tokenizer::from_json(json.into_bytes(), "the trained tokenizer")
+}
