@@ -1,0 +1,133 @@
+//! Memory shared between tasks.
+//!
+//! One [`Arena`] is a block of f32 that many tasks read and write in parts. Rust's borrow rules cannot see that the
+//! task graph keeps writers and readers of an element apart in time, so the accessors are unsafe; this file and the
+//! task bodies in `step/` are the only users. The rule they rely on: **two tasks that touch the same element, one of
+//! them writing, are ordered by a chain of dependencies of the graph**, and the executor makes the writes of a task
+//! visible to its successors (pool.rs).
+
+use std::ptr::NonNull;
+use symlm_kernels::{Mat, MatMut};
+
+/// A block of zero-initialised f32, aligned to a page, in huge pages where the system grants them.
+pub struct Arena {
+    ptr: NonNull<f32>,
+    len: usize,
+    bytes: usize,
+}
+
+// SAFETY: the arena is plain memory; who touches which element when is the contract of the unsafe accessors.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+/// Arenas below this size stay in ordinary pages.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+impl Arena {
+    /// An arena of `len` zeros.
+    ///
+    /// # Errors
+    /// `Memory` if the system refuses.
+    pub fn new(len: usize) -> crate::Result<Self> {
+        let bytes = (len.max(1) * size_of::<f32>()).next_multiple_of(4096);
+        // SAFETY: an anonymous private mapping of a non-zero size touches no existing memory.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        let ptr = NonNull::new(at.cast::<f32>()).filter(|_| at != libc::MAP_FAILED);
+        let ptr = ptr.ok_or_else(|| {
+            crate::Error::memory(format!("cannot allocate {} MB", bytes >> 20)).hint("use a smaller model or batch")
+        })?;
+        if bytes >= HUGE_PAGE_BYTES {
+            // Advice only: a refusal costs speed, nothing else.
+            // SAFETY: the mapping was just made and is ours.
+            unsafe { libc::madvise(at, bytes, libc::MADV_HUGEPAGE) };
+        }
+        Ok(Self { ptr, len, bytes })
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Pointer to element `offset`.
+    pub fn ptr(&self, offset: usize) -> *mut f32 {
+        assert!(offset <= self.len, "element {offset} of {}", self.len);
+        // SAFETY: inside the mapping (one past the end at most).
+        unsafe { self.ptr.as_ptr().add(offset) }
+    }
+
+    /// Elements `offset..offset + len` for reading.
+    ///
+    /// # Safety
+    /// Nobody writes them while the slice lives.
+    pub unsafe fn slice(&self, offset: usize, len: usize) -> &[f32] {
+        assert!(offset + len <= self.len, "elements {offset}+{len} of {}", self.len);
+        // SAFETY: in bounds and initialised (mmap gives zeros); no writer, by the caller's guarantee.
+        unsafe { std::slice::from_raw_parts(self.ptr(offset), len) }
+    }
+
+    /// Elements `offset..offset + len` for writing.
+    ///
+    /// # Safety
+    /// Nobody else touches them while the slice lives.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slice_mut(&self, offset: usize, len: usize) -> &mut [f32] {
+        assert!(offset + len <= self.len, "elements {offset}+{len} of {}", self.len);
+        // SAFETY: in bounds and initialised; no other access, by the caller's guarantee.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(offset), len) }
+    }
+
+    /// A readable matrix.
+    ///
+    /// # Safety
+    /// Nobody writes its elements while the view lives.
+    pub unsafe fn mat(&self, offset: usize, rows: usize, cols: usize, stride: usize) -> Mat<'_> {
+        self.check(offset, rows, cols, stride);
+        // SAFETY: in bounds; no writer, by the caller's guarantee.
+        unsafe { Mat::from_raw(self.ptr(offset), rows, cols, stride) }
+    }
+
+    /// A writable matrix.
+    ///
+    /// # Safety
+    /// Nobody else touches its elements while the view lives.
+    pub unsafe fn mat_mut(&self, offset: usize, rows: usize, cols: usize, stride: usize) -> MatMut<'_> {
+        self.check(offset, rows, cols, stride);
+        // SAFETY: in bounds; no other access, by the caller's guarantee.
+        unsafe { MatMut::from_raw(self.ptr(offset), rows, cols, stride) }
+    }
+
+    fn check(&self, offset: usize, rows: usize, cols: usize, stride: usize) {
+        let end = if rows == 0 { offset } else { offset + (rows - 1) * stride + cols };
+        assert!(end <= self.len && (cols <= stride || rows <= 1), "{rows} x {cols} (stride {stride}) at {offset} of {}", self.len);
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and no view outlives the arena (their lifetimes).
+        unsafe { libc::munmap(self.ptr.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Distance between rows for `cols` columns: an odd number of cache lines, so that a column of rows spreads over the
+/// cache sets instead of falling on a few.
+pub fn row_stride(cols: usize) -> usize {
+    let lines = cols.div_ceil(16);
+    (lines + 1 - lines % 2) * 16
+}

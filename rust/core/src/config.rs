@@ -1,0 +1,233 @@
+//! The resolved configuration that the engine computes from. Defaults live in the Python dataclasses alone.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Shape of a Llama-architecture model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Transformer blocks.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads.
+    pub num_kv_heads: usize,
+    /// Positions of a window.
+    pub seq_len: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Whether the head is the embedding.
+    pub tie_embeddings: bool,
+}
+
+/// Sizes beyond these are refused: they could only be a mistake, and they keep index arithmetic far from overflow.
+const MAX_VOCAB: usize = 1 << 20;
+const MAX_WIDTH: usize = 1 << 16;
+const MAX_LAYERS: usize = 1 << 10;
+const MAX_POSITIONS: usize = 1 << 17;
+
+impl ModelConfig {
+    /// Elements of a head.
+    pub fn head_size(&self) -> usize {
+        self.hidden_size / self.num_heads
+    }
+    /// Columns of the key (or value) projection.
+    pub fn kv_size(&self) -> usize {
+        self.num_kv_heads * self.head_size()
+    }
+    /// Query heads of a key/value head.
+    pub fn group(&self) -> usize {
+        self.num_heads / self.num_kv_heads
+    }
+
+    /// Checks that the shape makes sense.
+    ///
+    /// # Errors
+    /// `User` with the field, what was found and what was expected.
+    pub fn check(&self) -> Result<()> {
+        let ranges = [
+            ("vocab_size", self.vocab_size, MAX_VOCAB),
+            ("hidden_size", self.hidden_size, MAX_WIDTH),
+            ("intermediate_size", self.intermediate_size, MAX_WIDTH),
+            ("num_layers", self.num_layers, MAX_LAYERS),
+            ("num_heads", self.num_heads, MAX_WIDTH),
+            ("num_kv_heads", self.num_kv_heads, MAX_WIDTH),
+            ("seq_len", self.seq_len, MAX_POSITIONS),
+        ];
+        for (name, value, most) in ranges {
+            if value == 0 || value > most {
+                return Err(Error::user(format!("{name} is {value}, expected 1 to {most}")));
+            }
+        }
+        if !self.hidden_size.is_multiple_of(self.num_heads) {
+            let (h, n) = (self.hidden_size, self.num_heads);
+            return Err(Error::user(format!("hidden_size {h} is not divisible by num_heads {n}")));
+        }
+        if !self.head_size().is_multiple_of(2) {
+            return Err(Error::user(format!("head size {} is odd, rotary embeddings need pairs", self.head_size())));
+        }
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) {
+            let (h, n) = (self.num_heads, self.num_kv_heads);
+            return Err(Error::user(format!("num_heads {h} is not divisible by num_kv_heads {n}")));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            return Err(Error::user(format!("rope_theta is {}, expected a positive number", self.rope_theta)));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+            return Err(Error::user(format!("rms_norm_eps is {}, expected a positive number", self.rms_norm_eps)));
+        }
+        Ok(())
+    }
+
+    /// Floating-point operations per trained token: 6 for each matrix weight that a token meets (the head included,
+    /// the embedding look-up not) and 6 T D a layer for causal attention.
+    pub fn flops_per_token(&self) -> f64 {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let layer = d * (d + 2 * self.kv_size()) + d * d + 3 * d * f;
+        let matrices = self.num_layers * layer + self.vocab_size * d;
+        6.0 * matrices as f64 + 6.0 * (self.num_layers * self.seq_len * d) as f64
+    }
+}
+
+/// Learning-rate schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Warm-up, stable, linear decay from `decay_start`.
+    Wsd,
+    /// Half a cosine from the end of the warm-up.
+    Cosine,
+    /// Linear from the end of the warm-up.
+    Linear,
+    /// Constant after the warm-up.
+    Constant,
+}
+
+/// What one training run computes, with every limit resolved to step numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Windows per update.
+    pub batch_size: usize,
+    /// Updates of the whole run.
+    pub max_steps: u64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Updates of linear warm-up.
+    pub warmup_steps: u64,
+    /// First update of the decay (wsd).
+    pub decay_start: u64,
+    /// Schedule.
+    pub schedule: Schedule,
+    /// Final learning rate as a fraction of the peak.
+    pub min_lr_ratio: f64,
+    /// Decoupled weight decay of two-dimensional tensors.
+    pub weight_decay: f64,
+    /// AdamW's first-moment decay.
+    pub beta1: f64,
+    /// AdamW's second-moment decay.
+    pub beta2: f64,
+    /// AdamW's denominator term.
+    pub eps: f64,
+    /// Largest gradient norm; 0 = no clipping.
+    pub grad_clip: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// `User` with the field, what was found and what was expected.
+    pub fn check(&self) -> Result<()> {
+        if self.batch_size == 0 || self.batch_size > 1 << 16 {
+            return Err(Error::user(format!("batch_size is {}, expected 1 to {}", self.batch_size, 1 << 16)));
+        }
+        let unit = |name: &str, x: f64, top_open: bool| {
+            let fits = x >= 0.0 && if top_open { x < 1.0 } else { x <= 1.0 };
+            if fits { Ok(()) } else { Err(Error::user(format!("{name} is {x}, expected a number from 0 to 1"))) }
+        };
+        unit("min_lr_ratio", self.min_lr_ratio, false)?;
+        unit("beta1", self.beta1, true)?;
+        unit("beta2", self.beta2, true)?;
+        let positive = [("learning_rate", self.learning_rate), ("eps", self.eps)];
+        for (name, x) in positive {
+            if !(x.is_finite() && x > 0.0) {
+                return Err(Error::user(format!("{name} is {x}, expected a positive number")));
+            }
+        }
+        for (name, x) in [("weight_decay", self.weight_decay), ("grad_clip", self.grad_clip)] {
+            if !(x.is_finite() && x >= 0.0) {
+                return Err(Error::user(format!("{name} is {x}, expected zero or a positive number")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Learning rate of update `n` (from 0), contract O4.
+    pub fn learning_rate_at(&self, n: u64) -> f64 {
+        let lr = self.learning_rate;
+        if n < self.warmup_steps {
+            return lr * (n + 1) as f64 / self.warmup_steps as f64;
+        }
+        let r = self.min_lr_ratio;
+        let progress = |start: u64| {
+            let length = self.max_steps.saturating_sub(start).max(1);
+            (n.saturating_sub(start) as f64 / length as f64).min(1.0)
+        };
+        match self.schedule {
+            Schedule::Constant => lr,
+            Schedule::Wsd if n < self.decay_start => lr,
+            Schedule::Wsd => lr * (1.0 - (1.0 - r) * progress(self.decay_start)),
+            Schedule::Linear => lr * (1.0 - (1.0 - r) * progress(self.warmup_steps)),
+            Schedule::Cosine => {
+                let q = progress(self.warmup_steps);
+                lr * (r + (1.0 - r) * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * q)))
+            }
+        }
+    }
+}
+
+/// Everything the engine is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// The run.
+    pub train: TrainConfig,
+    /// Worker threads.
+    pub threads: usize,
+    /// Sectors whose activations are in memory at once; 0 = automatic.
+    #[serde(default)]
+    pub sectors_in_flight: usize,
+}
+
+impl EngineConfig {
+    /// Reads the JSON that Python sends.
+    ///
+    /// # Errors
+    /// `Usage` if it is not of this form, `User` if a value is out of range.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let config: Self = serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {e}")))?;
+        config.model.check()?;
+        config.train.check()?;
+        if config.threads == 0 || config.threads > 1024 {
+            return Err(Error::user(format!("threads is {}, expected 1 to 1024", config.threads)));
+        }
+        if config.sectors_in_flight > crate::step::SECTORS {
+            return Err(Error::user(format!("sectors_in_flight is {}, expected 1 to 12", config.sectors_in_flight)));
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,136 @@
+//! Facts about the machine: processors that this process may use, instruction set, FMA peak.
+
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+use symlm_kernels::{Isa, peak};
+
+/// The instruction set to use: the one that `SYMLM_ISA` names, else the fastest.
+///
+/// # Errors
+/// `Usage` if the name is unknown or the CPU lacks it.
+pub fn active_isa() -> Result<Isa> {
+    let Some(name) = std::env::var_os("SYMLM_ISA").filter(|name| !name.is_empty()) else {
+        return Ok(Isa::detect());
+    };
+    let name = name.to_string_lossy();
+    let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    match Isa::from_name(&name).filter(|isa| isa.is_available()) {
+        Some(isa) => Ok(isa),
+        None => Err(Error::usage(format!("SYMLM_ISA is {name:?}, this machine has {}", available.join(", ")))
+            .hint("unset SYMLM_ISA to use the fastest")),
+    }
+}
+
+/// Threads that `--threads auto` means, and the rule that decided.
+pub fn available_cpus() -> (usize, String) {
+    let allowed = affinity();
+    let cores: BTreeSet<String> = allowed.iter().map(|cpu| siblings(*cpu)).collect();
+    let physical = cores.len().max(1);
+    match cgroup_quota() {
+        Some(quota) if (quota.floor() as usize).max(1) < physical => {
+            ((quota.floor() as usize).max(1), format!("cgroup quota of {quota} processors"))
+        }
+        _ => (physical, format!("{physical} physical cores in the affinity mask")),
+    }
+}
+
+fn affinity() -> Vec<usize> {
+    // SAFETY: an all-zero cpu_set_t is an empty set, and the call writes at most the size it is given.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
+            return (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
+        }
+        set
+    };
+    // SAFETY: the index is below the size of the set.
+    (0..8 * size_of::<libc::cpu_set_t>()).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
+/// The list of hardware threads of a processor's core: the same text for each of them.
+fn siblings(cpu: usize) -> String {
+    let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+    std::fs::read_to_string(path).map_or_else(|_| cpu.to_string(), |text| text.trim().to_owned())
+}
+
+/// Processors' worth of time that the control group allows, the tightest on the way up.
+fn cgroup_quota() -> Option<f64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut tightest: Option<f64> = None;
+    let mut consider = |quota: Option<f64>| {
+        if let Some(q) = quota.filter(|q| *q > 0.0) {
+            tightest = Some(tightest.map_or(q, |t| t.min(q)));
+        }
+    };
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let mut path = std::path::Path::new(path.trim_start_matches('/'));
+        loop {
+            if controllers.is_empty() {
+                consider(read_v2(&std::path::Path::new("/sys/fs/cgroup").join(path).join("cpu.max")));
+            } else if controllers.split(',').any(|c| c == "cpu") {
+                consider(read_v1(&std::path::Path::new("/sys/fs/cgroup/cpu").join(path)));
+            }
+            match path.parent() {
+                Some(parent) => path = parent,
+                None => break,
+            }
+        }
+    }
+    tightest
+}
+
+fn read_v2(path: &std::path::Path) -> Option<f64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (quota, period) = text.trim().split_once(' ')?;
+    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+}
+
+fn read_v1(folder: &std::path::Path) -> Option<f64> {
+    let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok();
+    Some(number("cpu.cfs_quota_us")? / number("cpu.cfs_period_us")?).filter(|q| *q > 0.0)
+}
+
+/// GFLOP/s of a loop of fused multiply-adds on registers, on `threads` new threads that are joined before return.
+/// With more threads than processors the loops share them.
+///
+/// # Errors
+/// `User` if a thread cannot be started.
+pub fn fma_peak(isa: Isa, threads: usize, seconds: f64) -> Result<f64> {
+    let duration = Duration::from_secs_f64(seconds.clamp(0.001, 60.0));
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        let spawn = |index: usize| {
+            let barrier = &barrier;
+            std::thread::Builder::new().name(format!("symlm-peak{index:02}")).spawn_scoped(scope, move || {
+                peak::fma_loop(isa, 100_000);
+                barrier.wait();
+                let (start, mut done) = (Instant::now(), 0_u64);
+                while start.elapsed() < duration {
+                    done += std::hint::black_box(peak::fma_loop(isa, 20_000)).1;
+                }
+                done as f64 / start.elapsed().as_secs_f64()
+            })
+        };
+        // A thread that cannot start would leave the others at the barrier: probe by starting one at a time is no help,
+        // so the count is kept small.
+        let workers: std::io::Result<Vec<_>> = (0..threads).map(spawn).collect();
+        let workers = workers.map_err(|e| Error::user(format!("cannot start {threads} threads: {e}")))?;
+        Ok(workers.into_iter().map(|w| w.join().unwrap_or(0.0)).sum::<f64>() / 1e9)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_at_least_one_processor_and_a_peak() {
+        let (count, rule) = available_cpus();
+        assert!(count >= 1 && !rule.is_empty());
+        assert!(fma_peak(Isa::detect(), 2, 0.02).unwrap() > 0.1);
+    }
+}

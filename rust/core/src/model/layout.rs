@@ -1,0 +1,178 @@
+//! The one table of parameters: name, shape, offset, initialisation, decay; and the matrices that the step multiplies with.
+
+use crate::config::ModelConfig;
+use symlm_kernels::gemm::packed_len;
+
+/// One tensor, named as in `LlamaForCausalLM`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Name in checkpoints.
+    pub name: String,
+    /// Rows and columns; a vector has one dimension.
+    pub shape: Vec<usize>,
+    /// First element in the arenas of weights, gradients and moments.
+    pub offset: usize,
+    /// Standard deviation of the initial normal values; `None`: all ones.
+    pub init_std: Option<f64>,
+}
+
+impl Param {
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Whether weight decay applies: to two-dimensional tensors only.
+    pub fn decays(&self) -> bool {
+        self.shape.len() == 2
+    }
+}
+
+/// Which matrix of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixId {
+    /// Token embedding; also the head where these are tied.
+    Embedding,
+    /// Query, key and value projections of a layer, as one matrix.
+    Qkv(usize),
+    /// Output projection of a layer's attention.
+    Out(usize),
+    /// Gate and up projections of a layer, as one matrix.
+    GateUp(usize),
+    /// Down projection of a layer.
+    Down(usize),
+    /// The head where it is a tensor of its own.
+    Head,
+}
+
+/// A matrix of `rows` outputs and `cols` inputs: one tensor, or several that share their input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// Which.
+    pub id: MatrixId,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// First element in the arenas.
+    pub offset: usize,
+    /// First element of its panels for the forward product (k = inputs), if any.
+    pub forward: Option<usize>,
+    /// First element of its panels for the input gradient (k = outputs), if any.
+    pub backward: Option<usize>,
+}
+
+/// A norm weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormParam {
+    /// First element in the arenas.
+    pub offset: usize,
+}
+
+/// Sizes and places of everything that has the shape of the parameters.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The table, in storage order.
+    pub params: Vec<Param>,
+    /// The matrices.
+    pub matrices: Vec<Matrix>,
+    /// Norm weights: `[2 l]` before attention, `[2 l + 1]` before the MLP of layer l, the last one final.
+    pub norms: Vec<NormParam>,
+    /// Elements of an arena of weights, gradients or moments (with alignment gaps).
+    pub len: usize,
+    /// Elements of the arena of packed panels.
+    pub packed_len: usize,
+}
+
+/// Tensors start on a cache line.
+const ALIGN: usize = 16;
+
+struct Builder {
+    layout: Layout,
+}
+
+impl Builder {
+    fn tensor(&mut self, name: String, shape: &[usize], init_std: Option<f64>, aligned: bool) -> usize {
+        if aligned {
+            self.layout.len = self.layout.len.next_multiple_of(ALIGN);
+        }
+        let offset = self.layout.len;
+        self.layout.len += shape.iter().product::<usize>();
+        self.layout.params.push(Param { name, shape: shape.to_vec(), offset, init_std });
+        offset
+    }
+
+    fn norm(&mut self, name: String, width: usize) {
+        let offset = self.tensor(name, &[width], None, true);
+        self.layout.norms.push(NormParam { offset });
+    }
+
+    /// Tensors that share their input, one after the other without gaps, are one matrix.
+    fn matrix(&mut self, id: MatrixId, parts: &[(String, usize)], cols: usize, init_std: f64, used: [bool; 2]) {
+        let mut first = None;
+        for (name, rows) in parts {
+            let offset = self.tensor(name.clone(), &[*rows, cols], Some(init_std), first.is_none());
+            first.get_or_insert(offset);
+        }
+        let rows = parts.iter().map(|p| p.1).sum();
+        let mut place = |used: bool, k: usize, n: usize| {
+            used.then(|| {
+                let at = self.layout.packed_len;
+                self.layout.packed_len += packed_len(k, n);
+                at
+            })
+        };
+        let (forward, backward) = (place(used[0], cols, rows), place(used[1], rows, cols));
+        let offset = first.unwrap_or_default();
+        self.layout.matrices.push(Matrix { id, rows, cols, offset, forward, backward });
+    }
+}
+
+impl Layout {
+    /// The table of a model.
+    pub fn new(c: &ModelConfig) -> Self {
+        let empty = Layout { params: vec![], matrices: vec![], norms: vec![], len: 0, packed_len: 0 };
+        let mut b = Builder { layout: empty };
+        let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_size());
+        let std = 0.02;
+        let residual_std = std / libm::sqrt(2.0 * c.num_layers as f64);
+        let both = [true, true];
+        // The embedding is looked up by rows; only a tied head multiplies with it.
+        b.matrix(MatrixId::Embedding, &[("model.embed_tokens.weight".into(), c.vocab_size)], d, std, [c.tie_embeddings; 2]);
+        for l in 0..c.num_layers {
+            let name = |part: &str| format!("model.layers.{l}.{part}.weight");
+            b.norm(name("input_layernorm"), d);
+            let parts = [(name("self_attn.q_proj"), d), (name("self_attn.k_proj"), kv), (name("self_attn.v_proj"), kv)];
+            b.matrix(MatrixId::Qkv(l), &parts, d, std, both);
+            b.matrix(MatrixId::Out(l), &[(name("self_attn.o_proj"), d)], d, residual_std, both);
+            b.norm(name("post_attention_layernorm"), d);
+            b.matrix(MatrixId::GateUp(l), &[(name("mlp.gate_proj"), f), (name("mlp.up_proj"), f)], d, std, both);
+            b.matrix(MatrixId::Down(l), &[(name("mlp.down_proj"), d)], f, residual_std, both);
+        }
+        b.norm("model.norm.weight".into(), d);
+        if !c.tie_embeddings {
+            b.matrix(MatrixId::Head, &[("lm_head.weight".into(), c.vocab_size)], d, std, both);
+        }
+        b.layout.len = b.layout.len.next_multiple_of(ALIGN);
+        b.layout
+    }
+
+    /// Elements of all tensors, gaps not counted.
+    pub fn parameters(&self) -> usize {
+        self.params.iter().map(Param::len).sum()
+    }
+
+    /// Position of a matrix in [`Layout::matrices`].
+    pub fn matrix_index(&self, id: MatrixId) -> usize {
+        self.matrices.iter().position(|m| m.id == id).expect("the table has this matrix")
+    }
+
+    /// The matrix of the head.
+    pub fn head(&self) -> usize {
+        let last = self.matrices.len() - 1;
+        if self.matrices[last].id == MatrixId::Head { last } else { 0 }
+    }
+}

@@ -1,0 +1,477 @@
+//! Persistent workers that run task graphs.
+//!
+//! # Protocol
+//!
+//! A [`Graph`] is a fixed set of nodes with dependency counters. Publishing a [`Run`] resets the counters and pushes
+//! the nodes without dependencies. A worker that finishes a node decrements the counter of each successor
+//! (`AcqRel`); whoever brings a counter to zero pushes that node, so it is pushed exactly once and the writes of all
+//! its predecessors are visible to whoever runs it (the pushes and steals of crossbeam's deques are release/acquire
+//! pairs). There are no barriers: a join is a node without work.
+//!
+//! Urgent nodes go to the finishing worker's own deque (last in, first out: the activations are still in its cache) and
+//! can be stolen; the rest go to one shared queue that workers turn to when nothing urgent is left.
+//!
+//! An idle worker looks a while, yields a few times, then sleeps. The sleep protocol is an event count: (1) the
+//! worker registers itself as a sleeper, (2) fence, (3) looks once more, (4) parks. A pusher (a) pushes, (b) fence,
+//! (c) reads the number of sleepers and wakes some. Either the worker's look (3) sees the push, or the pusher's read
+//! (c) sees the sleeper: with both fences sequentially consistent they cannot both miss. A wake-up that comes early is kept
+//! by the parker as a token, so it is never lost.
+//!
+//! The last node of a run wakes the publisher. A panic in a node is caught; the other nodes of the run are then
+//! passed over (their counters still count down), so that the run ends and the publisher can report it.
+
+use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+use crossbeam_utils::CachePadded;
+use crossbeam_utils::sync::{Parker, Unparker};
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// A fixed set of nodes and the order between them.
+#[derive(Default, Debug, Clone)]
+pub struct Graph {
+    dependencies: Vec<u32>,
+    successors: Vec<Vec<u32>>,
+    urgent: Vec<bool>,
+}
+
+impl Graph {
+    /// Adds a node that runs after the nodes of `after`.
+    pub fn add(&mut self, urgent: bool, after: &[u32]) -> u32 {
+        let node = self.dependencies.len() as u32;
+        self.dependencies.push(after.len() as u32);
+        self.successors.push(Vec::new());
+        self.urgent.push(urgent);
+        for &before in after {
+            assert!(before < node, "a node comes after the nodes it depends on");
+            self.successors[before as usize].push(node);
+        }
+        node
+    }
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.dependencies.len()
+    }
+    /// Whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.dependencies.is_empty()
+    }
+}
+
+/// What the nodes of a graph do.
+pub trait Program: Send + Sync + 'static {
+    /// Runs a node. `scratch` is the worker's own memory, kept between nodes and runs.
+    fn run(&self, node: u32, scratch: &mut Scratch);
+}
+
+/// Memory of one worker.
+#[derive(Default)]
+pub struct Scratch {
+    buffers: [Vec<f32>; 3],
+}
+
+impl Scratch {
+    /// Three buffers of at least these sizes; the contents are what the last user left.
+    pub fn buffers(&mut self, sizes: [usize; 3]) -> [&mut [f32]; 3] {
+        for (buffer, size) in self.buffers.iter_mut().zip(sizes) {
+            if buffer.len() < size {
+                buffer.resize(size, 0.0);
+            }
+        }
+        self.buffers.each_mut().map(Vec::as_mut_slice)
+    }
+}
+
+/// One publication of a graph.
+pub struct Run {
+    program: Arc<dyn Program>,
+    graph: Arc<Graph>,
+    pending: Vec<AtomicU32>,
+    remaining: AtomicUsize,
+    poisoned: AtomicBool,
+    panic_message: Mutex<Option<String>>,
+}
+
+impl Run {
+    /// A run that can be published again and again.
+    pub fn new(program: Arc<dyn Program>, graph: Arc<Graph>) -> Arc<Self> {
+        let pending = graph.dependencies.iter().map(|&d| AtomicU32::new(d)).collect();
+        Arc::new(Self {
+            program,
+            graph,
+            pending,
+            remaining: AtomicUsize::new(0),
+            poisoned: AtomicBool::new(false),
+            panic_message: Mutex::new(None),
+        })
+    }
+}
+
+/// What a worker did since it started.
+#[derive(Default)]
+pub struct WorkerCounters {
+    tasks: AtomicU64,
+    busy_ns: AtomicU64,
+    steals: AtomicU64,
+}
+
+/// A reading of [`WorkerCounters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WorkerStats {
+    /// Nodes run.
+    pub tasks: u64,
+    /// Nanoseconds inside nodes.
+    pub busy_ns: u64,
+    /// Nodes taken from another worker's deque.
+    pub steals: u64,
+}
+
+struct Shared {
+    urgent: Injector<u32>,
+    later: Injector<u32>,
+    stealers: Vec<Stealer<u32>>,
+    unparkers: Vec<Unparker>,
+    current: Mutex<Option<Arc<Run>>>,
+    generation: AtomicU64,
+    sleepers: Mutex<Vec<usize>>,
+    sleeper_count: AtomicUsize,
+    publisher: Unparker,
+    counters: Vec<CachePadded<WorkerCounters>>,
+    shutdown: AtomicBool,
+    /// Looks for work before the first yield; 0 when there are more workers than processors.
+    spins: u32,
+}
+
+/// The workers. Published to from one thread at a time; dropping it joins them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    parker: Parker,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Yields before a worker sleeps.
+const YIELDS: u32 = 8;
+/// Looks of about 50 ns: long enough to bridge the gaps inside a step.
+const SPINS: u32 = 400;
+
+impl Pool {
+    /// Starts `threads` workers named `symlm-w00`, ...
+    ///
+    /// # Errors
+    /// `User` if the system refuses a thread.
+    pub fn new(threads: usize) -> crate::Result<Self> {
+        let parker = Parker::new();
+        let parkers: Vec<Parker> = (0..threads).map(|_| Parker::new()).collect();
+        let deques: Vec<Worker<u32>> = (0..threads).map(|_| Worker::new_lifo()).collect();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared = Arc::new(Shared {
+            urgent: Injector::new(),
+            later: Injector::new(),
+            stealers: deques.iter().map(Worker::stealer).collect(),
+            unparkers: parkers.iter().map(|p| p.unparker().clone()).collect(),
+            current: Mutex::new(None),
+            generation: AtomicU64::new(0),
+            sleepers: Mutex::new(Vec::with_capacity(threads)),
+            sleeper_count: AtomicUsize::new(0),
+            publisher: parker.unparker().clone(),
+            counters: (0..threads).map(|_| CachePadded::default()).collect(),
+            shutdown: AtomicBool::new(false),
+            spins: if threads <= processors { SPINS } else { 0 },
+        });
+        let mut pool = Self { shared: shared.clone(), parker, threads: Vec::with_capacity(threads) };
+        for (index, (deque, parker)) in deques.into_iter().zip(parkers).enumerate() {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("symlm-w{index:02}"))
+                .spawn(move || {
+                    crate::float_env::set_contract_rounding();
+                    WorkerThread { index, deque, parker, shared, run: None, generation: 0, scratch: Scratch::default() }.main();
+                })
+                .map_err(|e| {
+                    crate::Error::user(format!("cannot start worker thread {index} of {threads}: {}", crate::error::io_reason(&e)))
+                        .hint("use fewer threads")
+                })?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Number of workers.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Runs the graph of `run` once and waits for its end.
+    ///
+    /// # Errors
+    /// `Internal` with the message if a node panicked.
+    pub fn execute(&self, run: &Arc<Run>) -> crate::Result<()> {
+        if run.graph.is_empty() {
+            return Ok(());
+        }
+        for (pending, &d) in run.pending.iter().zip(&run.graph.dependencies) {
+            pending.store(d, Ordering::Relaxed);
+        }
+        run.poisoned.store(false, Ordering::Relaxed);
+        run.remaining.store(run.graph.len(), Ordering::Relaxed);
+        *lock(&self.shared.current) = Some(run.clone());
+        self.shared.generation.fetch_add(1, Ordering::Release);
+        let mut published = 0;
+        for (node, &d) in run.graph.dependencies.iter().enumerate() {
+            if d == 0 {
+                let queue = if run.graph.urgent[node] { &self.shared.urgent } else { &self.shared.later };
+                queue.push(node as u32);
+                published += 1;
+            }
+        }
+        self.shared.wake(published);
+        while run.remaining.load(Ordering::Acquire) > 0 {
+            self.parker.park();
+        }
+        *lock(&self.shared.current) = None;
+        match lock(&run.panic_message).take() {
+            Some(message) => Err(crate::Error::internal(format!("a worker failed: {message}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Counters of every worker.
+    pub fn stats(&self) -> Vec<WorkerStats> {
+        self.shared
+            .counters
+            .iter()
+            .map(|c| WorkerStats {
+                tasks: c.tasks.load(Ordering::Relaxed),
+                busy_ns: c.busy_ns.load(Ordering::Relaxed),
+                steals: c.steals.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.shutdown.store(true, Ordering::Release);
+        for unparker in &self.shared.unparkers {
+            unparker.unpark();
+        }
+        for thread in self.threads.drain(..) {
+            // A worker catches the panics of its nodes, so an error here has no one to go to.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A poisoned lock still guards valid data: the sections below do not panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Wakes up to `count` sleepers, after a push.
+    fn wake(&self, count: usize) {
+        fence(Ordering::SeqCst);
+        if count == 0 || self.sleeper_count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut sleepers = lock(&self.sleepers);
+        for _ in 0..count {
+            let Some(index) = sleepers.pop() else { break };
+            self.unparkers[index].unpark();
+        }
+        self.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
+    }
+
+    /// Takes `index` off the list of sleepers, if it is still there.
+    fn rise(&self, index: usize) {
+        let mut sleepers = lock(&self.sleepers);
+        sleepers.retain(|&i| i != index);
+        self.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
+    }
+}
+
+struct WorkerThread {
+    index: usize,
+    deque: Worker<u32>,
+    parker: Parker,
+    shared: Arc<Shared>,
+    run: Option<Arc<Run>>,
+    generation: u64,
+    scratch: Scratch,
+}
+
+fn steal(mut attempt: impl FnMut() -> Steal<u32>) -> Option<u32> {
+    loop {
+        match attempt() {
+            Steal::Success(node) => return Some(node),
+            Steal::Empty => return None,
+            Steal::Retry => std::hint::spin_loop(),
+        }
+    }
+}
+
+impl WorkerThread {
+    fn main(mut self) {
+        while let Some(node) = self.next() {
+            self.execute(node);
+        }
+    }
+
+    fn find(&self) -> Option<u32> {
+        let shared = &*self.shared;
+        if let Some(node) = self.deque.pop().or_else(|| steal(|| shared.urgent.steal())) {
+            return Some(node);
+        }
+        let count = shared.stealers.len();
+        for k in 1..count {
+            let victim = &shared.stealers[(self.index + k) % count];
+            if let Some(node) = steal(|| victim.steal()) {
+                shared.counters[self.index].steals.fetch_add(1, Ordering::Relaxed);
+                return Some(node);
+            }
+        }
+        steal(|| shared.later.steal())
+    }
+
+    /// The next node to run; `None` at shutdown.
+    fn next(&self) -> Option<u32> {
+        let shared = &*self.shared;
+        loop {
+            for _ in 0..=shared.spins {
+                if let Some(node) = self.find() {
+                    return Some(node);
+                }
+                if shared.shutdown.load(Ordering::Acquire) {
+                    return None;
+                }
+                std::hint::spin_loop();
+            }
+            for _ in 0..YIELDS {
+                std::thread::yield_now();
+                if let Some(node) = self.find() {
+                    return Some(node);
+                }
+            }
+            {
+                let mut sleepers = lock(&shared.sleepers);
+                sleepers.push(self.index);
+                shared.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
+            }
+            fence(Ordering::SeqCst);
+            if let Some(node) = self.find() {
+                shared.rise(self.index);
+                return Some(node);
+            }
+            if shared.shutdown.load(Ordering::Acquire) {
+                return None;
+            }
+            self.parker.park();
+            // Woken by a pusher (already off the list), by shutdown, or by a token left from an earlier wake-up.
+            shared.rise(self.index);
+        }
+    }
+
+    fn execute(&mut self, node: u32) {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if self.run.is_none() || self.generation != generation {
+            self.run.clone_from(&lock(&self.shared.current));
+            self.generation = generation;
+        }
+        let run = self.run.take().expect("a node belongs to a published run");
+        let start = Instant::now();
+        if !run.poisoned.load(Ordering::Relaxed) {
+            let scratch = &mut self.scratch;
+            let body = std::panic::AssertUnwindSafe(|| run.program.run(node, scratch));
+            if let Err(payload) = std::panic::catch_unwind(body) {
+                run.poisoned.store(true, Ordering::Relaxed);
+                lock(&run.panic_message).get_or_insert_with(|| panic_text(payload.as_ref()));
+            }
+        }
+        let counters = &self.shared.counters[self.index];
+        counters.tasks.fetch_add(1, Ordering::Relaxed);
+        counters.busy_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let (mut own, mut shared_out) = (0, 0);
+        for &next in &run.graph.successors[node as usize] {
+            if run.pending[next as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
+                if run.graph.urgent[next as usize] {
+                    self.deque.push(next);
+                    own += 1;
+                } else {
+                    self.shared.later.push(next);
+                    shared_out += 1;
+                }
+            }
+        }
+        // One of the nodes is for this worker itself.
+        if own + shared_out > 1 {
+            self.shared.wake(own + shared_out - 1);
+        }
+        if run.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.publisher.unpark();
+        } else {
+            self.run = Some(run);
+        }
+    }
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Count(Vec<AtomicU32>, AtomicU32);
+    impl Program for Count {
+        fn run(&self, node: u32, _: &mut Scratch) {
+            // Every predecessor of a node in this layered graph has a smaller layer number, all done before.
+            self.0[node as usize].fetch_add(1, Ordering::Relaxed);
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn layered(width: u32, depth: u32) -> Graph {
+        let mut graph = Graph::default();
+        let mut before: Vec<u32> = Vec::new();
+        for layer in 0..depth {
+            before = (0..width).map(|i| graph.add((i + layer) % 3 != 0, &before)).collect();
+        }
+        graph
+    }
+
+    #[test]
+    fn every_node_runs_once_per_publication_on_any_number_of_workers() {
+        for threads in [1, 2, 3, 5, 12, 63] {
+            let pool = Pool::new(threads).unwrap();
+            let graph = Arc::new(layered(17, 20));
+            let program = Arc::new(Count((0..graph.len()).map(|_| AtomicU32::new(0)).collect(), AtomicU32::new(0)));
+            let run = Run::new(program.clone(), graph.clone());
+            for round in 1..=20 {
+                pool.execute(&run).unwrap();
+                assert!(program.0.iter().all(|c| c.load(Ordering::Relaxed) == round));
+            }
+            assert_eq!(pool.stats().iter().map(|s| s.tasks).sum::<u64>(), 20 * graph.len() as u64);
+        }
+    }
+
+    struct Failing;
+    impl Program for Failing {
+        fn run(&self, node: u32, _: &mut Scratch) {
+            assert_ne!(node, 7, "node seven");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_node_is_an_error_and_the_pool_goes_on() {
+        let pool = Pool::new(2).unwrap();
+        let run = Run::new(Arc::new(Failing), Arc::new(layered(4, 4)));
+        for _ in 0..3 {
+            let error = pool.execute(&run).unwrap_err();
+            assert!(error.message.contains("node seven"), "{}", error.message);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! One update: sectors, buffers, task graph, task bodies, and the engine that drives them.
+//!
+//! Read in this order: `symmetry` (twelve sectors, the tree), `slots` (where activations lie), `plan` (the graph),
+//! `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `engine` (threads, commands).
+
+mod backward;
+mod engine;
+mod forward;
+mod gradients;
+mod plan;
+mod prefetch;
+mod slots;
+mod state;
+mod symmetry;
+mod update;
+
+pub use engine::{Engine, EvalReport, StepReport, Tensors, WorkerReport};
+pub use prefetch::{Batch, TokenSource, WindowOrder};
+pub use symmetry::{SECTORS, sector_windows};

@@ -1,0 +1,286 @@
+//! Everything the nodes of the graphs read and write.
+
+use super::plan::{Cut, LOGIT_SECTORS, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
+use super::prefetch::{Batch, TokenSource};
+use super::slots::{Buffer, SlotLayout};
+use super::symmetry::sector_windows;
+use crate::arena::{Arena, row_stride};
+use crate::config::EngineConfig;
+use crate::error::Result;
+use crate::model::{MatrixId, Weights};
+use crate::pool::{Program, Scratch};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use symlm_kernels::adamw::Hyper;
+use symlm_kernels::{Isa, Mat, MatMut, rope};
+
+/// Positions of the four matrices of a layer in the table.
+#[derive(Clone, Copy)]
+pub(super) struct LayerMatrices {
+    pub qkv: usize,
+    pub out: usize,
+    pub gate_up: usize,
+    pub down: usize,
+}
+
+/// Loss and gradient norm of an update.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StepResult {
+    pub loss: f64,
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
+}
+
+/// An evaluation under way.
+#[derive(Default)]
+pub(super) struct EvalState {
+    pub source: Option<Arc<dyn TokenSource>>,
+    /// First window of the batch.
+    pub first: u64,
+    /// Windows of the whole evaluation.
+    pub windows: u64,
+    /// Sum of the row losses so far.
+    pub loss_sum: f64,
+    /// Tokens in the sum.
+    pub tokens: u64,
+    /// What went wrong, if anything.
+    pub error: Option<crate::Error>,
+}
+
+/// Where a window's rows lie.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Start of its slot in the slot arena.
+    pub slot: usize,
+    /// Start of its sector's logits.
+    pub logits: usize,
+    /// First row in the slot.
+    pub row: usize,
+}
+
+/// Model, optimizer and activations.
+pub(super) struct State {
+    pub isa: Isa,
+    pub config: EngineConfig,
+    pub cut: Cut,
+    pub weights: Weights,
+    pub matrices: Vec<LayerMatrices>,
+    pub head: usize,
+    pub embedding: usize,
+    pub rope: rope::Table,
+    pub layout: SlotLayout,
+    pub places: Vec<Place>,
+    pub slots: Arena,
+    /// Embedded windows of the whole batch; then the gradient there.
+    pub embedded: Arena,
+    pub logits: Arena,
+    /// Partial norm-weight gradients: `[norm][window][block][hidden]`.
+    pub norm_blocks: Arena,
+    /// Row losses of the batch.
+    pub losses: Arena,
+    pub gradient: Arena,
+    pub pair: Arena,
+    /// Second and fourth triple where a triple spans several tasks.
+    pub triple: Option<Arena>,
+    /// The same for the head, which is always folded sector by sector.
+    pub head_triple: Arena,
+    pub first_moment: Arena,
+    pub second_moment: Arena,
+    /// Sums of squares as bits of f64, tensor after tensor.
+    pub squares: Vec<AtomicU64>,
+    pub square_start: Vec<usize>,
+    pub batch: RwLock<Arc<Batch>>,
+    pub hyper: RwLock<Hyper>,
+    pub result: Mutex<StepResult>,
+    /// Set when loss or gradient norm are no numbers: the update is then left out.
+    pub failed: AtomicBool,
+    pub evaluation: Mutex<EvalState>,
+}
+
+/// A poisoned lock still guards valid data here: every section assigns whole values.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    pub fn new(isa: Isa, config: EngineConfig) -> Result<Self> {
+        let (m, cut) = (&config.model, Cut::new(&config));
+        let weights = Weights::zeros(m)?;
+        let rows = cut.slot_windows() * m.seq_len;
+        let layout = SlotLayout::new(m, rows);
+        let (tokens, d) = (cut.batch * m.seq_len, m.hidden_size);
+        let logit_rows = rows * row_stride(m.vocab_size);
+        let places = (0..cut.batch)
+            .map(|window| {
+                let sector = cut.sector_of(window);
+                let row = (window - sector_windows(cut.batch, sector).start) * m.seq_len;
+                Place { slot: sector % cut.slots * layout.len, logits: sector % LOGIT_SECTORS * logit_rows, row }
+            })
+            .collect();
+        let index = |id| weights.layout.matrix_index(id);
+        let matrices = (0..m.num_layers)
+            .map(|l| LayerMatrices {
+                qkv: index(MatrixId::Qkv(l)),
+                out: index(MatrixId::Out(l)),
+                gate_up: index(MatrixId::GateUp(l)),
+                down: index(MatrixId::Down(l)),
+            })
+            .collect();
+        let mut square_start = vec![0];
+        for p in &weights.layout.params {
+            square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
+        }
+        let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
+        let (head, len) = (weights.layout.head(), weights.layout.len);
+        let norm_blocks = weights.layout.norms.len() * cut.batch * m.seq_len.div_ceil(STRIP_ALIGN) * d;
+        let train = &config.train;
+        Ok(Self {
+            isa,
+            matrices,
+            head,
+            embedding: index(MatrixId::Embedding),
+            rope: rope::Table::new(m.rope_theta, m.head_size(), m.seq_len),
+            places,
+            slots: Arena::new(cut.slots * layout.len)?,
+            embedded: Arena::new(tokens * row_stride(d))?,
+            logits: Arena::new(LOGIT_SECTORS * logit_rows)?,
+            norm_blocks: Arena::new(norm_blocks)?,
+            losses: Arena::new(tokens)?,
+            gradient: Arena::new(len)?,
+            pair: Arena::new(len)?,
+            triple: if cut.group == 3 { None } else { Some(Arena::new(len)?) },
+            head_triple: Arena::new(m.vocab_size * d)?,
+            first_moment: Arena::new(len)?,
+            second_moment: Arena::new(len)?,
+            squares,
+            square_start,
+            batch: RwLock::new(Arc::new(Batch::default())),
+            hyper: RwLock::new(Hyper::new(0.0, train.beta1, train.beta2, train.eps, train.weight_decay, 1.0, 1)),
+            result: Mutex::new(StepResult::default()),
+            failed: AtomicBool::new(false),
+            evaluation: Mutex::new(EvalState::default()),
+            layout,
+            cut,
+            weights,
+            config,
+        })
+    }
+
+    pub fn positions(&self) -> usize {
+        self.cut.positions
+    }
+
+    pub fn batch(&self) -> Arc<Batch> {
+        self.batch.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Rows of a window in a buffer of its slot.
+    ///
+    /// # Safety
+    /// No node that may run now writes these rows.
+    pub unsafe fn read(&self, buffer: Buffer, place: Place, rows: &Range<usize>) -> Mat<'_> {
+        let at = place.slot + buffer.offset + (place.row + rows.start) * buffer.stride;
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.mat(at, rows.len(), buffer.cols, buffer.stride) }
+    }
+
+    /// As [`State::read`], for writing.
+    ///
+    /// # Safety
+    /// No other node that may run now touches these rows (of the columns that are used).
+    pub unsafe fn write(&self, buffer: Buffer, place: Place, rows: &Range<usize>) -> MatMut<'_> {
+        let at = place.slot + buffer.offset + (place.row + rows.start) * buffer.stride;
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.mat_mut(at, rows.len(), buffer.cols, buffer.stride) }
+    }
+
+    /// A value per row of a window.
+    ///
+    /// # Safety
+    /// No other node that may run now touches these values.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn row_values(&self, offset: usize, place: Place, rows: &Range<usize>) -> &mut [f32] {
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.slice_mut(place.slot + offset + place.row + rows.start, rows.len()) }
+    }
+
+    /// The residual stream at the input of layer `l`, or after the last one.
+    ///
+    /// # Safety
+    /// As [`State::write`].
+    pub unsafe fn residual(&self, l: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
+        let place = self.places[window];
+        if l == 0 {
+            let Buffer { cols, stride, .. } = self.layout.layers[0].x;
+            let at = (window * self.positions() + rows.start) * stride;
+            // SAFETY: passed on to the caller.
+            return unsafe { self.embedded.mat_mut(at, rows.len(), cols, stride) };
+        }
+        let buffer = if l == self.cut.layers { self.layout.last } else { self.layout.layers[l].x };
+        // SAFETY: passed on to the caller.
+        unsafe { self.write(buffer, place, rows) }
+    }
+
+    /// Blocks of the norm-weight gradient that the rows belong to.
+    ///
+    /// # Safety
+    /// As [`State::write`].
+    pub unsafe fn norm_block_rows(&self, norm: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
+        let (d, blocks) = (self.config.model.hidden_size, self.positions().div_ceil(STRIP_ALIGN));
+        let first = (norm * self.cut.batch + window) * blocks + rows.start / STRIP_ALIGN;
+        // SAFETY: passed on to the caller.
+        unsafe { self.norm_blocks.mat_mut(first * d, rows.len().div_ceil(STRIP_ALIGN), d, d) }
+    }
+}
+
+/// A state with the plan whose nodes it runs.
+pub(super) struct Job {
+    pub state: Arc<State>,
+    pub tasks: Vec<Task>,
+}
+
+impl Program for Job {
+    fn run(&self, node: u32, scratch: &mut Scratch) {
+        let s = &*self.state;
+        match self.tasks[node as usize] {
+            Task::Join => {}
+            Task::Rows { window, stage, strip } => {
+                let rows = s.cut.strip_rows(strip);
+                let batch = s.batch();
+                if window >= batch.windows {
+                    return;
+                }
+                match stage {
+                    Stage::Forward(l) => s.forward(l, window, &rows, &batch),
+                    Stage::Loss => s.loss(window, &rows, &batch),
+                    Stage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
+                    Stage::Backward(l) => s.backward(l, window, &rows),
+                }
+            }
+            Task::Heads { window, layer, part, backward } => {
+                if window < s.batch().windows {
+                    s.attention(layer, window, part, backward, scratch);
+                }
+            }
+            Task::HeadGradient { sector, tile } => s.head_gradient(sector, tile, scratch),
+            Task::MatrixGradient { first, end, matrix, tile } => s.matrix_gradient(first..end, matrix, tile, scratch),
+            Task::NormGradient { norm } => s.norm_gradient(norm, scratch),
+            Task::EmbeddingGradient { tile } => s.embedding_gradient(tile, scratch),
+            Task::Squares { param, block } => s.square_sums(param, block),
+            Task::Finish => s.finish(),
+            Task::UpdateMatrix { matrix, tile } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_matrix(matrix, tile);
+                }
+            }
+            Task::UpdateNorm { norm } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_norm(norm);
+                }
+            }
+            Task::EvalCut => s.eval_cut(),
+            Task::EvalSum => s.eval_sum(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Kernels of symlm: maths on slices, bit-identical on every instruction set.
+//!
+//! Each kernel is one generic body over a [`simd::Simd`] token; the portable token is the specification
+//! (docs/contract.md) and every other must equal it bit for bit. No threads, no files, no allocation in hot paths.
+
+pub mod adamw;
+pub mod attention;
+pub mod embedding;
+pub mod gemm;
+pub mod loss;
+pub mod mat;
+pub mod math;
+pub mod mlp;
+pub mod norm;
+pub mod reduce;
+pub mod rope;
+pub mod peak;
+pub mod simd;
+
+pub use mat::{Mat, MatMut};
+pub use simd::Isa;

@@ -1,0 +1,155 @@
+//! `exp`, `log` and the fixed-order row reductions of docs/contract.md (E1, E2, `sum16`, `dot16`).
+
+use crate::simd::{LANES, Simd};
+
+/// Argument below which [`exp`] is +0: the result would leave the normal range.
+pub const EXP_LOW: f32 = -87.0;
+const EXP_HIGH: f32 = 88.0;
+/// Adding 1.5 * 2^23 rounds to an integer, which then stands in the low mantissa bits.
+const ROUND: f32 = 12_582_912.0;
+/// ln 2 in two parts; the product of the high one with a small integer is exact.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+#[allow(clippy::excessive_precision)]
+const EXP_POLY: [f32; 6] =
+    [1.987_569_15e-4, 1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 5.000_000_120_1e-1];
+#[allow(clippy::excessive_precision)]
+const LOG_POLY: [f32; 9] = [
+    7.037_683_629_2e-2,
+    -1.151_461_031e-1,
+    1.167_699_874e-1,
+    -1.242_014_084_6e-1,
+    1.424_932_278_7e-1,
+    -1.666_805_766_5e-1,
+    2.000_071_476_5e-1,
+    -2.499_999_399_3e-1,
+    3.333_333_117_4e-1,
+];
+
+/// e^x, lane by lane (contract E1). Error at most 1.02 units in the last place on [-87, 88]; +0 below.
+///
+/// Range reduction and polynomial of the Cephes library (S. Moshier, `expf`).
+#[inline(always)]
+pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let (low, high) = (s.splat(EXP_LOW), s.splat(EXP_HIGH));
+    let z = s.select(s.gt(x, high), high, x);
+    let below = s.gt(low, z);
+    let z = s.select(below, low, z);
+    let t = s.fma(z, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
+    let n = s.sub(t, s.splat(ROUND));
+    let r = s.fma(n, s.splat(-LN2_HIGH), z);
+    let r = s.fma(n, s.splat(-LN2_LOW), r);
+    let mut p = s.splat(EXP_POLY[0]);
+    for c in &EXP_POLY[1..] {
+        p = s.fma(p, r, s.splat(*c));
+    }
+    let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
+    s.select(below, s.zero(), s.exponent_add(p, t))
+}
+
+/// ln x for a normal x >= 1 (contract E2, Cephes `logf`), through the token's fused operations.
+#[inline(always)]
+pub fn log<S: Simd>(s: S, x: f32) -> f32 {
+    let fma = |a: f32, b: f32, c: f32| s.to_array(s.fma(s.splat(a), s.splat(b), s.splat(c)))[0];
+    let bits = x.to_bits();
+    let mut e = (bits >> 23) as i32 - 127;
+    let mut m = f32::from_bits((bits & 0x007F_FFFF) | 0x3F80_0000);
+    if bits & 0x007F_FFFF > 0x0035_04F3 {
+        m *= 0.5;
+        e += 1;
+    }
+    let e = e as f32;
+    let f = m - 1.0;
+    let z = f * f;
+    let mut p = LOG_POLY[0];
+    for c in &LOG_POLY[1..] {
+        p = fma(p, f, *c);
+    }
+    let y = (p * f) * z;
+    let y = fma(e, LN2_LOW, y);
+    let y = fma(z, -0.5, y);
+    fma(e, LN2_HIGH, f + y)
+}
+
+/// Folds sixteen accumulators in the order of the contract.
+#[inline(always)]
+pub fn fold16(a: [f32; LANES]) -> f32 {
+    let (mut b, mut c) = ([0.0; 8], [0.0; 4]);
+    for j in 0..8 {
+        b[j] = a[j] + a[j + 8];
+    }
+    for j in 0..4 {
+        c[j] = b[j] + b[j + 4];
+    }
+    (c[0] + c[2]) + (c[1] + c[3])
+}
+
+/// As [`fold16`], in f64.
+#[inline(always)]
+pub fn fold16_f64(a: [f64; LANES]) -> f64 {
+    let (mut b, mut c) = ([0.0; 8], [0.0; 4]);
+    for j in 0..8 {
+        b[j] = a[j] + a[j + 8];
+    }
+    for j in 0..4 {
+        c[j] = b[j] + b[j + 4];
+    }
+    (c[0] + c[2]) + (c[1] + c[3])
+}
+
+/// Runs a block for each whole vector of `n` elements and once for the rest, if any, with the offset and the number
+/// of lanes bound: `vectors!(n, i, lanes, { .. })`.
+///
+/// A macro, because a closure is a function of its own: unless LLVM inlines it, its body is compiled without the
+/// token's instructions and every vector operation in it becomes a call.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! vectors {
+    ($n:expr, $i:ident, $lanes:ident, $body:block) => {{
+        let n: usize = $n;
+        let whole = n / $crate::simd::LANES * $crate::simd::LANES;
+        let mut $i = 0;
+        while $i < whole {
+            let $lanes = $crate::simd::LANES;
+            $body
+            $i += $crate::simd::LANES;
+        }
+        if whole < n {
+            let $lanes = n - whole;
+            let $i = whole;
+            $body
+        }
+    }};
+}
+
+/// Loads `lanes` lanes; a plain load when all sixteen are there.
+///
+/// # Safety
+/// `p..p+lanes` is readable.
+#[inline(always)]
+pub unsafe fn load<S: Simd>(s: S, p: *const f32, lanes: usize) -> S::F {
+    // SAFETY: passed on to the caller.
+    unsafe { if lanes == LANES { s.load(p) } else { s.load_n(p, lanes) } }
+}
+
+/// Stores `lanes` lanes; a plain store when all sixteen are there.
+///
+/// # Safety
+/// `p..p+lanes` is writable.
+#[inline(always)]
+pub unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F, lanes: usize) {
+    // SAFETY: passed on to the caller.
+    unsafe { if lanes == LANES { s.store(p, v) } else { s.store_n(p, v, lanes) } }
+}
+
+/// `dot16(x, y)` of the contract.
+#[inline(always)]
+pub fn dot16<S: Simd>(s: S, x: &[f32], y: &[f32]) -> f32 {
+    assert_eq!(x.len(), y.len());
+    let mut acc = s.zero();
+    vectors!(x.len(), i, lanes, {
+        // SAFETY: i + lanes <= x.len() == y.len().
+        unsafe { acc = s.fma(load(s, x.as_ptr().add(i), lanes), load(s, y.as_ptr().add(i), lanes), acc) }
+    });
+    fold16(s.to_array(acc))
+}

@@ -1,0 +1,153 @@
+//! Corpus, tokenizer, shards.
+
+use crate::errors::{detached, to_py, with_progress};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::path::Path;
+use std::sync::Arc;
+use symlm_core::data;
+
+/// Byte-level BPE tokenizer.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Tokenizer(data::Tokenizer);
+
+#[pymethods]
+impl Tokenizer {
+    /// Reads a tokenizer.json.
+    #[staticmethod]
+    fn from_file(py: Python<'_>, path: &str) -> PyResult<Self> {
+        detached(py, || data::Tokenizer::from_file(Path::new(path))).map(Self)
+    }
+    /// Writes tokenizer.json.
+    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        detached(py, || self.0.save(Path::new(path)))
+    }
+    /// Token ids of a text; special tokens are never added nor recognised.
+    fn encode(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.encode(text))
+    }
+    /// Text of token ids; bytes that are no UTF-8 become U+FFFD.
+    fn decode(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<String> {
+        detached(py, || self.0.decode(&ids))
+    }
+    /// Bytes of token ids.
+    fn decode_bytes<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.0.decode_bytes(&ids).map_err(|e| to_py(py, e))?))
+    }
+    /// Number of token ids.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.0.vocab_size()
+    }
+    /// Id of `<|endoftext|>`.
+    #[getter]
+    fn eot_id(&self) -> u32 {
+        self.0.eot_id()
+    }
+    /// SHA-256 of tokenizer.json.
+    #[getter]
+    fn sha256(&self) -> String {
+        self.0.sha256().to_owned()
+    }
+}
+
+/// An inspected list of text sources.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Corpus(data::Corpus);
+
+#[pymethods]
+impl Corpus {
+    /// Files, folders, globs or "-"; fails early on what cannot be text.
+    #[staticmethod]
+    #[pyo3(signature = (paths, text_field = "text"))]
+    fn open(py: Python<'_>, paths: Vec<String>, text_field: &str) -> PyResult<Self> {
+        detached(py, || data::Corpus::open(&paths, text_field)).map(Self)
+    }
+    /// Number of files.
+    #[getter]
+    fn files(&self) -> usize {
+        self.0.files()
+    }
+    /// Bytes on disk.
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+    /// Trains a byte-level BPE on a bounded sample.
+    #[pyo3(signature = (vocab_size, threads, progress))]
+    fn train_tokenizer(
+        &self,
+        py: Python<'_>,
+        vocab_size: usize,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Tokenizer> {
+        with_progress(py, progress, |p| self.0.train_tokenizer(vocab_size, threads, p)).map(Tokenizer)
+    }
+    /// Encodes into memory-mapped shards of training and validation tokens, or finds them in the cache.
+    #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]
+    #[allow(clippy::too_many_arguments)]
+    fn prepare(
+        &self,
+        py: Python<'_>,
+        tokenizer: &Tokenizer,
+        cache_dir: &str,
+        val_split: f64,
+        seq_len: usize,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(Shards, Option<Shards>)> {
+        let cache = Path::new(cache_dir);
+        let run = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
+            self.0.prepare(&tokenizer.0, cache, val_split, seq_len, threads, p)
+        };
+        let (train, val) = with_progress(py, progress, run)?;
+        Ok((Shards(Arc::new(train)), val.map(|s| Shards(Arc::new(s)))))
+    }
+}
+
+/// Memory-mapped token ids.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Shards(pub Arc<data::Shards>);
+
+#[pymethods]
+impl Shards {
+    /// Number of token ids.
+    #[getter]
+    fn tokens(&self) -> u64 {
+        self.0.tokens()
+    }
+    /// UTF-8 bytes of the text.
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+    /// Number of documents.
+    #[getter]
+    fn documents(&self) -> u64 {
+        self.0.documents()
+    }
+    /// SHA-256 of the ids.
+    #[getter]
+    fn sha256(&self) -> String {
+        self.0.sha256()
+    }
+    /// The file.
+    #[getter]
+    fn path(&self) -> String {
+        self.0.path().to_string_lossy().into_owned()
+    }
+    /// `count` ids from `start`.
+    fn ids(&self, py: Python<'_>, start: u64, count: usize) -> PyResult<Vec<u32>> {
+        let fits = start.checked_add(count as u64).is_some_and(|end| end <= self.0.tokens());
+        detached(py, || {
+            if !fits {
+                let tokens = self.0.tokens();
+                return Err(symlm_core::Error::usage(format!("ids {start}+{count} found, expected up to {tokens}")));
+            }
+            let mut ids = vec![0; count];
+            self.0.copy_ids(start, &mut ids)?;
+            Ok(ids)
+        })
+    }
+}

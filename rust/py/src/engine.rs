@@ -1,0 +1,198 @@
+//! The training engine.
+
+use crate::data::Shards;
+use crate::errors::{detached, to_py, with_progress};
+use crate::generate::Generator;
+use pyo3::prelude::*;
+use std::path::Path;
+use std::time::Duration;
+use symlm_core::config::EngineConfig;
+use symlm_core::step::{self, Tensors};
+use symlm_core::{Error, checkpoint, machine};
+
+/// One finished update.
+#[pyclass(frozen, get_all, module = "symlm._symlm")]
+pub struct StepReport {
+    step: u64,
+    loss: f64,
+    lr: f64,
+    grad_norm: f64,
+    tokens: u64,
+    seconds: f64,
+    busy_frac: Vec<f64>,
+    prefetch_wait_s: f64,
+}
+
+/// The outcome of an evaluation.
+#[pyclass(frozen, get_all, module = "symlm._symlm")]
+pub struct EvalReport {
+    loss: f64,
+    tokens: u64,
+    windows: u64,
+    bits_per_byte: f64,
+}
+
+/// What a worker did since the start.
+#[pyclass(frozen, get_all, module = "symlm._symlm")]
+pub struct WorkerStats {
+    tasks: u64,
+    busy_s: f64,
+    steals: u64,
+}
+
+/// Threads, model and optimizer of one training.
+#[pyclass(module = "symlm._symlm")]
+pub struct Engine(step::Engine);
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, config_json: &str, train: &Shards) -> PyResult<Self> {
+        let source = train.0.clone();
+        detached(py, || {
+            let config = EngineConfig::from_json(config_json)?;
+            if train.0.vocab_size() > config.model.vocab_size {
+                let (found, expected) = (train.0.vocab_size(), config.model.vocab_size);
+                return Err(Error::data(format!("the corpus has a vocabulary of {found}, the model of {expected}")));
+            }
+            step::Engine::new(config, machine::active_isa()?, source)
+        })
+        .map(Self)
+    }
+    /// Updates until `step` updates are done; returns at once.
+    fn run_until(&self, py: Python<'_>, step: u64) -> PyResult<()> {
+        self.0.run_until(step).map_err(|e| to_py(py, e))
+    }
+    /// The next finished update, or None after `timeout_s`.
+    fn poll(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<StepReport>> {
+        let timeout = Duration::from_secs_f64(timeout_s.clamp(0.0, 3600.0));
+        let report = detached(py, || self.0.poll(timeout))?;
+        Ok(report.map(|r| StepReport {
+            step: r.step,
+            loss: r.loss,
+            lr: r.learning_rate,
+            grad_norm: r.gradient_norm,
+            tokens: r.tokens,
+            seconds: r.seconds,
+            busy_frac: r.busy_frac,
+            prefetch_wait_s: r.prefetch_wait_s,
+        }))
+    }
+    /// Lets the engine finish the update under way and then idle.
+    fn request_stop(&self) {
+        self.0.request_stop();
+    }
+    /// Evaluates non-overlapping windows of the shards; 0 = all windows.
+    #[pyo3(signature = (shards, max_windows, progress))]
+    fn evaluate(
+        &self,
+        py: Python<'_>,
+        shards: &Shards,
+        max_windows: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<EvalReport> {
+        let source = shards.0.clone();
+        let report = with_progress(py, progress, |p| self.0.evaluate(source, max_windows, p))?;
+        let tokens_per_byte = shards.0.tokens() as f64 / shards.0.bytes().max(1) as f64;
+        Ok(EvalReport {
+            loss: report.loss,
+            tokens: report.tokens,
+            windows: report.windows,
+            bits_per_byte: report.loss / std::f64::consts::LN_2 * tokens_per_byte,
+        })
+    }
+    /// Writes model.safetensors and optimizer.safetensors into a folder; returns the rest of the state as JSON.
+    fn save(&self, py: Python<'_>, directory: &str) -> PyResult<String> {
+        let folder = Path::new(directory);
+        detached(py, || {
+            self.0.tensors(Tensors::Weights, |t| checkpoint::write_tensors(&folder.join("model.safetensors"), t))??;
+            self.0.tensors(Tensors::FirstMoment, |first| {
+                self.0.tensors(Tensors::SecondMoment, |second| {
+                    let all = [first, second].concat();
+                    checkpoint::write_tensors(&folder.join("optimizer.safetensors"), &all)
+                })
+            })???;
+            let state = serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()});
+            Ok(state.to_string())
+        })
+    }
+    /// Restores what `save` wrote.
+    fn load(&self, py: Python<'_>, directory: &str, state_json: &str) -> PyResult<()> {
+        let folder = Path::new(directory);
+        detached(py, || {
+            let bad = || Error::data(format!("damaged trainer state in {directory}"));
+            let state: serde_json::Value = serde_json::from_str(state_json).map_err(|_| bad())?;
+            let number = |key: &str| state.get(key).and_then(serde_json::Value::as_u64).ok_or_else(bad);
+            let (contract, step) = (number("contract")?, number("step")?);
+            if contract != symlm_core::CONTRACT_VERSION {
+                let expected = symlm_core::CONTRACT_VERSION;
+                return Err(Error::data(format!("{directory}: numeric contract {contract}, expected {expected}"))
+                    .hint("use the symlm version that wrote it"));
+            }
+            let read = |file: &str, arenas: &[Tensors]| {
+                let params = &self.0.layout().params;
+                let name = |which: &Tensors, name: &str| format!("{}{name}", which.prefix());
+                let expected: Vec<_> = arenas
+                    .iter()
+                    .flat_map(|which| params.iter().map(move |p| (name(which, &p.name), p.shape.clone())))
+                    .collect();
+                let mut failed = Ok(());
+                checkpoint::read_tensors(&folder.join(file), &expected, &mut |index, values| {
+                    let which = arenas[index / params.len()];
+                    failed = std::mem::replace(&mut failed, Ok(()))
+                        .and_then(|()| self.0.set_tensor(which, index % params.len(), values));
+                })?;
+                failed
+            };
+            read("model.safetensors", &[Tensors::Weights])?;
+            read("optimizer.safetensors", &[Tensors::FirstMoment, Tensors::SecondMoment])?;
+            self.0.set_step(step)
+        })
+    }
+    /// A generator with a copy of the weights.
+    fn snapshot(&self, py: Python<'_>) -> PyResult<Generator> {
+        detached(py, || {
+            let model = self.0.tensors(Tensors::Weights, |tensors| {
+                let config = &self.0.config().model;
+                symlm_core::generate::Model::from_tensors(config, self.0.isa(), &mut |index, out| {
+                    out.copy_from_slice(tensors[index].2);
+                })
+            })??;
+            Ok(Generator::new(model))
+        })
+    }
+    /// Per worker, since the start.
+    fn worker_stats(&self) -> Vec<WorkerStats> {
+        let stats = self.0.workers().into_iter();
+        stats.map(|w| WorkerStats { tasks: w.tasks, busy_s: w.busy_ns as f64 * 1e-9, steals: w.steals }).collect()
+    }
+    /// Ends all threads and joins them.
+    fn close(&mut self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+    /// Updates done.
+    #[getter]
+    fn step(&self) -> u64 {
+        self.0.step()
+    }
+    /// Number of weights.
+    #[getter]
+    fn parameters(&self) -> usize {
+        self.0.layout().parameters()
+    }
+    /// Floating-point operations per trained token.
+    #[getter]
+    fn flops_per_token(&self) -> f64 {
+        self.0.config().model.flops_per_token()
+    }
+    /// Batches in the prefetch channel, and its capacity.
+    #[getter]
+    fn queue_fill(&self) -> (usize, usize) {
+        self.0.queue_fill()
+    }
+    /// The instruction set in use.
+    #[getter]
+    fn isa(&self) -> &'static str {
+        self.0.isa().name()
+    }
+}

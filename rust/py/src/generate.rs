@@ -1,0 +1,58 @@
+//! Text generation.
+
+use crate::errors::{detached, to_py};
+use crate::machine::model_config;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use symlm_core::generate::{self, Model, SampleOptions, Session};
+use symlm_core::machine;
+
+/// An immutable model that generates.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Generator(Arc<Model>);
+
+impl Generator {
+    /// Wraps a model.
+    pub fn new(model: Model) -> Self {
+        Self(Arc::new(model))
+    }
+}
+
+#[pymethods]
+impl Generator {
+    /// Reads weights.
+    #[staticmethod]
+    fn from_weights(py: Python<'_>, model_json: &str, safetensors_path: &str) -> PyResult<Self> {
+        detached(py, || Model::load(&model_config(model_json)?, machine::active_isa()?, Path::new(safetensors_path)))
+            .map(Self::new)
+    }
+    /// Little-endian f32 logits, len(ids) x vocabulary.
+    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
+        let logits = detached(py, || Session::new(&self.0)?.logits(&ids))?;
+        let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Ok(PyBytes::new(py, &bytes))
+    }
+    /// Token ids that continue `ids`.
+    fn stream(&self, py: Python<'_>, ids: Vec<u32>, options_json: &str) -> PyResult<TokenStream> {
+        let stream =
+            detached(py, || generate::TokenStream::new(&self.0, &ids, SampleOptions::from_json(options_json)?))?;
+        Ok(TokenStream(Mutex::new(stream)))
+    }
+}
+
+/// Iterator of token ids.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct TokenStream(Mutex<generate::TokenStream>);
+
+#[pymethods]
+impl TokenStream {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<u32>> {
+        let next = py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).next());
+        next.transpose().map_err(|e| to_py(py, e))
+    }
+}

@@ -1,0 +1,26 @@
+//! Python bindings of symlm: conversion only. Every call that may take time gives up the GIL; errors of the core become
+//! the exceptions of `symlm.errors`.
+
+mod data;
+mod engine;
+mod errors;
+mod generate;
+mod machine;
+mod probe;
+
+use pyo3::prelude::*;
+
+/// The compiled part of symlm.
+#[pymodule]
+mod _symlm {
+    #[pymodule_export]
+    use super::data::{Corpus, Shards, Tokenizer};
+    #[pymodule_export]
+    use super::engine::{Engine, EvalReport, StepReport, WorkerStats};
+    #[pymodule_export]
+    use super::generate::{Generator, TokenStream};
+    #[pymodule_export]
+    use super::machine::{available_cpus, available_isas, fma_peak, isa, parameter_table};
+    #[pymodule_export]
+    use super::probe::Probe;
+}

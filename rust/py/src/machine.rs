@@ -1,0 +1,45 @@
+//! Facts about the machine and the model table.
+
+use crate::errors::{detached, to_py};
+use pyo3::prelude::*;
+use symlm_core::config::ModelConfig;
+use symlm_core::{Error, machine, model};
+use symlm_kernels::Isa;
+
+/// The instruction set in use; `SYMLM_ISA` overrides the choice.
+#[pyfunction]
+pub fn isa(py: Python<'_>) -> PyResult<&'static str> {
+    machine::active_isa().map(Isa::name).map_err(|e| to_py(py, e))
+}
+
+/// The instruction sets that this machine can run, fastest first.
+#[pyfunction]
+pub fn available_isas() -> Vec<&'static str> {
+    Isa::available().into_iter().map(Isa::name).collect()
+}
+
+/// The number of threads that `--threads auto` means, and the rule that decided.
+#[pyfunction]
+pub fn available_cpus() -> (usize, String) {
+    machine::available_cpus()
+}
+
+/// GFLOP/s of a register-only loop of fused multiply-adds on `threads` threads, which are joined before return.
+#[pyfunction]
+pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64) -> PyResult<f64> {
+    detached(py, || machine::fma_peak(machine::active_isa()?, threads, seconds))
+}
+
+pub(crate) fn model_config(json: &str) -> symlm_core::Result<ModelConfig> {
+    let config: ModelConfig =
+        serde_json::from_str(json).map_err(|e| Error::usage(format!("model configuration: {e}")))?;
+    config.check()?;
+    Ok(config)
+}
+
+/// Names and shapes of the tensors of a model, in storage order.
+#[pyfunction]
+pub fn parameter_table(py: Python<'_>, model_json: &str) -> PyResult<Vec<(String, Vec<usize>)>> {
+    let config = model_config(model_json).map_err(|e| to_py(py, e))?;
+    Ok(model::Layout::new(&config).params.into_iter().map(|p| (p.name, p.shape)).collect())
+}

@@ -1,0 +1,87 @@
+//! A window into the training step, for tests against other implementations.
+
+use crate::errors::{detached, to_py};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::sync::Arc;
+use symlm_core::Error;
+use symlm_core::config::EngineConfig;
+use symlm_core::step::{Engine, Tensors};
+use symlm_core::{generate, machine};
+
+/// An engine that is fed batches by hand.
+#[pyclass(module = "symlm._symlm")]
+pub struct Probe(Engine);
+
+fn bytes<'py>(py: Python<'py>, values: &[f32]) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+impl Probe {
+    fn index(&self, name: &str) -> symlm_core::Result<usize> {
+        let found = self.0.layout().params.iter().position(|p| p.name == name);
+        found.ok_or_else(|| Error::usage(format!("no tensor is called {name}")))
+    }
+}
+
+#[pymethods]
+impl Probe {
+    #[new]
+    fn new(py: Python<'_>, config_json: &str) -> PyResult<Self> {
+        detached(py, || {
+            let config = EngineConfig::from_json(config_json)?;
+            // The prefetch thread needs something to cut; its batches are never used.
+            let source = Arc::new(vec![0_u32; 2 * config.model.seq_len + 2]);
+            Engine::new(config, machine::active_isa()?, source)
+        })
+        .map(Self)
+    }
+    /// Overwrites a tensor with little-endian f32.
+    fn set_parameter(&self, py: Python<'_>, name: &str, values: &[u8]) -> PyResult<()> {
+        detached(py, || {
+            let index = self.index(name)?;
+            let (chunks, rest) = values.as_chunks::<4>();
+            if !rest.is_empty() {
+                return Err(Error::usage(format!("{name}: {} bytes are no whole f32", values.len())));
+            }
+            let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
+            self.0.set_tensor(Tensors::Weights, index, &values)?;
+            self.0.set_step(self.0.step())
+        })
+    }
+    /// A tensor as little-endian f32.
+    fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let index = self.index(name).map_err(|e| to_py(py, e))?;
+        self.0.tensors(Tensors::Weights, |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
+    }
+    /// Mean loss and the gradient of every tensor before clipping.
+    fn forward_backward<'py>(&self, py: Python<'py>, ids: Vec<Vec<u32>>) -> PyResult<(f64, Bound<'py, PyDict>)> {
+        let loss = detached(py, || self.0.gradients(&ids))?;
+        let gradients = PyDict::new(py);
+        let params = &self.0.layout().params;
+        let fill = |tensors: &[(String, Vec<usize>, &[f32])]| -> PyResult<()> {
+            params.iter().zip(tensors).try_for_each(|(p, t)| gradients.set_item(&p.name, bytes(py, t.2)))
+        };
+        self.0.tensors(Tensors::Gradient, fill).map_err(|e| to_py(py, e))??;
+        Ok((loss, gradients))
+    }
+    /// Logits of a text, as the generator computes them.
+    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
+        let logits = detached(py, || {
+            let model = self.0.tensors(Tensors::Weights, |tensors| {
+                let fill = &mut |index: usize, out: &mut [f32]| out.copy_from_slice(tensors[index].2);
+                generate::Model::from_tensors(&self.0.config().model, self.0.isa(), fill)
+            })??;
+            generate::Session::new(&Arc::new(model))?.logits(&ids)
+        })?;
+        Ok(bytes(py, &logits))
+    }
+    /// One whole update; returns the loss before it.
+    fn adamw_step(&self, py: Python<'_>, ids: Vec<Vec<u32>>) -> PyResult<f64> {
+        detached(py, || self.0.update_with(&ids))
+    }
+    /// Ends all threads.
+    fn close(&mut self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+}
