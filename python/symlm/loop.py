@@ -300,8 +300,7 @@ class Loop:
         val = self.prepared.val
         if val is None:
             return False
-        available = windows_per_epoch(val.tokens, self.model.seq_len)
-        usual = eval_windows(self.config, available)
+        usual = eval_windows(self.config, windows_per_epoch(val.tokens, self.model.seq_len))
         count = usual if windows is None else windows
         try:
             report = self.engine.evaluate(val, count, self._progress("evaluation"))
@@ -309,6 +308,8 @@ class Loop:
             return False
         view = self.view
         view.val_loss, view.val_bpb = report.loss, report.bits_per_byte
+        final = windows is not None
+        view.final_windows = report.windows if final else 0
         best = view.best_bpb
         improved = count == usual and math.isfinite(report.loss) and (best is None or report.bits_per_byte < best)
         if improved:
@@ -321,7 +322,7 @@ class Loop:
             "val_bpb": report.bits_per_byte,
             "best_val_bpb": view.best_bpb,
             "windows": report.windows,
-            "final": self.step >= self.max_steps and windows is not None,
+            "final": final,
         }
         self._event(record)
         self.callbacks.call("on_eval", record)
@@ -356,9 +357,8 @@ class Loop:
         began = time.monotonic()
         path = self.saver.save(self.step, self._write)
         self.last_save = time.monotonic()
-        relative = str(path.relative_to(self.folder.path))
-        seconds = self.last_save - began
-        self._event({"event": "save", "step": self.step, "tokens": self.tokens, "path": relative, "seconds": seconds})
+        name, seconds = str(path.relative_to(self.folder.path)), self.last_save - began
+        self._event({"event": "save", "step": self.step, "tokens": self.tokens, "path": name, "seconds": seconds})
         self.callbacks.call("on_save", self.step, path)
 
     # --- end ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,10 @@ _SMOOTHING = 0.05
 
 @dataclass
 class View:
-    """The state of a training as the trainer keeps it for the display. Times in seconds, losses in nats per token."""
+    """The state of a training as the trainer keeps it for the display. Times in seconds, losses in nats per token.
+
+    `final_windows` is not 0 when the validation values are those of the last evaluation, which covers more windows.
+    """
 
     run: str = ""
     preset: str = ""
@@ -27,6 +30,7 @@ class View:
     val_loss: float | None = None
     val_bpb: float | None = None
     best_bpb: float | None = None
+    final_windows: int = 0
     lr: float = 0.0
     grad_norm: float = 0.0
     tok_s: float = 0.0

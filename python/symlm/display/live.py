@@ -163,9 +163,15 @@ def _validation(view: View) -> Text:
     text = Text(f"{view.val_loss:.4f}")
     if view.val_bpb is not None:
         text.append(f" = {view.val_bpb:.4f} bits per byte", style="bold")
+    if view.final_windows:
+        text.append(f"   over {view.final_windows:,} windows")
     if view.best_bpb is not None:
-        text.append(f"   best {view.best_bpb:.4f}", style="green")
+        text.append(f"   best{_during(view)} {view.best_bpb:.4f}", style="green")
     return text
+
+
+def _during(view: View) -> str:
+    return " during training" if view.final_windows else ""
 
 
 def _speed(view: View) -> Text:

@@ -124,6 +124,11 @@ def event_line(record: dict[str, Any], view: View) -> str | None:
             f"eta {format_duration(record['eta_s'])}",
         ]
         return f"{step}  " + "  ".join(parts)
+    if kind == "eval" and record.get("final"):
+        return (
+            f"{step}  final val loss {record['val_loss']:.4f}  bits per byte {record['val_bpb']:.4f}"
+            f"  over {record['windows']:,} windows"
+        )
     if kind == "eval":
         best = record.get("best_val_bpb")
         more = f"  best {best:.4f}" if best is not None else ""
