@@ -1,7 +1,25 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
-Progress = Callable[[int, int], None]
+__all__ = [
+    "Corpus",
+    "Engine",
+    "EvalReport",
+    "Generator",
+    "Probe",
+    "Shards",
+    "StepReport",
+    "TokenStream",
+    "Tokenizer",
+    "WorkerStats",
+    "available_cpus",
+    "available_isas",
+    "fma_peak",
+    "isa",
+    "parameter_table",
+]
+
+_Progress = Callable[[int, int], None]
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -32,7 +50,7 @@ class Corpus:
     def files(self) -> int: ...
     @property
     def bytes(self) -> int: ...
-    def train_tokenizer(self, vocab_size: int, threads: int, progress: Progress | None) -> Tokenizer: ...
+    def train_tokenizer(self, vocab_size: int, threads: int, progress: _Progress | None) -> Tokenizer: ...
     def prepare(
         self,
         tokenizer: Tokenizer,
@@ -40,7 +58,7 @@ class Corpus:
         val_split: float,
         seq_len: int,
         threads: int,
-        progress: Progress | None,
+        progress: _Progress | None,
     ) -> tuple[Shards, Shards | None]: ...
 
 @final
@@ -63,7 +81,7 @@ class Engine:
     def run_until(self, step: int) -> None: ...
     def poll(self, timeout_s: float) -> StepReport | None: ...
     def request_stop(self) -> None: ...
-    def evaluate(self, shards: Shards, max_windows: int, progress: Progress | None) -> EvalReport: ...
+    def evaluate(self, shards: Shards, max_windows: int, progress: _Progress | None) -> EvalReport: ...
     def save(self, directory: str) -> str: ...
     def load(self, directory: str, state_json: str) -> None: ...
     def snapshot(self) -> Generator: ...
