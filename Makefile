@@ -1,0 +1,75 @@
+# Builds, runs and checks symlm. Needs cargo (Rust >= 1.89 with rustfmt and clippy), a C compiler and Python >= 3.11
+# with venv; everything else comes from PyPI and crates.io into .venv and the target folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+PARTS := lint types rust install stubs python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test check $(filter-out install,$(PARTS)) bench picture clean needs
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: install ## build, train on Python's standard library for about a minute, generate text
+	$(BIN)/python -m symlm train --out-dir $(DEMO) --resume auto
+	$(BIN)/python -m symlm generate $(DEMO) --prompt "def " --max-new-tokens 120 --seed 1
+
+install: $(VENV)/.tools ## build the wheel into dist and install it into .venv
+	rm -f dist/symlm-*.whl
+	$(BIN)/maturin build --release --locked --out dist
+	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
+
+test: ## everything that a change must pass, on the installed wheel
+	@for part in $(PARTS); do \
+	  began=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
+	  echo "== $$part passed in $$(($$(date +%s) - began)) s"; \
+	done
+
+check: lint types ## the fast part of it: formatting, lints, types, unit tests of Rust
+	cargo test --locked --workspace --lib
+
+lint: $(VENV)/.tools
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.tools
+	$(BIN)/mypy
+
+rust: needs
+	cargo test --locked --workspace
+
+stubs: $(VENV)/.tools
+	$(BIN)/python -m mypy.stubtest symlm._symlm
+
+python: $(VENV)/.tools
+	$(BIN)/python -m pytest -q --durations=10
+
+bench: needs ## speed of the kernels; each benchmark checks its answers
+	cargo bench --locked --workspace
+
+picture: install ## draw docs/images/display.svg from a real training
+	$(BIN)/python docs/images/display.py
+
+clean: ## remove what was built; what was trained stays
+	cargo clean
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+needs:
+	@cargo --version >/dev/null 2>&1 || { \
+	  echo "error: cargo not found, expected Rust 1.89 or newer" >&2; echo "hint: install it with rustup" >&2; exit 1; }
+
+# The tools and the dependencies of the package, as pyproject.toml names them.
+$(VENV)/.tools: pyproject.toml | needs
+	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or newer with venv" >&2; \
+	  echo "hint: make PYTHON=python3.12, or install the system's package of venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*p["dependencies"], *p["optional-dependencies"]["dev"], sep="\n")' > $@
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
