@@ -7,14 +7,16 @@
 
 mod common;
 mod known {
+    pub mod attention;
     pub mod elementwise;
+    pub mod gemm;
 }
 
 use common::Lcg;
 use sha2::{Digest, Sha256};
 use symlm_kernels::Isa;
 
-const TABLES: [&[Answer]; 1] = [known::elementwise::ANSWERS];
+const TABLES: [&[Answer]; 3] = [known::elementwise::ANSWERS, known::gemm::ANSWERS, known::attention::ANSWERS];
 
 const CONTRACT: &str = include_str!("../../../docs/contract.md");
 

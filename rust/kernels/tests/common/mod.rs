@@ -1,6 +1,7 @@
 //! What the kernel tests share: inputs, padded buffers, comparison by bits, the scalar specification.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod chains;
 pub mod spec;
 
 use symlm_kernels::{Isa, Mat, MatMut};
