@@ -4,8 +4,8 @@
 //! that fits the second-level cache, so the softmax is exact (no running rescale) and no T x T matrix exists. Keys
 //! beyond a strip are never touched; inside it, a masked key has weight +0 and adds exactly nothing.
 
-use crate::gemm::epilogue::{RowScale, Scale, ScoreGradient, StorePlusZero};
-use crate::gemm::{self, Left, Packed, Right, pack, packed_len};
+use crate::gemm::epilogue::{PlusZero, RowScale, Scale, ScoreGradient};
+use crate::gemm::{self, Left, Packed, Right, at, pack, packed_len};
 use crate::mat::{Mat, MatMut};
 use crate::math::{self, fold16};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
@@ -132,9 +132,9 @@ impl Kernel for RowTerms<'_> {
     }
 }
 
-struct PlusZero<'a>(&'a mut [f32]);
+struct AddZero<'a>(&'a mut [f32]);
 
-impl Kernel for PlusZero<'_> {
+impl Kernel for AddZero<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -167,11 +167,11 @@ pub fn strip_forward(
     assert!(maximum.len() >= rows && inverse_sum.len() >= rows, "row statistics");
     assert_eq!((out.rows(), out.cols()), (rows, values.cols()), "attention output");
     let mut scores = MatMut::new(strip, rows, last, stride);
-    let scale = Scale { factor: score_scale(q.cols()), c: scores.ptr(), stride };
+    let scale = Scale { factor: score_scale(q.cols()), c: at(&mut scores) };
     // SAFETY: the strip holds rows x last.
     unsafe { gemm::gemm(isa, Left::Rows(q), Right::packed(keys).first_columns(last), scale) };
     dispatch(isa, Softmax { scores: scores.reborrow(), first, maximum, inverse_sum });
-    let epilogue = RowScale { row_factor: inverse_sum.as_ptr(), c: out.ptr(), stride: out.stride() };
+    let epilogue = RowScale { row_factor: inverse_sum.as_ptr(), c: at(&mut out) };
     // SAFETY: out is rows x head_size and inverse_sum has a value per row.
     unsafe { gemm::gemm(isa, Left::Rows(scores.as_mat()), Right::rows(values.row_range(0..last)), epilogue) };
 }
@@ -274,13 +274,13 @@ pub fn backward(
             dispatch(isa, RowTerms { x: dout, y: out, out: row_term });
             let mut p = MatMut::new(weights, count, last, stride);
             let mut ds = MatMut::new(gradient, count, last, stride);
-            let scale = Scale { factor, c: p.ptr(), stride };
+            let scale = Scale { factor, c: at(&mut p) };
             // SAFETY: p holds count x last.
             unsafe { gemm::gemm(isa, Left::Rows(q.as_mat()), keys.first_columns(last), scale) };
             let (maximum, inverse_sum) = (&maximum[stats.clone()], &inverse_sum[stats]);
             dispatch(isa, Weights { scores: p.reborrow(), first, maximum, inverse_sum });
-            let (c, row_term) = (ds.ptr(), row_term.as_ptr());
-            let epilogue = ScoreGradient { p: p.ptr(), p_stride: stride, row_term, factor, c, stride };
+            let (c, row_term) = (at(&mut ds), row_term.as_ptr());
+            let epilogue = ScoreGradient { p: at(&mut p), row_term, factor, c };
             // SAFETY: p and ds hold count x last, row_term count values.
             unsafe { gemm::gemm(isa, Left::Rows(dout), values.first_columns(last), epilogue) };
             let (p, ds) = (p.as_mat(), ds.as_mat());
@@ -289,14 +289,14 @@ pub fn backward(
             let dv = MatMut::new(dv, last, head_size, head_size);
             gemm::product_continue(isa, Left::Columns(p), Right::rows(dout), dv);
             // The queries of this strip are not read again: their gradient takes their place.
-            let epilogue = StorePlusZero { c: q.ptr(), stride: q.stride() };
+            let epilogue = PlusZero { c: at(&mut q) };
             let b = Right::rows(k.as_mat().row_range(0..last));
             // SAFETY: q holds count x head_size.
             unsafe { gemm::gemm(isa, Left::Rows(ds), b, epilogue) };
             first = last;
         }
-        dispatch(isa, PlusZero(dk));
-        dispatch(isa, PlusZero(dv));
+        dispatch(isa, AddZero(dk));
+        dispatch(isa, AddZero(dv));
     }
     for t in 0..positions {
         k.row(t).copy_from_slice(&dk[t * head_size..(t + 1) * head_size]);

@@ -11,7 +11,7 @@ use crate::arena::{Arena, row_stride};
 use crate::model::MatrixId;
 use crate::pool::Scratch;
 use std::ops::Range;
-use symlm_kernels::gemm::{Fold, TOKEN_BLOCK, weight_gradient};
+use symlm_kernels::gemm::{Fold, weight_gradient, weight_gradient_scratch};
 use symlm_kernels::{Mat, MatMut, embedding, reduce};
 
 impl State {
@@ -46,7 +46,8 @@ impl State {
         let m = &self.weights.layout.matrices[matrix];
         let (rows, cols) = tiles(m.rows, m.cols).swap_remove(tile);
         let area = rows.len() * cols.len();
-        let [own, block, _] = scratch.buffers([area, area, 0]);
+        let tokens = self.cut.slot_windows() * self.positions();
+        let [own, block, _] = scratch.buffers([area, weight_gradient_scratch(tokens, rows.len(), cols.len()), 0]);
         let at = m.offset + rows.start * m.cols + cols.start;
         // SAFETY: see the head of this file.
         unsafe {
@@ -69,9 +70,9 @@ impl State {
     pub(super) fn head_gradient(&self, sector: usize, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[self.head];
         let (rows, cols) = tiles(m.rows, m.cols).swap_remove(tile);
-        let [block, _, _] = scratch.buffers([rows.len() * cols.len(), 0, 0]);
         let windows = sector_windows(self.cut.batch, sector);
         let tokens = windows.len() * self.positions();
+        let [block, _, _] = scratch.buffers([weight_gradient_scratch(tokens, rows.len(), cols.len()), 0, 0]);
         let stride = row_stride(m.rows);
         let at = rows.start * m.cols + cols.start;
         // SAFETY: see the head of this file.
@@ -103,7 +104,6 @@ impl State {
             Place::Triple => triple.reborrow(),
             Place::Pair => pair.reborrow(),
         };
-        debug_assert!(dy.rows() <= TOKEN_BLOCK || block.len() >= dy.cols() * x.cols());
         weight_gradient(self.isa, dy, x, place, step.fold, block);
         for i in 0..total.rows() {
             match step.then {

@@ -1,150 +1,174 @@
-//! What happens to a finished element of a product, vector by vector.
+//! What happens to the finished tiles of a product.
 
+use super::micro::Tile;
+use super::pack::PANEL;
 use crate::math;
-use crate::simd::Simd;
+use crate::simd::{LANES, Simd};
 
-/// Consumes finished chains. Implementations hold raw pointers: the caller of `gemm` guarantees their extent.
+/// Consumes tiles. Implementations hold raw pointers: the caller of `gemm` guarantees their extent.
 pub(crate) trait Epilogue: Copy {
-    /// Where the chains of row `i`, columns `j..j+lanes`, start: +0 unless an earlier part of k is stored.
+    /// Sets where the tile whose first element is (i, j) starts and goes. `buffer` is free memory for a tile of
+    /// [`PANEL`] columns.
     ///
     /// # Safety
-    /// (i, j..j+lanes) is inside the epilogue's matrices.
+    /// The tile is inside the epilogue's matrices.
+    unsafe fn place(&self, tile: &mut Tile, i: usize, j: usize, buffer: *mut f32);
+    /// Takes the tile from the buffer, if `place` sent it there.
+    ///
+    /// # Safety
+    /// As `place`; the tile has `rows` rows and `cols` columns.
     #[inline(always)]
-    unsafe fn start<S: Simd>(&self, s: S, _i: usize, _j: usize, _lanes: usize) -> S::F {
-        s.zero()
-    }
-    /// Takes the finished vector.
-    ///
-    /// # Safety
-    /// (i, j..j+lanes) is inside the epilogue's matrices.
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F);
+    unsafe fn finish<S: Simd>(&self, _s: S, _i: usize, _j: usize, _rows: usize, _cols: usize, _buffer: *const f32) {}
 }
 
-/// `c = acc`.
+/// A matrix by pointer and row stride; null where there is none.
 #[derive(Clone, Copy)]
-pub(crate) struct Store {
-    pub c: *mut f32,
+pub(crate) struct At {
+    pub ptr: *mut f32,
     pub stride: usize,
 }
 
-impl Epilogue for Store {
+impl At {
+    pub const NONE: At = At { ptr: std::ptr::null_mut(), stride: 0 };
+
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside c, by the trait's contract.
-        unsafe { math::store(s, self.c.add(i * self.stride + j), acc, lanes) }
+    fn element(self, i: usize, j: usize) -> *mut f32 {
+        if self.ptr.is_null() { self.ptr } else { self.ptr.wrapping_add(i * self.stride + j) }
     }
 }
 
-/// `c = r + acc`.
+/// `c = add + chain`, the chain going on from `start`; both may be absent.
 #[derive(Clone, Copy)]
-pub(crate) struct Add {
-    pub r: *const f32,
-    pub r_stride: usize,
-    pub c: *mut f32,
-    pub stride: usize,
+pub(crate) struct Direct {
+    pub start: At,
+    pub add: At,
+    pub c: At,
 }
 
-impl Epilogue for Add {
+impl Epilogue for Direct {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside r and c, by the trait's contract.
-        unsafe {
-            let r = math::load(s, self.r.add(i * self.r_stride + j), lanes);
-            math::store(s, self.c.add(i * self.stride + j), s.add(r, acc), lanes);
+    unsafe fn place(&self, tile: &mut Tile, i: usize, j: usize, _buffer: *mut f32) {
+        (tile.start, tile.start_stride) = (self.start.element(i, j), self.start.stride);
+        (tile.add, tile.add_stride) = (self.add.element(i, j), self.add.stride);
+        (tile.c, tile.c_stride) = (self.c.element(i, j), self.c.stride);
+    }
+}
+
+/// Sends the tile to the buffer.
+#[inline(always)]
+fn to_buffer(tile: &mut Tile, buffer: *mut f32) {
+    (tile.c, tile.c_stride) = (buffer, PANEL);
+}
+
+/// Runs a block for each vector of a tile in the buffer: row, column, lanes and value are bound.
+macro_rules! each_vector {
+    ($s:ident, $rows:ident, $cols:ident, $buffer:ident, |$r:ident, $q:ident, $lanes:ident, $x:ident| $body:block) => {
+        for $r in 0..$rows {
+            let mut $q = 0;
+            while $q < $cols {
+                let $lanes = ($cols - $q).min(LANES);
+                let $x = math::load($s, $buffer.add($r * PANEL + $q), $lanes);
+                $body
+                $q += LANES;
+            }
         }
-    }
+    };
 }
 
-/// The chain goes on from `c`.
-#[derive(Clone, Copy)]
-pub(crate) struct Continue {
-    pub c: *mut f32,
-    pub stride: usize,
-}
-
-impl Epilogue for Continue {
-    #[inline(always)]
-    unsafe fn start<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize) -> S::F {
-        // SAFETY: inside c, by the trait's contract.
-        unsafe { math::load(s, self.c.add(i * self.stride + j), lanes) }
-    }
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside c, by the trait's contract.
-        unsafe { math::store(s, self.c.add(i * self.stride + j), acc, lanes) }
-    }
-}
-
-/// `c = acc * factor` (attention scores, A1).
+/// `c = chain * factor` (attention scores, A1).
 #[derive(Clone, Copy)]
 pub(crate) struct Scale {
     pub factor: f32,
-    pub c: *mut f32,
-    pub stride: usize,
+    pub c: At,
 }
 
 impl Epilogue for Scale {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside c, by the trait's contract.
-        unsafe { math::store(s, self.c.add(i * self.stride + j), s.mul(acc, s.splat(self.factor)), lanes) }
+    unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
+        to_buffer(tile, buffer);
     }
-}
-
-/// `c = acc * row_factor[i] + 0` (attention output, A3).
-#[derive(Clone, Copy)]
-pub(crate) struct RowScale {
-    pub row_factor: *const f32,
-    pub c: *mut f32,
-    pub stride: usize,
-}
-
-impl Epilogue for RowScale {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside row_factor and c, by the trait's contract.
+    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, rows: usize, cols: usize, buffer: *const f32) {
+        let factor = s.splat(self.factor);
+        // SAFETY: inside the buffer and c, by the trait's contract.
         unsafe {
-            let y = s.add(s.mul(acc, s.splat(*self.row_factor.add(i))), s.zero());
-            math::store(s, self.c.add(i * self.stride + j), y, lanes);
+            each_vector!(s, rows, cols, buffer, |r, q, lanes, x| {
+                math::store(s, self.c.element(i + r, j + q), s.mul(x, factor), lanes);
+            });
         }
     }
 }
 
-/// `c = acc + 0`: -0 becomes +0 (query gradient, A6).
+/// `c = chain * row_factor[i] + 0` (attention output, A3).
 #[derive(Clone, Copy)]
-pub(crate) struct StorePlusZero {
-    pub c: *mut f32,
-    pub stride: usize,
+pub(crate) struct RowScale {
+    pub row_factor: *const f32,
+    pub c: At,
 }
 
-impl Epilogue for StorePlusZero {
+impl Epilogue for RowScale {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside c, by the trait's contract.
-        unsafe { math::store(s, self.c.add(i * self.stride + j), s.add(acc, s.zero()), lanes) }
+    unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
+        to_buffer(tile, buffer);
+    }
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, rows: usize, cols: usize, buffer: *const f32) {
+        // SAFETY: inside the buffer, row_factor and c, by the trait's contract.
+        unsafe {
+            each_vector!(s, rows, cols, buffer, |r, q, lanes, x| {
+                let y = s.add(s.mul(x, s.splat(*self.row_factor.add(i + r))), s.zero());
+                math::store(s, self.c.element(i + r, j + q), y, lanes);
+            });
+        }
     }
 }
 
-/// `c = (p * (acc - row_term[i])) * factor` (score gradient, A5); c may be p.
+/// `c = chain + 0`: -0 becomes +0 (query gradient, A6).
+#[derive(Clone, Copy)]
+pub(crate) struct PlusZero {
+    pub c: At,
+}
+
+impl Epilogue for PlusZero {
+    #[inline(always)]
+    unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
+        to_buffer(tile, buffer);
+    }
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, rows: usize, cols: usize, buffer: *const f32) {
+        // SAFETY: inside the buffer and c, by the trait's contract.
+        unsafe {
+            each_vector!(s, rows, cols, buffer, |r, q, lanes, x| {
+                math::store(s, self.c.element(i + r, j + q), s.add(x, s.zero()), lanes);
+            });
+        }
+    }
+}
+
+/// `c = (p * (chain - row_term[i])) * factor` (score gradient, A5).
 #[derive(Clone, Copy)]
 pub(crate) struct ScoreGradient {
-    pub p: *const f32,
-    pub p_stride: usize,
+    pub p: At,
     pub row_term: *const f32,
     pub factor: f32,
-    pub c: *mut f32,
-    pub stride: usize,
+    pub c: At,
 }
 
 impl Epilogue for ScoreGradient {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, lanes: usize, acc: S::F) {
-        // SAFETY: inside p, row_term and c, by the trait's contract.
+    unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
+        to_buffer(tile, buffer);
+    }
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, s: S, i: usize, j: usize, rows: usize, cols: usize, buffer: *const f32) {
+        let factor = s.splat(self.factor);
+        // SAFETY: inside the buffer, p, row_term and c, by the trait's contract.
         unsafe {
-            let p = math::load(s, self.p.add(i * self.p_stride + j), lanes);
-            let d = s.sub(acc, s.splat(*self.row_term.add(i)));
-            let y = s.mul(s.mul(p, d), s.splat(self.factor));
-            math::store(s, self.c.add(i * self.stride + j), y, lanes);
+            each_vector!(s, rows, cols, buffer, |r, q, lanes, x| {
+                let p = math::load(s, self.p.element(i + r, j + q), lanes);
+                let d = s.sub(x, s.splat(*self.row_term.add(i + r)));
+                math::store(s, self.c.element(i + r, j + q), s.mul(s.mul(p, d), factor), lanes);
+            });
         }
     }
 }

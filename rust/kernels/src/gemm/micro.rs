@@ -1,143 +1,165 @@
-//! The microkernel and the loops around it.
+//! The microkernel: one tile of the product in registers.
 //!
-//! A tile is `ROWS x VECTORS * 16` accumulators in registers. AVX-512 has 32 registers: 14 x 32 uses 28 of them for
-//! accumulators, 2 for the columns of B and 1 for the broadcast of A. AVX2 has 16: 6 x 16 uses 12, 2 and 1. Two FMA
-//! ports of latency 4 need 8 accumulators to stay busy, so lower tiles keep the pace down to 4 x 32 (AVX-512).
+//! A tile is `ROWS x VECTORS * 16` accumulators. AVX-512 has 32 registers: 14 x 32 uses 28 of them for accumulators, 2
+//! for the columns of B and 1 for the broadcast of A. AVX2 has 16: 6 x 16 uses 12, 2 and 1. Two FMA ports of latency 4
+//! need 8 accumulators to stay busy, so lower tiles keep the pace down to 4 x 32 (AVX-512).
+//!
+//! Tiles are functions of their own, compiled with the instructions of their token and called through a table: every
+//! product and epilogue shares them, which keeps the compiled code (and the time to compile it) small.
 
-use super::epilogue::Epilogue;
-use super::{PANEL, Right};
-use crate::simd::{LANES, Simd};
+use crate::simd::{Isa, LANES, Simd};
 
-/// One tile: rows `i..i+ROWS`, columns `j..j+lanes` of the product. `a` points at row i (or column i, transposed),
-/// `b` at column j.
+/// Operands of a tile. Row stride and pointer of an absent operand are unused.
+pub(crate) struct Tile {
+    pub k: usize,
+    /// Row i at `a + i * a_stride` (`TRANSPOSED`: element (i, p) at `a + p * a_stride + i`).
+    pub a: *const f32,
+    pub a_stride: usize,
+    /// Row p at `b + p * b_stride`.
+    pub b: *const f32,
+    pub b_stride: usize,
+    /// Where the chains start, if not at +0.
+    pub start: *const f32,
+    pub start_stride: usize,
+    /// What is added to the finished chains, if anything.
+    pub add: *const f32,
+    pub add_stride: usize,
+    /// Where the results go.
+    pub c: *mut f32,
+    pub c_stride: usize,
+    /// Columns of a tail tile, at most 16.
+    pub lanes: usize,
+}
+
+/// Height of the tallest tile of any token.
+pub(super) const MOST_ROWS: usize = 14;
+
+/// A compiled tile.
+pub(super) type TileFn = unsafe fn(&Tile);
+
+/// Tiles by height (from 1).
+type Heights = [TileFn; MOST_ROWS];
+
+/// Tiles of one token: `[transposed][tail]`.
+pub(super) struct Table([[Heights; 2]; 2]);
+
+impl Table {
+    /// The tile of `rows` rows.
+    #[inline(always)]
+    pub(super) fn get(&self, rows: usize, transposed: bool, tail: bool) -> TileFn {
+        self.0[usize::from(transposed)][usize::from(tail)][rows - 1]
+    }
+}
+
 #[inline(always)]
-unsafe fn tile<S: Simd, E: Epilogue, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
+unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
     s: S,
-    k: usize,
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
-    e: E,
-    i: usize,
-    j: usize,
-    lanes: usize,
+    t: &Tile,
 ) {
+    let lanes = if TAIL { t.lanes } else { LANES };
     // SAFETY: the caller guarantees the extents; a tail loads and stores only `lanes` columns.
     unsafe {
-        let lanes = if TAIL { lanes } else { LANES };
+        // A macro: a closure might be compiled apart, without the token's instructions.
+        macro_rules! load {
+            ($p:expr) => {
+                if TAIL { s.load_n($p, lanes) } else { s.load($p) }
+            };
+        }
         let mut acc = [[s.zero(); VECTORS]; ROWS];
-        for (r, row) in acc.iter_mut().enumerate() {
-            for (v, x) in row.iter_mut().enumerate() {
-                *x = e.start(s, i + r, j + v * LANES, lanes);
+        if !t.start.is_null() {
+            for (r, row) in acc.iter_mut().enumerate() {
+                for (v, x) in row.iter_mut().enumerate() {
+                    *x = load!(t.start.add(r * t.start_stride + v * LANES));
+                }
             }
         }
-        for p in 0..k {
-            let row = b.add(p * b_stride);
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.k {
             let mut columns = [s.zero(); VECTORS];
             for (v, x) in columns.iter_mut().enumerate() {
-                *x = if TAIL { s.load_n(row.add(v * LANES), lanes) } else { s.load(row.add(v * LANES)) };
+                *x = load!(b.add(v * LANES));
             }
             for (r, row) in acc.iter_mut().enumerate() {
-                let x = s.splat(*if TRANSPOSED { a.add(p * a_stride + r) } else { a.add(r * a_stride + p) });
+                let x = s.splat(*if TRANSPOSED { a.add(r) } else { a.add(r * t.a_stride) });
                 for v in 0..VECTORS {
                     row[v] = s.fma(x, columns[v], row[v]);
+                }
+            }
+            a = a.wrapping_add(if TRANSPOSED { t.a_stride } else { 1 });
+            b = b.wrapping_add(t.b_stride);
+        }
+        if !t.add.is_null() {
+            for (r, row) in acc.iter_mut().enumerate() {
+                for (v, x) in row.iter_mut().enumerate() {
+                    *x = s.add(load!(t.add.add(r * t.add_stride + v * LANES)), *x);
                 }
             }
         }
         for (r, row) in acc.iter().enumerate() {
             for (v, x) in row.iter().enumerate() {
-                e.finish(s, i + r, j + v * LANES, lanes, *x);
+                let to = t.c.add(r * t.c_stride + v * LANES);
+                if TAIL { s.store_n(to, *x, lanes) } else { s.store(to, *x) }
             }
         }
     }
 }
 
-/// Height of the next tile of `left` rows: the full height, but the last two tiles share what is left evenly, since
-/// a low tile is bound by latency.
-#[inline(always)]
-fn tile_height(left: usize, full: usize) -> usize {
-    if left >= 2 * full || left == full {
-        full
-    } else if left > full {
-        left.div_ceil(2)
-    } else {
-        left
-    }
+/// The table of a token: `$function` is its tile with the token's instructions; heights beyond the token's repeat the
+/// last one and are never asked for.
+macro_rules! table {
+    ($function:ident, $vectors:literal, $($rows:literal)*) => {
+        Table([
+            [[$($function::<$rows, $vectors, false, false>),*], [$($function::<$rows, 1, false, true>),*]],
+            [[$($function::<$rows, $vectors, true, false>),*], [$($function::<$rows, 1, true, true>),*]],
+        ])
+    };
 }
 
-/// All row tiles of one column tile.
-#[inline(always)]
-unsafe fn column<S: Simd, E: Epilogue, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
-    s: S,
-    k: usize,
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
-    e: E,
-    first: usize,
-    rows: usize,
-    j: usize,
-    lanes: usize,
-) {
-    let mut i = first;
-    let end = first + rows;
-    while i < end {
-        let height = tile_height(end - i, S::TILE_ROWS);
-        let start = if TRANSPOSED { a.wrapping_add(i) } else { a.wrapping_add(i * a_stride) };
-        macro_rules! heights {
-            ($($h:literal)*) => {
-                match height {
-                    $($h => {
-                        if S::TILE_ROWS >= $h {
-                            // SAFETY: rows i..i+height and columns j.. are inside, by the caller's guarantee.
-                            unsafe {
-                                tile::<S, E, $h, VECTORS, TRANSPOSED, TAIL>(s, k, start, a_stride, b, b_stride, e, i, j, lanes)
-                            }
-                        }
-                    })*
-                    _ => unreachable!("tile height {height}"),
-                }
-            };
-        }
-        heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-        i += height;
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Table, Tile, tile};
+    use crate::simd::{Avx2, Avx512, Portable};
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn avx512<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
+        // SAFETY: passed on to the caller, who has the token.
+        unsafe { tile::<Avx512, ROWS, VECTORS, TRANSPOSED, TAIL>(Avx512::new(), t) }
     }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
+        // SAFETY: passed on to the caller, who has the token.
+        unsafe { tile::<Avx2, ROWS, VECTORS, TRANSPOSED, TAIL>(Avx2::new(), t) }
+    }
+
+    #[target_feature(enable = "avx,fma")]
+    unsafe fn portable<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
+        // SAFETY: passed on to the caller.
+        unsafe { tile::<Portable<true>, ROWS, VECTORS, TRANSPOSED, TAIL>(Portable::new(), t) }
+    }
+
+    pub(super) static AVX512: Table = table!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    pub(super) static AVX2: Table = table!(avx2, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
+    pub(super) static PORTABLE: Table = table!(portable, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
 }
 
-/// Rows `first..first+rows` of the product, all columns.
-///
-/// # Safety
-/// `a` covers the rows and k; the epilogue covers rows and columns.
-#[inline(always)]
-pub(super) unsafe fn block<S: Simd, E: Epilogue, const TRANSPOSED: bool>(
-    s: S,
-    a: *const f32,
-    a_stride: usize,
-    b: &Right<'_>,
-    e: E,
-    first: usize,
-    rows: usize,
-    k: usize,
-) {
-    let width = S::TILE_VECTORS * LANES;
-    let column_ptr = |j: usize| b.ptr.wrapping_add(j / PANEL * b.panel_stride + j % PANEL);
-    let mut j = 0;
-    // SAFETY: passed on to the caller; columns beyond n are only read by masked loads.
-    unsafe {
-        while j + width <= b.n {
-            if S::TILE_VECTORS == 2 {
-                column::<S, E, 2, TRANSPOSED, false>(s, k, a, a_stride, column_ptr(j), b.row_stride, e, first, rows, j, LANES);
-            } else {
-                column::<S, E, 1, TRANSPOSED, false>(s, k, a, a_stride, column_ptr(j), b.row_stride, e, first, rows, j, LANES);
-            }
-            j += width;
-        }
-        while j < b.n {
-            let lanes = (b.n - j).min(LANES);
-            column::<S, E, 1, TRANSPOSED, true>(s, k, a, a_stride, column_ptr(j), b.row_stride, e, first, rows, j, lanes);
-            j += LANES;
-        }
+unsafe fn soft<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
+    use crate::simd::Portable;
+    // SAFETY: passed on to the caller.
+    unsafe { tile::<Portable<{ cfg!(target_arch = "aarch64") }>, ROWS, VECTORS, TRANSPOSED, TAIL>(Portable::new(), t) }
+}
+
+static SOFT: Table = table!(soft, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
+
+/// The tiles of an instruction set. The portable one's are chosen by whether the CPU has FMA, as in `dispatch`.
+pub(super) fn tiles(isa: Isa) -> &'static Table {
+    #[cfg(target_arch = "x86_64")]
+    match isa {
+        Isa::Avx512 => return &x86::AVX512,
+        Isa::Avx2 => return &x86::AVX2,
+        Isa::Portable if crate::simd::hardware_fma() => return &x86::PORTABLE,
+        _ => {}
     }
+    let _ = isa;
+    &SOFT
 }

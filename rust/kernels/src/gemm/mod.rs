@@ -6,12 +6,13 @@
 //! a bit, because every element is its own chain and a chain that is cut over k goes on from the stored value.
 
 pub(crate) mod epilogue;
-mod micro;
+pub(crate) mod micro;
 pub mod pack;
 
 use crate::mat::{Mat, MatMut};
-use crate::simd::{Isa, Kernel, Simd, dispatch};
-use epilogue::{Add, Continue, Epilogue, Store};
+use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
+use epilogue::{At, Direct, Epilogue};
+use micro::{Table, Tile, tiles};
 pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
 
@@ -63,30 +64,89 @@ struct Gemm<'a, E> {
     a: Left<'a>,
     b: Right<'a>,
     epilogue: E,
+    tiles: &'static Table,
+}
+
+impl Left<'_> {
+    /// Rows and columns (m, k).
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Left::Rows(a) => (a.rows(), a.cols()),
+            Left::Columns(a) => (a.cols(), a.rows()),
+        }
+    }
+}
+
+/// Height of the next tile of `left` rows: the full height, but the last two tiles share what is left evenly, since
+/// a low tile is bound by latency.
+fn tile_height(left: usize, full: usize) -> usize {
+    if left >= 2 * full || left == full {
+        full
+    } else if left > full {
+        left.div_ceil(2)
+    } else {
+        left
+    }
+}
+
+/// A tile's worth of memory, on a cache line.
+#[repr(align(64))]
+struct Buffer {
+    _tile: [f32; micro::MOST_ROWS * PANEL],
 }
 
 impl<E: Epilogue> Kernel for Gemm<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (m, k) = match self.a {
-            Left::Rows(a) => (a.rows(), a.cols()),
-            Left::Columns(a) => (a.cols(), a.rows()),
+        let (m, k) = self.a.shape();
+        let (a, a_stride, transposed) = match self.a {
+            Left::Rows(a) => (a.ptr(), a.stride(), false),
+            Left::Columns(a) => (a.ptr(), a.stride(), true),
         };
+        let mut buffer = std::mem::MaybeUninit::<Buffer>::uninit();
+        let buffer = buffer.as_mut_ptr().cast::<f32>();
         // Whole tiles of A per block, at least two, so that B is read as seldom as the cache allows.
         let block = (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS;
+        let (width, none) = (S::TILE_VECTORS * LANES, At::NONE);
         let mut first = 0;
         while first < m {
             // A short last block would read all of B for a few rows: let the block before it take them too.
-            let rows = if m - first < 2 * block { m - first } else { block };
-            // SAFETY: `gemm` checked the shapes; the epilogue covers m x n (its constructors' contract).
-            unsafe {
-                match self.a {
-                    Left::Rows(a) => micro::block::<S, E, false>(s, a.ptr(), a.stride(), &self.b, self.epilogue, first, rows, k),
-                    Left::Columns(a) => micro::block::<S, E, true>(s, a.ptr(), a.stride(), &self.b, self.epilogue, first, rows, k),
+            let end = if m - first < 2 * block { m } else { first + block };
+            let mut j = 0;
+            while j < self.b.n {
+                let tail = j + width > self.b.n;
+                let cols = if tail { (self.b.n - j).min(LANES) } else { width };
+                let mut tile = Tile {
+                    k,
+                    a,
+                    a_stride,
+                    b: self.b.ptr.wrapping_add(j / PANEL * self.b.panel_stride + j % PANEL),
+                    b_stride: self.b.row_stride,
+                    start: none.ptr,
+                    start_stride: 0,
+                    add: none.ptr,
+                    add_stride: 0,
+                    c: none.ptr,
+                    c_stride: 0,
+                    lanes: cols,
+                };
+                let mut i = first;
+                while i < end {
+                    let rows = tile_height(end - i, S::TILE_ROWS);
+                    tile.a = a.wrapping_add(if transposed { i } else { i * a_stride });
+                    // SAFETY: `gemm` checked the shapes, the epilogue covers m x n (its constructors' contract), and
+                    // the tile was compiled for the token at hand.
+                    unsafe {
+                        self.epilogue.place(&mut tile, i, j, buffer);
+                        self.tiles.get(rows, transposed, tail)(&tile);
+                        self.epilogue.finish(s, i, j, rows, cols, buffer);
+                    }
+                    i += rows;
                 }
+                j += cols;
             }
-            first += rows;
+            first = end;
         }
     }
 }
@@ -96,20 +156,21 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
 /// # Safety
 /// The epilogue's matrices hold at least m rows and n columns.
 pub(crate) unsafe fn gemm<E: Epilogue>(isa: Isa, a: Left<'_>, b: Right<'_>, epilogue: E) {
-    let k = match a {
-        Left::Rows(a) => a.cols(),
-        Left::Columns(a) => a.rows(),
-    };
+    let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);
-    dispatch(isa, Gemm { a, b, epilogue });
+    dispatch(isa, Gemm { a, b, epilogue, tiles: tiles(isa) });
 }
 
-fn check_output(a: &Left<'_>, b: &Right<'_>, rows: usize, cols: usize) {
-    let m = match a {
-        Left::Rows(a) => a.rows(),
-        Left::Columns(a) => a.cols(),
-    };
-    assert_eq!((m, b.n), (rows, cols), "output shape");
+/// Checks the shapes and runs a product whose tiles go straight to `c`.
+fn direct(isa: Isa, a: Left<'_>, b: Right<'_>, start: At, add: At, c: &mut MatMut<'_>) {
+    assert_eq!((a.shape().0, b.n), (c.rows(), c.cols()), "output shape");
+    let c = at(c);
+    // SAFETY: c has the shape of the product, and the callers give `start` and `add` of that shape, too.
+    unsafe { gemm(isa, a, b, Direct { start, add, c }) }
+}
+
+pub(crate) fn at(c: &mut MatMut<'_>) -> At {
+    At { ptr: c.ptr(), stride: c.stride() }
 }
 
 /// `c = a b`.
@@ -117,10 +178,7 @@ fn check_output(a: &Left<'_>, b: &Right<'_>, rows: usize, cols: usize) {
 /// # Panics
 /// If the shapes do not fit.
 pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>) {
-    check_output(&a, &b, c.rows(), c.cols());
-    let (ptr, stride) = (c.ptr(), c.stride());
-    // SAFETY: c has the shape of the product.
-    unsafe { gemm(isa, a, b, Store { c: ptr, stride }) }
+    direct(isa, a, b, At::NONE, At::NONE, &mut c);
 }
 
 /// `c = r + a b`, the sum after the chain is complete (contract G4).
@@ -128,11 +186,8 @@ pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>) {
 /// # Panics
 /// If the shapes do not fit.
 pub fn product_add(isa: Isa, a: Left<'_>, b: Right<'_>, r: Mat<'_>, mut c: MatMut<'_>) {
-    check_output(&a, &b, c.rows(), c.cols());
     assert_eq!((r.rows(), r.cols()), (c.rows(), c.cols()), "residual shape");
-    let epilogue = Add { r: r.ptr(), r_stride: r.stride(), c: c.ptr(), stride: c.stride() };
-    // SAFETY: r and c have the shape of the product.
-    unsafe { gemm(isa, a, b, epilogue) }
+    direct(isa, a, b, At::NONE, At { ptr: r.ptr().cast_mut(), stride: r.stride() }, &mut c);
 }
 
 /// `c = c + a b`, the sum after the chain is complete.
@@ -140,10 +195,8 @@ pub fn product_add(isa: Isa, a: Left<'_>, b: Right<'_>, r: Mat<'_>, mut c: MatMu
 /// # Panics
 /// If the shapes do not fit.
 pub fn product_accumulate(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>) {
-    check_output(&a, &b, c.rows(), c.cols());
-    let (ptr, stride) = (c.ptr(), c.stride());
-    // SAFETY: c has the shape of the product.
-    unsafe { gemm(isa, a, b, Add { r: ptr, r_stride: stride, c: ptr, stride }) }
+    let add = at(&mut c);
+    direct(isa, a, b, At::NONE, add, &mut c);
 }
 
 /// The chains of `c` go on over the k of `a` and `b`: for a product whose k arrives in blocks.
@@ -151,10 +204,8 @@ pub fn product_accumulate(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>
 /// # Panics
 /// If the shapes do not fit.
 pub fn product_continue(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>) {
-    check_output(&a, &b, c.rows(), c.cols());
-    let (ptr, stride) = (c.ptr(), c.stride());
-    // SAFETY: c has the shape of the product.
-    unsafe { gemm(isa, a, b, Continue { c: ptr, stride }) }
+    let start = at(&mut c);
+    direct(isa, a, b, start, At::NONE, &mut c);
 }
 
 /// What a weight-gradient tile does with the sum of a sector.
@@ -166,39 +217,64 @@ pub enum Fold {
     Add,
 }
 
+/// Tokens of a part of a chain: the rows of `x` and `dy` that a tile needs then stay in the first-level cache while all
+/// tiles pass over them. The chains go on from memory, so the length cannot move a bit.
+const TOKEN_PART: usize = 128;
+
 /// Weight gradient of one sector (contract G3), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs.
 ///
-/// Workspace: `scratch` of dw.rows() * dw.cols() elements, used only beyond [`TOKEN_BLOCK`] tokens.
-/// An empty sector contributes +0.
+/// Workspace: `scratch` of dw.rows() * dw.cols() elements, used only beyond 128 tokens, and as much again beyond
+/// [`TOKEN_BLOCK`]. An empty sector contributes +0.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not fit or the workspace is too small.
 pub fn weight_gradient(isa: Isa, dy: Mat<'_>, x: Mat<'_>, mut dw: MatMut<'_>, fold: Fold, scratch: &mut [f32]) {
-    let tokens = dy.rows();
+    let (tokens, rows, cols) = (dy.rows(), dw.rows(), dw.cols());
     assert_eq!(tokens, x.rows(), "tokens of dy and x");
-    let run = |range: std::ops::Range<usize>, c: MatMut<'_>, fold: Fold| {
-        let (a, b) = (Left::Columns(dy.row_range(range.clone())), Right::rows(x.row_range(range)));
-        match fold {
-            Fold::Set => product(isa, a, b, c),
-            Fold::Add => product_accumulate(isa, a, b, c),
-        }
-    };
-    if tokens <= TOKEN_BLOCK {
+    let into_dw = |dw: &mut MatMut<'_>| if fold == Fold::Add { at(dw) } else { At::NONE };
+    if tokens <= TOKEN_PART {
         // A product over no tokens is +0, which is what an empty sector adds.
-        return run(0..tokens, dw, fold);
+        let add = into_dw(&mut dw);
+        return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
     }
-    let (rows, cols) = (dw.rows(), dw.cols());
-    let mut sum = MatMut::new(scratch, rows, cols, cols);
-    let mut start = 0;
-    while start < tokens {
-        let end = (start + TOKEN_BLOCK).min(tokens);
-        run(start..end, sum.reborrow(), if start == 0 { Fold::Set } else { Fold::Add });
-        start = end;
-    }
-    for i in 0..rows {
-        match fold {
-            Fold::Set => dw.row(i).copy_from_slice(sum.row(i)),
-            Fold::Add => dw.row(i).iter_mut().zip(sum.row(i).iter()).for_each(|(d, x)| *d += *x),
+    let area = rows * cols;
+    let blocks = tokens.div_ceil(TOKEN_BLOCK);
+    assert!(scratch.len() >= area * blocks.min(2), "weight gradient of {rows} x {cols} in {} elements", scratch.len());
+    let (partial, sum) = scratch.split_at_mut(area);
+    let mut partial = MatMut::new(partial, rows, cols, cols);
+    for block in 0..blocks {
+        let end = ((block + 1) * TOKEN_BLOCK).min(tokens);
+        let mut first = block * TOKEN_BLOCK;
+        while first < end {
+            let part = first..(first + TOKEN_PART).min(end);
+            let (a, b) = (Left::Columns(dy.row_range(part.clone())), Right::rows(x.row_range(part.clone())));
+            let start = if first == block * TOKEN_BLOCK { At::NONE } else { at(&mut partial) };
+            if part.end < end {
+                direct(isa, a, b, start, At::NONE, &mut partial);
+            } else if blocks == 1 {
+                let add = into_dw(&mut dw);
+                direct(isa, a, b, start, add, &mut dw);
+            } else {
+                // The block's chains are complete: add them to the blocks before.
+                let mut sum = MatMut::new(sum, rows, cols, cols);
+                let add = if block == 0 { At::NONE } else { at(&mut sum) };
+                direct(isa, a, b, start, add, &mut sum);
+            }
+            first = part.end;
         }
     }
+    if blocks > 1 {
+        for i in 0..rows {
+            let sum = &sum[i * cols..(i + 1) * cols];
+            match fold {
+                Fold::Set => dw.row(i).copy_from_slice(sum),
+                Fold::Add => crate::reduce::add(isa, dw.row(i), sum),
+            }
+        }
+    }
+}
+
+/// Elements of workspace that [`weight_gradient`] needs.
+pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize {
+    if tokens <= TOKEN_PART { 0 } else { rows * cols * tokens.div_ceil(TOKEN_BLOCK).min(2) }
 }

@@ -15,7 +15,7 @@ impl Avx2 {
     /// # Safety
     /// The CPU has AVX2 and FMA.
     #[inline(always)]
-    pub(super) unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         Self(())
     }
 }

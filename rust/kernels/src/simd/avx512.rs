@@ -15,7 +15,7 @@ impl Avx512 {
     /// # Safety
     /// The CPU has AVX-512F, AVX2 and FMA.
     #[inline(always)]
-    pub(super) unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         Self(())
     }
 }

@@ -11,6 +11,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {avx2::Avx2, avx512::Avx512};
 pub use portable::{Portable, soft_fma};
 use std::sync::OnceLock;
 
@@ -170,7 +172,7 @@ impl Isa {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn hardware_fma() -> bool {
+pub(crate) fn hardware_fma() -> bool {
     std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx")
 }
 

@@ -8,7 +8,7 @@ use super::{LANES, Simd};
 pub struct Portable<const HARDWARE_FMA: bool>(());
 
 impl<const HARDWARE_FMA: bool> Portable<HARDWARE_FMA> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(())
     }
 
