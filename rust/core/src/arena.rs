@@ -114,7 +114,11 @@ impl Arena {
 
     fn check(&self, offset: usize, rows: usize, cols: usize, stride: usize) {
         let end = if rows == 0 { offset } else { offset + (rows - 1) * stride + cols };
-        assert!(end <= self.len && (cols <= stride || rows <= 1), "{rows} x {cols} (stride {stride}) at {offset} of {}", self.len);
+        assert!(
+            end <= self.len && (cols <= stride || rows <= 1),
+            "{rows} x {cols} (stride {stride}) at {offset} of {}",
+            self.len
+        );
     }
 }
 

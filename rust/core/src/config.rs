@@ -219,7 +219,8 @@ impl EngineConfig {
     /// # Errors
     /// `Usage` if it is not of this form, `User` if a value is out of range.
     pub fn from_json(json: &str) -> Result<Self> {
-        let config: Self = serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {e}")))?;
+        let config: Self =
+            serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {e}")))?;
         config.model.check()?;
         config.train.check()?;
         if config.threads == 0 || config.threads > 1024 {

@@ -187,11 +187,23 @@ impl Pool {
                 .name(format!("symlm-w{index:02}"))
                 .spawn(move || {
                     crate::float_env::set_contract_rounding();
-                    WorkerThread { index, deque, parker, shared, run: None, generation: 0, scratch: Scratch::default() }.main();
+                    WorkerThread {
+                        index,
+                        deque,
+                        parker,
+                        shared,
+                        run: None,
+                        generation: 0,
+                        scratch: Scratch::default(),
+                    }
+                    .main();
                 })
                 .map_err(|e| {
-                    crate::Error::user(format!("cannot start worker thread {index} of {threads}: {}", crate::error::io_reason(&e)))
-                        .hint("use fewer threads")
+                    crate::Error::user(format!(
+                        "cannot start worker thread {index} of {threads}: {}",
+                        crate::error::io_reason(&e)
+                    ))
+                    .hint("use fewer threads")
                 })?;
             pool.threads.push(thread);
         }

@@ -244,7 +244,11 @@ pub fn backward(
     let Heads { head_size, group } = heads;
     let positions = q.rows();
     assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_size, head_size, head_size), "head columns");
-    assert_eq!((k.rows(), v.rows(), out.rows(), dout.rows()), (positions, positions, positions, positions), "head rows");
+    assert_eq!(
+        (k.rows(), v.rows(), out.rows(), dout.rows()),
+        (positions, positions, positions, positions),
+        "head rows"
+    );
     assert_eq!((out.cols(), dout.cols()), (q.cols(), q.cols()), "head columns of the output");
     let stride = strip_stride(positions);
     let (packed_k, rest) = scratch.split_at_mut(packed_len(head_size, positions));

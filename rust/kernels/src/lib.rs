@@ -12,9 +12,9 @@ pub mod mat;
 pub mod math;
 pub mod mlp;
 pub mod norm;
+pub mod peak;
 pub mod reduce;
 pub mod rope;
-pub mod peak;
 pub mod simd;
 
 pub use mat::{Mat, MatMut};

@@ -36,7 +36,9 @@ impl Corpus {
     /// globs, and `-` for the standard input, which is copied to a temporary file first, as are pipes.
     pub fn open<S: AsRef<str>>(paths: &[S], text_field: &str) -> Result<Self> {
         if paths.is_empty() {
-            return Err(Error::data("found no paths, expected at least one text file or folder"));
+            return Err(
+                Error::data("found no paths, expected at least one text file or folder").hint("name a text file")
+            );
         }
         let mut sources = Vec::new();
         let mut standard_input = false;
@@ -58,7 +60,8 @@ impl Corpus {
         }
         if bytes == 0 {
             let what = if sources.len() == 1 { sources[0].name.clone() } else { format!("{} files", sources.len()) };
-            return Err(Error::data(format!("the corpus is empty: found 0 bytes in {what}, expected text")));
+            let error = Error::data(format!("the corpus is empty: found 0 bytes in {what}, expected text"));
+            return Err(error.hint("check that the file was written, or name another"));
         }
         Ok(Self { sources, text_field: text_field.to_owned(), bytes })
     }
@@ -90,6 +93,7 @@ impl Corpus {
     pub(crate) fn no_text(&self) -> Error {
         let files = self.files();
         Error::data(format!("the corpus is empty: found no text in {files} file(s), expected at least one document"))
+            .hint("check that the files are the ones you mean")
     }
 }
 

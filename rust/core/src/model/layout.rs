@@ -141,7 +141,13 @@ impl Layout {
         let residual_std = std / libm::sqrt(2.0 * c.num_layers as f64);
         let both = [true, true];
         // The embedding is looked up by rows; only a tied head multiplies with it.
-        b.matrix(MatrixId::Embedding, &[("model.embed_tokens.weight".into(), c.vocab_size)], d, std, [c.tie_embeddings; 2]);
+        b.matrix(
+            MatrixId::Embedding,
+            &[("model.embed_tokens.weight".into(), c.vocab_size)],
+            d,
+            std,
+            [c.tie_embeddings; 2],
+        );
         for l in 0..c.num_layers {
             let name = |part: &str| format!("model.layers.{l}.{part}.weight");
             b.norm(name("input_layernorm"), d);

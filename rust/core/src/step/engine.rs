@@ -262,7 +262,8 @@ impl Engine {
             .name("symlm-ctl".into())
             .spawn(move || control.main(&received))
             .map_err(|e| Error::user(format!("cannot start the control thread: {}", crate::error::io_reason(&e))))?;
-        let engine = Self { state, commands: Some(commands), reports, control: Some(thread), step, stop, workers, gauge };
+        let engine =
+            Self { state, commands: Some(commands), reports, control: Some(thread), step, stop, workers, gauge };
         let parts: Vec<usize> = (0..engine.state.weights.layout.params.len()).collect();
         let graph = independent(parts.len());
         engine.execute(Run::new(Arc::new(Initialise { state: engine.state.clone(), parts }), graph))?;
@@ -406,8 +407,13 @@ impl Engine {
         };
         // SAFETY: the control thread is idle, and commands come only from this thread.
         let tensor = |p: &crate::model::Param| unsafe { arena.slice(p.offset, p.len()) };
-        let table: Vec<_> =
-            s.weights.layout.params.iter().map(|p| (format!("{prefix}{}", p.name), p.shape.clone(), tensor(p))).collect();
+        let table: Vec<_> = s
+            .weights
+            .layout
+            .params
+            .iter()
+            .map(|p| (format!("{prefix}{}", p.name), p.shape.clone(), tensor(p)))
+            .collect();
         Ok(f(&table))
     }
 

@@ -95,7 +95,8 @@ impl State {
                     attention::backward(self.isa, heads, q, k, v, out, d_out, maximum, inverse_sum, work);
                 } else {
                     let qkv = self.read(b.qkv, place, &rows);
-                    let (q, k, v) = (qkv.col_range(q_columns.clone()), qkv.col_range(k_columns), qkv.col_range(v_columns));
+                    let (q, k, v) =
+                        (qkv.col_range(q_columns.clone()), qkv.col_range(k_columns), qkv.col_range(v_columns));
                     let mut out = self.write(b.attention, place, &rows);
                     attention::forward(self.isa, heads, q, k, v, out.col_range(q_columns), maximum, inverse_sum, work);
                 }

@@ -3,7 +3,7 @@
 //! Safety of every block here: a node reads operands that the nodes it follows have left, and writes the elements of
 //! its own tile; nodes of one tile follow each other.
 
-use super::plan::{STRIP_ALIGN, TILE_ROWS, tiles};
+use super::plan::{STRIP_ALIGN, TILE_ROWS};
 use super::slots::Buffer;
 use super::state::State;
 use super::symmetry::{Place, SECTORS, Then, sector_windows, visit};
@@ -44,7 +44,7 @@ impl State {
     /// Folds the sectors of a group into one tile.
     pub(super) fn matrix_gradient(&self, sectors: Range<usize>, matrix: usize, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[matrix];
-        let (rows, cols) = tiles(m.rows, m.cols).swap_remove(tile);
+        let (rows, cols) = self.tiles[matrix][tile].clone();
         let area = rows.len() * cols.len();
         let tokens = self.cut.slot_windows() * self.positions();
         let [own, block, _] = scratch.buffers([area, weight_gradient_scratch(tokens, rows.len(), cols.len()), 0]);
@@ -69,7 +69,7 @@ impl State {
     /// One tile of the head's gradient, one sector.
     pub(super) fn head_gradient(&self, sector: usize, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[self.head];
-        let (rows, cols) = tiles(m.rows, m.cols).swap_remove(tile);
+        let (rows, cols) = self.tiles[self.head][tile].clone();
         let windows = sector_windows(self.cut.batch, sector);
         let tokens = windows.len() * self.positions();
         let [block, _, _] = scratch.buffers([weight_gradient_scratch(tokens, rows.len(), cols.len()), 0, 0]);
@@ -117,7 +117,13 @@ impl State {
     /// Folds one value per sector (a row of `width` elements each) through the tree into `total`.
     ///
     /// `sector_sum(sector, out)` adds the sector's terms to `out`, which is +0 on entry. `work` is 3 x width.
-    fn fold_rows(&self, width: usize, total: &mut [f32], work: &mut [f32], mut sector_sum: impl FnMut(usize, &mut [f32])) {
+    fn fold_rows(
+        &self,
+        width: usize,
+        total: &mut [f32],
+        work: &mut [f32],
+        mut sector_sum: impl FnMut(usize, &mut [f32]),
+    ) {
         let (sum, rest) = work.split_at_mut(width);
         let (triple, pair) = rest.split_at_mut(width);
         let pair = &mut pair[..width];

@@ -21,7 +21,7 @@ pub(super) const TILE_COLS: usize = 512;
 /// Sectors whose logit gradients are in memory at once.
 pub(super) const LOGIT_SECTORS: usize = 3;
 /// Blocks of 4,096 gradient elements that one task squares.
-const SQUARE_BLOCKS: usize = 16;
+pub(super) const SQUARE_BLOCKS: usize = 16;
 /// Elements of the block of contract O1.
 pub(super) const SQUARE_BLOCK: usize = 4096;
 
@@ -100,7 +100,16 @@ impl Cut {
         let strip = positions.div_ceil(strips).next_multiple_of(STRIP_ALIGN);
         let head_parts = if in_flight >= 2 * c.threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
         let heads = c.model.num_kv_heads.div_ceil(head_parts);
-        Self { batch, positions, layers: c.model.num_layers, kv_heads: c.model.num_kv_heads, strip, heads, slots, group }
+        Self {
+            batch,
+            positions,
+            layers: c.model.num_layers,
+            kv_heads: c.model.num_kv_heads,
+            strip,
+            heads,
+            slots,
+            group,
+        }
     }
 
     pub fn strips(&self) -> usize {
@@ -123,8 +132,11 @@ impl Cut {
     }
 }
 
-/// Tiles of a matrix's weight gradient: (rows, columns).
-pub(super) fn tiles(rows: usize, cols: usize) -> Vec<(Range<usize>, Range<usize>)> {
+/// Rows and columns of a weight-gradient tile.
+pub(super) type Tile = (Range<usize>, Range<usize>);
+
+/// Tiles of a matrix's weight gradient.
+pub(super) fn tiles(rows: usize, cols: usize) -> Vec<Tile> {
     let parts = cols.div_ceil(TILE_COLS);
     let width = cols.div_ceil(parts).next_multiple_of(32);
     let mut out = Vec::new();
@@ -146,7 +158,8 @@ pub(super) struct Plan {
 impl Plan {
     fn add(&mut self, task: Task, after: &[u32]) -> u32 {
         // Windows first: they are the long chains. Gradients of weights fill the gaps.
-        let urgent = !matches!(task, Task::MatrixGradient { .. } | Task::EmbeddingGradient { .. } | Task::NormGradient { .. });
+        let urgent =
+            !matches!(task, Task::MatrixGradient { .. } | Task::EmbeddingGradient { .. } | Task::NormGradient { .. });
         self.tasks.push(task);
         self.graph.add(urgent, after)
     }
@@ -181,7 +194,9 @@ impl Plan {
             for window in sector_windows(cut.batch, sector) {
                 let before = plan.forward(cut, window, &[free]);
                 let stage = Stage::EvalLoss;
-                ends.extend((0..cut.strips()).map(|strip| plan.add(Task::Rows { window, stage, strip }, &[before[strip]])));
+                ends.extend(
+                    (0..cut.strips()).map(|strip| plan.add(Task::Rows { window, stage, strip }, &[before[strip]])),
+                );
             }
             all.extend_from_slice(&ends);
             ends.push(free);
@@ -260,7 +275,14 @@ impl TrainingPlan<'_> {
     }
 
     /// Windows of a sector, all stages. Returns the loss nodes; `ends` receives the nodes at the embedding.
-    fn windows(&mut self, sector: usize, start: &[u32], logits: &[u32], ready: &mut Ready, ends: &mut Vec<u32>) -> Vec<u32> {
+    fn windows(
+        &mut self,
+        sector: usize,
+        start: &[u32],
+        logits: &[u32],
+        ready: &mut Ready,
+        ends: &mut Vec<u32>,
+    ) -> Vec<u32> {
         let (cut, layers) = (self.cut, self.cut.layers);
         let mut losses = Vec::new();
         for window in sector_windows(cut.batch, sector) {
@@ -276,7 +298,8 @@ impl TrainingPlan<'_> {
             for layer in (0..layers).rev() {
                 let heads = self.plan.heads(cut, window, layer, true, &before);
                 let stage = Stage::Backward(layer);
-                before = (0..cut.strips()).map(|strip| self.plan.add(Task::Rows { window, stage, strip }, &heads)).collect();
+                before =
+                    (0..cut.strips()).map(|strip| self.plan.add(Task::Rows { window, stage, strip }, &heads)).collect();
                 ready.qkv[layer].extend_from_slice(&before);
                 if layer > 0 {
                     ready.mlp[layer - 1].extend_from_slice(&before);

@@ -33,7 +33,9 @@ impl TokenSource for Vec<u32> {
     }
     fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
         let part = self.get(start as usize..start as usize + out.len());
-        out.copy_from_slice(part.ok_or_else(|| Error::internal(format!("ids {start}+{} of {}", out.len(), self.len())))?);
+        out.copy_from_slice(
+            part.ok_or_else(|| Error::internal(format!("ids {start}+{} of {}", out.len(), self.len())))?,
+        );
         Ok(())
     }
 }
@@ -130,8 +132,11 @@ impl WindowOrder {
     pub fn new(seed: u64, tokens: u64, positions: usize) -> Result<Self> {
         let positions = positions as u64;
         if tokens < positions + 1 {
-            return Err(Error::data(format!("the corpus has {tokens} tokens, expected at least {} (one window)", positions + 1))
-                .hint("use more text or a smaller seq_len"));
+            return Err(Error::data(format!(
+                "the corpus has {tokens} tokens, expected at least {} (one window)",
+                positions + 1
+            ))
+            .hint("use more text or a smaller seq_len"));
         }
         // One window less than fits, so that any offset below a window's length leaves room.
         let windows = (tokens / positions).saturating_sub(1).max(1);
@@ -161,7 +166,13 @@ pub(super) struct Prefetcher {
 }
 
 impl Prefetcher {
-    pub fn new(source: Arc<dyn TokenSource>, order: WindowOrder, batch: usize, positions: usize, vocab: usize) -> Result<Self> {
+    pub fn new(
+        source: Arc<dyn TokenSource>,
+        order: WindowOrder,
+        batch: usize,
+        positions: usize,
+        vocab: usize,
+    ) -> Result<Self> {
         let (full_in, full) = bounded(CAPACITY);
         let (empty, empty_out) = bounded::<Batch>(CAPACITY + 1);
         for _ in 0..=CAPACITY {
@@ -214,8 +225,7 @@ impl Prefetcher {
     /// As the source.
     pub fn next(&self) -> Result<Batch> {
         loop {
-            let (generation, batch) =
-                self.full.recv().map_err(|_| Error::internal("the prefetch thread has ended"))?;
+            let (generation, batch) = self.full.recv().map_err(|_| Error::internal("the prefetch thread has ended"))?;
             if generation == self.generation.load(Ordering::Acquire) {
                 return batch;
             }

@@ -66,6 +66,8 @@ pub(super) struct State {
     pub cut: Cut,
     pub weights: Weights,
     pub matrices: Vec<LayerMatrices>,
+    /// Weight-gradient tiles of every matrix.
+    pub tiles: Vec<Vec<super::plan::Tile>>,
     pub head: usize,
     pub embedding: usize,
     pub rope: rope::Table,
@@ -138,6 +140,7 @@ impl State {
         Ok(Self {
             isa,
             matrices,
+            tiles: weights.layout.matrices.iter().map(|m| super::plan::tiles(m.rows, m.cols)).collect(),
             head,
             embedding: index(MatrixId::Embedding),
             rope: rope::Table::new(m.rope_theta, m.head_size(), m.seq_len),

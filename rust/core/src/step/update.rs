@@ -3,7 +3,7 @@
 //! Safety of every block here: the graph puts these nodes after all gradients (and after everything that reads
 //! weights); each writes its own rows.
 
-use super::plan::{SQUARE_BLOCK, TILE_ROWS, square_blocks};
+use super::plan::{SQUARE_BLOCK, SQUARE_BLOCKS, TILE_ROWS, square_blocks};
 use super::state::{State, StepResult, lock};
 use crate::model::MatrixId;
 use std::sync::PoisonError;
@@ -17,10 +17,11 @@ impl State {
         let p = &self.weights.layout.params[param];
         let blocks = square_blocks(p.len(), block);
         let (start, end) = (blocks.start * SQUARE_BLOCK, (blocks.end * SQUARE_BLOCK).min(p.len()));
-        let mut sums = vec![0.0; blocks.len()];
+        let mut sums = [0.0; SQUARE_BLOCKS];
+        let sums = &mut sums[..blocks.len()];
         // SAFETY: see the head of this file.
-        reduce::sum_squares_blocks(self.isa, unsafe { self.gradient.slice(p.offset + start, end - start) }, &mut sums);
-        for (i, sum) in sums.into_iter().enumerate() {
+        reduce::sum_squares_blocks(self.isa, unsafe { self.gradient.slice(p.offset + start, end - start) }, sums);
+        for (i, sum) in sums.iter().enumerate() {
             self.squares[self.square_start[param] + blocks.start + i].store(sum.to_bits(), Ordering::Relaxed);
         }
     }

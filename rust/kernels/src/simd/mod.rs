@@ -5,16 +5,16 @@
 //! 512-bit register, two 256-bit registers or an array of sixteen scalars, so the arithmetic structure of a kernel
 //! (docs/contract.md) is the same on every instruction set. The portable token is the specification.
 
-mod portable;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod portable;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use {avx2::Avx2, avx512::Avx512};
 pub use portable::{Portable, soft_fma};
 use std::sync::OnceLock;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {avx2::Avx2, avx512::Avx512};
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
