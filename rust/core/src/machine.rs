@@ -94,6 +94,22 @@ fn read_v1(folder: &std::path::Path) -> Option<f64> {
     Some(number("cpu.cfs_quota_us")? / number("cpu.cfs_period_us")?).filter(|q| *q > 0.0)
 }
 
+/// Bytes of memory that this process may still take: what the system has available, or what the control group leaves if
+/// that is less. `None` where the system does not tell.
+pub fn available_memory() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let system = line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0;
+    let number = |name: &str| {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+        let file = std::path::Path::new("/sys/fs/cgroup").join(path).join(name);
+        std::fs::read_to_string(file).ok()?.trim().parse::<f64>().ok()
+    };
+    let group = number("memory.max").zip(number("memory.current")).map(|(most, used)| (most - used).max(0.0));
+    Some(group.map_or(system, |group| group.min(system)))
+}
+
 /// GFLOP/s of a loop of fused multiply-adds on registers, on `threads` new threads that are joined before return.
 /// With more threads than processors the loops share them.
 ///

@@ -234,6 +234,7 @@ impl Engine {
     pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>) -> Result<Self> {
         let (threads, model) = (config.threads, config.model.clone());
         let order = WindowOrder::new(config.train.seed, source.tokens(), model.seq_len)?;
+        super::memory::check(&config)?;
         let state = Arc::new(State::new(isa, config)?);
         let cut: &Cut = &state.cut;
         let prefetch = Prefetcher::new(source, order, cut.batch, cut.positions, model.vocab_size)?;

@@ -1,12 +1,13 @@
 //! One update: sectors, buffers, task graph, task bodies, and the engine that drives them.
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree), `slots` (where activations lie), `plan` (the graph),
-//! `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `engine` (threads, commands).
+//! `memory` (what it takes), `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `engine` (threads, commands).
 
 mod backward;
 mod engine;
 mod forward;
 mod gradients;
+mod memory;
 mod plan;
 mod prefetch;
 mod slots;
