@@ -113,7 +113,7 @@ impl Arena {
     }
 
     fn check(&self, offset: usize, rows: usize, cols: usize, stride: usize) {
-        let end = if rows == 0 { offset } else { offset + (rows - 1) * stride + cols };
+        let end = offset + symlm_kernels::mat::extent(rows, cols, stride);
         assert!(
             end <= self.len && (cols <= stride || rows <= 1),
             "{rows} x {cols} (stride {stride}) at {offset} of {}",

@@ -32,9 +32,19 @@ unsafe impl Sync for Mat<'_> {}
 // SAFETY: a MatMut is the only view of its elements, so it may move to another thread.
 unsafe impl Send for MatMut<'_> {}
 
+/// Elements from the first to the last of a matrix.
+///
+/// # Panics
+/// If the number does not fit.
+pub fn extent(rows: usize, cols: usize, stride: usize) -> usize {
+    let before = rows.checked_sub(1).map_or(Some(0), |rows| rows.checked_mul(stride));
+    let all = before.and_then(|n| n.checked_add(if rows == 0 { 0 } else { cols }));
+    all.unwrap_or_else(|| panic!("matrix {rows} x {cols} (stride {stride}) is too large"))
+}
+
 fn check(len: usize, rows: usize, cols: usize, stride: usize) {
     assert!(cols <= stride || rows <= 1, "matrix of {cols} columns with row stride {stride}");
-    let needed = if rows == 0 { 0 } else { (rows - 1) * stride + cols };
+    let needed = extent(rows, cols, stride);
     assert!(needed <= len, "matrix {rows} x {cols} (stride {stride}) needs {needed} elements, got {len}");
 }
 

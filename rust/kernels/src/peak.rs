@@ -1,6 +1,7 @@
 //! The FMA peak: as many independent chains as the microkernel has accumulators, nothing else.
 
-use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::math::fold16;
+use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 
 struct Peak {
     rounds: u64,
@@ -15,18 +16,26 @@ impl Kernel for Peak {
     fn run<S: Simd>(self, s: S) -> (f32, u64) {
         // A vector is two registers where these are half as wide.
         let chains = CHAINS.min(S::TILE_ROWS * S::TILE_VECTORS);
+        // Every lane starts from memory that the compiler knows nothing of, and every lane counts at the end: else it
+        // computes equal chains once.
+        let mut start = [1.0_f32; CHAINS * LANES];
+        std::hint::black_box(&mut start);
         let (x, y) = (s.splat(std::hint::black_box(0.999_999)), s.splat(std::hint::black_box(1e-9)));
-        let mut acc = [s.splat(std::hint::black_box(1.0)); CHAINS];
+        let mut acc = [s.zero(); CHAINS];
+        for (i, a) in acc.iter_mut().enumerate() {
+            // SAFETY: `start` has sixteen elements for each chain.
+            *a = unsafe { s.load(start.as_ptr().add(i * LANES)) };
+        }
         for _ in 0..self.rounds {
             for a in acc.iter_mut().take(chains) {
                 *a = s.fma(*a, x, y);
             }
         }
-        let mut sum = 0.0;
+        let mut sum = s.zero();
         for a in acc {
-            sum += s.to_array(a)[0];
+            sum = s.add(sum, a);
         }
-        (sum, self.rounds * (chains * 16 * 2) as u64)
+        (fold16(s.to_array(sum)), self.rounds * (chains * LANES * 2) as u64)
     }
 }
 

@@ -223,8 +223,7 @@ const TOKEN_PART: usize = 128;
 
 /// Weight gradient of one sector (contract G3), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs.
 ///
-/// Workspace: `scratch` of dw.rows() * dw.cols() elements, used only beyond 128 tokens, and as much again beyond
-/// [`TOKEN_BLOCK`]. An empty sector contributes +0.
+/// Workspace: [`weight_gradient_scratch`] elements. An empty sector contributes +0.
 ///
 /// # Panics
 /// If the shapes do not fit or the workspace is too small.
@@ -237,17 +236,21 @@ pub fn weight_gradient(isa: Isa, dy: Mat<'_>, x: Mat<'_>, mut dw: MatMut<'_>, fo
         let add = into_dw(&mut dw);
         return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
     }
-    let area = rows * cols;
-    let blocks = tokens.div_ceil(TOKEN_BLOCK);
-    assert!(scratch.len() >= area * blocks.min(2), "weight gradient of {rows} x {cols} in {} elements", scratch.len());
-    let (partial, sum) = scratch.split_at_mut(area);
+    let (area, blocks) = (rows * cols, tokens.div_ceil(TOKEN_BLOCK));
+    let needed = weight_gradient_scratch(tokens, rows, cols);
+    assert!(scratch.len() >= needed, "weight gradient of {rows} x {cols} in {} elements", scratch.len());
+    let (partial, rest) = scratch.split_at_mut(area);
+    // The columns of dy at hand lie a whole row apart: side by side they are read as one stream by every tile.
+    let (columns, sum) = rest.split_at_mut(TOKEN_PART * rows);
     let mut partial = MatMut::new(partial, rows, cols, cols);
     for block in 0..blocks {
         let end = ((block + 1) * TOKEN_BLOCK).min(tokens);
         let mut first = block * TOKEN_BLOCK;
         while first < end {
             let part = first..(first + TOKEN_PART).min(end);
-            let (a, b) = (Left::Columns(dy.row_range(part.clone())), Right::rows(x.row_range(part.clone())));
+            pack::copy(isa, dy.row_range(part.clone()), columns);
+            let a = Left::Columns(Mat::new(columns, part.len(), rows, rows));
+            let b = Right::rows(x.row_range(part.clone()));
             let start = if first == block * TOKEN_BLOCK { At::NONE } else { at(&mut partial) };
             if part.end < end {
                 direct(isa, a, b, start, At::NONE, &mut partial);
@@ -276,5 +279,6 @@ pub fn weight_gradient(isa: Isa, dy: Mat<'_>, x: Mat<'_>, mut dw: MatMut<'_>, fo
 
 /// Elements of workspace that [`weight_gradient`] needs.
 pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize {
-    if tokens <= TOKEN_PART { 0 } else { rows * cols * tokens.div_ceil(TOKEN_BLOCK).min(2) }
+    let areas = tokens.div_ceil(TOKEN_BLOCK).min(2);
+    if tokens <= TOKEN_PART { 0 } else { rows * cols * areas + TOKEN_PART * rows }
 }

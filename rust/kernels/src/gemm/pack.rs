@@ -112,7 +112,6 @@ pub fn transposed(isa: Isa, w: Mat<'_>, out: &mut [f32]) {
 /// If the rows do not fit.
 pub unsafe fn rows_into(w: Mat<'_>, first: usize, k: usize, out: *mut f32) {
     assert!(first + w.rows() <= k, "rows {first}+{} of {k}", w.rows());
-    let n = w.cols();
     for i in 0..w.rows() {
         let row = w.row(i);
         for (p, part) in row.chunks(PANEL).enumerate() {
@@ -124,7 +123,6 @@ pub unsafe fn rows_into(w: Mat<'_>, first: usize, k: usize, out: *mut f32) {
             }
         }
     }
-    debug_assert!(n > 0 || w.rows() == 0);
 }
 
 /// Packs `w` (k x n) as it stands.
@@ -135,4 +133,35 @@ pub fn rows(w: Mat<'_>, out: &mut [f32]) {
     assert!(out.len() >= packed_len(w.rows(), w.cols()), "packed matrix in {} elements", out.len());
     // SAFETY: out is long enough and borrowed mutably.
     unsafe { rows_into(w, 0, w.rows(), out.as_mut_ptr()) }
+}
+
+struct CopyColumns<'a> {
+    from: Mat<'a>,
+    to: &'a mut [f32],
+}
+
+impl Kernel for CopyColumns<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let cols = self.from.cols();
+        let (mut from, mut to) = (self.from.ptr(), self.to.as_mut_ptr());
+        for _ in 0..self.from.rows() {
+            crate::vectors!(cols, i, lanes, {
+                // SAFETY: columns i..i + lanes of a row of `from`, and `to` has a place for each (checked below).
+                unsafe { crate::math::store(s, to.add(i), crate::math::load(s, from.add(i), lanes), lanes) }
+            });
+            from = from.wrapping_add(self.from.stride());
+            to = to.wrapping_add(cols);
+        }
+    }
+}
+
+/// Copies a matrix without the gaps between its rows.
+///
+/// # Panics
+/// If `to` is too short.
+pub fn copy(isa: Isa, from: Mat<'_>, to: &mut [f32]) {
+    assert!(to.len() >= from.rows() * from.cols(), "{} x {} into {}", from.rows(), from.cols(), to.len());
+    dispatch(isa, CopyColumns { from, to });
 }
