@@ -9,6 +9,7 @@ import io
 import re
 import sys
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 from unittest.mock import patch
 
@@ -51,16 +52,15 @@ class Snapshot(LiveDisplay):
 def main() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
     display = Snapshot(at_step=steps * 2 // 3)
+    config = symlm.TrainConfig(
+        max_steps=steps, eval_interval=steps // 6, sample_every=steps // 6, sample_prompt="def "
+    )  # fmt: skip
     shown = patch.object(train, "make_display", lambda progress: SafeDisplay(display))
-    with shown, tempfile.TemporaryDirectory() as folder:
-        config = symlm.TrainConfig(
-            max_steps=steps, eval_interval=steps // 6, sample_every=steps // 6, sample_prompt="def ",
-            out_dir=f"{folder}/built-in-tiny",
-        )  # fmt: skip
+    with shown, tempfile.TemporaryDirectory() as folder, chdir(folder):
         symlm.Trainer(config).fit()
     if display.picture is None:
         sys.exit("error: the training ended before the picture was taken")
-    target = Path(__file__).with_suffix(".svg")
+    target = Path(__file__).absolute().with_suffix(".svg")
     target.write_text(display.picture, encoding="utf-8")
     print(f"wrote {target}")
 
