@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import _symlm
-from .errors import MemoryPlanError
-from .model_config import ModelConfig
-from .units import format_count
 from .version import version
-
-STATE_BYTES_PER_PARAMETER = 24
-"""Weights, two moments, a gradient and two packed copies, four bytes each: the least that training holds."""
 
 
 def resolve_threads(threads: int | Literal["auto"]) -> tuple[int, str]:
@@ -23,24 +17,6 @@ def resolve_threads(threads: int | Literal["auto"]) -> tuple[int, str]:
     if threads == "auto":
         return _symlm.available_cpus()
     return threads, "--threads"
-
-
-def available_memory() -> int | None:
-    """Bytes that can be used now: the least of free memory and what the control groups leave; None if unknown."""
-    found = [_meminfo_available(), *_cgroup_memory_left()]
-    known = [value for value in found if value is not None]
-    return min(known) if known else None
-
-
-def check_memory(model: ModelConfig) -> None:
-    """MemoryPlanError when even the state of the training cannot fit."""
-    need = model.parameters * STATE_BYTES_PER_PARAMETER
-    have = available_memory()
-    if have is not None and need > have:
-        raise MemoryPlanError(
-            f"training {format_count(model.parameters)} parameters needs {gib(need)} at least; {gib(have)} are free",
-            "choose a smaller --preset or smaller sizes",
-        )
 
 
 def gib(size: float) -> str:
@@ -53,26 +29,6 @@ def _read(path: str) -> str | None:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-
-
-def _meminfo_available() -> int | None:
-    for line in (_read("/proc/meminfo") or "").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _cgroup_memory_left() -> list[int | None]:
-    left: list[int | None] = []
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        top, now = _read(limit), _read(used)
-        if top is not None and now is not None and top.isdigit() and now.isdigit() and int(top) < 2**60:
-            # The page cache counts as used although it gives way, so a limit is only taken with half of it at least.
-            left.append(max(int(top) - int(now), int(top) // 2))
-    return left
 
 
 def cpu_model() -> str:
@@ -100,7 +56,7 @@ def cgroup_limits() -> dict[str, str]:
 def describe() -> dict[str, Any]:
     """The machine and the versions, as plain JSON values."""
     auto, rule = _symlm.available_cpus()
-    memory = available_memory()
+    memory = _symlm.available_memory()
     return {
         "symlm": version(),
         "python": platform.python_version(),

@@ -20,7 +20,7 @@ from .corpus import Prepared, Sources
 from .display import Display, make_display
 from .errors import UsageError, UserError
 from .loop import Loop
-from .machine import check_memory, describe, resolve_threads
+from .machine import describe, resolve_threads
 from .metrics import truncate_past
 from .resume import Opened, open_run
 from .run import METRICS, SAMPLES, TOKENIZER
@@ -99,7 +99,9 @@ class Trainer:
             return Run(folder.path, config, opened.state.step, False, dict(opened.state.trainer))
         isa = _symlm.isa()
         threads, rule = resolve_threads(config.threads)
-        check_memory(config.model())
+        # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
+        planned = config.with_model(vocab_size=config.model().vocab_size)
+        _symlm.check_memory(json.dumps(engine_config(planned, threads, max_steps=_CALIBRATION_HORIZON)))
         sources = Sources(config, _tokenizer_path(opened))
         _say_hello(display, sources, threads, rule, isa)
         prepared = sources.prepare(threads, display)

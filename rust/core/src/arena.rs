@@ -30,7 +30,11 @@ impl Arena {
     /// # Errors
     /// `Memory` if the system refuses.
     pub fn new(len: usize) -> crate::Result<Self> {
-        let bytes = (len.max(1) * size_of::<f32>()).next_multiple_of(4096);
+        let refused = |bytes: usize| {
+            crate::Error::memory(format!("cannot allocate {} MB", bytes >> 20)).hint("use a smaller model or batch")
+        };
+        let bytes = len.max(1).checked_mul(size_of::<f32>()).and_then(|bytes| bytes.checked_next_multiple_of(4096));
+        let bytes = bytes.ok_or_else(|| refused(usize::MAX))?;
         // SAFETY: an anonymous private mapping of a non-zero size touches no existing memory.
         let at = unsafe {
             libc::mmap(
@@ -43,9 +47,7 @@ impl Arena {
             )
         };
         let ptr = NonNull::new(at.cast::<f32>()).filter(|_| at != libc::MAP_FAILED);
-        let ptr = ptr.ok_or_else(|| {
-            crate::Error::memory(format!("cannot allocate {} MB", bytes >> 20)).hint("use a smaller model or batch")
-        })?;
+        let ptr = ptr.ok_or_else(|| refused(bytes))?;
         if bytes >= HUGE_PAGE_BYTES {
             // Advice only: a refusal costs speed, nothing else.
             // SAFETY: the mapping was just made and is ours.
@@ -76,7 +78,7 @@ impl Arena {
     /// # Safety
     /// Nobody writes them while the slice lives.
     pub unsafe fn slice(&self, offset: usize, len: usize) -> &[f32] {
-        assert!(offset + len <= self.len, "elements {offset}+{len} of {}", self.len);
+        assert!(offset <= self.len && len <= self.len - offset, "elements {offset}+{len} of {}", self.len);
         // SAFETY: in bounds and initialised (mmap gives zeros); no writer, by the caller's guarantee.
         unsafe { std::slice::from_raw_parts(self.ptr(offset), len) }
     }
@@ -87,7 +89,7 @@ impl Arena {
     /// Nobody else touches them while the slice lives.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice_mut(&self, offset: usize, len: usize) -> &mut [f32] {
-        assert!(offset + len <= self.len, "elements {offset}+{len} of {}", self.len);
+        assert!(offset <= self.len && len <= self.len - offset, "elements {offset}+{len} of {}", self.len);
         // SAFETY: in bounds and initialised; no other access, by the caller's guarantee.
         unsafe { std::slice::from_raw_parts_mut(self.ptr(offset), len) }
     }
@@ -113,7 +115,7 @@ impl Arena {
     }
 
     fn check(&self, offset: usize, rows: usize, cols: usize, stride: usize) {
-        let end = offset + symlm_kernels::mat::extent(rows, cols, stride);
+        let end = offset.saturating_add(symlm_kernels::mat::extent(rows, cols, stride));
         assert!(
             end <= self.len && (cols <= stride || rows <= 1),
             "{rows} x {cols} (stride {stride}) at {offset} of {}",

@@ -29,11 +29,19 @@ pub struct ModelConfig {
     pub tie_embeddings: bool,
 }
 
-/// Sizes beyond these are refused: they could only be a mistake, and they keep index arithmetic far from overflow.
+/// Sizes beyond these are refused: they could only be a mistake.
 const MAX_VOCAB: usize = 1 << 20;
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_POSITIONS: usize = 1 << 17;
+
+/// Most tokens of a batch: positions are 32-bit numbers.
+const MAX_BATCH_TOKENS: usize = 1 << 31;
+
+/// Whether a number is positive and neither overflows nor loses its precision as an f32.
+fn positive_f32(x: f64) -> bool {
+    x > 0.0 && (x as f32).is_normal()
+}
 
 impl ModelConfig {
     /// Elements of a head.
@@ -82,7 +90,7 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Err(Error::user(format!("rope_theta is {}, expected a positive number", self.rope_theta)));
         }
-        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
+        if !positive_f32(self.rms_norm_eps) {
             return Err(Error::user(format!("rms_norm_eps is {}, expected a positive number", self.rms_norm_eps)));
         }
         Ok(())
@@ -162,8 +170,8 @@ impl TrainConfig {
         unit("beta2", self.beta2, true)?;
         let positive = [("learning_rate", self.learning_rate), ("eps", self.eps)];
         for (name, x) in positive {
-            if !(x.is_finite() && x > 0.0) {
-                return Err(Error::user(format!("{name} is {x}, expected a positive number")));
+            if !positive_f32(x) {
+                return Err(Error::user(format!("{name} is {x}, expected a positive number that an f32 holds")));
             }
         }
         for (name, x) in [("weight_decay", self.weight_decay), ("grad_clip", self.grad_clip)] {
@@ -223,6 +231,11 @@ impl EngineConfig {
             serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {e}")))?;
         config.model.check()?;
         config.train.check()?;
+        let tokens = config.train.batch_size * config.model.seq_len;
+        if tokens > MAX_BATCH_TOKENS {
+            return Err(Error::user(format!("a batch has {tokens} tokens, expected at most {MAX_BATCH_TOKENS}"))
+                .hint("use a smaller batch_size or seq_len"));
+        }
         if config.threads == 0 || config.threads > 1024 {
             return Err(Error::user(format!("threads is {}, expected 1 to 1024", config.threads)));
         }

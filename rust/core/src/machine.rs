@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
-use std::sync::Barrier;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use symlm_kernels::{Isa, peak};
 
@@ -55,59 +56,65 @@ fn siblings(cpu: usize) -> String {
     std::fs::read_to_string(path).map_or_else(|_| cpu.to_string(), |text| text.trim().to_owned())
 }
 
-/// Processors' worth of time that the control group allows, the tightest on the way up.
-fn cgroup_quota() -> Option<f64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut tightest: Option<f64> = None;
-    let mut consider = |quota: Option<f64>| {
-        if let Some(q) = quota.filter(|q| *q > 0.0) {
-            tightest = Some(tightest.map_or(q, |t| t.min(q)));
-        }
-    };
+/// Folders of this process's control groups for a controller, each group's parents too.
+fn cgroup_folders(controller: &str) -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut folders = Vec::new();
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        let mut path = std::path::Path::new(path.trim_start_matches('/'));
-        loop {
-            if controllers.is_empty() {
-                consider(read_v2(&std::path::Path::new("/sys/fs/cgroup").join(path).join("cpu.max")));
-            } else if controllers.split(',').any(|c| c == "cpu") {
-                consider(read_v1(&std::path::Path::new("/sys/fs/cgroup/cpu").join(path)));
-            }
-            match path.parent() {
-                Some(parent) => path = parent,
-                None => break,
-            }
-        }
+        let root = Path::new("/sys/fs/cgroup");
+        let root = match controllers {
+            "" => root.to_owned(),
+            list if list.split(',').any(|c| c == controller) => root.join(controller),
+            _ => continue,
+        };
+        folders.extend(Path::new(path.trim_start_matches('/')).ancestors().map(|group| root.join(group)));
     }
-    tightest
+    folders
 }
 
-fn read_v2(path: &std::path::Path) -> Option<f64> {
+/// Processors' worth of time that the control group allows, the tightest on the way up.
+fn cgroup_quota() -> Option<f64> {
+    let quotas = cgroup_folders("cpu")
+        .into_iter()
+        .filter_map(|folder| read_v2(&folder.join("cpu.max")).or_else(|| read_v1(&folder)));
+    quotas.filter(|quota| *quota > 0.0).reduce(f64::min)
+}
+
+fn read_v2(path: &Path) -> Option<f64> {
     let text = std::fs::read_to_string(path).ok()?;
     let (quota, period) = text.trim().split_once(' ')?;
     Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
 }
 
-fn read_v1(folder: &std::path::Path) -> Option<f64> {
+fn read_v1(folder: &Path) -> Option<f64> {
     let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok();
     Some(number("cpu.cfs_quota_us")? / number("cpu.cfs_period_us")?).filter(|q| *q > 0.0)
 }
 
-/// Bytes of memory that this process may still take: what the system has available, or what the control group leaves if
+/// Bytes of memory that this process may still take: what the system has available, or what a control group leaves if
 /// that is less. `None` where the system does not tell.
 pub fn available_memory() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let system = line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0;
-    let number = |name: &str| {
-        let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
-        let file = std::path::Path::new("/sys/fs/cgroup").join(path).join(name);
-        std::fs::read_to_string(file).ok()?.trim().parse::<f64>().ok()
-    };
-    let group = number("memory.max").zip(number("memory.current")).map(|(most, used)| (most - used).max(0.0));
-    Some(group.map_or(system, |group| group.min(system)))
+    let mut least = line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0;
+    for folder in cgroup_folders("memory") {
+        let left = group_memory(&folder, "memory.max", "memory.current", "inactive_file ").or_else(|| {
+            group_memory(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        });
+        least = left.map_or(least, |left| left.min(least));
+    }
+    Some(least)
+}
+
+/// What a control group leaves; file pages that were not used lately give way, so they do not count.
+fn group_memory(folder: &Path, limit: &str, usage: &str, cache: &str) -> Option<f64> {
+    let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok();
+    let (limit, usage) = (number(limit)?, number(usage)?);
+    let stat = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let cached = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse::<f64>().ok()).unwrap_or(0.0);
+    Some((limit - usage + cached).max(0.0))
 }
 
 /// GFLOP/s of a loop of fused multiply-adds on registers, on `threads` new threads that are joined before return.
@@ -116,25 +123,44 @@ pub fn available_memory() -> Option<f64> {
 /// # Errors
 /// `User` if a thread cannot be started.
 pub fn fma_peak(isa: Isa, threads: usize, seconds: f64) -> Result<f64> {
-    let duration = Duration::from_secs_f64(seconds.clamp(0.001, 60.0));
-    let barrier = Barrier::new(threads);
+    const WAIT: u8 = 0;
+    const GO: u8 = 1;
+    const GIVE_UP: u8 = 2;
+    let duration = Duration::try_from_secs_f64(seconds.clamp(0.001, 60.0)).unwrap_or(Duration::from_millis(100));
+    let (signal, ready) = (AtomicU8::new(WAIT), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let spawn = |index: usize| {
-            let barrier = &barrier;
+            let (signal, ready) = (&signal, &ready);
             std::thread::Builder::new().name(format!("symlm-peak{index:02}")).spawn_scoped(scope, move || {
                 peak::fma_loop(isa, 100_000);
-                barrier.wait();
+                ready.fetch_add(1, Ordering::AcqRel);
+                while signal.load(Ordering::Acquire) == WAIT {
+                    std::thread::yield_now();
+                }
                 let (start, mut done) = (Instant::now(), 0_u64);
-                while start.elapsed() < duration {
+                while signal.load(Ordering::Acquire) == GO && start.elapsed() < duration {
                     done += std::hint::black_box(peak::fma_loop(isa, 20_000)).1;
                 }
                 done as f64 / start.elapsed().as_secs_f64()
             })
         };
-        // A thread that cannot start would leave the others at the barrier: probe by starting one at a time is no help,
-        // so the count is kept small.
-        let workers: std::io::Result<Vec<_>> = (0..threads).map(spawn).collect();
-        let workers = workers.map_err(|e| Error::user(format!("cannot start {threads} threads: {e}")))?;
+        let mut workers = Vec::with_capacity(threads);
+        for index in 0..threads {
+            match spawn(index) {
+                Ok(worker) => workers.push(worker),
+                Err(error) => {
+                    // Those that have started must not wait for the others.
+                    signal.store(GIVE_UP, Ordering::Release);
+                    let reason = crate::error::io_reason(&error);
+                    let error = Error::user(format!("cannot start thread {index} of {threads}: {reason}"));
+                    return Err(error.hint("use fewer threads"));
+                }
+            }
+        }
+        while ready.load(Ordering::Acquire) < threads {
+            std::thread::yield_now();
+        }
+        signal.store(GO, Ordering::Release);
         Ok(workers.into_iter().map(|w| w.join().unwrap_or(0.0)).sum::<f64>() / 1e9)
     })
 }

@@ -61,7 +61,16 @@ impl Corpus {
     #[staticmethod]
     #[pyo3(signature = (paths, text_field = "text"))]
     fn open(py: Python<'_>, paths: Vec<String>, text_field: &str) -> PyResult<Self> {
-        detached(py, || data::Corpus::open(&paths, text_field)).map(Self)
+        let mut raised = None;
+        let opened = py.detach(|| {
+            data::Corpus::open_interruptible(&paths, text_field, &mut || {
+                Python::attach(|py| py.check_signals()).map_err(|error| {
+                    raised = Some(error);
+                    symlm_core::Error::user("interrupted")
+                })
+            })
+        });
+        raised.map_or_else(|| opened.map(Self).map_err(|error| to_py(py, error)), Err)
     }
     /// Number of files.
     #[getter]

@@ -1,7 +1,7 @@
 //! The training engine.
 
 use crate::data::Shards;
-use crate::errors::{detached, to_py, with_progress};
+use crate::errors::{detached, with_progress};
 use crate::generate::Generator;
 use pyo3::prelude::*;
 use std::path::Path;
@@ -40,6 +40,11 @@ pub struct WorkerStats {
     steals: u64,
 }
 
+/// What model.safetensors holds.
+const WEIGHTS: &[Tensors] = &[Tensors::Weights];
+/// What optimizer.safetensors holds.
+const MOMENTS: &[Tensors] = &[Tensors::FirstMoment, Tensors::SecondMoment];
+
 /// Threads, model and optimizer of one training.
 #[pyclass(module = "symlm._symlm")]
 pub struct Engine(step::Engine);
@@ -61,11 +66,11 @@ impl Engine {
     }
     /// Updates until `step` updates are done; returns at once.
     fn run_until(&self, py: Python<'_>, step: u64) -> PyResult<()> {
-        self.0.run_until(step).map_err(|e| to_py(py, e))
+        detached(py, || self.0.run_until(step))
     }
     /// The next finished update, or None after `timeout_s`.
     fn poll(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<StepReport>> {
-        let timeout = Duration::from_secs_f64(timeout_s.clamp(0.0, 3600.0));
+        let timeout = Duration::try_from_secs_f64(timeout_s.clamp(0.0, 3600.0)).unwrap_or_default();
         let report = detached(py, || self.0.poll(timeout))?;
         Ok(report.map(|r| StepReport {
             step: r.step,
@@ -105,13 +110,11 @@ impl Engine {
     fn save(&self, py: Python<'_>, directory: &str) -> PyResult<String> {
         let folder = Path::new(directory);
         detached(py, || {
-            self.0.tensors(Tensors::Weights, |t| checkpoint::write_tensors(&folder.join("model.safetensors"), t))??;
-            self.0.tensors(Tensors::FirstMoment, |first| {
-                self.0.tensors(Tensors::SecondMoment, |second| {
-                    let all = [first, second].concat();
-                    checkpoint::write_tensors(&folder.join("optimizer.safetensors"), &all)
-                })
-            })???;
+            let write = |file: &str, arenas: &[Tensors]| {
+                self.0.tensors(arenas, |tensors| checkpoint::write_tensors(&folder.join(file), tensors))?
+            };
+            write("model.safetensors", WEIGHTS)?;
+            write("optimizer.safetensors", MOMENTS)?;
             let state = serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()});
             Ok(state.to_string())
         })
@@ -129,7 +132,7 @@ impl Engine {
                 return Err(Error::data(format!("{directory}: numeric contract {contract}, expected {expected}"))
                     .hint("use the symlm version that wrote it"));
             }
-            let read = |file: &str, arenas: &[Tensors]| {
+            let read = |file: &str, arenas: &[Tensors], keep: bool| {
                 let params = &self.0.layout().params;
                 let name = |which: &Tensors, name: &str| format!("{}{name}", which.prefix());
                 let expected: Vec<_> = arenas
@@ -138,21 +141,27 @@ impl Engine {
                     .collect();
                 let mut failed = Ok(());
                 checkpoint::read_tensors(&folder.join(file), &expected, &mut |index, values| {
+                    if !keep {
+                        return;
+                    }
                     let which = arenas[index / params.len()];
                     failed = std::mem::replace(&mut failed, Ok(()))
                         .and_then(|()| self.0.set_tensor(which, index % params.len(), values));
                 })?;
                 failed
             };
-            read("model.safetensors", &[Tensors::Weights])?;
-            read("optimizer.safetensors", &[Tensors::FirstMoment, Tensors::SecondMoment])?;
+            // Both files are read through before anything is overwritten, so a damaged one changes nothing.
+            for keep in [false, true] {
+                read("model.safetensors", WEIGHTS, keep)?;
+                read("optimizer.safetensors", MOMENTS, keep)?;
+            }
             self.0.set_step(step)
         })
     }
     /// A generator with a copy of the weights.
     fn snapshot(&self, py: Python<'_>) -> PyResult<Generator> {
         detached(py, || {
-            let model = self.0.tensors(Tensors::Weights, |tensors| {
+            let model = self.0.tensors(WEIGHTS, |tensors| {
                 let config = &self.0.config().model;
                 symlm_core::generate::Model::from_tensors(config, self.0.isa(), &mut |index, out| {
                     out.copy_from_slice(tensors[index].2);

@@ -20,7 +20,9 @@ mod _symlm {
     #[pymodule_export]
     use super::generate::{Generator, TokenStream};
     #[pymodule_export]
-    use super::machine::{available_cpus, available_isas, fma_peak, isa, parameter_table};
+    use super::machine::{
+        available_cpus, available_isas, available_memory, check_memory, fma_peak, isa, parameter_table,
+    };
     #[pymodule_export]
     use super::probe::Probe;
 }

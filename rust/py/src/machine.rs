@@ -2,7 +2,7 @@
 
 use crate::errors::{detached, to_py};
 use pyo3::prelude::*;
-use symlm_core::config::ModelConfig;
+use symlm_core::config::{EngineConfig, ModelConfig};
 use symlm_core::{Error, machine, model};
 use symlm_kernels::Isa;
 
@@ -35,6 +35,18 @@ pub(crate) fn model_config(json: &str) -> symlm_core::Result<ModelConfig> {
         serde_json::from_str(json).map_err(|e| Error::usage(format!("model configuration: {e}")))?;
     config.check()?;
     Ok(config)
+}
+
+/// Raises MemoryPlanError if an engine of this configuration would not fit into the memory available now.
+#[pyfunction]
+pub fn check_memory(py: Python<'_>, config_json: &str) -> PyResult<()> {
+    detached(py, || symlm_core::step::check_memory(&EngineConfig::from_json(config_json)?))
+}
+
+/// Bytes of memory that are available now; None if the system does not tell.
+#[pyfunction]
+pub fn available_memory() -> Option<u64> {
+    machine::available_memory().map(|bytes| bytes as u64)
 }
 
 /// Names and shapes of the tensors of a model, in storage order.

@@ -52,7 +52,7 @@ impl Probe {
     /// A tensor as little-endian f32.
     fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
         let index = self.index(name).map_err(|e| to_py(py, e))?;
-        self.0.tensors(Tensors::Weights, |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
+        self.0.tensors(&[Tensors::Weights], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
     }
     /// Mean loss and the gradient of every tensor before clipping.
     fn forward_backward<'py>(&self, py: Python<'py>, ids: Vec<Vec<u32>>) -> PyResult<(f64, Bound<'py, PyDict>)> {
@@ -62,13 +62,13 @@ impl Probe {
         let fill = |tensors: &[(String, Vec<usize>, &[f32])]| -> PyResult<()> {
             params.iter().zip(tensors).try_for_each(|(p, t)| gradients.set_item(&p.name, bytes(py, t.2)))
         };
-        self.0.tensors(Tensors::Gradient, fill).map_err(|e| to_py(py, e))??;
+        self.0.tensors(&[Tensors::Gradient], fill).map_err(|e| to_py(py, e))??;
         Ok((loss, gradients))
     }
     /// Logits of a text, as the generator computes them.
     fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
         let logits = detached(py, || {
-            let model = self.0.tensors(Tensors::Weights, |tensors| {
+            let model = self.0.tensors(&[Tensors::Weights], |tensors| {
                 let fill = &mut |index: usize, out: &mut [f32]| out.copy_from_slice(tensors[index].2);
                 generate::Model::from_tensors(&self.0.config().model, self.0.isa(), fill)
             })??;

@@ -35,6 +35,19 @@ impl Corpus {
     /// `paths` may name files, folders (searched recursively; hidden entries and links to folders are left out),
     /// globs, and `-` for the standard input, which is copied to a temporary file first, as are pipes.
     pub fn open<S: AsRef<str>>(paths: &[S], text_field: &str) -> Result<Self> {
+        Self::open_interruptible(paths, text_field, &mut || Ok(()))
+    }
+
+    /// As [`Corpus::open`]; `interrupted` is called when a signal interrupts the reading of a pipe, and may stop it by an
+    /// error.
+    ///
+    /// # Errors
+    /// As [`Corpus::open`], and what `interrupted` returns.
+    pub fn open_interruptible<S: AsRef<str>>(
+        paths: &[S],
+        text_field: &str,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Self> {
         if paths.is_empty() {
             return Err(
                 Error::data("found no paths, expected at least one text file or folder").hint("name a text file")
@@ -48,9 +61,9 @@ impl Corpus {
                 if std::mem::replace(&mut standard_input, true) {
                     return Err(Error::usage("found - twice, the standard input can only be read once"));
                 }
-                sources.push(spool(&mut std::io::stdin().lock(), "standard input", None)?);
+                sources.push(spool(&mut std::io::stdin().lock(), "standard input", None, interrupted)?);
             } else {
-                add_path(path, &mut sources)?;
+                add_path(path, &mut sources, interrupted)?;
             }
         }
         let mut bytes = 0;
@@ -97,7 +110,7 @@ impl Corpus {
     }
 }
 
-fn add_path(given: &str, sources: &mut Vec<Source>) -> Result<()> {
+fn add_path(given: &str, sources: &mut Vec<Source>, interrupted: Interrupted<'_>) -> Result<()> {
     let path = Path::new(given);
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => add_folder(path, sources),
@@ -108,7 +121,7 @@ fn add_path(given: &str, sources: &mut Vec<Source>) -> Result<()> {
         Ok(_) => {
             // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
             let mut pipe = std::fs::File::open(path).map_err(|e| Error::cannot_read(path, &e))?;
-            sources.push(spool(&mut pipe, given, Some(path))?);
+            sources.push(spool(&mut pipe, given, Some(path), interrupted)?);
             Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.contains(['*', '?', '[']) => {
@@ -210,7 +223,7 @@ fn file(path: PathBuf, bytes: u64) -> Source {
 }
 
 /// Copies a stream to a temporary file.
-fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>) -> Result<Source> {
+fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>, interrupted: Interrupted<'_>) -> Result<Source> {
     let failed = |error: &std::io::Error| {
         let error = Error::user(format!("cannot copy {name} to a temporary file: {}", io_reason(error)));
         error.hint("TMPDIR says where temporary files go")
@@ -224,7 +237,10 @@ fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>) -> Result<Sour
     loop {
         let n = match stream.read(&mut buffer) {
             Ok(n) => n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                interrupted()?;
+                continue;
+            }
             Err(error) => return Err(source.read_error(&error)),
         };
         if n == 0 {
@@ -240,6 +256,9 @@ fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>) -> Result<Sour
     source._spool = Some(file.into_temp_path());
     Ok(source)
 }
+
+/// Called when a signal has interrupted a read.
+type Interrupted<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// Looks at the beginning of a file.
 fn inspect(source: &Source, field: &str) -> Result<()> {

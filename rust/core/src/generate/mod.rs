@@ -86,6 +86,8 @@ impl Model {
             down: layout.matrix_index(MatrixId::Down(l)),
         });
         let layers = layers.collect();
+        // The caller's thread may round otherwise.
+        let _environment = crate::float_env::ContractRounding::enter();
         let rope = Table::new(config.rope_theta, config.head_size(), config.seq_len);
         Self { weights, layers, rope, isa }
     }

@@ -36,13 +36,13 @@ impl Weights {
         Ok(Self { config: config.clone(), layout, values, packed })
     }
 
-    /// Initial values of a tensor (contract R1).
-    pub fn initial_values(&self, param: usize, seed: u64, out: &mut [f32]) {
+    /// Initial values of a tensor from element `start` on (contract R1).
+    pub fn initial_values(&self, param: usize, seed: u64, start: usize, out: &mut [f32]) {
         match self.layout.params[param].init_std {
             None => out.fill(1.0),
             Some(std) => {
                 for (i, x) in out.iter_mut().enumerate() {
-                    *x = (rng::normal(seed, Stream::Init, i as u64, param as u32) * std) as f32;
+                    *x = (rng::normal(seed, Stream::Init, (start + i) as u64, param as u32) * std) as f32;
                 }
             }
         }

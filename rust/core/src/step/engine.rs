@@ -4,15 +4,17 @@
 //! end and sends a report per update into another channel; it computes nothing itself. The thread that
 //! calls the methods (Python's main thread) only sends, polls and reads.
 
-use super::plan::{Cut, Plan, Task};
-use super::prefetch::{Batch, CAPACITY, Prefetcher, TokenSource, WindowOrder};
+use super::plan::{Cut as WorkCut, Plan, TILE_ROWS, Task};
+use super::prefetch::{Batch, CAPACITY, Cut, Prefetcher, TokenSource, WindowOrder};
 use super::state::{EvalState, Job, State, lock};
+use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
+use crate::float_env::ContractRounding;
 use crate::pool::{Graph, Pool, Program, Run, Scratch, WorkerStats};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use symlm_kernels::Isa;
@@ -53,10 +55,24 @@ pub struct EvalReport {
 pub type WorkerReport = WorkerStats;
 
 enum Command {
-    Train { until: u64 },
-    Evaluate { source: Arc<dyn TokenSource>, windows: u64, cancel: Arc<AtomicBool>, reply: Sender<Result<Progress>> },
-    Execute { run: Arc<Run>, reply: Sender<Result<()>> },
-    Seek { step: u64 },
+    /// Ends early once the number of stop requests is no longer `stops`.
+    Train {
+        until: u64,
+        stops: u64,
+    },
+    Evaluate {
+        source: Arc<dyn TokenSource>,
+        windows: u64,
+        cancel: Arc<AtomicBool>,
+        reply: Sender<Result<Progress>>,
+    },
+    Execute {
+        run: Arc<Run>,
+        reply: Sender<Result<()>>,
+    },
+    Seek {
+        step: u64,
+    },
 }
 
 enum Progress {
@@ -67,41 +83,92 @@ enum Progress {
 /// Threads, model and optimizer of one training.
 pub struct Engine {
     state: Arc<State>,
-    commands: Option<Sender<Command>>,
+    /// Whoever holds the lock is the only one to send commands; `None` once closed.
+    commands: Mutex<Option<Sender<Command>>>,
     reports: Receiver<Result<StepReport>>,
     control: Option<JoinHandle<()>>,
     step: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    stops: Arc<AtomicU64>,
     workers: Arc<Mutex<Vec<WorkerStats>>>,
-    gauge: Receiver<(u64, Result<Batch>)>,
+    gauge: Receiver<Cut>,
+    /// The threads live in this process only, not in one forked from it.
+    process: u32,
 }
 
-/// Fills the arenas; the elements of a tensor in parts.
+/// The lock on the commands of an engine that is open.
+struct Commander<'a>(MutexGuard<'a, Option<Sender<Command>>>);
+
+impl Commander<'_> {
+    fn send(&self, command: Command) -> Result<()> {
+        let sent = self.0.as_ref().map(|commands| commands.send(command));
+        sent.and_then(std::result::Result::ok).ok_or_else(|| Error::internal("the control thread has ended"))
+    }
+
+    /// Runs a graph once; returns when it and all commands before it are done.
+    fn execute(&self, run: Arc<Run>) -> Result<()> {
+        let (reply, answer) = bounded(1);
+        self.send(Command::Execute { run, reply })?;
+        answer.recv().map_err(|_| Error::internal("the control thread has ended"))?
+    }
+}
+
+/// Elements that one node initialises.
+const INITIALISE_ELEMENTS: usize = 1 << 16;
+
+/// Fills the weights; a node has a part of a tensor.
 struct Initialise {
     state: Arc<State>,
-    parts: Vec<usize>,
+    /// Tensor and first element.
+    parts: Vec<(usize, usize)>,
+}
+
+impl Initialise {
+    fn new(state: Arc<State>) -> Self {
+        let params = state.weights.layout.params.iter().enumerate();
+        let starts = |len: usize| (0..len).step_by(INITIALISE_ELEMENTS);
+        let parts = params.flat_map(|(param, p)| starts(p.len()).map(move |start| (param, start))).collect();
+        Self { state, parts }
+    }
 }
 
 impl Program for Initialise {
     fn run(&self, node: u32, _: &mut Scratch) {
-        let (param, s) = (self.parts[node as usize], &*self.state);
+        let ((param, start), s) = (self.parts[node as usize], &*self.state);
         let p = &s.weights.layout.params[param];
-        // SAFETY: each node fills its own tensor, and nothing else runs.
-        let values = unsafe { s.weights.values.slice_mut(p.offset, p.len()) };
-        s.weights.initial_values(param, s.config.train.seed, values);
+        let len = (p.len() - start).min(INITIALISE_ELEMENTS);
+        // SAFETY: each node fills its own elements, and nothing else runs.
+        let values = unsafe { s.weights.values.slice_mut(p.offset + start, len) };
+        s.weights.initial_values(param, s.config.train.seed, start, values);
     }
 }
 
-/// Packs the matrices.
+/// Packs the matrices; a node has some rows of one.
 struct PackAll {
     state: Arc<State>,
+    /// Matrix and first row.
+    parts: Vec<(usize, usize)>,
+}
+
+impl PackAll {
+    fn new(state: Arc<State>) -> Self {
+        let matrices = state.weights.layout.matrices.iter().enumerate();
+        let starts = |rows: usize| (0..rows).step_by(TILE_ROWS);
+        let parts = matrices.flat_map(|(matrix, m)| starts(m.rows).map(move |start| (matrix, start))).collect();
+        Self { state, parts }
+    }
+
+    fn run(self) -> Arc<Run> {
+        let graph = independent(self.parts.len());
+        Run::new(Arc::new(self), graph)
+    }
 }
 
 impl Program for PackAll {
     fn run(&self, node: u32, _: &mut Scratch) {
-        let rows = self.state.weights.layout.matrices[node as usize].rows;
-        // SAFETY: each node packs its own matrix, and nothing writes weights meanwhile.
-        unsafe { self.state.weights.pack_rows(self.state.isa, node as usize, 0..rows) };
+        let (matrix, start) = self.parts[node as usize];
+        let rows = start..(start + TILE_ROWS).min(self.state.weights.layout.matrices[matrix].rows);
+        // SAFETY: each node packs its own rows, and nothing writes weights meanwhile.
+        unsafe { self.state.weights.pack_rows(self.state.isa, matrix, rows) };
     }
 }
 
@@ -121,7 +188,7 @@ struct Control {
     evaluation: Arc<Run>,
     reports: Sender<Result<StepReport>>,
     step: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    stops: Arc<AtomicU64>,
     workers: Arc<Mutex<Vec<WorkerStats>>>,
 }
 
@@ -129,8 +196,11 @@ impl Control {
     fn main(self, commands: &Receiver<Command>) {
         while let Ok(command) = commands.recv() {
             match command {
-                Command::Train { until } => {
-                    if let Err(error) = self.train(until) {
+                Command::Train { until, stops } => {
+                    if let Err(error) = self.train(until, stops) {
+                        // Whatever is left of the failed update is dropped; the next command starts it anew.
+                        self.release_batch();
+                        self.prefetch.seek(self.step.load(Ordering::Relaxed));
                         // The receiver lives as long as the command sender.
                         let _ = self.reports.send(Err(error));
                     }
@@ -147,23 +217,30 @@ impl Control {
         }
     }
 
-    fn train(&self, until: u64) -> Result<()> {
+    /// Gives the buffer of the batch at hand back to the prefetch thread.
+    fn release_batch(&self) {
+        let batch = std::mem::take(&mut *self.state.batch.write().unwrap_or_else(PoisonError::into_inner));
+        if batch.capacity() > 0
+            && let Ok(batch) = Arc::try_unwrap(batch)
+        {
+            self.prefetch.recycle(batch);
+        }
+    }
+
+    fn train(&self, until: u64, stops: u64) -> Result<()> {
         let mut before = self.pool.stats();
         let mut start = Instant::now();
-        while self.step.load(Ordering::Relaxed) < until && !self.stop.load(Ordering::Acquire) {
+        while self.step.load(Ordering::Relaxed) < until && self.stops.load(Ordering::Acquire) == stops {
             let waited = Instant::now();
-            let batch = Arc::new(self.prefetch.next()?);
+            let batch = self.prefetch.next()?;
             let prefetch_wait_s = waited.elapsed().as_secs_f64();
-            let expected = self.step.load(Ordering::Relaxed);
-            if batch.step != expected {
-                return Err(Error::internal(format!("batch of step {} where {expected} was due", batch.step)));
+            let (expected, found) = (self.step.load(Ordering::Relaxed), batch.step);
+            *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
+            if found != expected {
+                return Err(Error::internal(format!("batch of step {found} where {expected} was due")));
             }
-            *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = batch.clone();
             self.pool.execute(&self.training)?;
-            *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-            if let Ok(batch) = Arc::try_unwrap(batch) {
-                self.prefetch.recycle(batch);
-            }
+            self.release_batch();
             let seconds = start.elapsed().as_secs_f64();
             start = Instant::now();
             let now = self.pool.stats();
@@ -204,6 +281,16 @@ impl Control {
         reply: &Sender<Result<Progress>>,
     ) -> Result<EvalReport> {
         *lock(&self.state.evaluation) = EvalState { source: Some(source), windows, ..EvalState::default() };
+        let outcome = self.evaluate_batches(windows, cancel, reply);
+        lock(&self.workers).clone_from(&self.pool.stats());
+        *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        let evaluation = std::mem::take(&mut *lock(&self.state.evaluation));
+        let tokens = evaluation.tokens;
+        outcome.map(|windows| EvalReport { loss: evaluation.loss_sum / tokens.max(1) as f64, tokens, windows })
+    }
+
+    /// Returns the number of windows done.
+    fn evaluate_batches(&self, windows: u64, cancel: &AtomicBool, reply: &Sender<Result<Progress>>) -> Result<u64> {
         let mut done = 0;
         while done < windows {
             if cancel.load(Ordering::Acquire) {
@@ -218,11 +305,7 @@ impl Control {
             drop(evaluation);
             let _ = reply.send(Ok(Progress::Windows(done)));
         }
-        lock(&self.workers).clone_from(&self.pool.stats());
-        let evaluation = std::mem::take(&mut *lock(&self.state.evaluation));
-        *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-        let tokens = evaluation.tokens;
-        Ok(EvalReport { loss: evaluation.loss_sum / tokens.max(1) as f64, tokens, windows: done })
+        Ok(done)
     }
 }
 
@@ -234,9 +317,9 @@ impl Engine {
     pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>) -> Result<Self> {
         let (threads, model) = (config.threads, config.model.clone());
         let order = WindowOrder::new(config.train.seed, source.tokens(), model.seq_len)?;
-        super::memory::check(&config)?;
+        super::memory::check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
-        let cut: &Cut = &state.cut;
+        let cut: &WorkCut = &state.cut;
         let prefetch = Prefetcher::new(source, order, cut.batch, cut.positions, model.vocab_size)?;
         let run = |plan: Plan| {
             let job = Job { state: state.clone(), tasks: plan.tasks };
@@ -245,7 +328,7 @@ impl Engine {
         let (commands, received) = unbounded();
         let (report_in, reports) = unbounded();
         let step = Arc::new(AtomicU64::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
+        let stops = Arc::new(AtomicU64::new(0));
         let workers = Arc::new(Mutex::new(vec![WorkerStats::default(); threads]));
         let gauge = prefetch.gauge();
         let control = Control {
@@ -255,7 +338,7 @@ impl Engine {
             evaluation: run(Plan::evaluation(cut)),
             reports: report_in,
             step: step.clone(),
-            stop: stop.clone(),
+            stops: stops.clone(),
             workers: workers.clone(),
             state: state.clone(),
         };
@@ -263,35 +346,37 @@ impl Engine {
             .name("symlm-ctl".into())
             .spawn(move || control.main(&received))
             .map_err(|e| Error::user(format!("cannot start the control thread: {}", crate::error::io_reason(&e))))?;
-        let engine =
-            Self { state, commands: Some(commands), reports, control: Some(thread), step, stop, workers, gauge };
-        let parts: Vec<usize> = (0..engine.state.weights.layout.params.len()).collect();
-        let graph = independent(parts.len());
-        engine.execute(Run::new(Arc::new(Initialise { state: engine.state.clone(), parts }), graph))?;
-        engine.pack()?;
+        let commands = Mutex::new(Some(commands));
+        let (control, process) = (Some(thread), std::process::id());
+        let engine = Self { state, commands, reports, control, step, stops, workers, gauge, process };
+        let initialise = Initialise::new(engine.state.clone());
+        let graph = independent(initialise.parts.len());
+        let pack = PackAll::new(engine.state.clone()).run();
+        let idle = engine.idle()?;
+        idle.execute(Run::new(Arc::new(initialise), graph))?;
+        idle.execute(pack)?;
+        drop(idle);
         Ok(engine)
     }
 
-    fn send(&self, command: Command) -> Result<()> {
-        let ended = || Error::internal("the engine is closed");
-        self.commands.as_ref().ok_or_else(ended)?.send(command).map_err(|_| ended())
+    /// The right to send commands. Held while tensors are read or written, it keeps the control thread idle.
+    fn commander(&self) -> Result<Commander<'_>> {
+        if std::process::id() != self.process {
+            return Err(Error::internal("the engine's threads are in the process it was made in, not in this fork")
+                .hint("make an engine in each process"));
+        }
+        match self.commands.try_lock() {
+            Ok(commands) if commands.is_some() => Ok(Commander(commands)),
+            Ok(_) => Err(Error::internal("the engine is closed")),
+            Err(_) => Err(Error::internal("the engine is busy with a call of another thread")),
+        }
     }
 
-    /// Runs a graph once; returns when it and all commands before it are done.
-    fn execute(&self, run: Arc<Run>) -> Result<()> {
-        let (reply, answer) = bounded(1);
-        self.send(Command::Execute { run, reply })?;
-        answer.recv().map_err(|_| Error::internal("the control thread has ended"))?
-    }
-
-    /// Waits until every command sent before is done.
-    fn settle(&self) -> Result<()> {
-        self.execute(Run::new(Arc::new(PackAll { state: self.state.clone() }), independent(0)))
-    }
-
-    fn pack(&self) -> Result<()> {
-        let matrices = self.state.weights.layout.matrices.len();
-        self.execute(Run::new(Arc::new(PackAll { state: self.state.clone() }), independent(matrices)))
+    /// The right to send commands, once every command sent before is done.
+    fn idle(&self) -> Result<Commander<'_>> {
+        let commander = self.commander()?;
+        commander.execute(PackAll { state: self.state.clone(), parts: Vec::new() }.run())?;
+        Ok(commander)
     }
 
     /// Updates until `step` updates are done; returns at once.
@@ -299,8 +384,8 @@ impl Engine {
     /// # Errors
     /// `Internal` if the engine is closed.
     pub fn run_until(&self, step: u64) -> Result<()> {
-        self.stop.store(false, Ordering::Release);
-        self.send(Command::Train { until: step })
+        let stops = self.stops.load(Ordering::Acquire);
+        self.commander()?.send(Command::Train { until: step, stops })
     }
 
     /// The next finished update, or `None` after `timeout`.
@@ -308,12 +393,16 @@ impl Engine {
     /// # Errors
     /// What stopped the control thread's work.
     pub fn poll(&self, timeout: Duration) -> Result<Option<StepReport>> {
-        self.reports.recv_timeout(timeout).ok().transpose()
+        match self.reports.recv_timeout(timeout) {
+            Ok(report) => report.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::internal("the engine is closed")),
+        }
     }
 
     /// Lets the control thread finish the update under way and then idle.
     pub fn request_stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stops.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Evaluates non-overlapping windows of `source`; `max_windows` 0 = all. `progress(done, total)` may stop it by an error.
@@ -335,7 +424,8 @@ impl Engine {
         let windows = if max_windows == 0 { all } else { all.min(max_windows) };
         let cancel = Arc::new(AtomicBool::new(false));
         let (reply, answer) = unbounded();
-        self.send(Command::Evaluate { source, windows, cancel: cancel.clone(), reply })?;
+        let commander = self.commander()?;
+        commander.send(Command::Evaluate { source, windows, cancel: cancel.clone(), reply })?;
         let mut outcome = Ok(());
         loop {
             match answer.recv().map_err(|_| Error::internal("the control thread has ended"))?? {
@@ -367,7 +457,7 @@ impl Engine {
         let step = self.step();
         let loss = self.run_batch(windows, true, step)?;
         self.step.store(step + 1, Ordering::Release);
-        self.send(Command::Seek { step: step + 1 })?;
+        self.commander()?.send(Command::Seek { step: step + 1 })?;
         Ok(loss)
     }
 
@@ -382,72 +472,70 @@ impl Engine {
             batch.set_window(i, window, 0)?;
         }
         batch.index(s.config.model.vocab_size)?;
-        self.settle()?;
+        let _environment = ContractRounding::enter();
+        let idle = self.idle()?;
         *s.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
         let plan = Plan::training(&s.cut, &s.weights.layout, update);
         debug_assert!(update || !plan.tasks.contains(&Task::Finish));
         let job = Job { state: s.clone(), tasks: plan.tasks };
-        self.execute(Run::new(Arc::new(job), Arc::new(plan.graph)))?;
-        // SAFETY: the control thread is idle.
+        idle.execute(Run::new(Arc::new(job), Arc::new(plan.graph)))?;
+        // SAFETY: the control thread is idle as long as `idle` lives.
         let losses = unsafe { s.losses.slice(0, s.cut.batch * positions) };
         Ok(symlm_kernels::reduce::batch_loss(losses))
     }
 
-    /// Calls `f` with name, shape and values of every tensor; `which` names the arena.
+    /// Calls `f` with name, shape and values of every tensor of these arenas, one arena after the other.
     ///
     /// # Errors
-    /// `Internal` if the engine is closed.
-    pub fn tensors<R>(&self, which: Tensors, f: impl FnOnce(&[(String, Vec<usize>, &[f32])]) -> R) -> Result<R> {
-        self.settle()?;
-        let (s, prefix) = (&self.state, which.prefix());
-        let arena = match which {
-            Tensors::Weights => &s.weights.values,
-            Tensors::Gradient => &s.gradient,
-            Tensors::FirstMoment => &s.first_moment,
-            Tensors::SecondMoment => &s.second_moment,
-        };
-        // SAFETY: the control thread is idle, and commands come only from this thread.
-        let tensor = |p: &crate::model::Param| unsafe { arena.slice(p.offset, p.len()) };
-        let table: Vec<_> = s
-            .weights
-            .layout
-            .params
-            .iter()
-            .map(|p| (format!("{prefix}{}", p.name), p.shape.clone(), tensor(p)))
-            .collect();
-        Ok(f(&table))
+    /// `Internal` if the engine is closed or busy.
+    pub fn tensors<R>(&self, which: &[Tensors], f: impl FnOnce(&[NamedTensor<'_>]) -> R) -> Result<R> {
+        let idle = self.idle()?;
+        let mut table = Vec::new();
+        for which in which {
+            for p in &self.state.weights.layout.params {
+                // SAFETY: the control thread is idle as long as `idle` lives, and nobody else writes.
+                let values = unsafe { self.arena(*which).slice(p.offset, p.len()) };
+                table.push((format!("{}{}", which.prefix(), p.name), p.shape.clone(), values));
+            }
+        }
+        let result = f(&table);
+        drop(idle);
+        Ok(result)
+    }
+
+    fn arena(&self, which: Tensors) -> &Arena {
+        match which {
+            Tensors::Weights => &self.state.weights.values,
+            Tensors::Gradient => &self.state.gradient,
+            Tensors::FirstMoment => &self.state.first_moment,
+            Tensors::SecondMoment => &self.state.second_moment,
+        }
     }
 
     /// Overwrites a tensor. Weights are packed by [`Engine::set_step`].
     ///
     /// # Errors
-    /// `Internal` if the engine is closed or the length differs.
+    /// `Internal` if the engine is closed or busy, or the length differs.
     pub fn set_tensor(&self, which: Tensors, index: usize, values: &[f32]) -> Result<()> {
-        let s = &self.state;
-        let arena = match which {
-            Tensors::Weights => &s.weights.values,
-            Tensors::Gradient => &s.gradient,
-            Tensors::FirstMoment => &s.first_moment,
-            Tensors::SecondMoment => &s.second_moment,
-        };
-        let p = &s.weights.layout.params[index];
+        let p = &self.state.weights.layout.params[index];
         if values.len() != p.len() {
             return Err(Error::internal(format!("{} has {} values, expected {}", p.name, values.len(), p.len())));
         }
-        self.settle()?;
-        // SAFETY: the control thread is idle, and commands come only from this thread.
-        unsafe { arena.slice_mut(p.offset, p.len()) }.copy_from_slice(values);
+        let _idle = self.idle()?;
+        // SAFETY: the control thread is idle as long as `_idle` lives, and nobody else reads or writes.
+        unsafe { self.arena(which).slice_mut(p.offset, p.len()) }.copy_from_slice(values);
         Ok(())
     }
 
     /// Packs the weights as they are and goes on from `step` updates done.
     ///
     /// # Errors
-    /// `Internal` if the engine is closed.
+    /// `Internal` if the engine is closed or busy.
     pub fn set_step(&self, step: u64) -> Result<()> {
-        self.pack()?;
+        let idle = self.idle()?;
+        idle.execute(PackAll::new(self.state.clone()).run())?;
         self.step.store(step, Ordering::Release);
-        self.send(Command::Seek { step })
+        idle.send(Command::Seek { step })
     }
 
     /// Updates done.
@@ -478,8 +566,15 @@ impl Engine {
     /// Finishes the update under way, ends all threads and joins them.
     pub fn close(&mut self) {
         self.request_stop();
-        self.commands = None;
-        if let Some(control) = self.control.take() {
+        let commands = self.commands.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let control = self.control.take();
+        if std::process::id() != self.process {
+            // A forked child has the handles but not the threads: there is nothing to end.
+            std::mem::forget((commands, control));
+            return;
+        }
+        drop(commands);
+        if let Some(control) = control {
             let _ = control.join();
         }
     }
@@ -490,6 +585,9 @@ impl Drop for Engine {
         self.close();
     }
 }
+
+/// Name, shape and values.
+pub type NamedTensor<'a> = (String, Vec<usize>, &'a [f32]);
 
 /// Which of the arenas with the shape of the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -131,7 +131,8 @@ impl State {
         batch.windows = windows as usize;
         for i in 0..windows {
             let at = (evaluation.first + i) * self.positions() as u64;
-            if let Err(error) = batch.set_window(i as usize, &*source, at) {
+            let read = batch.set_window(i as usize, &*source, at);
+            if let Err(error) = read.and_then(|()| batch.check_ids(self.config.model.vocab_size)) {
                 evaluation.error = Some(error);
                 batch.windows = 0;
                 break;

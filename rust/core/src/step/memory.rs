@@ -1,6 +1,7 @@
 //! What an engine will need in memory, before anything is allocated.
 
-use super::plan::{Cut, LOGIT_SECTORS};
+use super::plan::{Cut, STRIP_ALIGN};
+use super::prefetch::CAPACITY;
 use crate::arena::row_stride;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
@@ -25,19 +26,24 @@ pub(super) fn planned_bytes(c: &EngineConfig) -> f64 {
     let per_layer =
         5.0 * stride(d) + stride(d + 2 * m.kv_size()) + stride(2 * f) + stride(f) + 2.0 * m.num_heads as f64;
     let per_row = layers * per_layer + 4.0 * stride(d) + stride(f);
-    let activations = rows * (cut.slots as f64 * per_row + LOGIT_SECTORS as f64 * stride(vocab));
+    let activations = rows * (cut.slots as f64 * per_row + cut.logit_slots as f64 * stride(vocab));
     let tokens = cut.batch as f64 * cut.positions as f64;
-    let floats = copies * weights + embedding + activations + tokens * (stride(d) + 8.0);
+    let norm_blocks = (2.0 * layers + 1.0) * cut.batch as f64 * cut.positions.div_ceil(STRIP_ALIGN) as f64 * d as f64;
+    // Inputs, targets and their order, for each buffer and the batch at hand.
+    let batches = (CAPACITY + 2) as f64 * (3.0 * tokens + vocab as f64);
+    let rotary = cut.positions as f64 * m.head_size() as f64;
+    let floats =
+        copies * weights + embedding + activations + norm_blocks + batches + rotary + tokens * (stride(d) + 1.0);
     let stages = 2.0 * layers * (cut.strips() + cut.head_parts()) as f64;
     let nodes = 2.0 * cut.batch as f64 * stages + 12.0 * weights / 4096.0;
     4.0 * floats + NODE_BYTES * nodes
 }
 
-/// Checks that the engine fits into the memory that is available now.
+/// Checks that an engine of this configuration fits into the memory that is available now.
 ///
 /// # Errors
 /// `Memory` with what it needs and what there is.
-pub(super) fn check(c: &EngineConfig) -> Result<()> {
+pub fn check_memory(c: &EngineConfig) -> Result<()> {
     let (needed, available) = (planned_bytes(c), machine::available_memory());
     if available.is_some_and(|available| needed > available) {
         let gigabytes = |bytes: f64| bytes / 1e9;

@@ -15,6 +15,7 @@ mod state;
 mod symmetry;
 mod update;
 
-pub use engine::{Engine, EvalReport, StepReport, Tensors, WorkerReport};
+pub use engine::{Engine, EvalReport, NamedTensor, StepReport, Tensors, WorkerReport};
+pub use memory::check_memory;
 pub use prefetch::{Batch, TokenSource, WindowOrder};
 pub use symmetry::{SECTORS, sector_windows};

@@ -18,8 +18,8 @@ pub(super) const STRIP_ALIGN: usize = 64;
 pub(super) const TILE_ROWS: usize = 64;
 /// Most columns of a weight-gradient tile.
 pub(super) const TILE_COLS: usize = 512;
-/// Sectors whose logit gradients are in memory at once.
-pub(super) const LOGIT_SECTORS: usize = 3;
+/// At most one in so many sectors has its logits in memory: tokens x vocabulary never exists as a whole.
+const SECTORS_PER_LOGITS: usize = 4;
 /// Blocks of 4,096 gradient elements that one task squares.
 pub(super) const SQUARE_BLOCKS: usize = 16;
 /// Elements of the block of contract O1.
@@ -84,6 +84,8 @@ pub(super) struct Cut {
     pub slots: usize,
     /// Sectors whose weight gradients one task folds.
     pub group: usize,
+    /// Sectors whose logits and their gradients are in memory at once.
+    pub logit_slots: usize,
 }
 
 impl Cut {
@@ -100,16 +102,9 @@ impl Cut {
         let strip = positions.div_ceil(strips).next_multiple_of(STRIP_ALIGN);
         let head_parts = if in_flight >= 2 * c.threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
         let heads = c.model.num_kv_heads.div_ceil(head_parts);
-        Self {
-            batch,
-            positions,
-            layers: c.model.num_layers,
-            kv_heads: c.model.num_kv_heads,
-            strip,
-            heads,
-            slots,
-            group,
-        }
+        let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
+        let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
+        Self { batch, positions, layers, kv_heads, strip, heads, slots, group, logit_slots }
     }
 
     pub fn strips(&self) -> usize {
@@ -241,7 +236,7 @@ impl TrainingPlan<'_> {
         let (mut ready, mut group_start, mut ends) = (empty.clone(), 0, Vec::new());
         for sector in 0..SECTORS {
             let start: Vec<u32> = sector.checked_sub(cut.slots).map(|s| released[s]).into_iter().collect();
-            let logits: Vec<u32> = sector.checked_sub(LOGIT_SECTORS).map(|s| logits_free[s]).into_iter().collect();
+            let logits: Vec<u32> = sector.checked_sub(cut.logit_slots).map(|s| logits_free[s]).into_iter().collect();
             let losses = self.windows(sector, &start, &logits, &mut ready, &mut ends);
             let loss_join = self.plan.add(Task::Join, &losses);
             for (tile, before) in head_before.iter_mut().enumerate() {

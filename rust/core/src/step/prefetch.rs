@@ -65,6 +65,11 @@ impl Batch {
         Self { inputs: tokens.clone(), targets: tokens, ids: vec![0; positions + 1], ..Self::default() }
     }
 
+    /// Tokens that the buffers hold; 0 for the placeholder between updates.
+    pub fn capacity(&self) -> usize {
+        self.inputs.len()
+    }
+
     /// Reads window `index` from position `at` of the source.
     ///
     /// # Errors
@@ -78,14 +83,25 @@ impl Batch {
         Ok(())
     }
 
+    /// Checks that every id is below `vocab`.
+    ///
+    /// # Errors
+    /// `Data` with the first that is not.
+    pub fn check_ids(&self, vocab: usize) -> Result<()> {
+        match self.inputs.iter().chain(&self.targets).find(|&&id| id as usize >= vocab) {
+            Some(id) => {
+                Err(Error::data(format!("token id {id} found, expected ids below the vocabulary size {vocab}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Orders the inputs by id (a stable counting sort), for the embedding's gradient.
     ///
     /// # Errors
     /// `Data` if an id is not below `vocab`.
     pub fn index(&mut self, vocab: usize) -> Result<()> {
-        if let Some(id) = self.inputs.iter().chain(&self.targets).find(|&&id| id as usize >= vocab) {
-            return Err(Error::data(format!("token id {id} found, expected ids below the vocabulary size {vocab}")));
-        }
+        self.check_ids(vocab)?;
         self.id_start.clear();
         self.id_start.resize(vocab + 1, 0);
         for &id in &self.inputs {
@@ -155,11 +171,18 @@ impl WindowOrder {
 /// Batches in the channel at most.
 pub(super) const CAPACITY: usize = 3;
 
+/// What the thread sends: the buffer always comes along, so that none is lost on an error.
+pub(super) struct Cut {
+    generation: u64,
+    batch: Batch,
+    outcome: Result<()>,
+}
+
 /// The thread `symlm-pre` and its channels.
 pub(super) struct Prefetcher {
-    full: Receiver<(u64, Result<Batch>)>,
+    full: Receiver<Cut>,
     empty: Option<Sender<Batch>>,
-    /// Generation in the high half, next step in the low: a seek replaces both at once.
+    /// Generation and next step: a seek replaces both at once.
     seek: Arc<Mutex<(u64, u64)>>,
     generation: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
@@ -188,7 +211,7 @@ impl Prefetcher {
                 if thread_generation.load(Ordering::Acquire) != current {
                     (current, step) = *super::state::lock(&thread_seek);
                 }
-                let cut = (|| {
+                let outcome = (|| {
                     buffer.step = step;
                     buffer.windows = batch;
                     for i in 0..batch {
@@ -196,10 +219,11 @@ impl Prefetcher {
                     }
                     buffer.index(vocab)
                 })();
-                if full_in.send((current, cut.map(|()| buffer))).is_err() {
+                // After an error the same step is tried again: the cause may have gone.
+                step += u64::from(outcome.is_ok());
+                if full_in.send(Cut { generation: current, batch: buffer, outcome }).is_err() {
                     return;
                 }
-                step += 1;
             }
         };
         let thread = std::thread::Builder::new()
@@ -211,28 +235,30 @@ impl Prefetcher {
 
     /// The next batch will be that of `step`. Called from the thread that also receives.
     pub fn seek(&self, step: u64) {
-        let generation = {
-            let mut seek = super::state::lock(&self.seek);
-            *seek = (seek.0 + 1, step);
-            seek.0
-        };
-        self.generation.store(generation, Ordering::Release);
+        let mut seek = super::state::lock(&self.seek);
+        *seek = (seek.0 + 1, step);
+        // Inside the lock, so that the thread never sees a newer pair than the number that announces it.
+        self.generation.store(seek.0, Ordering::Release);
     }
 
     /// The next batch.
     ///
     /// # Errors
-    /// As the source.
+    /// As the source; the next call tries again.
     pub fn next(&self) -> Result<Batch> {
         loop {
-            let (generation, batch) = self.full.recv().map_err(|_| Error::internal("the prefetch thread has ended"))?;
-            if generation == self.generation.load(Ordering::Acquire) {
-                return batch;
+            let cut = self.full.recv().map_err(|_| Error::internal("the prefetch thread has ended"))?;
+            if cut.generation == self.generation.load(Ordering::Acquire) {
+                match cut.outcome {
+                    Ok(()) => return Ok(cut.batch),
+                    Err(error) => {
+                        self.recycle(cut.batch);
+                        return Err(error);
+                    }
+                }
             }
             // Cut before the last seek.
-            if let Ok(batch) = batch {
-                self.recycle(batch);
-            }
+            self.recycle(cut.batch);
         }
     }
 
@@ -245,7 +271,7 @@ impl Prefetcher {
     }
 
     /// A receiver that only serves to look at the fill.
-    pub fn gauge(&self) -> Receiver<(u64, Result<Batch>)> {
+    pub fn gauge(&self) -> Receiver<Cut> {
         self.full.clone()
     }
 
@@ -306,6 +332,33 @@ mod tests {
             }
             prop_assert_eq!(count, 20);
         }
+    }
+
+    /// A source that fails until told otherwise.
+    struct Flaky(std::sync::atomic::AtomicBool);
+    impl TokenSource for Flaky {
+        fn tokens(&self) -> u64 {
+            1000
+        }
+        fn copy_ids(&self, _: u64, out: &mut [u32]) -> Result<()> {
+            out.fill(3);
+            if self.0.load(Ordering::Relaxed) { Err(Error::data("disk")) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn errors_of_the_source_cost_no_buffers_and_may_pass() {
+        let source = Arc::new(Flaky(true.into()));
+        let order = WindowOrder::new(1, 1000, 10).unwrap();
+        let p = Prefetcher::new(source.clone(), order, 4, 10, 50).unwrap();
+        for _ in 0..20 {
+            assert_eq!(p.next().unwrap_err().message, "disk");
+        }
+        source.0.store(false, Ordering::Relaxed);
+        p.seek(7);
+        // Errors from before the seek are dropped, one after it may still have met the failing source.
+        let batch = p.next().or_else(|_| p.next()).unwrap();
+        assert_eq!(batch.step, 7);
     }
 
     #[test]

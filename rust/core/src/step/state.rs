@@ -1,12 +1,13 @@
 //! Everything the nodes of the graphs read and write.
 
-use super::plan::{Cut, LOGIT_SECTORS, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
+use super::plan::{Cut, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
 use super::prefetch::{Batch, TokenSource};
 use super::slots::{Buffer, SlotLayout};
 use super::symmetry::sector_windows;
 use crate::arena::{Arena, row_stride};
 use crate::config::EngineConfig;
 use crate::error::Result;
+use crate::float_env::ContractRounding;
 use crate::model::{MatrixId, Weights};
 use crate::pool::{Program, Scratch};
 use std::ops::Range;
@@ -107,6 +108,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl State {
     pub fn new(isa: Isa, config: EngineConfig) -> Result<Self> {
+        // The rotary tables are computed here, on the caller's thread.
+        let _environment = ContractRounding::enter();
         let (m, cut) = (&config.model, Cut::new(&config));
         let weights = Weights::zeros(m)?;
         let rows = cut.slot_windows() * m.seq_len;
@@ -117,7 +120,7 @@ impl State {
             .map(|window| {
                 let sector = cut.sector_of(window);
                 let row = (window - sector_windows(cut.batch, sector).start) * m.seq_len;
-                Place { slot: sector % cut.slots * layout.len, logits: sector % LOGIT_SECTORS * logit_rows, row }
+                Place { slot: sector % cut.slots * layout.len, logits: sector % cut.logit_slots * logit_rows, row }
             })
             .collect();
         let index = |id| weights.layout.matrix_index(id);
@@ -147,7 +150,7 @@ impl State {
             places,
             slots: Arena::new(cut.slots * layout.len)?,
             embedded: Arena::new(tokens * row_stride(d))?,
-            logits: Arena::new(LOGIT_SECTORS * logit_rows)?,
+            logits: Arena::new(cut.logit_slots * logit_rows)?,
             norm_blocks: Arena::new(norm_blocks)?,
             losses: Arena::new(tokens)?,
             gradient: Arena::new(len)?,
