@@ -25,6 +25,7 @@ def a_view(workers: int = 2) -> View:
     for step in range(1, 60):
         view.step = step
         view.add_loss(5 - step / 30)
+    view.lr, view.grad_norm = 1e-3, 0.7
     view.busy, view.queue, view.sample = [0.9] * workers, (3, 4), "Once [bold]upon[/] a \x1b[31mtime"
     view.val_loss, view.val_bpb, view.best_bpb, view.peak_frac, view.eta_s = 3.0, 1.75, 1.7, 0.61, 12.0
     return view
@@ -59,8 +60,18 @@ def test_the_live_view_shows_everything_without_a_thread(workers: int, width: in
     shown = out.getvalue()
     if width >= 80:
         for part in ("step 59/100", "eta", "train 3.0333", "1.7500 bits per byte", "best 1.7000", "tokens/s",
-                     "61.0 % of FMA peak", "3/4 batches", "Once [bold]upon[/]", "2.9M parameters"):  # fmt: skip
+                     "61.0 % of FMA peak",
+                     "saved checkpoints/step-00000010", "3/4 batches", "Once [bold]upon[/]", "2.9M parameters"):  # fmt: skip
             assert part in shown
+        assert ("+" in shown) == (workers == 63 and width == 80)
+
+
+def test_no_update_yet_shows_no_rate() -> None:
+    out = io.StringIO()
+    display = LiveDisplay(Console(file=out, force_terminal=True, width=80, height=24))
+    display.begin(View(run="runs/x", max_steps=100))
+    display.close()
+    assert "gradient norm" not in out.getvalue()
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -309,18 +309,28 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         if self.stop_at_step is not None and self.max_steps is not None and self.stop_at_step > self.max_steps:
-            raise UsageError(f"--stop-at-step {self.stop_at_step} is beyond --max-steps {self.max_steps}")
+            raise UsageError(
+                f"--stop-at-step {self.stop_at_step} is beyond --max-steps {self.max_steps}",
+                f"choose at most {self.max_steps}, or raise --max-steps",
+            )
         if self.warmup_steps is not None and self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise UsageError(
                 f"--warmup-steps {self.warmup_steps} is more than --max-steps {self.max_steps}",
                 "leave --warmup-steps out: it follows the number of updates",
             )
         if self.decay_start is not None and self.max_steps is not None and self.decay_start > self.max_steps:
-            raise UsageError(f"--decay-start {self.decay_start} is beyond --max-steps {self.max_steps}")
+            raise UsageError(
+                f"--decay-start {self.decay_start} is beyond --max-steps {self.max_steps}",
+                "leave --decay-start out: it follows from --decay-frac",
+            )
         if self.tokenizer == "" or self.out_dir == "" or self.resume == "":
-            raise UsageError("a path must not be empty")
+            raise UsageError(
+                "a path must not be empty", "leave --tokenizer, --out-dir and --resume out, or name a path"
+            )
         if self.val_data and any(path == "-" for path in self.val_data) and "-" in self.data:
-            raise UsageError("standard input cannot be both the training text and the held-out text")
+            raise UsageError(
+                "standard input cannot be both the training text and the held-out text", "name a file for one of them"
+            )
         self.model()
 
     @property

@@ -57,21 +57,55 @@ def convert(name: str, spec: Spec, raw: Any) -> Any:
     try:
         value = _CONVERT[spec.kind](spec, raw)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{flag_of(name)}: {error}") from None
+        raise UsageError(f"{flag_of(name)}: {error}", _hint(name, spec, raw)) from None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_limits(name, spec, value)
     return value
 
 
 def _check_limits(name: str, spec: Spec, value: float) -> None:
+    expected = None
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{flag_of(name)}: expected a finite number, found {value}")
-    if spec.low is not None and value < spec.low:
-        raise UsageError(f"{flag_of(name)}: expected at least {spec.low:g}, found {value}")
-    if spec.above is not None and value <= spec.above:
-        raise UsageError(f"{flag_of(name)}: expected a number above {spec.above:g}, found {value}")
-    if spec.high is not None and value > spec.high:
-        raise UsageError(f"{flag_of(name)}: expected at most {spec.high:,.16g}, found {value:,}")
+        expected = "a finite number"
+    elif spec.low is not None and value < spec.low:
+        expected = f"at least {_bound(spec.low)}"
+    elif spec.above is not None and value <= spec.above:
+        expected = f"a number above {_bound(spec.above)}"
+    elif spec.high is not None and value > spec.high:
+        expected = f"at most {_bound(spec.high)}"
+    if expected is not None:
+        raise UsageError(f"{flag_of(name)}: expected {expected}, found {value:,}", _hint(name, spec, value))
+
+
+def _bound(value: float) -> str:
+    """A limit for people: all digits of a whole number, and no more of another than it was written with."""
+    return f"{int(value):,}" if value == int(value) else repr(value)
+
+
+def _range(spec: Spec) -> str:
+    high = "" if spec.high is None else _bound(spec.high)
+    if spec.above is not None:
+        return f" above {_bound(spec.above)}" + (f", at most {high}" if high else "")
+    if spec.low is not None:
+        return f" from {_bound(spec.low)} to {high}" if high else f" of at least {_bound(spec.low)}"
+    return f" of at most {high}" if high else ""
+
+
+def _hint(name: str, spec: Spec, raw: Any) -> str:
+    """What the setting takes."""
+    takes = {
+        "int": f"a whole number{_range(spec)}",
+        "float": f"a number{_range(spec)}",
+        "bool": "true or false",
+        "str": "text; in a TOML file it stands in quotes",
+        "choice": f"one of {', '.join(spec.choices)}",
+        "auto_int": f"auto or a whole number{_range(spec)}",
+        "duration": "a time such as 25s, 10m or 2h, up to about 30 years",
+        "interval": "a number of steps such as 500, or a time such as 10m",
+        "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
+    }[spec.kind]
+    near = did_you_mean(raw.strip().lower(), spec.choices) if isinstance(raw, str) else None
+    return f"did you mean {flag_of(name)} {near}?" if near else f"{flag_of(name)} takes {takes}"
 
 
 def _integer(_: Spec, raw: Any) -> int:
@@ -119,9 +153,7 @@ def _choice(spec: Spec, raw: Any) -> str:
     text = _string(spec, raw).strip().lower()
     if text in spec.choices:
         return text
-    near = did_you_mean(text, spec.choices)
-    more = f' (did you mean "{near}"?)' if near else ""
-    raise ValueError(f'expected one of {", ".join(spec.choices)}, found "{raw}"{more}')
+    raise ValueError(f'expected one of {", ".join(spec.choices)}, found "{raw}"')
 
 
 def _auto_integer(spec: Spec, raw: Any) -> int | str:

@@ -78,24 +78,39 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Settings in `SYMLM_*` variables, and warnings about names that look like one and are none."""
+    """Settings in `SYMLM_*` variables, and warnings about names that are none.
+
+    A name that is nearly that of a setting is an error.
+    """
     values: dict[str, Any] = {}
     warnings = []
     for key in sorted(environ):
         if not key.startswith(ENV_PREFIX) or key in OTHER_ENVIRONMENT:
             continue
         name = key[len(ENV_PREFIX) :].lower()
+        name = FLAGS.get(flag_of(name), name)
         if name not in SPECS:
-            near = did_you_mean(name, SPECS)
-            more = f" (did you mean {ENV_PREFIX}{near.upper()}?)" if near else ""
-            warnings.append(f"environment variable {key} is not a setting{more}")
+            near = did_you_mean(key[len(ENV_PREFIX) :], _environment_names())
+            if near is not None:
+                raise UsageError(
+                    f"environment variable {key} is not a setting", f"did you mean {ENV_PREFIX}{near}? else unset it"
+                )
+            warnings.append(f"environment variable {key} is not a setting")
             continue
+        if name in values:
+            raise UsageError(f"environment variable {key}: {flag_of(name)} is set twice", "unset one of the two")
         raw: Any = environ[key].split(os.pathsep) if SPECS[name].kind == "paths" else environ[key]
         try:
             values[name] = convert(name, SPECS[name], raw)
         except UsageError as error:
             raise UsageError(f"environment variable {key}: {error.message}", error.hint) from None
     return values, warnings
+
+
+def _environment_names() -> list[str]:
+    """What may stand after `SYMLM_`."""
+    settings = [*SPECS, *(flag[2:].replace("-", "_") for flag in FLAGS)]
+    return [*(name.upper() for name in settings), *(name[len(ENV_PREFIX) :] for name in OTHER_ENVIRONMENT)]
 
 
 def read_toml(path: str) -> TomlSettings:
@@ -105,7 +120,7 @@ def read_toml(path: str) -> TomlSettings:
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration: {reason(error)}", "check the path after -c") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: the configuration is not UTF-8 text") from None
+        raise UsageError(f"{path}: the configuration is not UTF-8 text", "save the file as UTF-8") from None
     return parse_toml(text, path)
 
 
@@ -114,10 +129,13 @@ def parse_toml(text: str, origin: str = "config") -> TomlSettings:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{origin}: not valid TOML: {error}") from None
+        raise UsageError(
+            f"{origin}: not valid TOML: {error}",
+            'a line looks like batch_size = 32 or preset = "3m"; text needs quotes',
+        ) from None
     requested = table.pop(REQUESTED, None)
     if requested is not None and not isinstance(requested, dict):
-        raise UsageError(f"{origin}: {REQUESTED} must be a table")
+        raise UsageError(f"{origin}: {REQUESTED} must be a table", f"leave {REQUESTED} out: symlm writes it itself")
     values = _table(table, SPECS, origin)
     return TomlSettings(values, None if requested is None else _table(requested, REQUEST_FIELDS, origin))
 
@@ -128,10 +146,14 @@ def _table(table: Mapping[str, Any], allowed: Iterable[str], origin: str) -> dic
     for key, raw in table.items():
         name = key.replace("-", "_")
         name = FLAGS.get("--" + key.replace("_", "-"), name)
+        if name not in known and isinstance(raw, dict):
+            raise UsageError(
+                f'{origin}: unknown table "[{key}]"', "settings stand in the file without a table above them"
+            )
         if name not in known:
             raise UsageError(f'{origin}: unknown key "{key}"', _hint(key, known))
         if name in values:
-            raise UsageError(f'{origin}: the key "{key}" is given twice')
+            raise UsageError(f'{origin}: the key "{key}" is given twice', "keep one of the two")
         try:
             values[name] = convert(name, SPECS[name], raw)
         except UsageError as error:

@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
-from ..errors import InternalError, SymlmError, UsageError, reason
-from .common import Group, debug_wanted
+from ..errors import DataError, InternalError, MemoryPlanError, NanError, SymlmError, UsageError, reason
+from .common import Group, debug_wanted, say
+
+_BUG = "this is a bug; run again with --debug and report what it prints"
 
 
 class LazyGroup(Group):
@@ -60,17 +63,47 @@ def cli() -> None:
     """
 
 
-def report(error: SymlmError) -> int:
-    """Print an error for people; gives its exit code."""
-    _line(f"error: {_one_line(error.message)}")
-    if error.hint:
-        _line(f"hint: {_one_line(error.hint)}")
+def report(error: SymlmError, command: str = "symlm") -> int:
+    """Print an error for people, with a hint in any case; gives its exit code. `command` is the one that failed."""
+    say(f"error: {_one_line(error.message)}")
+    say(f"hint: {_one_line(error.hint or _general_hint(error, command))}")
     return error.exit_code
 
 
-def _line(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+def _general_hint(error: SymlmError, command: str) -> str:
+    """What helps with an error that brings no hint of its own."""
+    text = error.message.lower()
+    if "no space left" in text or "quota exceeded" in text:
+        return f"free some space, or write to another disk{' with --out-dir' if command == 'symlm train' else ''}"
+    if "SYMLM_ISA" in error.message:
+        return "unset SYMLM_ISA; symlm doctor shows what this machine has"
+    if "no checkpoint" in text:
+        return "train it first, or name another run"
+    if isinstance(error, UsageError):
+        return f"{command} --help lists the options"
+    if isinstance(error, DataError):
+        return "check the file, or name another"
+    if isinstance(error, MemoryPlanError):
+        return "choose a smaller --preset or --batch-size, or fewer --sectors-in-flight"
+    if isinstance(error, NanError):
+        return "try a lower --learning-rate"
+    if isinstance(error, InternalError):
+        return _BUG
+    return f"check the names and paths given; {command} --help explains them"
+
+
+def _command_of(words: Sequence[str]) -> str:
+    """`symlm train` for the arguments of a training, for hints."""
+    names = ["symlm"]
+    group: click.Command | None = cli
+    for word in words:
+        if not isinstance(group, click.Group) or word.startswith("-"):
+            break
+        group = group.get_command(click.Context(group), word)
+        if group is None:
+            break
+        names.append(word)
+    return " ".join(names)
 
 
 def _one_line(text: str) -> str:
@@ -82,21 +115,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = cli.main(args=words, prog_name="symlm", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:
         if debug_wanted():
             import traceback
 
             traceback.print_exc()
-        return _exit_code(error)
+        return _exit_code(error, _command_of(words))
+    finally:
+        # What a full disk or a reader that has left did not take must not change the exit code at the very end.
+        _drop_unwritten(sys.stdout)
+        _drop_unwritten(sys.stderr)
 
 
-def _exit_code(error: BaseException) -> int:
+def _drop_unwritten(stream: TextIO | None) -> None:
+    """Flush a stream; when that fails, what is left in it goes nowhere."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+def _exit_code(error: BaseException, command: str) -> int:
     if isinstance(error, SymlmError):
-        return report(error)
+        return report(error, command)
+    if type(error).__name__ == "NoArgsIsHelpError" and isinstance(error, click.UsageError):
+        # A group without a command: its message is the whole help. (Before 8.2 click shows it by itself.)
+        say(error.format_message())
+        return UsageError.exit_code
     if isinstance(error, click.ClickException):
-        return report(_from_click(error))
+        return report(_from_click(error), command)
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
@@ -105,16 +160,14 @@ def _exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, BrokenPipeError):
         # The reader has left, as in `symlm generate ... | head`; nothing may be flushed to it any more.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return report(SymlmError(f"{where}{reason(error)}"))
+        return report(SymlmError(f"{where}{reason(error)}"), command)
     if isinstance(error, MemoryError):
         return report(SymlmError("out of memory", "choose a smaller --preset or --batch-size"))
     what = f"{type(error).__name__}: {error}"
-    return report(InternalError(what, "this is a bug; run again with --debug and report what it prints"))
+    return report(InternalError(what, _BUG))
 
 
 def _from_click(error: click.ClickException) -> SymlmError:
@@ -124,7 +177,9 @@ def _from_click(error: click.ClickException) -> SymlmError:
         return UsageError(f"unknown flag {error.option_name}", near)
     message = error.format_message()
     hint = None
-    if isinstance(error, click.UsageError) and error.ctx is not None:
+    if isinstance(error, click.BadOptionUsage):
+        hint = f"give a value after {error.option_name}, as in {error.option_name} VALUE"
+    elif isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f"see {error.ctx.command_path} --help"
     return UsageError(_lower_first(message.rstrip(".")), getattr(error, "hint", None) or hint)
 

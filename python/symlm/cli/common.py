@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +18,13 @@ _debug = [False]
 def debug_wanted() -> bool:
     """Whether `--debug` was given: then errors come with their traceback."""
     return _debug[0]
+
+
+def say(text: str) -> None:
+    """A line on standard error for people. When it cannot be written the command goes on: its result counts."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:

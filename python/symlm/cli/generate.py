@@ -8,7 +8,9 @@ import sys
 import click
 
 from .. import generate as defaults
-from .common import Command, checkpoint_option
+from ..errors import UsageError
+from ..options import flag_of
+from .common import Command, checkpoint_option, say
 
 
 @click.command("generate", cls=Command, short_help="Write text with a model.")
@@ -100,16 +102,19 @@ def command(
     if seed is None:
         seed = random.SystemRandom().randrange(2**31)
     # Wrong settings are found before the model is loaded and before standard input is read.
-    defaults.sampling_options(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-        repetition_penalty=repetition_penalty, seed=seed, sample_index=0,
-    )  # fmt: skip
+    try:
+        defaults.sampling_options(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+            repetition_penalty=repetition_penalty, seed=seed, sample_index=0,
+        )  # fmt: skip
+    except UsageError as error:
+        raise _as_flag(error) from None
     generator = defaults.Generator.from_pretrained(model, checkpoint)
     if generator.note:
-        print(f"note: {generator.note}", file=sys.stderr)
+        say(f"note: {generator.note}")
     if prompt is None:
         prompt = "" if sys.stdin is None or sys.stdin.isatty() else _piped_prompt()
-    print(f"seed: {seed}", file=sys.stderr, flush=True)
+    say(f"seed: {seed}")
     for index in range(num_samples):
         if index:
             sys.stdout.write("\n---\n\n")
@@ -129,6 +134,25 @@ def command(
         ):
             _write(piece)
         _write("\n")
+
+
+_TAKES = {
+    "--max-new-tokens": "0 or more, such as 200",
+    "--temperature": "0 (always the most likely token) to 1000; usual are 0.5 to 1.2",
+    "--top-k": "0 (off) or more, such as 40",
+    "--top-p": "a number above 0, at most 1 (off), such as 0.95",
+    "--min-p": "a number from 0 (off) to 1, such as 0.05",
+    "--repetition-penalty": "a number from 0.01 to 100; 1 is off, 1.1 is usual",
+    "--seed": f"a whole number from 0 to {2**63 - 1:,}",
+}
+
+
+def _as_flag(error: UsageError) -> UsageError:
+    """An error about a setting of `Generator.stream`, under the name that it has here."""
+    name, colon, rest = error.message.partition(": ")
+    flag = name if name.startswith("--") else flag_of(name)
+    takes = f"{flag} takes {_TAKES[flag]}" if flag in _TAKES else None
+    return UsageError(f"{flag}{colon}{rest}" if takes else error.message, error.hint or takes)
 
 
 def _piped_prompt() -> str:

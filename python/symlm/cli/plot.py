@@ -28,7 +28,7 @@ def command(runs: tuple[str, ...], out: str, axis: str) -> None:
     """Draw training loss and bits per byte of RUNs into one picture. Needs matplotlib: pip install 'symlm[plot]'."""
     target = Path(out)
     if target.suffix.lower() not in (".png", ".svg"):
-        raise UsageError(f"{out}: expected a name that ends in .png or .svg")
+        raise UsageError(f"{out}: expected a name that ends in .png or .svg", "such as --out curves.png")
     records = {run: _records(run) for run in runs}
     try:
         import matplotlib

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError, UserError
-from .common import Command, Group, parse_threads, threads_option
+from .common import Command, Group, parse_threads, say, threads_option
 
 if TYPE_CHECKING:
     from .. import _symlm
@@ -42,7 +42,7 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
     if target.exists() and not force:
         raise UserError(f"{target}: exists", "choose another --out, or use --force")
     if not target.absolute().parent.is_dir():
-        raise UserError(f"{target.parent}: no such folder")
+        raise UserError(f"{target.parent}: no such folder", "make it first, or choose another --out")
     corpus = _symlm.Corpus.open(list(data) or builtin_files(), text_field)
     display = make_display("auto")
     try:
@@ -50,7 +50,7 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
     finally:
         display.close()
     tokenizer.save(str(target))
-    print(f"wrote {target} ({tokenizer.vocab_size:,} tokens)", file=sys.stderr)
+    say(f"wrote {target} ({tokenizer.vocab_size:,} tokens)")
 
 
 def _tokenizer_option(function: click.decorators.FC) -> click.decorators.FC:
@@ -69,7 +69,10 @@ def encode(text: str | None, source: str) -> None:
         try:
             text = sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UsageError(f"standard input is not UTF-8 text (byte {error.start})") from None
+            raise UsageError(
+                f"standard input is not UTF-8 text (byte {error.start})",
+                "convert it first, as with: iconv -f LATIN1 -t UTF-8",
+            ) from None
     click.echo(" ".join(map(str, tokenizer.encode(text))))
 
 
@@ -79,11 +82,14 @@ def encode(text: str | None, source: str) -> None:
 def decode(ids: tuple[str, ...], source: str) -> None:
     """Write the text of the IDs, or of those on standard input."""
     tokenizer = _load(source)
-    words = list(ids) or sys.stdin.read().split()
+    words = list(ids) or sys.stdin.buffer.read().decode("utf-8", errors="replace").split()
     numbers = []
     for word in words:
-        if not word.isdigit() or int(word) >= tokenizer.vocab_size:
-            raise UsageError(f'expected token ids below {tokenizer.vocab_size}, found "{word}"')
+        if not (word.isascii() and word.isdigit() and len(word) < 20 and int(word) < tokenizer.vocab_size):
+            raise UsageError(
+                f'expected token ids below {tokenizer.vocab_size}, found "{word[:40]}"',
+                f"ids are whole numbers from 0 to {tokenizer.vocab_size - 1} with spaces between them",
+            )
         numbers.append(int(word))
     sys.stdout.buffer.write(tokenizer.decode_bytes(numbers))
     sys.stdout.buffer.flush()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import Any
 
 import click
 
 from ..config import SPECS, TrainConfig
 from ..errors import Interrupted
+from ..metrics import to_line
 from ..options import Spec, flag_of
 from ..settings import gather
-from .common import Command
+from .common import Command, say
 
 _METAVARS = {
     "int": "N", "float": "X", "str": "TEXT", "bool": None, "duration": "DURATION", "interval": "STEPS|DURATION",
@@ -50,7 +50,7 @@ def _run(**values: Any) -> int:
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     gathered = gather(given, file=file)
     for warning in gathered.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(to_line({"event": "warning", "text": warning}) if values["progress"] == "json" else f"warning: {warning}")
     config = gathered.config()
     if config.resume is not None:
         folder, _ = locate(config)
@@ -66,8 +66,11 @@ def _run(**values: Any) -> int:
         metrics = run.metrics
         quality = "" if metrics.get("val_bpb") is None else f", {metrics['val_bpb']:.4f} bits per byte"
         state = "finished" if run.finished else "stopped"
-        print(f"{state} at step {run.step:,}{quality}", file=sys.stderr)
-        print(f"try it: {shlex.join(['symlm', 'generate', str(run.path)])}", file=sys.stderr)
+        for line in (
+            f"{state} at step {run.step:,}{quality}",
+            f"try it: {shlex.join(['symlm', 'generate', str(run.path)])}",
+        ):
+            say(to_line({"event": "message", "text": line}) if config.progress == "json" else line)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,13 @@ _NAMED_WORKERS = 8
 _SAMPLE_CHARS = 240
 
 
+class _Console(Console):
+    """A console that reports a reader that has left, where Rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class LiveDisplay(Display):
     """A panel that is redrawn in place; messages and finished work scroll above it.
 
@@ -32,7 +41,7 @@ class LiveDisplay(Display):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or _Console(stderr=True)
         self._live: Live | None = None
         self._view: View | None = None
         self._tasks: dict[str, tuple[int, int, float]] = {}
@@ -48,7 +57,8 @@ class LiveDisplay(Display):
                 console=self.console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, transient=False
             )
             self._live.start()
-        self._live.update(self._render(), refresh=True)
+        # An empty last line: the ^C of a terminal appears there and cannot push the panel out of place.
+        self._live.update(Group(self._render(), Text()), refresh=True)
 
     def message(self, text: str) -> None:
         self.console.print(Text(text))
@@ -81,7 +91,7 @@ class LiveDisplay(Display):
 
     def event(self, record: dict[str, Any], view: View) -> None:
         self._view = view
-        if record.get("event") in ("nan", "stop"):
+        if record.get("event") in ("nan", "save", "stop"):
             self.message(event_line(record, view) or "")
         self._draw(force=record.get("event") != "train")
 
@@ -136,7 +146,7 @@ def _panel(view: View, width: int) -> RenderableType:
         rows.add_row("", Text(sparkline(view.history, min(inner - 16, 72)), style="cyan"))
     if view.val_loss is not None:
         rows.add_row("validation", _validation(view))
-    rows.add_row("rate", Text(f"lr {view.lr:.2e}   gradient norm {view.grad_norm:.3f}"))
+    rows.add_row("rate", _rate(view))
     rows.add_row("speed", _speed(view))
     rows.add_row("workers", _workers(view.busy, inner - 16))
     filled, capacity = view.queue
@@ -157,6 +167,13 @@ def _losses(view: View) -> Text:
     if view.smooth_loss is not None:
         text.append(f" (mean {view.smooth_loss:.4f})")
     return text
+
+
+def _rate(view: View) -> Text:
+    if view.lr == 0 and view.grad_norm == 0:
+        # No update yet in this session.
+        return Text("-", style="dim")
+    return Text(f"lr {view.lr:.2e}   gradient norm {view.grad_norm:.3f}")
 
 
 def _validation(view: View) -> Text:
@@ -192,8 +209,12 @@ def _workers(busy: list[float], width: int) -> Text:
             text.append(_bar(fraction), style=_colour(fraction))
             text.append(f"{100 * fraction:4.0f} %  ")
         return text
-    for fraction in busy[: max(width - 10, 1)]:
+    room = max(width - 10, 1)
+    shown = len(busy) if len(busy) <= room else max(room - len(f" +{len(busy)}"), 1)
+    for fraction in busy[:shown]:
         text.append(_bar(fraction), style=_colour(fraction))
+    if shown < len(busy):
+        text.append(f" +{len(busy) - shown}", style="dim")
     text.append(f"  {100 * mean:.0f} %")
     return text
 

@@ -45,11 +45,17 @@ class OffDisplay(Display):
     """Shows nothing, not even warnings."""
 
 
+def write_line(text: str) -> None:
+    """A line on standard error; without one, as after `2>&-`, it goes nowhere."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
+
+
 class JsonDisplay(Display):
     """The lines of `metrics.jsonl`, and messages and progress in the same form."""
 
     def _write(self, record: dict[str, Any]) -> None:
-        print(to_line(record), file=sys.stderr, flush=True)
+        write_line(to_line(record))
 
     def message(self, text: str) -> None:
         self._write({"event": "message", "text": text})
@@ -76,7 +82,7 @@ class PlainDisplay(Display):
     """One line for each event, for logs and pipes."""
 
     def _write(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        write_line(text)
 
     def message(self, text: str) -> None:
         self._write(text)
