@@ -55,6 +55,10 @@ def test_bad_flags(cli: Cli, text: Path, tmp_path: Path, flags: list[str], code:
     check_refused(cli("train", text.name, "--max-steps", 5, *flags), code, message, tmp_path)
 
 
+def test_a_glob_without_a_match(cli: Cli, tmp_path: Path) -> None:
+    check_refused(cli("train", "none/*.txt"), 3, "none/*.txt", tmp_path)
+
+
 def test_missing_path(cli: Cli, tmp_path: Path) -> None:
     check_refused(cli("train", "none.txt"), 3, "none.txt", tmp_path)
 

@@ -61,7 +61,8 @@ def test_the_live_view_shows_everything_without_a_thread(workers: int, width: in
     if width >= 80:
         for part in ("step 59/100", "eta", "train 3.0333", "1.7500 bits per byte", "best 1.7000", "tokens/s",
                      "61.0 % of FMA peak",
-                     "saved checkpoints/step-00000010", "3/4 batches", "Once [bold]upon[/]", "2.9M parameters"):  # fmt: skip
+                     "saved checkpoints/step-00000010",
+                     "3/4 batches", "Once [bold]upon[/]", "2.9M parameters"):  # fmt: skip
             assert part in shown
         assert ("+" in shown) == (workers == 63 and width == 80)
 

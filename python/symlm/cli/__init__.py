@@ -77,6 +77,8 @@ def _general_hint(error: SymlmError, command: str) -> str:
         return f"free some space, or write to another disk{' with --out-dir' if command == 'symlm train' else ''}"
     if "SYMLM_ISA" in error.message:
         return "unset SYMLM_ISA; symlm doctor shows what this machine has"
+    if "nothing that matches" in text:
+        return "check the pattern and the folder that it starts from"
     if "no checkpoint" in text:
         return "train it first, or name another run"
     if isinstance(error, UsageError):
