@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,12 +12,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import symlm
 from conftest import Cli
+from symlm import _symlm as symlm_core
 from symlm.checkpoint import file_hash, verify
 from symlm.config import TrainConfig
 from symlm.metrics import read_lines
@@ -229,7 +232,119 @@ def test_callbacks_see_everything_and_can_stop(
     run = symlm.Trainer(config, data=[text], callbacks=[recorder]).fit()
     assert (run.step, run.finished) == (7, False)
     assert recorder.steps == [1, 2, 3, 4, 5, 6, 7]
-    assert recorder.calls == ["log", "log", "eval", "log", "sample", "log", "eval", "save"]
+    assert recorder.calls == ["log", "log", "eval", "log", "sample", "log", "eval", "eval", "save"]
+
+
+class Spoiled:
+    """An engine whose evaluations or samples fail after a step, as those of weights that are not finite do."""
+
+    made_by = symlm_core.Engine
+    where = "evaluate"
+
+    def __init__(self, *arguments: Any) -> None:
+        self.engine = self.made_by(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def evaluate(self, *arguments: Any) -> Any:
+        report = self.engine.evaluate(*arguments)
+        if self.where != "evaluate" or self.engine.step < 20:
+            return report
+        return SimpleNamespace(loss=math.nan, bits_per_byte=math.nan, windows=report.windows)
+
+    def snapshot(self) -> Any:
+        if self.where != "snapshot" or self.engine.step < 20:
+            return self.engine.snapshot()
+
+        def stream(*arguments: Any) -> Any:
+            raise symlm.NanError("the logits are not finite numbers")
+
+        return SimpleNamespace(stream=stream)
+
+
+@pytest.mark.parametrize("where", ["evaluate", "snapshot"])
+def test_weights_that_are_not_finite_are_never_saved(
+    text: Path, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
+    monkeypatch.setattr(symlm_core, "Engine", Spoiled)
+    monkeypatch.setattr(Spoiled, "where", where)
+    config = symlm.TrainConfig(
+        preset="tiny", vocab_size=300, seq_len=32, batch_size=4, max_steps=50, eval_interval=10, sample_every=10,
+        save_interval=10, out_dir=str(tmp_path / "run"), progress="off",
+    )  # fmt: skip
+    with pytest.raises(symlm.NanError, match=r"step 20: .*; the last good checkpoint is .*step-00000010"):
+        symlm.Trainer(config, data=[text]).fit()
+    run = tmp_path / "run"
+    assert (run / "last").read_text() == "checkpoints/step-00000010\n"
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000010"]
+    assert [record["step"] for record in events(run, "nan")] == [20]
+    assert [record["step"] for record in events(run, "eval")] == ([10] if where == "evaluate" else [10, 20])
+
+
+def test_a_damaged_model_is_refused(cli: Cli, run: Path) -> None:
+    file = run / "best" / "model.safetensors"
+    raw = file.read_bytes()
+    file.unlink()
+    file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    for words in (("generate", "run", "-n", 3), ("generate", "run/best", "-n", 3), ("eval", "run", "text.txt")):
+        done = cli(*words)
+        assert done.returncode == 3, done.stderr
+        assert "run/best/model.safetensors: damaged" in done.stderr
+        assert "--checkpoint" in done.stderr
+    assert cli("generate", "run", "-n", 3, "--checkpoint", "20").returncode == 0
+    (run / "best" / "MANIFEST.json").unlink()
+    assert cli("generate", "run", "-n", 3).returncode == 0
+
+
+def test_an_evaluation_that_is_not_a_number_fails(
+    run: Path, text: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
+    monkeypatch.setattr(symlm_core, "Engine", Spoiled)
+    with pytest.raises(symlm.NanError, match="the loss on this text is nan"):
+        symlm.evaluate(run, text, checkpoint="last", progress="off")
+
+
+def test_a_full_disk_is_found_first(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    config = symlm.TrainConfig(preset="tiny", keep_last=10**6, out_dir=str(tmp_path / "run"), progress="off")
+    with pytest.raises(symlm.UserError, match=r"1 MiB free on its disk, 3 checkpoints of .* parameters need"):
+        symlm.Trainer(config, data=[text]).fit()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_checkpoint_starts_afresh(cli: Cli, run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "best")
+    (run / "last").unlink()
+    done = cli("train", "--resume", "auto", "--out-dir", "run", "--max-steps", 10)
+    assert done.returncode == 0, done.stderr
+    assert "no checkpoint yet, starting from the beginning" in done.stderr
+    assert [record["step"] for record in events(run, "train")] == [1, 10]
+    values = parse_toml((run / "config.toml").read_text()).values
+    assert (values["max_steps"], values["decay_start"], values["batch_size"]) == (10, 8, 8)
+
+
+def test_threads_beyond_the_cores_do_not_change_the_peak(
+    text: Path, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def peak(threads: int, seconds: float) -> float:
+        asked.append(threads)
+        return 1.0
+
+    monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
+    monkeypatch.setattr(symlm_core, "fma_peak", peak)
+    monkeypatch.setattr(symlm_core, "available_cpus", lambda: (2, "test"))
+    config = symlm.TrainConfig(
+        preset="tiny", vocab_size=300, seq_len=32, batch_size=4, max_steps=1, threads=3, out_dir=str(tmp_path / "run"),
+        progress="off",
+    )  # fmt: skip
+    symlm.Trainer(config, data=[text]).fit()
+    assert asked == [2]
 
 
 def test_generation(cli: Cli, run: Path) -> None:

@@ -168,8 +168,20 @@ def link_checkpoint(source: Path, folder: Path) -> None:
     put_in_place(temporary, folder)
 
 
-def verify(folder: Path) -> None:
-    """DataError when a checkpoint is incomplete or damaged; says which file and how."""
+def verify_weights(folder: Path) -> None:
+    """DataError when the weights are not what the manifest beside them says; a folder without one is taken as it is."""
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        verify(folder, only=WEIGHTS)
+    except DataError as error:
+        raise DataError(
+            error.message, "choose another with --checkpoint, or go on training from an older one by --resume auto"
+        ) from None
+
+
+def verify(folder: Path, only: str | None = None) -> None:
+    """DataError when a checkpoint, or the file `only` of it, is incomplete or damaged; says which file and how."""
     path = folder / MANIFEST
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
@@ -182,6 +194,8 @@ def verify(folder: Path) -> None:
         if required not in expected:
             raise DataError(f"{path}: damaged manifest: {required} is not listed")
     for name, (size, digest) in expected.items():
+        if only not in (None, name):
+            continue
         file = folder / name
         found = -1
         with contextlib.suppress(OSError):

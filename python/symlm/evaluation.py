@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from . import _symlm
-from .checkpoint import State
+from .checkpoint import State, verify_weights
 from .config import Progress
 from .corpus import ensure_cache_dir, load_tokenizer
 from .display import make_display
+from .errors import NanError
 from .machine import resolve_threads
 from .run import BEST, resolve_model
 
@@ -43,6 +44,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run folder or checkpoint on `data`; `max_windows` 0 takes all windows."""
     files = resolve_model(model, str(checkpoint))
+    verify_weights(files.folder)
     state = State.read(files.folder)
     paths = [data] if isinstance(data, (str, Path)) else list(data)
     count, _ = resolve_threads(threads)
@@ -63,6 +65,10 @@ def evaluate(
             engine.close()
     finally:
         display.close()
+    if not math.isfinite(report.loss):
+        raise NanError(
+            f"{files.folder}: the loss on this text is {report.loss}", "choose another checkpoint with --checkpoint"
+        )
     return Evaluation(
         loss=report.loss,
         perplexity=math.exp(report.loss) if report.loss < 700 else math.inf,

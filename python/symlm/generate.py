@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _symlm
+from .checkpoint import verify_weights
 from .corpus import load_tokenizer
 from .errors import UsageError
 from .model_config import EOT_ID, ModelConfig
@@ -45,6 +46,7 @@ class Generator:
         A run without any evaluation has no best checkpoint: its last one is taken and `note` says so.
         """
         files = resolve_model(path, str(checkpoint))
+        verify_weights(files.folder)
         model = files.model_config()
         tokenizer = load_tokenizer(files.tokenizer)
         engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _symlm
 from .callbacks import CallbackList
@@ -73,6 +73,8 @@ class Loop:
         self.step = self.start_step = 0
         self.tokens = 0
         self.best_step: int | None = None
+        self.finite_step = -1
+        self.evaluated_step = -1
         self.saver = Saver(folder, self.model.to_hf(), config.keep_last)
         self._announced = False
         self.elapsed_before = 0.0
@@ -106,6 +108,7 @@ class Loop:
         self.tokens = int(known["tokens"])
         self.elapsed_before = float(known["elapsed_s"])
         self.best_step = known.get("best_step")
+        self.finite_step = self.step if self.best_step == self.step else self.step - 1
         self.view.step, self.view.tokens = self.step, self.tokens
         self.view.loss, self.view.val_loss = known.get("train_loss"), known.get("val_loss")
         self.view.val_bpb, self.view.best_bpb = known.get("val_bpb"), known.get("best_val_bpb")
@@ -201,7 +204,14 @@ class Loop:
         """Account for one finished update."""
         self.step = report.step
         if not (math.isfinite(report.loss) and math.isfinite(report.grad_norm)):
-            self._not_a_number(report)
+            if math.isfinite(report.loss):
+                self.finite_step = report.step - 1
+            self._not_a_number(
+                f"the loss is {report.loss}, the gradient norm {report.grad_norm}",
+                {"loss": report.loss, "grad_norm": report.grad_norm, "lr": report.lr},
+            )
+        # The loss of an update is that of the weights before it.
+        self.finite_step = max(self.finite_step, report.step - 1)
         self.tokens += report.tokens
         for window in (self.window, self.total):
             window.add(report.tokens, report.seconds, report.busy_frac)
@@ -254,13 +264,13 @@ class Loop:
             self.display.message("stopping: saving after the updates under way; once more to stop at once")
         self.display.tick(self.view)
 
-    def _not_a_number(self, report: _symlm.StepReport) -> None:
-        self._event({"event": "nan", "step": report.step, "tokens": self.tokens, "loss": report.loss,
-                     "grad_norm": report.grad_norm, "lr": report.lr})  # fmt: skip
-        last = self.folder.last()
-        good = "there is no checkpoint yet" if last is None else f"the last good checkpoint is {last}"
+    def _not_a_number(self, what: str, numbers: dict[str, float | None]) -> NoReturn:
+        """End the run without saving: its numbers are no longer finite. `what` says which."""
+        self._event({"event": "nan", "step": self.step, "tokens": self.tokens, **numbers})
+        last = self.folder.newest(self.finite_step)
+        good = "there is no good checkpoint yet" if last is None else f"the last good checkpoint is {last}"
         raise NanError(
-            f"step {report.step}: the loss is {report.loss}, the gradient norm {report.grad_norm}; {good}",
+            f"step {self.step}: {what}; {good}",
             f"try a lower --learning-rate than {self.config.learning_rate:g}, or a smaller --grad-clip",
         )
 
@@ -294,9 +304,9 @@ class Loop:
 
         return update
 
-    def _evaluate(self, windows: int | None = None) -> bool:
+    def _evaluate(self, windows: int | None = None, *, compare: bool = True) -> bool:
         """Evaluate on the held-out windows; True when it is the best so far. `windows` is given for the last one, which
-        may cover more windows than the others and so is not compared with them."""
+        may cover more windows than the others and so is not compared with them; nor is one without `compare`."""
         val = self.prepared.val
         if val is None:
             return False
@@ -307,11 +317,17 @@ class Loop:
         except Stopped:
             return False
         view = self.view
+        if not math.isfinite(report.loss):
+            self._not_a_number(
+                f"the loss on the held-out text is {report.loss}",
+                {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr, "val_loss": report.loss},
+            )
+        self.finite_step = self.evaluated_step = self.step
         view.val_loss, view.val_bpb = report.loss, report.bits_per_byte
         final = windows is not None
         view.final_windows = report.windows if final else 0
         best = view.best_bpb
-        improved = count == usual and math.isfinite(report.loss) and (best is None or report.bits_per_byte < best)
+        improved = compare and count == usual and (best is None or report.bits_per_byte < best)
         if improved:
             view.best_bpb, self.best_step = report.bits_per_byte, self.step
         record: dict[str, Any] = {
@@ -331,9 +347,13 @@ class Loop:
     def _sample(self) -> None:
         config = self.config
         generator = Generator(self.engine.snapshot(), self.prepared.tokenizer)
-        text = generator.generate(
-            config.sample_prompt, max_new_tokens=SAMPLE_TOKENS, seed=config.seed, sample_index=self.step
-        )
+        try:
+            text = generator.generate(
+                config.sample_prompt, max_new_tokens=SAMPLE_TOKENS, seed=config.seed, sample_index=self.step
+            )
+        except NanError as error:
+            view = self.view
+            self._not_a_number(error.message, {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr})
         self.view.sample = config.sample_prompt + text
         self.samples.write({"step": self.step, "prompt": config.sample_prompt, "text": text, "seed": config.seed})
         self._event({"event": "sample", "step": self.step, "tokens": self.tokens, "text": self.view.sample})
@@ -392,7 +412,12 @@ class Loop:
         return None
 
     def _stop(self, reason: str) -> None:
-        """Save where the updates ended. After a signal this raises `Interrupted`."""
+        """Save where the updates ended. After a signal this raises `Interrupted`.
+
+        The evaluation before is not compared: which step is the best does not depend on where a run was stopped.
+        """
+        if self.signals.received is None and self.evaluated_step != self.step:
+            self._evaluate(compare=False)
         self._save()
         self._event({"event": "stop", "step": self.step, "tokens": self.tokens, "reason": reason})
         self.display.message(f"to go on: {shlex.join(resume_command(self.folder.path))}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import checkpoint
 from .checkpoint import WEIGHTS, State
-from .config import TrainConfig
+from .config import SPECS, TrainConfig
 from .errors import UsageError, UserError
 from .run import BEST, LAST, RunFolder, default_out_dir, run_of_checkpoint
 from .settings import conflicts, resumed
@@ -77,7 +77,18 @@ def open_run(config: TrainConfig) -> Opened:
         raise
 
 
+def _fresh(folder: RunFolder, asked: TrainConfig) -> Opened:
+    """A run that ended before its first checkpoint: nothing binds it, but what is not asked for is as it was."""
+    folder.recover()
+    values = {name: getattr(asked, name) for name in SPECS}
+    given = {name: value for name, value in values.items() if value is not None and value != ()}
+    note = f"{folder.path}: no checkpoint yet, starting from the beginning"
+    return Opened(folder, TrainConfig(**{**folder.settings().values, **given}), notes=[note])
+
+
 def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -> Opened:
+    if not folder.has_checkpoints and config.resume not in (LAST, BEST):
+        return _fresh(folder, config)
     stored = folder.settings()
     requested = stored.requested or {}
     run_config = TrainConfig(**stored.values)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import MODEL_CONFIG, WEIGHTS, State, write_atomic
-from .config import TrainConfig
+from .checkpoint import MODEL_CONFIG, OLD_PREFIX, TEMP_PREFIX, WEIGHTS, State, write_atomic
+from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, SymlmError, UserError, reason
 from .metrics import read_lines
 from .model_config import ModelConfig
-from .settings import TomlSettings, read_toml, to_toml
+from .presets import PRESETS
+from .settings import DERIVED_FIELDS, TomlSettings, read_toml, to_toml
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -113,8 +114,12 @@ class RunFolder:
         write_atomic(self.path / CONFIG, to_toml(config, requested))
 
     def settings(self) -> TomlSettings:
-        """The resolved configuration of the run and what had been asked for."""
-        return read_toml(str(self.path / CONFIG))
+        """The resolved configuration of the run and what had been asked for.
+
+        A run without any checkpoint starts afresh: there nothing that follows from a limit or a preset is resolved.
+        """
+        stored = read_toml(str(self.path / CONFIG))
+        return stored if self.has_checkpoints else TomlSettings(_unresolved(stored), stored.requested)
 
     def environment(self) -> dict[str, Any]:
         """`environment.json`, empty when it cannot be read."""
@@ -123,6 +128,14 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
         return raw if isinstance(raw, dict) else {}
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether anything was saved, in whatever state it is now."""
+        if any((self.path / name).is_dir() for name in (BEST, OLD_PREFIX + BEST)):
+            return True
+        folder = self.path / CHECKPOINTS
+        return folder.is_dir() and any(not path.name.startswith(TEMP_PREFIX) for path in folder.iterdir())
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -156,6 +169,13 @@ class RunFolder:
         path = self.path / name
         return path if name and path.is_dir() and path.resolve().is_relative_to(self.path.resolve()) else None
 
+    def newest(self, limit: int) -> Path | None:
+        """The newest checkpoint of a step up to `limit`, else the best one; None when there is none."""
+        steps = [step for step in self.steps() if step <= limit]
+        if steps:
+            return self.checkpoint_path(steps[-1])
+        return self.path / BEST if (self.path / BEST).is_dir() else None
+
     def prune(self, keep: int, now: int) -> list[int]:
         """Remove all but the newest `keep` checkpoints up to step `now`; gives the steps removed."""
         surplus = [step for step in self.steps() if step <= now][:-keep]
@@ -180,6 +200,22 @@ class RunFolder:
                 yield path, error
             else:
                 yield path, None
+
+
+def _unresolved(stored: TomlSettings) -> dict[str, Any]:
+    """The settings of a run without what followed from its limits and its preset."""
+    values = {name: value for name, value in stored.values.items() if name not in DERIVED_FIELDS}
+    preset = PRESETS.get(values.get("preset", ""))
+    names = {*MODEL_FIELDS, "learning_rate"}
+    if preset is None:
+        names = set()
+    elif values.get("num_heads") != preset.num_heads:
+        # The default of this one follows the number of heads.
+        names.discard("num_kv_heads")
+    for name in names:
+        if values.get(name) == getattr(preset, name):
+            del values[name]
+    return {**values, **(stored.requested or {})}
 
 
 class Saver:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -20,7 +21,7 @@ from .corpus import Prepared, Sources
 from .display import Display, make_display
 from .errors import UsageError, UserError
 from .loop import Loop
-from .machine import describe, resolve_threads
+from .machine import describe, gib, resolve_threads
 from .metrics import truncate_past
 from .resume import Opened, open_run
 from .run import METRICS, SAMPLES, TOKENIZER
@@ -34,6 +35,11 @@ CALIBRATION_PART = 0.1
 CALIBRATION_LEAST = 3
 _CALIBRATION_HORIZON = 1_000_000
 PEAK_SECONDS = 0.2
+
+CHECKPOINT_BYTES = 12
+"""A checkpoint holds three floats for each parameter: the weight and its two moments."""
+
+_FEW_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class Trainer:
         # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
         planned = config.with_model(vocab_size=config.model().vocab_size)
         _symlm.check_memory(json.dumps(engine_config(planned, threads, max_steps=_CALIBRATION_HORIZON)))
+        _check_room(opened, planned.model().parameters)
         sources = Sources(config, _tokenizer_path(opened))
         _say_hello(display, sources, threads, rule, isa)
         prepared = sources.prepare(threads, display)
@@ -110,7 +117,7 @@ class Trainer:
             config = _set_up(opened, prepared, threads, rule, display)
         else:
             _go_on(opened, prepared, threads, rule)
-        peak = _symlm.fma_peak(threads, PEAK_SECONDS)
+        peak = _symlm.fma_peak(max(min(threads, _symlm.available_cpus()[0]), 1), PEAK_SECONDS)
         loop = Loop(
             config=config,
             threads=threads,
@@ -122,6 +129,24 @@ class Trainer:
         )
         outcome = loop.run(opened.checkpoint, opened.state)
         return Run(folder.path, config, outcome.step, outcome.finished, outcome.metrics)
+
+
+def _check_room(opened: Opened, parameters: int) -> None:
+    """UserError when the disk clearly cannot hold the checkpoints: those that are kept and the one being written."""
+    config, path = opened.config, opened.folder.path
+    possible = _FEW_CHECKPOINTS
+    if config.max_steps is not None and config.save_every_seconds is None:
+        every = config.save_every_steps or config.max_steps
+        possible = -(-config.max_steps // every)
+    count = max(min(config.keep_last, possible) + 1 - len(opened.folder.steps()), 1)
+    needed = count * CHECKPOINT_BYTES * parameters
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        many = "1 checkpoint" if count == 1 else f"{count:,} checkpoints"
+        raise UserError(
+            f"{path}: {gib(free)} free on its disk, {many} of {parameters:,} parameters need {gib(needed)}",
+            "make room, choose an --out-dir on another disk, a smaller model or a smaller --keep-last",
+        )
 
 
 def _tokenizer_path(opened: Opened) -> Path | str | None:
