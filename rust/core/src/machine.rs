@@ -19,7 +19,7 @@ pub fn active_isa() -> Result<Isa> {
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     match Isa::from_name(&name).filter(|isa| isa.is_available()) {
         Some(isa) => Ok(isa),
-        None => Err(Error::usage(format!("SYMLM_ISA is {name:?}, this machine has {}", available.join(", ")))
+        None => Err(Error::usage(format!("SYMLM_ISA is {name:?}, symlm has {} on this machine", available.join(", ")))
             .hint("unset SYMLM_ISA to use the fastest")),
     }
 }

@@ -58,9 +58,9 @@ impl Corpus {
             Some(found) => found,
             None => self.build(tokenizer, &paths, key, &digests, val_split, threads, &mut meter)?,
         };
-        check_window(&train, seq_len, "training")?;
+        check_window(&train, seq_len, if val_split > 0.0 { "training " } else { "" })?;
         if let Some(val) = &val {
-            check_window(val, seq_len, "validation")?;
+            check_window(val, seq_len, "validation ")?;
         }
         meter.finish()?;
         Ok((train, val))
@@ -194,9 +194,9 @@ fn check_window(shards: &Shards, seq_len: usize, part: &str) -> Result<()> {
         return Ok(());
     }
     let error = Error::data(format!(
-        "the {part} text has {tokens} tokens, expected at least one window of {window} (sequence length {seq_len} + 1)"
+        "the {part}text has {tokens} tokens, expected at least one window of {window} (sequence length {seq_len} + 1)"
     ));
-    Err(error.hint(if part == "validation" {
+    Err(error.hint(if part == "validation " {
         "add text, hold out more (--val-split) or none (--val-split 0), or shorten --seq-len"
     } else {
         "add text or shorten --seq-len"

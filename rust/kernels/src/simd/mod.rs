@@ -4,6 +4,10 @@
 //! instructions"; only [`dispatch`] makes one, after run-time detection. A vector always has sixteen lanes: one
 //! 512-bit register, two 256-bit registers or an array of sixteen scalars, so the arithmetic structure of a kernel
 //! (docs/contract.md) is the same on every instruction set. The portable token is the specification.
+//!
+//! A new instruction set is a file beside `avx2.rs` with one `impl Simd`, a variant of [`Isa`] and a table of tiles in
+//! `gemm/micro.rs`. NEON has its variant but no file yet: sixteen lanes are four 128-bit registers there, and the tile
+//! is 6 x 16 (24 of 32 registers). On aarch64 the portable token is used, where `f32::mul_add` is one instruction.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -125,11 +129,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 AVX-512F.
     Avx512,
+    /// aarch64 NEON: named, so that `SYMLM_ISA=neon` is understood, but not written yet and nowhere available.
+    Neon,
 }
 
 impl Isa {
     /// Every instruction set, fastest first.
-    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::PortableSoft];
+    pub const ALL: [Isa; 5] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable, Isa::PortableSoft];
 
     /// The name that `SYMLM_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -138,6 +144,7 @@ impl Isa {
             Isa::PortableSoft => "portable-soft",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
         }
     }
 
@@ -145,6 +152,7 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable | Isa::PortableSoft => true,
+            Isa::Neon => false,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => std::arch::is_x86_feature_detected!("avx2") && hardware_fma(),
             #[cfg(target_arch = "x86_64")]

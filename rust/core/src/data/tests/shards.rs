@@ -146,7 +146,7 @@ fn too_little_text_and_bad_arguments() {
         corpus.prepare(&tokenizer, cache.path(), split, seq_len, threads, &mut quiet()).unwrap_err()
     };
     let error = call(0.0, 100_000, 1);
-    assert!(error.message.contains("the training text has") && error.message.contains("100001"), "{error}");
+    assert!(error.message.contains("the text has") && error.message.contains("100001"), "{error}");
     let error = call(0.1, 100, 1);
     assert!(error.message.contains("the validation text has"), "{error}");
     assert!(error.hint.unwrap().contains("--val-split 0"));
