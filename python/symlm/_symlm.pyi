@@ -14,6 +14,8 @@ __all__ = [
     "WorkerStats",
     "available_cpus",
     "available_isas",
+    "available_memory",
+    "check_memory",
     "fma_peak",
     "isa",
     "parameter_table",

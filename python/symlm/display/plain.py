@@ -144,7 +144,8 @@ def event_line(record: dict[str, Any], view: View) -> str | None:
     if kind == "save":
         return f"{step}  saved {record['path']}"
     if kind == "nan":
-        return f"{step}  loss {record['loss']}  grad {record['grad_norm']}"
+        held_out = f"  val loss {record['val_loss']}" if "val_loss" in record else ""
+        return f"{step}  loss {record['loss']}  grad {record['grad_norm']}{held_out}"
     if kind == "stop":
         return f"{step}  stopped: {record['reason']}"
     return None

@@ -6,7 +6,7 @@ use common::{Buf, Lcg, OUTSIDE, assert_same, chains};
 use proptest::prelude::*;
 use symlm_kernels::gemm::{
     Fold, Left, PANEL, Packed, Right, TOKEN_BLOCK, pack, packed_len, product, product_accumulate, product_add,
-    product_continue, weight_gradient,
+    product_continue, weight_gradient, weight_gradient_scratch,
 };
 use symlm_kernels::{Isa, Mat, MatMut};
 
@@ -171,7 +171,7 @@ proptest! {
         let dw = Buf::new(rng, outputs, inputs, wild);
         let sector = chains::weight_gradient(&dy, &x);
         let sum: Vec<f32> = rows_of(&dw).iter().zip(&sector).map(|(d, s)| d + s).collect();
-        let mut scratch = vec![OUTSIDE; 2 * outputs * inputs];
+        let mut scratch = vec![OUTSIDE; weight_gradient_scratch(tokens, outputs, inputs)];
         for isa in Isa::available() {
             for (fold, want) in [(Fold::Set, &sector), (Fold::Add, &sum)] {
                 let mut got = dw.clone();

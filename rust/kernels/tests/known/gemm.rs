@@ -2,7 +2,9 @@
 
 use crate::common::Lcg;
 use crate::{Answer, Bits};
-use symlm_kernels::gemm::{Fold, Left, Packed, Right, pack, packed_len, product, product_add, weight_gradient};
+use symlm_kernels::gemm::{
+    Fold, Left, Packed, Right, pack, packed_len, product, product_add, weight_gradient, weight_gradient_scratch,
+};
 use symlm_kernels::{Isa, Mat, MatMut};
 
 pub const ANSWERS: &[Answer] = &[
@@ -72,7 +74,7 @@ fn columns(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
 /// dy (1,500 x 21), x (1,500 x 37), dw (21 x 37); the gradient alone, then added to dw.
 fn gradient(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
     let (dy, x) = (draw(rng, 1500 * 21), draw(rng, 1500 * 37));
-    let (mut dw, mut scratch) = (draw(rng, 21 * 37), vec![0.0; 2 * 21 * 37]);
+    let (mut dw, mut scratch) = (draw(rng, 21 * 37), vec![0.0; weight_gradient_scratch(1500, 21, 37)]);
     let (dy, x) = (Mat::new(&dy, 1500, 21, 21), Mat::new(&x, 1500, 37, 37));
     let mut alone = vec![0.0; 21 * 37];
     weight_gradient(isa, dy, x, MatMut::new(&mut alone, 21, 37, 37), Fold::Set, &mut scratch);
