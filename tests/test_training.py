@@ -344,7 +344,7 @@ def test_threads_beyond_the_cores_do_not_change_the_peak(
         progress="off",
     )  # fmt: skip
     symlm.Trainer(config, data=[text]).fit()
-    assert asked == [2]
+    assert set(asked) == {2}
 
 
 def test_generation(cli: Cli, run: Path) -> None:
