@@ -4,14 +4,15 @@
 //! end and sends a report per update into another channel; it computes nothing itself. The thread that
 //! calls the methods (Python's main thread) only sends, polls and reads.
 
-use super::plan::{Cut as WorkCut, Plan, TILE_ROWS, Task};
+use super::fill::{Initialise, PackAll};
+use super::plan::{Cut as WorkCut, Plan, Task};
 use super::prefetch::{Batch, CAPACITY, Cut, Prefetcher, TokenSource, WindowOrder};
 use super::state::{EvalState, Job, State, lock};
 use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::float_env::ContractRounding;
-use crate::pool::{Graph, Pool, Program, Run, Scratch, WorkerStats};
+use crate::pool::{Pool, Run, WorkerStats};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,74 +111,6 @@ impl Commander<'_> {
         self.send(Command::Execute { run, reply })?;
         answer.recv().map_err(|_| Error::internal("the control thread has ended"))?
     }
-}
-
-/// Elements that one node initialises.
-const INITIALISE_ELEMENTS: usize = 1 << 16;
-
-/// Fills the weights; a node has a part of a tensor.
-struct Initialise {
-    state: Arc<State>,
-    /// Tensor and first element.
-    parts: Vec<(usize, usize)>,
-}
-
-impl Initialise {
-    fn new(state: Arc<State>) -> Self {
-        let params = state.weights.layout.params.iter().enumerate();
-        let starts = |len: usize| (0..len).step_by(INITIALISE_ELEMENTS);
-        let parts = params.flat_map(|(param, p)| starts(p.len()).map(move |start| (param, start))).collect();
-        Self { state, parts }
-    }
-}
-
-impl Program for Initialise {
-    fn run(&self, node: u32, _: &mut Scratch) {
-        let ((param, start), s) = (self.parts[node as usize], &*self.state);
-        let p = &s.weights.layout.params[param];
-        let len = (p.len() - start).min(INITIALISE_ELEMENTS);
-        // SAFETY: each node fills its own elements, and nothing else runs.
-        let values = unsafe { s.weights.values.slice_mut(p.offset + start, len) };
-        s.weights.initial_values(param, s.config.train.seed, start, values);
-    }
-}
-
-/// Packs the matrices; a node has some rows of one.
-struct PackAll {
-    state: Arc<State>,
-    /// Matrix and first row.
-    parts: Vec<(usize, usize)>,
-}
-
-impl PackAll {
-    fn new(state: Arc<State>) -> Self {
-        let matrices = state.weights.layout.matrices.iter().enumerate();
-        let starts = |rows: usize| (0..rows).step_by(TILE_ROWS);
-        let parts = matrices.flat_map(|(matrix, m)| starts(m.rows).map(move |start| (matrix, start))).collect();
-        Self { state, parts }
-    }
-
-    fn run(self) -> Arc<Run> {
-        let graph = independent(self.parts.len());
-        Run::new(Arc::new(self), graph)
-    }
-}
-
-impl Program for PackAll {
-    fn run(&self, node: u32, _: &mut Scratch) {
-        let (matrix, start) = self.parts[node as usize];
-        let rows = start..(start + TILE_ROWS).min(self.state.weights.layout.matrices[matrix].rows);
-        // SAFETY: each node packs its own rows, and nothing writes weights meanwhile.
-        unsafe { self.state.weights.pack_rows(self.state.isa, matrix, rows) };
-    }
-}
-
-fn independent(nodes: usize) -> Arc<Graph> {
-    let mut graph = Graph::default();
-    for _ in 0..nodes {
-        graph.add(false, &[]);
-    }
-    Arc::new(graph)
 }
 
 struct Control {
@@ -349,12 +282,9 @@ impl Engine {
         let commands = Mutex::new(Some(commands));
         let (control, process) = (Some(thread), std::process::id());
         let engine = Self { state, commands, reports, control, step, stops, workers, gauge, process };
-        let initialise = Initialise::new(engine.state.clone());
-        let graph = independent(initialise.parts.len());
-        let pack = PackAll::new(engine.state.clone()).run();
         let idle = engine.idle()?;
-        idle.execute(Run::new(Arc::new(initialise), graph))?;
-        idle.execute(pack)?;
+        idle.execute(Initialise::new(engine.state.clone()).run())?;
+        idle.execute(PackAll::new(engine.state.clone()).run())?;
         drop(idle);
         Ok(engine)
     }
@@ -375,7 +305,7 @@ impl Engine {
     /// The right to send commands, once every command sent before is done.
     fn idle(&self) -> Result<Commander<'_>> {
         let commander = self.commander()?;
-        commander.execute(PackAll { state: self.state.clone(), parts: Vec::new() }.run())?;
+        commander.execute(PackAll::nothing(self.state.clone()))?;
         Ok(commander)
     }
 

@@ -5,6 +5,7 @@
 
 mod backward;
 mod engine;
+mod fill;
 mod forward;
 mod gradients;
 mod memory;
