@@ -29,6 +29,9 @@ pub(crate) struct Tile {
     pub c_stride: usize,
     /// Columns of a tail tile, at most 16.
     pub lanes: usize,
+    /// One cache line is asked for at each step of k, `ahead_stride` elements after the one before.
+    pub ahead: *const f32,
+    pub ahead_stride: usize,
 }
 
 /// Height of the tallest tile of any token.
@@ -74,19 +77,36 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
             }
         }
         let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.k {
-            let mut columns = [s.zero(); VECTORS];
-            for (v, x) in columns.iter_mut().enumerate() {
-                *x = load!(b.add(v * LANES));
-            }
-            for (r, row) in acc.iter_mut().enumerate() {
-                let x = s.splat(*if TRANSPOSED { a.add(r) } else { a.add(r * t.a_stride) });
-                for v in 0..VECTORS {
-                    row[v] = s.fma(x, columns[v], row[v]);
+        macro_rules! step {
+            () => {
+                let mut columns = [s.zero(); VECTORS];
+                for (v, x) in columns.iter_mut().enumerate() {
+                    *x = load!(b.add(v * LANES));
                 }
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let x = s.splat(*if TRANSPOSED { a.add(r) } else { a.add(r * t.a_stride) });
+                    for v in 0..VECTORS {
+                        row[v] = s.fma(x, columns[v], row[v]);
+                    }
+                }
+                a = a.wrapping_add(if TRANSPOSED { t.a_stride } else { 1 });
+                b = b.wrapping_add(t.b_stride);
+            };
+        }
+        let head = t.k.min(ROWS);
+        let mut line = t.c.cast_const();
+        for _ in 0..head {
+            for v in 0..VECTORS {
+                s.prefetch_write(line.wrapping_add(v * LANES));
             }
-            a = a.wrapping_add(if TRANSPOSED { t.a_stride } else { 1 });
-            b = b.wrapping_add(t.b_stride);
+            line = line.wrapping_add(t.c_stride);
+            step!();
+        }
+        line = t.ahead;
+        for _ in head..t.k {
+            s.prefetch(line);
+            line = line.wrapping_add(t.ahead_stride);
+            step!();
         }
         if !t.add.is_null() {
             for (r, row) in acc.iter_mut().enumerate() {

@@ -130,10 +130,18 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
                     c: none.ptr,
                     c_stride: 0,
                     lanes: cols,
+                    ahead: none.ptr,
+                    ahead_stride: self.b.row_stride,
                 };
+                let next = j + cols;
+                let next = if next < self.b.n { next } else { 0 };
+                let next = self.b.ptr.wrapping_add(next / PANEL * self.b.panel_stride + next % PANEL);
                 let mut i = first;
+                let mut line = 0;
                 while i < end {
                     let rows = tile_height(end - i, S::TILE_ROWS);
+                    tile.ahead = if line < S::TILE_VECTORS { next.wrapping_add(line * LANES) } else { tile.b };
+                    line += 1;
                     tile.a = a.wrapping_add(if transposed { i } else { i * a_stride });
                     // SAFETY: `gemm` checked the shapes, the epilogue covers m x n (its constructors' contract), and
                     // the tile was compiled for the token at hand.

@@ -90,6 +90,14 @@ impl Simd for Avx2 {
     const TILE_VECTORS: usize = 1;
 
     #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_write(self, p: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Pair {
         unsafe { [_mm256_set1_ps(x); 2] }
     }

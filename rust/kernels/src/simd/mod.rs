@@ -97,6 +97,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Lanes as an array.
     fn to_array_d(self, d: Self::D) -> [f64; LANES];
 
+    /// Asks for the cache line of `p` in the second-level cache. A hint: any address will do.
+    #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
+    /// Asks for the cache line of `p` in the first-level cache, to be written. A hint: any address will do.
+    #[inline(always)]
+    fn prefetch_write(self, _p: *const f32) {}
+
     /// `a > b ? a : b`.
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
