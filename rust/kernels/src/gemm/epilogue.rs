@@ -13,6 +13,8 @@ pub(crate) trait Epilogue: Copy {
     /// # Safety
     /// The tile is inside the epilogue's matrices.
     unsafe fn place(&self, tile: &mut Tile, i: usize, j: usize, buffer: *mut f32);
+    /// Where the results go.
+    fn result(&self) -> At;
     /// Takes the tile from the buffer, if `place` sent it there.
     ///
     /// # Safety
@@ -32,7 +34,7 @@ impl At {
     pub const NONE: At = At { ptr: std::ptr::null_mut(), stride: 0 };
 
     #[inline(always)]
-    fn element(self, i: usize, j: usize) -> *mut f32 {
+    pub fn element(self, i: usize, j: usize) -> *mut f32 {
         if self.ptr.is_null() { self.ptr } else { self.ptr.wrapping_add(i * self.stride + j) }
     }
 }
@@ -46,6 +48,10 @@ pub(crate) struct Direct {
 }
 
 impl Epilogue for Direct {
+    #[inline(always)]
+    fn result(&self) -> At {
+        self.c
+    }
     #[inline(always)]
     unsafe fn place(&self, tile: &mut Tile, i: usize, j: usize, _buffer: *mut f32) {
         (tile.start, tile.start_stride) = (self.start.element(i, j), self.start.stride);
@@ -84,6 +90,10 @@ pub(crate) struct Scale {
 
 impl Epilogue for Scale {
     #[inline(always)]
+    fn result(&self) -> At {
+        self.c
+    }
+    #[inline(always)]
     unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
         to_buffer(tile, buffer);
     }
@@ -108,6 +118,10 @@ pub(crate) struct RowScale {
 
 impl Epilogue for RowScale {
     #[inline(always)]
+    fn result(&self) -> At {
+        self.c
+    }
+    #[inline(always)]
     unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
         to_buffer(tile, buffer);
     }
@@ -130,6 +144,10 @@ pub(crate) struct PlusZero {
 }
 
 impl Epilogue for PlusZero {
+    #[inline(always)]
+    fn result(&self) -> At {
+        self.c
+    }
     #[inline(always)]
     unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
         to_buffer(tile, buffer);
@@ -155,6 +173,10 @@ pub(crate) struct ScoreGradient {
 }
 
 impl Epilogue for ScoreGradient {
+    #[inline(always)]
+    fn result(&self) -> At {
+        self.c
+    }
     #[inline(always)]
     unsafe fn place(&self, tile: &mut Tile, _i: usize, _j: usize, buffer: *mut f32) {
         to_buffer(tile, buffer);

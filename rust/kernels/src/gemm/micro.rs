@@ -32,6 +32,9 @@ pub(crate) struct Tile {
     /// One cache line is asked for at each step of k, `ahead_stride` elements after the one before.
     pub ahead: *const f32,
     pub ahead_stride: usize,
+    /// Where the next tile's results will go (row stride `next_stride`): asked for, too.
+    pub next: *const f32,
+    pub next_stride: usize,
 }
 
 /// Height of the tallest tile of any token.
@@ -93,19 +96,20 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 b = b.wrapping_add(t.b_stride);
             };
         }
+        let (mut ahead, mut next) = (t.ahead, t.next);
         let head = t.k.min(ROWS);
-        let mut line = t.c.cast_const();
         for _ in 0..head {
             for v in 0..VECTORS {
-                s.prefetch_write(line.wrapping_add(v * LANES));
+                s.prefetch_write(next.wrapping_add(v * LANES));
             }
-            line = line.wrapping_add(t.c_stride);
+            next = next.wrapping_add(t.next_stride);
+            s.prefetch(ahead);
+            ahead = ahead.wrapping_add(t.ahead_stride);
             step!();
         }
-        line = t.ahead;
         for _ in head..t.k {
-            s.prefetch(line);
-            line = line.wrapping_add(t.ahead_stride);
+            s.prefetch(ahead);
+            ahead = ahead.wrapping_add(t.ahead_stride);
             step!();
         }
         if !t.add.is_null() {

@@ -9,7 +9,7 @@ pub(crate) mod epilogue;
 pub(crate) mod micro;
 pub mod pack;
 
-use crate::mat::{Mat, MatMut};
+use crate::mat::{Mat, MatMut, extent};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 use epilogue::{At, Direct, Epilogue};
 use micro::{Table, Tile, tiles};
@@ -60,9 +60,44 @@ pub enum Left<'a> {
     Columns(Mat<'a>),
 }
 
+/// What the product after this one will read: brought near while this one runs. Hints only.
+#[derive(Clone, Copy)]
+struct Coming {
+    /// The right-hand matrix: `b_count` addresses, `b_stride` elements apart.
+    b: *const f32,
+    b_stride: usize,
+    b_count: usize,
+    /// The left-hand matrix: `a_lines` cache lines of each row.
+    a: *const f32,
+    a_stride: usize,
+    a_lines: usize,
+}
+
+impl Coming {
+    const NOTHING: Coming =
+        Coming { b: std::ptr::null(), b_stride: 0, b_count: 0, a: std::ptr::null(), a_stride: 0, a_lines: 0 };
+
+    /// The first of `count` addresses to ask for, and the distance between them.
+    #[inline(always)]
+    fn take(&mut self, count: usize, here: *const f32) -> (*const f32, usize) {
+        if self.b_count > 0 {
+            let taken = (self.b, self.b_stride);
+            self.b = self.b.wrapping_add(count * self.b_stride);
+            self.b_count = self.b_count.saturating_sub(count);
+            taken
+        } else if self.a_lines > 0 {
+            self.a_lines -= 1;
+            (self.a.wrapping_add(self.a_lines * LANES), self.a_stride)
+        } else {
+            (here, 0)
+        }
+    }
+}
+
 struct Gemm<'a, E> {
     a: Left<'a>,
     b: Right<'a>,
+    coming: Coming,
     epilogue: E,
     tiles: &'static Table,
 }
@@ -109,7 +144,7 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
         // Whole tiles of A per block, at least two, so that B is read as seldom as the cache allows.
         let block = (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS;
         let (width, none) = (S::TILE_VECTORS * LANES, At::NONE);
-        let mut first = 0;
+        let (mut first, mut coming) = (0, self.coming);
         while first < m {
             // A short last block would read all of B for a few rows: let the block before it take them too.
             let end = if m - first < 2 * block { m } else { first + block };
@@ -131,18 +166,32 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
                     c_stride: 0,
                     lanes: cols,
                     ahead: none.ptr,
-                    ahead_stride: self.b.row_stride,
+                    ahead_stride: 0,
+                    next: none.ptr,
+                    next_stride: self.epilogue.result().stride,
                 };
-                let next = j + cols;
-                let next = if next < self.b.n { next } else { 0 };
-                let next = self.b.ptr.wrapping_add(next / PANEL * self.b.panel_stride + next % PANEL);
+                let next_j = j + cols;
+                let next_panel = if next_j < self.b.n {
+                    self.b.ptr.wrapping_add(next_j / PANEL * self.b.panel_stride + next_j % PANEL)
+                } else {
+                    self.b.ptr
+                };
+                // The next panel is spread evenly over the tiles of this one: more requests at a time than the core
+                // has buffers for would stall it.
+                let step = PANEL.div_ceil((end - first).div_ceil(S::TILE_ROWS)).min(LANES);
                 let mut i = first;
-                let mut line = 0;
+                let mut number = 0;
                 while i < end {
                     let rows = tile_height(end - i, S::TILE_ROWS);
-                    tile.ahead = if line < S::TILE_VECTORS { next.wrapping_add(line * LANES) } else { tile.b };
-                    line += 1;
                     tile.a = a.wrapping_add(if transposed { i } else { i * a_stride });
+                    (tile.ahead, tile.ahead_stride) = if self.b.row_stride == PANEL {
+                        (next_panel.wrapping_add(number * k * step), step)
+                    } else {
+                        coming.take(k, tile.b)
+                    };
+                    number += 1;
+                    let (next_i, next_j) = if i + rows < end { (i + rows, j) } else { (first, next_j) };
+                    tile.next = self.epilogue.result().element(next_i, next_j);
                     // SAFETY: `gemm` checked the shapes, the epilogue covers m x n (its constructors' contract), and
                     // the tile was compiled for the token at hand.
                     unsafe {
@@ -164,17 +213,27 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
 /// # Safety
 /// The epilogue's matrices hold at least m rows and n columns.
 pub(crate) unsafe fn gemm<E: Epilogue>(isa: Isa, a: Left<'_>, b: Right<'_>, epilogue: E) {
+    // SAFETY: passed on to the caller.
+    unsafe { gemm_before(isa, a, b, Coming::NOTHING, epilogue) }
+}
+
+/// As [`gemm`], bringing the operands of the next product near.
+unsafe fn gemm_before<E: Epilogue>(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, epilogue: E) {
     let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);
-    dispatch(isa, Gemm { a, b, epilogue, tiles: tiles(isa) });
+    dispatch(isa, Gemm { a, b, coming, epilogue, tiles: tiles(isa) });
 }
 
 /// Checks the shapes and runs a product whose tiles go straight to `c`.
 fn direct(isa: Isa, a: Left<'_>, b: Right<'_>, start: At, add: At, c: &mut MatMut<'_>) {
+    direct_before(isa, a, b, Coming::NOTHING, start, add, c);
+}
+
+fn direct_before(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, start: At, add: At, c: &mut MatMut<'_>) {
     assert_eq!((a.shape().0, b.n), (c.rows(), c.cols()), "output shape");
     let c = at(c);
     // SAFETY: c has the shape of the product, and the callers give `start` and `add` of that shape, too.
-    unsafe { gemm(isa, a, b, Direct { start, add, c }) }
+    unsafe { gemm_before(isa, a, b, coming, Direct { start, add, c }) }
 }
 
 pub(crate) fn at(c: &mut MatMut<'_>) -> At {
@@ -260,16 +319,26 @@ pub fn weight_gradient(isa: Isa, dy: Mat<'_>, x: Mat<'_>, mut dw: MatMut<'_>, fo
             let a = Left::Columns(Mat::new(columns, part.len(), rows, rows));
             let b = Right::rows(x.row_range(part.clone()));
             let start = if first == block * TOKEN_BLOCK { At::NONE } else { at(&mut partial) };
+            let mut coming = Coming::NOTHING;
+            if part.end < tokens {
+                let after = (tokens - part.end).min(TOKEN_PART);
+                // Half a line apart: slower than a line at each step, so that the core's buffers suffice.
+                let count = extent(after, x.cols(), x.stride()) / (LANES / 2);
+                coming.b = x.ptr().wrapping_add(part.end * x.stride());
+                (coming.b_stride, coming.b_count) = (LANES / 2, count);
+                coming.a = dy.ptr().wrapping_add(part.end * dy.stride());
+                (coming.a_stride, coming.a_lines) = (dy.stride(), rows.div_ceil(LANES));
+            }
             if part.end < end {
-                direct(isa, a, b, start, At::NONE, &mut partial);
+                direct_before(isa, a, b, coming, start, At::NONE, &mut partial);
             } else if blocks == 1 {
                 let add = into_dw(&mut dw);
-                direct(isa, a, b, start, add, &mut dw);
+                direct_before(isa, a, b, coming, start, add, &mut dw);
             } else {
                 // The block's chains are complete: add them to the blocks before.
                 let mut sum = MatMut::new(sum, rows, cols, cols);
                 let add = if block == 0 { At::NONE } else { at(&mut sum) };
-                direct(isa, a, b, start, add, &mut sum);
+                direct_before(isa, a, b, coming, start, add, &mut sum);
             }
             first = part.end;
         }
