@@ -138,7 +138,7 @@ impl Problem {
             let (dy, x) = (Mat::new(&self.a, k, m, self.a_stride), Mat::new(&self.b, k, n, self.b_stride));
             for first in (0..m).step_by(TILE) {
                 let rows = first..m.min(first + TILE);
-                weight_gradient(isa, dy.col_range(rows.clone()), x, c.row_range(rows), Fold::Set, scratch);
+                weight_gradient(isa, dy.col_range(rows.clone()), x, c.row_range(rows), Fold::Set, None, scratch);
             }
         } else {
             let a = Left::Rows(Mat::new(&self.a, m, k, self.a_stride));

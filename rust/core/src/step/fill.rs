@@ -1,6 +1,6 @@
 //! Programs that fill the weights and their panels: at the start, and after tensors were overwritten.
 
-use super::plan::TILE_ROWS;
+use super::plan::ROW_BLOCK;
 use super::state::State;
 use crate::pool::{Graph, Program, Run, Scratch};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl PackAll {
 
     pub fn new(state: Arc<State>) -> Self {
         let matrices = state.weights.layout.matrices.iter().enumerate();
-        let starts = |rows: usize| (0..rows).step_by(TILE_ROWS);
+        let starts = |rows: usize| (0..rows).step_by(ROW_BLOCK);
         let parts = matrices.flat_map(|(matrix, m)| starts(m.rows).map(move |start| (matrix, start))).collect();
         Self { state, parts }
     }
@@ -69,7 +69,7 @@ impl PackAll {
 impl Program for PackAll {
     fn run(&self, node: u32, _: &mut Scratch) {
         let (matrix, start) = self.parts[node as usize];
-        let rows = start..(start + TILE_ROWS).min(self.state.weights.layout.matrices[matrix].rows);
+        let rows = start..(start + ROW_BLOCK).min(self.state.weights.layout.matrices[matrix].rows);
         // SAFETY: each node packs its own rows, and nothing writes weights meanwhile.
         unsafe { self.state.weights.pack_rows(self.state.isa, matrix, rows) };
     }

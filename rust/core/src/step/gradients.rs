@@ -3,7 +3,7 @@
 //! Safety of every block here: a node reads operands that the nodes it follows have left, and writes the elements of
 //! its own tile; nodes of one tile follow each other.
 
-use super::plan::{STRIP_ALIGN, TILE_ROWS};
+use super::plan::{ROW_BLOCK, STRIP_ALIGN};
 use super::slots::Buffer;
 use super::state::State;
 use super::symmetry::{Place, SECTORS, Then, sector_windows, visit};
@@ -58,10 +58,14 @@ impl State {
                 Some(arena) => shared(arena),
                 None => MatMut::new(own, rows.len(), cols.len(), cols.len()),
             };
-            for sector in sectors {
+            let operands = |sector| {
                 let (dy, x) = self.operands(matrix, sector);
-                let (dy, x) = (dy.col_range(rows.clone()), x.col_range(cols.clone()));
-                self.fold_sector(sector, dy, x, &mut total, &mut pair, &mut triple, block);
+                (dy.col_range(rows.clone()), x.col_range(cols.clone()))
+            };
+            let end = sectors.end;
+            for sector in sectors {
+                let coming = (sector + 1 < end).then(|| operands(sector + 1));
+                self.fold_sector(sector, operands(sector), coming, &mut total, &mut pair, &mut triple, block);
             }
         }
     }
@@ -84,15 +88,15 @@ impl State {
             let mut total = shared(self.gradient.ptr(m.offset + at));
             let mut pair = shared(self.pair.ptr(m.offset + at));
             let mut triple = shared(self.head_triple.ptr(at));
-            self.fold_sector(sector, dy, x, &mut total, &mut pair, &mut triple, block);
+            self.fold_sector(sector, (dy, x), None, &mut total, &mut pair, &mut triple, block);
         }
     }
 
     fn fold_sector(
         &self,
         sector: usize,
-        dy: Mat<'_>,
-        x: Mat<'_>,
+        (dy, x): (Mat<'_>, Mat<'_>),
+        coming: Option<(Mat<'_>, Mat<'_>)>,
         total: &mut MatMut<'_>,
         pair: &mut MatMut<'_>,
         triple: &mut MatMut<'_>,
@@ -104,7 +108,7 @@ impl State {
             Place::Triple => triple.reborrow(),
             Place::Pair => pair.reborrow(),
         };
-        weight_gradient(self.isa, dy, x, place, step.fold, block);
+        weight_gradient(self.isa, dy, x, place, step.fold, coming, block);
         for i in 0..total.rows() {
             match step.then {
                 Then::Nothing => break,
@@ -172,7 +176,7 @@ impl State {
         let [work, folded, _] = scratch.buffers([3 * d, d, 0]);
         let folded = &mut folded[..d];
         let batch = self.batch();
-        for row in tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(m.rows) {
+        for row in tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows) {
             let tokens = batch.tokens_with_id(row);
             // SAFETY: see the head of this file.
             let (dx, total) = unsafe {

@@ -14,8 +14,8 @@ use std::ops::Range;
 
 /// Rows of a strip are a multiple of the fixed blocks of the norm-weight gradient (contract E5).
 pub(super) const STRIP_ALIGN: usize = 64;
-/// Rows of a weight-gradient tile.
-pub(super) const TILE_ROWS: usize = 64;
+/// Rows of a matrix that one task updates, packs or gathers.
+pub(super) const ROW_BLOCK: usize = 64;
 /// Most columns of a weight-gradient tile.
 pub(super) const TILE_COLS: usize = 512;
 /// At most one in so many sectors has its logits in memory: tokens x vocabulary never exists as a whole.
@@ -76,6 +76,7 @@ pub(super) struct Cut {
     pub positions: usize,
     pub layers: usize,
     pub kv_heads: usize,
+    pub threads: usize,
     /// Rows of a strip.
     pub strip: usize,
     /// Key/value heads of a head task.
@@ -103,8 +104,8 @@ impl Cut {
         let head_parts = if in_flight >= 2 * c.threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
         let heads = c.model.num_kv_heads.div_ceil(head_parts);
         let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
-        let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
-        Self { batch, positions, layers, kv_heads, strip, heads, slots, group, logit_slots }
+        let (layers, kv_heads, threads) = (c.model.num_layers, c.model.num_kv_heads, c.threads);
+        Self { batch, positions, layers, kv_heads, threads, strip, heads, slots, group, logit_slots }
     }
 
     pub fn strips(&self) -> usize {
@@ -130,14 +131,15 @@ impl Cut {
 /// Rows and columns of a weight-gradient tile.
 pub(super) type Tile = (Range<usize>, Range<usize>);
 
-/// Tiles of a matrix's weight gradient.
-pub(super) fn tiles(rows: usize, cols: usize) -> Vec<Tile> {
+/// Tiles of a matrix's weight gradient. High tiles read each sector's inputs less often; many workers need more tiles.
+pub(super) fn tiles(rows: usize, cols: usize, threads: usize) -> Vec<Tile> {
+    let height = if threads <= 4 { 256 } else { 64 };
     let parts = cols.div_ceil(TILE_COLS);
     let width = cols.div_ceil(parts).next_multiple_of(32);
     let mut out = Vec::new();
-    for r in (0..rows).step_by(TILE_ROWS) {
+    for r in (0..rows).step_by(height) {
         for c in (0..cols).step_by(width) {
-            out.push((r..(r + TILE_ROWS).min(rows), c..(c + width).min(cols)));
+            out.push((r..(r + height).min(rows), c..(c + width).min(cols)));
         }
     }
     out
@@ -226,12 +228,12 @@ impl TrainingPlan<'_> {
     fn build(mut self, update: bool) -> Plan {
         let (cut, layers) = (self.cut, self.cut.layers);
         let head = &self.layout.matrices[self.layout.head()];
-        let head_tiles = tiles(head.rows, head.cols).len();
+        let head_tiles = tiles(head.rows, head.cols, cut.threads).len();
         let mut head_before: Vec<Option<u32>> = vec![None; head_tiles];
         let mut logits_free: Vec<u32> = Vec::new();
         let mut released: Vec<u32> = Vec::new();
         let mut gradient_before: Vec<Vec<Option<u32>>> =
-            self.layout.matrices.iter().map(|m| vec![None; tiles(m.rows, m.cols).len()]).collect();
+            self.layout.matrices.iter().map(|m| vec![None; tiles(m.rows, m.cols, cut.threads).len()]).collect();
         let empty = Ready { mlp: vec![Vec::new(); layers], qkv: vec![Vec::new(); layers] };
         let (mut ready, mut group_start, mut ends) = (empty.clone(), 0, Vec::new());
         for sector in 0..SECTORS {
@@ -258,7 +260,7 @@ impl TrainingPlan<'_> {
         ends.extend(head_before.iter().flatten());
         let bottom = self.plan.add(Task::Join, &ends);
         let embedding = &self.layout.matrices[self.layout.matrix_index(MatrixId::Embedding)];
-        let rows = embedding.rows.div_ceil(TILE_ROWS);
+        let rows = embedding.rows.div_ceil(ROW_BLOCK);
         gradients.extend((0..rows).map(|tile| self.plan.add(Task::EmbeddingGradient { tile }, &[bottom])));
         let norms = self.layout.norms.len();
         gradients.extend((0..norms).map(|norm| self.plan.add(Task::NormGradient { norm }, &[bottom])));
@@ -335,7 +337,7 @@ impl TrainingPlan<'_> {
         }
         let finish = self.plan.add(Task::Finish, &squares);
         for (matrix, m) in self.layout.matrices.iter().enumerate() {
-            for tile in 0..m.rows.div_ceil(TILE_ROWS) {
+            for tile in 0..m.rows.div_ceil(ROW_BLOCK) {
                 self.plan.add(Task::UpdateMatrix { matrix, tile }, &[finish]);
             }
         }

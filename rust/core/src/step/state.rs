@@ -143,7 +143,7 @@ impl State {
         Ok(Self {
             isa,
             matrices,
-            tiles: weights.layout.matrices.iter().map(|m| super::plan::tiles(m.rows, m.cols)).collect(),
+            tiles: weights.layout.matrices.iter().map(|m| super::plan::tiles(m.rows, m.cols, cut.threads)).collect(),
             head,
             embedding: index(MatrixId::Embedding),
             rope: rope::Table::new(m.rope_theta, m.head_size(), m.seq_len),

@@ -3,7 +3,7 @@
 //! Safety of every block here: the graph puts these nodes after all gradients (and after everything that reads
 //! weights); each writes its own rows.
 
-use super::plan::{SQUARE_BLOCK, SQUARE_BLOCKS, TILE_ROWS, square_blocks};
+use super::plan::{ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS, square_blocks};
 use super::state::{State, StepResult, lock};
 use crate::model::MatrixId;
 use std::sync::PoisonError;
@@ -66,7 +66,7 @@ impl State {
     /// Updates and packs some rows of a matrix.
     pub(super) fn update_matrix(&self, matrix: usize, tile: usize) {
         let m = &self.weights.layout.matrices[matrix];
-        let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(m.rows);
+        let rows = tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows);
         self.adamw(m.offset + rows.start * m.cols, rows.len() * m.cols, &self.hyper());
         // SAFETY: see the head of this file.
         unsafe { self.weights.pack_rows(self.isa, matrix, rows) };

@@ -58,6 +58,17 @@ pub enum Left<'a> {
     Rows(Mat<'a>),
     /// The transpose: element (i, k) is in row k, column i.
     Columns(Mat<'a>),
+    /// The transpose, copied in groups of columns.
+    Groups(Groups<'a>),
+}
+
+/// A [`pack::columns`] copy of a k x m matrix.
+#[derive(Clone, Copy)]
+pub struct Groups<'a> {
+    data: &'a [f32],
+    k: usize,
+    m: usize,
+    group: usize,
 }
 
 /// What the product after this one will read: brought near while this one runs. Hints only.
@@ -76,6 +87,24 @@ struct Coming {
 impl Coming {
     const NOTHING: Coming =
         Coming { b: std::ptr::null(), b_stride: 0, b_count: 0, a: std::ptr::null(), a_stride: 0, a_lines: 0 };
+
+    /// For a weight gradient: `dy` with the first column of the next rows of dw, and the next `x`, of which rows
+    /// `at..at + GRADIENT_ROWS` of `rows` bring their share.
+    fn new(dy: Option<(Mat<'_>, usize)>, x: Option<Mat<'_>>, at: usize, rows: usize) -> Self {
+        let mut coming = Self::NOTHING;
+        if let Some((dy, column)) = dy {
+            coming.a = dy.ptr().wrapping_add(column);
+            (coming.a_stride, coming.a_lines) = (dy.stride(), (dy.cols() - column).min(GRADIENT_ROWS).div_ceil(LANES));
+        }
+        if let Some(x) = x {
+            // Half a line apart: slower than a line at each step, so that the core's buffers suffice.
+            let (step, parts) = (LANES / 2, rows.div_ceil(GRADIENT_ROWS));
+            let count = (extent(x.rows().min(TOKEN_PART), x.cols(), x.stride()) / step).div_ceil(parts);
+            coming.b = x.ptr().wrapping_add(at / GRADIENT_ROWS * count * step);
+            (coming.b_stride, coming.b_count) = (step, count);
+        }
+        coming
+    }
 
     /// The first of `count` addresses to ask for, and the distance between them.
     #[inline(always)]
@@ -108,6 +137,7 @@ impl Left<'_> {
         match self {
             Left::Rows(a) => (a.rows(), a.cols()),
             Left::Columns(a) => (a.cols(), a.rows()),
+            Left::Groups(a) => (a.m, a.k),
         }
     }
 }
@@ -135,19 +165,25 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (m, k) = self.a.shape();
-        let (a, a_stride, transposed) = match self.a {
-            Left::Rows(a) => (a.ptr(), a.stride(), false),
-            Left::Columns(a) => (a.ptr(), a.stride(), true),
+        // Distances in A from a block of rows to the next, and from a row to the next.
+        let (a, a_stride, transposed, block_step, row_step) = match self.a {
+            Left::Rows(a) => (a.ptr(), a.stride(), false, a.stride(), a.stride()),
+            Left::Columns(a) => (a.ptr(), a.stride(), true, 1, 1),
+            Left::Groups(a) => (a.data.as_ptr(), a.group, true, k, 1),
         };
         let mut buffer = std::mem::MaybeUninit::<Buffer>::uninit();
         let buffer = buffer.as_mut_ptr().cast::<f32>();
         // Whole tiles of A per block, at least two, so that B is read as seldom as the cache allows.
-        let block = (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS;
+        let block = match self.a {
+            Left::Groups(a) => a.group,
+            _ => (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS,
+        };
         let (width, none) = (S::TILE_VECTORS * LANES, At::NONE);
         let (mut first, mut coming) = (0, self.coming);
         while first < m {
             // A short last block would read all of B for a few rows: let the block before it take them too.
-            let end = if m - first < 2 * block { m } else { first + block };
+            let short = m - first < 2 * block && !matches!(self.a, Left::Groups(_));
+            let end = if short { m } else { m.min(first + block) };
             let mut j = 0;
             while j < self.b.n {
                 let tail = j + width > self.b.n;
@@ -183,7 +219,7 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
                 let mut number = 0;
                 while i < end {
                     let rows = tile_height(end - i, S::TILE_ROWS);
-                    tile.a = a.wrapping_add(if transposed { i } else { i * a_stride });
+                    tile.a = a.wrapping_add(first * block_step + (i - first) * row_step);
                     (tile.ahead, tile.ahead_stride) = if self.b.row_stride == PANEL {
                         (next_panel.wrapping_add(number * k * step), step)
                     } else {
@@ -284,66 +320,76 @@ pub enum Fold {
     Add,
 }
 
-/// Tokens of a part of a chain: the rows of `x` and `dy` that a tile needs then stay in the first-level cache while all
-/// tiles pass over them. The chains go on from memory, so the length cannot move a bit.
-const TOKEN_PART: usize = 128;
+/// Most tokens of a part of a chain: the columns of `dy` that a tile needs then stay in the first-level cache while all
+/// of `x` passes by. The chains go on from memory, so the length cannot move a bit.
+const TOKEN_PART: usize = 512;
+
+/// Rows of `dw` that are worked on at a time.
+const GRADIENT_ROWS: usize = 64;
 
 /// Weight gradient of one sector (contract G3), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs.
 ///
-/// Workspace: [`weight_gradient_scratch`] elements. An empty sector contributes +0.
+/// `coming` are the operands of the next call, if known: they are brought near meanwhile. Workspace:
+/// [`weight_gradient_scratch`] elements. An empty sector contributes +0.
 ///
 /// # Panics
 /// If the shapes do not fit or the workspace is too small.
-pub fn weight_gradient(isa: Isa, dy: Mat<'_>, x: Mat<'_>, mut dw: MatMut<'_>, fold: Fold, scratch: &mut [f32]) {
+pub fn weight_gradient(
+    isa: Isa,
+    dy: Mat<'_>,
+    x: Mat<'_>,
+    mut dw: MatMut<'_>,
+    fold: Fold,
+    coming: Option<(Mat<'_>, Mat<'_>)>,
+    scratch: &mut [f32],
+) {
     let (tokens, rows, cols) = (dy.rows(), dw.rows(), dw.cols());
     assert_eq!(tokens, x.rows(), "tokens of dy and x");
-    let into_dw = |dw: &mut MatMut<'_>| if fold == Fold::Add { at(dw) } else { At::NONE };
-    if tokens <= TOKEN_PART {
-        // A product over no tokens is +0, which is what an empty sector adds.
-        let add = into_dw(&mut dw);
-        return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
-    }
-    let (area, blocks) = (rows * cols, tokens.div_ceil(TOKEN_BLOCK));
+    assert_eq!((rows, cols), (dy.cols(), x.cols()), "weight gradient of outputs x inputs");
     let needed = weight_gradient_scratch(tokens, rows, cols);
     assert!(scratch.len() >= needed, "weight gradient of {rows} x {cols} in {} elements", scratch.len());
-    let (partial, rest) = scratch.split_at_mut(area);
-    // The columns of dy at hand lie a whole row apart: side by side they are read as one stream by every tile.
-    let (columns, sum) = rest.split_at_mut(TOKEN_PART * rows);
-    let mut partial = MatMut::new(partial, rows, cols, cols);
-    for block in 0..blocks {
-        let end = ((block + 1) * TOKEN_BLOCK).min(tokens);
-        let mut first = block * TOKEN_BLOCK;
-        while first < end {
-            let part = first..(first + TOKEN_PART).min(end);
-            pack::copy(isa, dy.row_range(part.clone()), columns);
-            let a = Left::Columns(Mat::new(columns, part.len(), rows, rows));
-            let b = Right::rows(x.row_range(part.clone()));
-            let start = if first == block * TOKEN_BLOCK { At::NONE } else { at(&mut partial) };
-            let mut coming = Coming::NOTHING;
-            if part.end < tokens {
-                let after = (tokens - part.end).min(TOKEN_PART);
-                // Half a line apart: slower than a line at each step, so that the core's buffers suffice.
-                let count = extent(after, x.cols(), x.stride()) / (LANES / 2);
-                coming.b = x.ptr().wrapping_add(part.end * x.stride());
-                (coming.b_stride, coming.b_count) = (LANES / 2, count);
-                coming.a = dy.ptr().wrapping_add(part.end * dy.stride());
-                (coming.a_stride, coming.a_lines) = (dy.stride(), rows.div_ceil(LANES));
-            }
-            if part.end < end {
-                direct_before(isa, a, b, coming, start, At::NONE, &mut partial);
-            } else if blocks == 1 {
-                let add = into_dw(&mut dw);
-                direct_before(isa, a, b, coming, start, add, &mut dw);
-            } else {
-                // The block's chains are complete: add them to the blocks before.
-                let mut sum = MatMut::new(sum, rows, cols, cols);
-                let add = if block == 0 { At::NONE } else { at(&mut sum) };
-                direct_before(isa, a, b, coming, start, add, &mut sum);
-            }
-            first = part.end;
-        }
+    if tokens == 0 {
+        // A product over no tokens is +0, which is what an empty sector adds.
+        let add = if fold == Fold::Add { at(&mut dw) } else { At::NONE };
+        return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
     }
-    if blocks > 1 {
+    let (columns, rest) = scratch.split_at_mut(pack::columns_len(tokens.min(TOKEN_PART), rows.min(GRADIENT_ROWS)));
+    let (partial, sum) = rest.split_at_mut(if tokens > TOKEN_PART { rows * cols } else { 0 });
+    let mut first = 0;
+    while first < tokens {
+        let block_end = (first / TOKEN_BLOCK + 1) * TOKEN_BLOCK;
+        let part = first..(first + TOKEN_PART).min(block_end).min(tokens);
+        let rest = part.end..tokens;
+        let then = if rest.is_empty() { coming } else { Some((dy.row_range(rest.clone()), x.row_range(rest))) };
+        let mut i = 0;
+        while i < rows {
+            let range = i..(i + GRADIENT_ROWS).min(rows);
+            // The columns of dy at hand lie a whole row apart: side by side they are read as one stream by every tile.
+            let dy_part = dy.row_range(part.clone());
+            let group = pack::columns(isa, dy_part.col_range(range.clone()), columns);
+            let a = Left::Groups(Groups { data: columns, k: part.len(), m: range.len(), group });
+            let b = Right::rows(x.row_range(part.clone()));
+            let next_dy = if range.end < rows { Some((dy_part, range.end)) } else { then.map(|(dy, _)| (dy, 0)) };
+            let coming = Coming::new(next_dy, then.map(|(_, x)| x), range.start, rows);
+            let view = |data: &mut [f32]| At { ptr: data[i * cols..].as_mut_ptr(), stride: cols };
+            // The chains go on inside a block of tokens; its sums are added to those of the blocks before.
+            let start = if first.is_multiple_of(TOKEN_BLOCK) { At::NONE } else { view(partial) };
+            let last_part = part.end == block_end || part.end == tokens;
+            let (add, c) = if !last_part {
+                (At::NONE, view(partial))
+            } else if tokens > TOKEN_BLOCK {
+                (if first < TOKEN_BLOCK { At::NONE } else { view(sum) }, view(sum))
+            } else {
+                let mut dw = dw.row_range(range.clone());
+                (if fold == Fold::Add { at(&mut dw) } else { At::NONE }, at(&mut dw))
+            };
+            // SAFETY: all three have range.len() rows of cols columns.
+            unsafe { gemm_before(isa, a, b, coming, Direct { start, add, c }) }
+            i = range.end;
+        }
+        first = part.end;
+    }
+    if tokens > TOKEN_BLOCK {
         for i in 0..rows {
             let sum = &sum[i * cols..(i + 1) * cols];
             match fold {
@@ -356,6 +402,6 @@ pub fn weight_gradient(isa: Isa, dy: Mat<'_>, x: Mat<'_>, mut dw: MatMut<'_>, fo
 
 /// Elements of workspace that [`weight_gradient`] needs.
 pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize {
-    let areas = tokens.div_ceil(TOKEN_BLOCK).min(2);
-    if tokens <= TOKEN_PART { 0 } else { rows * cols * areas + TOKEN_PART * rows }
+    let areas = usize::from(tokens > TOKEN_PART) + usize::from(tokens > TOKEN_BLOCK);
+    rows * cols * areas + pack::columns_len(tokens.min(TOKEN_PART), rows.min(GRADIENT_ROWS))
 }

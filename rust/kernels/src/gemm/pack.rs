@@ -135,33 +135,54 @@ pub fn rows(w: Mat<'_>, out: &mut [f32]) {
     unsafe { rows_into(w, 0, w.rows(), out.as_mut_ptr()) }
 }
 
-struct CopyColumns<'a> {
+/// Columns of a group of a [`columns`] copy: whole tiles of the token, at most sixteen.
+fn group<S: Simd>(cols: usize) -> usize {
+    let most = LANES / S::TILE_ROWS * S::TILE_ROWS;
+    // Groups of equal width: a low tile is bound by latency.
+    cols.div_ceil(cols.div_ceil(most).max(1))
+}
+
+struct Columns<'a> {
     from: Mat<'a>,
     to: &'a mut [f32],
 }
 
-impl Kernel for CopyColumns<'_> {
-    type Output = ();
+impl Kernel for Columns<'_> {
+    type Output = usize;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let cols = self.from.cols();
-        let (mut from, mut to) = (self.from.ptr(), self.to.as_mut_ptr());
-        for _ in 0..self.from.rows() {
-            crate::vectors!(cols, i, lanes, {
-                // SAFETY: columns i..i + lanes of a row of `from`, and `to` has a place for each (checked below).
-                unsafe { crate::math::store(s, to.add(i), crate::math::load(s, from.add(i), lanes), lanes) }
-            });
-            from = from.wrapping_add(self.from.stride());
-            to = to.wrapping_add(cols);
+    fn run<S: Simd>(self, s: S) -> usize {
+        let (rows, cols) = (self.from.rows(), self.from.cols());
+        let group = group::<S>(cols);
+        let mut first = 0;
+        while first < cols {
+            let lanes = (cols - first).min(group);
+            let mut from = self.from.ptr().wrapping_add(first);
+            let mut to = self.to.as_mut_ptr().wrapping_add(first * rows);
+            for _ in 0..rows {
+                // SAFETY: columns first..first + lanes of a row of `from`; `to` has `group` places for each row of a
+                // group (checked below).
+                unsafe { crate::math::store(s, to, crate::math::load(s, from, lanes), lanes) };
+                from = from.wrapping_add(self.from.stride());
+                to = to.wrapping_add(group);
+            }
+            first += group;
         }
+        group
     }
 }
 
-/// Copies a matrix without the gaps between its rows.
+/// Elements of a [`columns`] copy.
+pub(super) fn columns_len(rows: usize, cols: usize) -> usize {
+    rows * (cols + LANES)
+}
+
+/// Copies a matrix in groups of a few columns, each group without gaps: element (k, i) at
+/// `to[i / g * g * rows + k * g + i % g]`. Returns g.
 ///
 /// # Panics
 /// If `to` is too short.
-pub fn copy(isa: Isa, from: Mat<'_>, to: &mut [f32]) {
-    assert!(to.len() >= from.rows() * from.cols(), "{} x {} into {}", from.rows(), from.cols(), to.len());
-    dispatch(isa, CopyColumns { from, to });
+pub(super) fn columns(isa: Isa, from: Mat<'_>, to: &mut [f32]) -> usize {
+    let (rows, cols) = (from.rows(), from.cols());
+    assert!(to.len() >= columns_len(rows, cols), "columns of {rows} x {cols} into {}", to.len());
+    dispatch(isa, Columns { from, to })
 }

@@ -77,8 +77,8 @@ fn gradient(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
     let (mut dw, mut scratch) = (draw(rng, 21 * 37), vec![0.0; weight_gradient_scratch(1500, 21, 37)]);
     let (dy, x) = (Mat::new(&dy, 1500, 21, 21), Mat::new(&x, 1500, 37, 37));
     let mut alone = vec![0.0; 21 * 37];
-    weight_gradient(isa, dy, x, MatMut::new(&mut alone, 21, 37, 37), Fold::Set, &mut scratch);
-    weight_gradient(isa, dy, x, MatMut::new(&mut dw, 21, 37, 37), Fold::Add, &mut scratch);
+    weight_gradient(isa, dy, x, MatMut::new(&mut alone, 21, 37, 37), Fold::Set, None, &mut scratch);
+    weight_gradient(isa, dy, x, MatMut::new(&mut dw, 21, 37, 37), Fold::Add, None, &mut scratch);
     bits.f32(&alone);
     bits.f32(&dw);
 }
