@@ -25,6 +25,8 @@
 
 pub mod record;
 pub mod rounds;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use crossbeam_deque::{Injector, Stealer, Worker};
@@ -370,60 +372,5 @@ impl Shared {
         let mut sleepers = lock(&self.sleepers);
         sleepers.retain(|&i| i != index);
         self.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Count(Vec<AtomicU32>, AtomicU32);
-    impl Program for Count {
-        fn run(&self, node: u32, _: &mut Scratch) {
-            // Every predecessor of a node in this layered graph has a smaller layer number, all done before.
-            self.0[node as usize].fetch_add(1, Ordering::Relaxed);
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn layered(width: u32, depth: u32) -> Graph {
-        let mut graph = Graph::default();
-        let mut before: Vec<u32> = Vec::new();
-        for layer in 0..depth {
-            before = (0..width).map(|i| graph.add((i + layer) % 3 != 0, &before)).collect();
-        }
-        graph
-    }
-
-    #[test]
-    fn every_node_runs_once_per_publication_on_any_number_of_workers() {
-        for threads in [1, 2, 3, 5, 12, 63] {
-            let pool = Pool::new(threads).unwrap();
-            let graph = Arc::new(layered(17, 20));
-            let program = Arc::new(Count((0..graph.len()).map(|_| AtomicU32::new(0)).collect(), AtomicU32::new(0)));
-            let run = Run::new(program.clone(), graph.clone());
-            for round in 1..=20 {
-                pool.execute(&run).unwrap();
-                assert!(program.0.iter().all(|c| c.load(Ordering::Relaxed) == round));
-            }
-            assert_eq!(pool.stats().iter().map(|s| s.tasks).sum::<u64>(), 20 * graph.len() as u64);
-        }
-    }
-
-    struct Failing;
-    impl Program for Failing {
-        fn run(&self, node: u32, _: &mut Scratch) {
-            assert_ne!(node, 7, "node seven");
-        }
-    }
-
-    #[test]
-    fn a_panic_in_a_node_is_an_error_and_the_pool_goes_on() {
-        let pool = Pool::new(2).unwrap();
-        let run = Run::new(Arc::new(Failing), Arc::new(layered(4, 4)));
-        for _ in 0..3 {
-            let error = pool.execute(&run).unwrap_err();
-            assert!(error.message.contains("node seven"), "{}", error.message);
-        }
     }
 }

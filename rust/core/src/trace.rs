@@ -180,3 +180,68 @@ impl Serialize for Events<'_> {
         serializer.collect_seq(events)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(worker: u32, node: u32, times: [u64; 4]) -> Span {
+        let [free, idle, start, end] = times;
+        Span { worker, node, stolen: node == 1, free, idle, start, end }
+    }
+
+    /// Two updates, 100..200 and 200..300, with a batch awaited at the start of the second.
+    fn example() -> Trace {
+        let node = |kind, detail: &str, after| TaskNode { kind, detail: detail.into(), after };
+        Trace {
+            threads: 3,
+            graph: vec![node("forward", "window \"0\"", vec![]), node("join", "", vec![0])],
+            spans: vec![
+                span(0, 0, [40, 50, 110, 150]),
+                span(1, 1, [100, 100, 150, 180]),
+                span(0, 0, [150, 220, 230, 260]),
+                span(0, 1, [260, 265, 265, 290]),
+            ],
+            updates: vec![(100, 200), (200, 300)],
+            prefetch_waits: vec![(100, 100), (200, 225)],
+        }
+    }
+
+    #[test]
+    fn the_times_of_a_worker_add_up() {
+        let trace = example();
+        let workers = trace.workers();
+        // Worker 0 looks for work until 220, so that only five of the wait are idle.
+        let first = WorkerTime { busy_ns: 95, steal_ns: 75, idle_ns: 25, prefetch_wait_ns: 5, tasks: 3, steals: 1 };
+        assert_eq!(workers[0], first);
+        assert_eq!((workers[1].busy_ns, workers[1].prefetch_wait_ns, workers[1].idle_ns), (30, 25, 145));
+        assert_eq!((workers[2].busy_ns, workers[2].idle_ns), (0, 175));
+        for w in workers {
+            assert_eq!(w.busy_ns + w.steal_ns + w.idle_ns + w.prefetch_wait_ns, 200);
+        }
+    }
+
+    #[test]
+    fn the_file_has_a_row_per_worker_and_microseconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.json");
+        std::fs::write(&path, "old").unwrap();
+        example().write_chrome(&path).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let events = file["traceEvents"].as_array().unwrap();
+        let of = |phase: &str| events.iter().filter(|e| e["ph"] == phase).collect::<Vec<_>>();
+        let names: Vec<_> = of("M").iter().map(|e| e["args"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["symlm", "symlm-ctl", "symlm-w00", "symlm-w01", "symlm-w02"]);
+        assert_eq!(of("X").len(), 4 + 2 + 2);
+        let first = of("X").into_iter().find(|e| e["cat"] == "task").unwrap();
+        let expected = serde_json::json!({
+            "name": "forward", "cat": "task", "ph": "X", "ts": 0.11, "dur": 0.04, "pid": 1, "tid": 1,
+            "args": {"node": 0, "detail": "window \"0\"", "stolen": false}
+        });
+        assert_eq!(*first, expected);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let error = example().write_chrome(&folder.path().join("none/trace.json")).unwrap_err();
+        assert_eq!(error.kind, crate::ErrorKind::User);
+        assert!(error.message.contains("none/trace.json"), "{}", error.message);
+    }
+}

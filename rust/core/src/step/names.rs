@@ -116,3 +116,74 @@ fn operation(task: Task) -> Option<(u8, isize)> {
         Task::EvalSum => (11, 0),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Cut;
+    use super::*;
+    use crate::config::EngineConfig;
+    use crate::pool::{Program, Run, Scratch};
+    use std::sync::Arc;
+
+    struct Nothing;
+    impl Program for Nothing {
+        fn run(&self, _: u32, _: &mut Scratch) {}
+    }
+
+    fn config(batch: usize, threads: usize, sectors_in_flight: usize) -> EngineConfig {
+        EngineConfig::from_json(&format!(
+            r#"{{"model": {{"vocab_size": 300, "hidden_size": 64, "intermediate_size": 160, "num_layers": 3,
+            "num_heads": 4, "num_kv_heads": 2, "seq_len": 130, "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
+            "tie_embeddings": false}}, "train": {{"batch_size": {batch}, "max_steps": 9, "learning_rate": 1e-3,
+            "warmup_steps": 0, "decay_start": 9, "schedule": "wsd", "min_lr_ratio": 0.1, "weight_decay": 0.1,
+            "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "grad_clip": 1.0, "seed": 1}},
+            "threads": {threads}, "sectors_in_flight": {sectors_in_flight}}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn rounds_of_every_plan_are_in_order_and_of_one_operation() {
+        for (batch, threads, slots) in [(1, 1, 0), (5, 3, 1), (12, 2, 0), (31, 2, 12), (32, 63, 0), (32, 2, 5)] {
+            let config = config(batch, threads, slots);
+            let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
+            for plan in [Plan::training(&cut, &layout, true), Plan::evaluation(&cut)] {
+                let rounds = plan.rounds();
+                for round in &rounds {
+                    let mut operations = round.shared.iter().map(|&node| operation(plan.tasks[node as usize]));
+                    let first = operations.next().flatten();
+                    assert!(operations.all(|o| o == first));
+                    assert!(round.serial.iter().all(|&node| plan.tasks[node as usize] == Task::Join));
+                }
+                // Refuses what is incomplete or out of order.
+                Run::in_rounds(Arc::new(Nothing), Arc::new(plan.graph), rounds);
+            }
+        }
+    }
+
+    #[test]
+    fn with_all_sectors_in_flight_a_stage_is_one_round() {
+        let config = config(24, 2, 12);
+        let plan = Plan::training(&Cut::new(&config), &Layout::new(&config.model), true);
+        let forward = |round: &&Round| {
+            let first = round.shared.first().map(|&node| plan.tasks[node as usize]);
+            matches!(first, Some(Task::Rows { stage: Stage::Forward(_), .. }))
+        };
+        assert_eq!(plan.rounds().iter().filter(forward).count(), config.model.num_layers + 1);
+    }
+
+    #[test]
+    fn every_node_has_a_name_of_its_own_but_joins_and_the_end() {
+        let config = config(7, 3, 0);
+        let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
+        let nodes = Plan::training(&cut, &layout, true).task_graph(&layout);
+        let mut names: Vec<_> = nodes.iter().filter(|n| n.kind != "join").map(|n| (n.kind, &n.detail)).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        for (node, after) in nodes.iter().map(|n| &n.after).enumerate() {
+            assert!(after.iter().all(|&b| (b as usize) < node));
+        }
+    }
+}

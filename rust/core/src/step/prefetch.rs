@@ -364,17 +364,34 @@ mod tests {
 
     #[test]
     fn errors_of_the_source_cost_no_buffers_and_may_pass() {
-        let source = Arc::new(Flaky(true.into()));
-        let order = WindowOrder::new(1, 1000, 10).unwrap();
-        let p = Prefetcher::new(source.clone(), order, 4, 10, 50, true).unwrap();
-        for _ in 0..20 {
-            assert_eq!(p.next().unwrap_err().message, "disk");
+        for ahead in [true, false] {
+            let source = Arc::new(Flaky(true.into()));
+            let order = WindowOrder::new(1, 1000, 10).unwrap();
+            let p = Prefetcher::new(source.clone(), order, 4, 10, 50, ahead).unwrap();
+            for _ in 0..20 {
+                assert_eq!(p.next().unwrap_err().message, "disk");
+            }
+            source.0.store(false, Ordering::Relaxed);
+            p.seek(7);
+            // Errors from before the seek are dropped, one after it may still have met the failing source.
+            let batch = p.next().or_else(|_| p.next()).unwrap();
+            assert_eq!(batch.step, 7);
         }
-        source.0.store(false, Ordering::Relaxed);
-        p.seek(7);
-        // Errors from before the seek are dropped, one after it may still have met the failing source.
-        let batch = p.next().or_else(|_| p.next()).unwrap();
-        assert_eq!(batch.step, 7);
+    }
+
+    #[test]
+    fn batches_cut_on_demand_are_those_cut_ahead() {
+        let ids: Arc<dyn TokenSource> = Arc::new((0..1000).map(|i| i * i % 50).collect::<Vec<u32>>());
+        let order = WindowOrder::new(1, 1000, 10).unwrap();
+        let make = |ahead| Prefetcher::new(ids.clone(), order, 4, 10, 50, ahead).unwrap();
+        let (ahead, demand) = (make(true), make(false));
+        for step in 0..20 {
+            let (a, b) = (ahead.next().unwrap(), demand.next().unwrap());
+            assert_eq!((a.step, &a.inputs, &a.targets, &a.order), (step, &b.inputs, &b.targets, &b.order));
+            assert_eq!((b.step, demand.gauge().len()), (step, 0));
+            ahead.recycle(a);
+            demand.recycle(b);
+        }
     }
 
     #[test]
