@@ -133,7 +133,7 @@ def test_train_writes_a_trace(cli: Cli, text: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     events, names = read(tmp_path / "trace.json")
     assert names == {0: "symlm-ctl", 1: "symlm-w00", 2: "symlm-w01"}
-    updates = [event for event in events if event["name"] == "update"]
+    updates = [event for event in events if event["name"] == "step"]
     assert len(updates) == MOST_UPDATES
     assert sum(event["name"] == "prefetch wait" for event in events) == MOST_UPDATES
     tasks = [event for event in events if event["cat"] == "task"]
@@ -148,7 +148,7 @@ def test_train_writes_a_trace(cli: Cli, text: Path, tmp_path: Path) -> None:
     assert {event["tid"] for event in tasks} == {1, 2}
     assert f"updates {WARM_UP + 1} to {WARM_UP + MOST_UPDATES} in trace.json" in done.stderr
     assert "prefetch wait" in done.stderr
-    assert "trace" not in (tmp_path / "run" / "config.toml").read_text()
+    assert "\ntrace = " not in (tmp_path / "run" / "config.toml").read_text()
 
 
 def test_a_short_run_and_a_resumed_one_are_recorded_too(cli: Cli, text: Path, tmp_path: Path) -> None:
@@ -159,25 +159,24 @@ def test_a_short_run_and_a_resumed_one_are_recorded_too(cli: Cli, text: Path, tm
     done = cli(*common, "--resume", "auto", "--trace", "second.json")
     assert done.returncode == 0, done.stderr
     assert "trace: updates 5 to 8 in second.json" in done.stderr
-    names = [sum(e["name"] == "update" for e in read(tmp_path / f"{n}.json")[0]) for n in ("first", "second")]
+    names = [sum(e["name"] == "step" for e in read(tmp_path / f"{n}.json")[0]) for n in ("first", "second")]
     assert names == [1, 4]
 
 
 def test_ctrl_c_leaves_a_trace(text: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    words = ["train", text.name, *SMALL, "--batch-size", "2048", "--max-steps", "1000", "--log-interval", "1",
+    words = ["train", text.name, *SMALL, "--batch-size", "512", "--max-steps", "1000", "--log-interval", "1",
              "--trace", "trace.json"]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "symlm", *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(f"step {WARM_UP + 1:>4}/"):
-            process.send_signal(signal.SIGINT)
-            break
-    rest = process.stderr.read()
-    assert process.wait(120) == 128 + signal.SIGINT, rest
+    command = [sys.executable, "-m", "symlm", *words]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"step {WARM_UP + 1:>4}/"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(120) == 128 + signal.SIGINT, rest
     assert " in trace.json" in rest
-    assert any(event["name"] == "update" for event in read(tmp_path / "trace.json")[0])
+    assert any(event["name"] == "step" for event in read(tmp_path / "trace.json")[0])
 
 
 def test_a_path_that_cannot_be_written_is_refused_before_training(cli: Cli, text: Path, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ impl Serialize for Events<'_> {
         let events = names
             .into_iter()
             .chain(workers)
-            .chain(trace.updates.iter().map(control("update", "update")))
+            .chain(trace.updates.iter().map(control("step", "step")))
             .chain(trace.prefetch_waits.iter().map(control("prefetch wait", "prefetch")))
             .chain(spans);
         serializer.collect_seq(events)
