@@ -49,6 +49,7 @@ configs = st.builds(
     seed=st.integers(0, 2**63 - 1),
     threads=st.just("auto") | st.integers(1, 63),
     out_dir=optional(names),
+    trace=optional(names),
     save_interval=st.integers(0, 10**6) | st.sampled_from(["10m", "1h30m", "45s"]),
     sample_prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
     progress=st.sampled_from(["auto", "rich", "plain", "json", "off"]),
@@ -65,7 +66,7 @@ def test_the_file_of_a_run_is_a_valid_config(config: TrainConfig) -> None:
     parsed = parse_toml(to_toml(config, {"max_time": 25.0}))
     assert parsed.requested == {"max_time": 25.0}
     again = TrainConfig(**parsed.values)
-    assert again == dataclasses.replace(config, out_dir=None, resume=None, stop_at_step=None)
+    assert again == dataclasses.replace(config, out_dir=None, resume=None, stop_at_step=None, trace=None)
 
 
 @given(configs, configs)
@@ -162,7 +163,8 @@ def test_bad_values_are_refused_at_once(changes: dict[str, Any], message: str) -
 
 def test_conflicts_list_old_against_new() -> None:
     run = TrainConfig(preset="tiny", max_steps=812, warmup_steps=40, decay_start=650, learning_rate=4e-3)
-    free = dataclasses.replace(run, threads=5, eval_interval=7, keep_last=9, sectors_in_flight=3, stop_at_step=4)
+    free = dataclasses.replace(run, threads=5, eval_interval=7, keep_last=9, sectors_in_flight=3, stop_at_step=4,
+                               trace="t.json")  # fmt: skip
     assert conflicts(run, {}, free) == []
     assert conflicts(run, {"max_time": 25.0}, dataclasses.replace(run, max_time="25s")) == []  # type: ignore[arg-type]
     found = conflicts(run, {"max_time": 25.0}, dataclasses.replace(run, max_time=30.0, learning_rate=1e-3))

@@ -300,6 +300,18 @@ class TrainConfig:
         ),
     )
 
+    trace: str | None = option(
+        None,
+        Spec(
+            "file for a recording of the first updates after 3 of warm-up (at most 20 updates or 200,000 tasks), which "
+            "ui.perfetto.dev opens",
+            "run",
+            "str",
+            free=True,
+            metavar="PATH",
+        ),
+    )
+
     def __post_init__(self) -> None:
         for name, spec in SPECS.items():
             value = getattr(self, name)
@@ -323,9 +335,9 @@ class TrainConfig:
                 f"--decay-start {self.decay_start} is beyond --max-steps {self.max_steps}",
                 "leave --decay-start out: it follows from --decay-frac",
             )
-        if self.tokenizer == "" or self.out_dir == "" or self.resume == "":
+        if "" in (self.tokenizer, self.out_dir, self.resume, self.trace):
             raise UsageError(
-                "a path must not be empty", "leave --tokenizer, --out-dir and --resume out, or name a path"
+                "a path must not be empty", "leave --tokenizer, --out-dir, --resume and --trace out, or name a path"
             )
         if self.val_data and any(path == "-" for path in self.val_data) and "-" in self.data:
             raise UsageError(

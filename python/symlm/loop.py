@@ -25,6 +25,7 @@ from .resume import resume_command
 from .run import METRICS, SAMPLES, RunFolder, Saver
 from .schedule import engine_config, eval_windows, final_eval_windows, windows_per_epoch
 from .signals import Stopped, StopSignals
+from .trace import Tracer
 from .version import version
 from .view import View, Window
 
@@ -168,8 +169,21 @@ class Loop:
     def _updates(self) -> str | None:
         """Run updates up to the end; gives the reason when something stops them before."""
         end = min(self.max_steps, self.config.stop_at_step or self.max_steps)
+        tracer = None
+        if self.config.trace is not None:
+            tracer = Tracer(self.config.trace, self.engine, self.display, step=self.step, end=end)
+        try:
+            return self._updates_to(end, tracer)
+        finally:
+            if tracer is not None:
+                tracer.close()
+
+    def _updates_to(self, end: int, tracer: Tracer | None) -> str | None:
         while self.step < end:
             target = self._next_target(end)
+            if tracer is not None:
+                tracer.at(self.step)
+                target = min(target, *(bound for bound in (tracer.first, tracer.last, end) if bound > self.step))
             self.engine.run_until(target)
             while self.step < target:
                 report = self.engine.poll(POLL_S)

@@ -26,6 +26,7 @@ from .metrics import truncate_past
 from .resume import Opened, open_run
 from .run import METRICS, SAMPLES, TOKENIZER
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
+from .trace import check_path
 from .units import format_count
 
 CALIBRATION_STEPS = 20
@@ -104,6 +105,8 @@ class Trainer:
         if opened.state is not None and config.stop_at_step is not None and opened.state.step >= config.stop_at_step:
             display.message(f"{folder.path}: already at step {opened.state.step:,}")
             return Run(folder.path, config, opened.state.step, False, dict(opened.state.trainer))
+        if config.trace is not None:
+            check_path(config.trace)
         isa = _symlm.isa()
         threads, rule = resolve_threads(config.threads)
         # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)

@@ -16,12 +16,20 @@ pub fn active_isa() -> Result<Isa> {
         return Ok(Isa::detect());
     };
     let name = name.to_string_lossy();
-    let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
-    match Isa::from_name(&name).filter(|isa| isa.is_available()) {
-        Some(isa) => Ok(isa),
-        None => Err(Error::usage(format!("SYMLM_ISA is {name:?}, symlm has {} on this machine", available.join(", ")))
-            .hint("unset SYMLM_ISA to use the fastest")),
-    }
+    named_isa(&name).ok_or_else(|| {
+        Error::usage(format!("SYMLM_ISA is {name:?}, symlm has {} on this machine", isa_names()))
+            .hint("unset SYMLM_ISA to use the fastest")
+    })
+}
+
+/// The instruction set with this name, if this machine can run it.
+pub fn named_isa(name: &str) -> Option<Isa> {
+    Isa::from_name(name).filter(|isa| isa.is_available())
+}
+
+/// The names of those that this machine can run, for messages.
+pub fn isa_names() -> String {
+    Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>().join(", ")
 }
 
 /// Threads that `--threads auto` means, and the rule that decided.

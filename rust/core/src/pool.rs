@@ -17,17 +17,28 @@
 //! (c) sees the sleeper: with both fences sequentially consistent they cannot both miss. A wake-up that comes early is kept
 //! by the parker as a token, so it is never lost.
 //!
+//! A run may be scheduled in rounds instead, with a barrier between them ([`rounds`]); that is for measuring only. What
+//! the workers do can be recorded ([`record`]).
+//!
 //! The last node of a run wakes the publisher. A panic in a node is caught; the other nodes of the run are then
 //! passed over (their counters still count down), so that the run ends and the publisher can report it.
 
-use crossbeam_deque::{Injector, Steal, Stealer, Worker};
+pub mod record;
+pub mod rounds;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use crossbeam_deque::{Injector, Stealer, Worker};
 use crossbeam_utils::CachePadded;
 use crossbeam_utils::sync::{Parker, Unparker};
-use std::any::Any;
+use record::{Recorder, Span};
+use rounds::{Round, Rounds};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
+use worker::WorkerThread;
 
 /// A fixed set of nodes and the order between them.
 #[derive(Default, Debug, Clone)]
@@ -57,6 +68,24 @@ impl Graph {
     /// Whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.dependencies.is_empty()
+    }
+    /// Number of dependencies of each node.
+    pub fn dependencies(&self) -> &[u32] {
+        &self.dependencies
+    }
+    /// The nodes that wait for a node.
+    pub fn successors(&self, node: u32) -> &[u32] {
+        &self.successors[node as usize]
+    }
+    /// The nodes that each node waits for.
+    pub fn predecessors(&self) -> Vec<Vec<u32>> {
+        let mut out: Vec<Vec<u32>> = self.dependencies.iter().map(|&d| Vec::with_capacity(d as usize)).collect();
+        for (node, successors) in self.successors.iter().enumerate() {
+            for &next in successors {
+                out[next as usize].push(node as u32);
+            }
+        }
+        out
     }
 }
 
@@ -92,20 +121,38 @@ pub struct Run {
     remaining: AtomicUsize,
     poisoned: AtomicBool,
     panic_message: Mutex<Option<String>>,
+    /// With rounds the workers follow these instead of the counters.
+    rounds: Option<Rounds>,
+    recorder: Recorder,
 }
 
 impl Run {
     /// A run that can be published again and again.
     pub fn new(program: Arc<dyn Program>, graph: Arc<Graph>) -> Arc<Self> {
+        Arc::new(Self::make(program, graph, None))
+    }
+
+    /// A run whose nodes go round by round, with a barrier before each.
+    ///
+    /// # Panics
+    /// If a node is missing or comes before one it depends on.
+    pub fn in_rounds(program: Arc<dyn Program>, graph: Arc<Graph>, rounds: Vec<Round>) -> Arc<Self> {
+        let rounds = Rounds::new(&graph, rounds);
+        Arc::new(Self::make(program, graph, Some(rounds)))
+    }
+
+    fn make(program: Arc<dyn Program>, graph: Arc<Graph>, rounds: Option<Rounds>) -> Self {
         let pending = graph.dependencies.iter().map(|&d| AtomicU32::new(d)).collect();
-        Arc::new(Self {
+        Self {
             program,
             graph,
             pending,
             remaining: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             panic_message: Mutex::new(None),
-        })
+            rounds,
+            recorder: Recorder::default(),
+        }
     }
 }
 
@@ -142,6 +189,8 @@ struct Shared {
     shutdown: AtomicBool,
     /// Looks for work before the first yield; 0 when there are more workers than processors.
     spins: u32,
+    /// Times of recorded spans count from here.
+    origin: Instant,
 }
 
 /// The workers. Published to from one thread at a time; dropping it joins them.
@@ -179,6 +228,7 @@ impl Pool {
             counters: (0..threads).map(|_| CachePadded::default()).collect(),
             shutdown: AtomicBool::new(false),
             spins: if threads <= processors { SPINS } else { 0 },
+            origin: Instant::now(),
         });
         let mut pool = Self { shared: shared.clone(), parker, threads: Vec::with_capacity(threads) };
         for (index, (deque, parker)) in deques.into_iter().zip(parkers).enumerate() {
@@ -187,16 +237,7 @@ impl Pool {
                 .name(format!("symlm-w{index:02}"))
                 .spawn(move || {
                     crate::float_env::set_contract_rounding();
-                    WorkerThread {
-                        index,
-                        deque,
-                        parker,
-                        shared,
-                        run: None,
-                        generation: 0,
-                        scratch: Scratch::default(),
-                    }
-                    .main();
+                    WorkerThread::new(index, deque, parker, shared).main();
                 })
                 .map_err(|e| {
                     crate::Error::user(format!(
@@ -227,17 +268,27 @@ impl Pool {
             pending.store(d, Ordering::Relaxed);
         }
         run.poisoned.store(false, Ordering::Relaxed);
-        run.remaining.store(run.graph.len(), Ordering::Relaxed);
+        // Following the rounds counts as a node of each worker.
+        let followers = if run.rounds.is_some() { self.threads() } else { 0 };
+        run.remaining.store(run.graph.len() + followers, Ordering::Relaxed);
         *lock(&self.shared.current) = Some(run.clone());
         self.shared.generation.fetch_add(1, Ordering::Release);
-        let mut published = 0;
-        for (node, &d) in run.graph.dependencies.iter().enumerate() {
-            if d == 0 {
-                let queue = if run.graph.urgent[node] { &self.shared.urgent } else { &self.shared.later };
-                queue.push(node as u32);
-                published += 1;
+        let published = if let Some(rounds) = &run.rounds {
+            rounds.reset();
+            // Any number will do: whoever takes it follows the rounds.
+            (0..followers).for_each(|_| self.shared.urgent.push(0));
+            followers
+        } else {
+            let mut published = 0;
+            for (node, &d) in run.graph.dependencies.iter().enumerate() {
+                if d == 0 {
+                    let queue = if run.graph.urgent[node] { &self.shared.urgent } else { &self.shared.later };
+                    queue.push(node as u32);
+                    published += 1;
+                }
             }
-        }
+            published
+        };
         self.shared.wake(published);
         while run.remaining.load(Ordering::Acquire) > 0 {
             self.parker.park();
@@ -247,6 +298,22 @@ impl Pool {
             Some(message) => Err(crate::Error::internal(format!("a worker failed: {message}"))),
             None => Ok(()),
         }
+    }
+
+    /// As [`Pool::execute`]; gives what the workers did, a span per node.
+    ///
+    /// # Errors
+    /// As [`Pool::execute`].
+    pub fn record(&self, run: &Arc<Run>) -> crate::Result<Vec<Span>> {
+        run.recorder.start(run.graph.len());
+        let outcome = self.execute(run);
+        run.recorder.stop();
+        outcome.map(|()| run.recorder.spans())
+    }
+
+    /// Nanoseconds from the origin of recorded times.
+    pub fn nanoseconds(&self, at: Instant) -> u64 {
+        self.shared.nanoseconds(at)
     }
 
     /// Counters of every worker.
@@ -282,6 +349,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
     /// Wakes up to `count` sleepers, after a push.
     fn wake(&self, count: usize) {
         fence(Ordering::SeqCst);
@@ -301,189 +372,5 @@ impl Shared {
         let mut sleepers = lock(&self.sleepers);
         sleepers.retain(|&i| i != index);
         self.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
-    }
-}
-
-struct WorkerThread {
-    index: usize,
-    deque: Worker<u32>,
-    parker: Parker,
-    shared: Arc<Shared>,
-    run: Option<Arc<Run>>,
-    generation: u64,
-    scratch: Scratch,
-}
-
-fn steal(mut attempt: impl FnMut() -> Steal<u32>) -> Option<u32> {
-    loop {
-        match attempt() {
-            Steal::Success(node) => return Some(node),
-            Steal::Empty => return None,
-            Steal::Retry => std::hint::spin_loop(),
-        }
-    }
-}
-
-impl WorkerThread {
-    fn main(mut self) {
-        while let Some(node) = self.next() {
-            self.execute(node);
-        }
-    }
-
-    fn find(&self) -> Option<u32> {
-        let shared = &*self.shared;
-        if let Some(node) = self.deque.pop().or_else(|| steal(|| shared.urgent.steal())) {
-            return Some(node);
-        }
-        let count = shared.stealers.len();
-        for k in 1..count {
-            let victim = &shared.stealers[(self.index + k) % count];
-            if let Some(node) = steal(|| victim.steal()) {
-                shared.counters[self.index].steals.fetch_add(1, Ordering::Relaxed);
-                return Some(node);
-            }
-        }
-        steal(|| shared.later.steal())
-    }
-
-    /// The next node to run; `None` at shutdown.
-    fn next(&self) -> Option<u32> {
-        let shared = &*self.shared;
-        loop {
-            for _ in 0..=shared.spins {
-                if let Some(node) = self.find() {
-                    return Some(node);
-                }
-                if shared.shutdown.load(Ordering::Acquire) {
-                    return None;
-                }
-                std::hint::spin_loop();
-            }
-            for _ in 0..YIELDS {
-                std::thread::yield_now();
-                if let Some(node) = self.find() {
-                    return Some(node);
-                }
-            }
-            {
-                let mut sleepers = lock(&shared.sleepers);
-                sleepers.push(self.index);
-                shared.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
-            }
-            fence(Ordering::SeqCst);
-            if let Some(node) = self.find() {
-                shared.rise(self.index);
-                return Some(node);
-            }
-            if shared.shutdown.load(Ordering::Acquire) {
-                return None;
-            }
-            self.parker.park();
-            // Woken by a pusher (already off the list), by shutdown, or by a token left from an earlier wake-up.
-            shared.rise(self.index);
-        }
-    }
-
-    fn execute(&mut self, node: u32) {
-        let generation = self.shared.generation.load(Ordering::Acquire);
-        if self.run.is_none() || self.generation != generation {
-            self.run.clone_from(&lock(&self.shared.current));
-            self.generation = generation;
-        }
-        let run = self.run.take().expect("a node belongs to a published run");
-        let start = Instant::now();
-        if !run.poisoned.load(Ordering::Relaxed) {
-            let scratch = &mut self.scratch;
-            let body = std::panic::AssertUnwindSafe(|| run.program.run(node, scratch));
-            if let Err(payload) = std::panic::catch_unwind(body) {
-                run.poisoned.store(true, Ordering::Relaxed);
-                lock(&run.panic_message).get_or_insert_with(|| panic_text(payload.as_ref()));
-            }
-        }
-        let counters = &self.shared.counters[self.index];
-        counters.tasks.fetch_add(1, Ordering::Relaxed);
-        counters.busy_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        let (mut own, mut shared_out) = (0, 0);
-        for &next in &run.graph.successors[node as usize] {
-            if run.pending[next as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
-                if run.graph.urgent[next as usize] {
-                    self.deque.push(next);
-                    own += 1;
-                } else {
-                    self.shared.later.push(next);
-                    shared_out += 1;
-                }
-            }
-        }
-        // One of the nodes is for this worker itself.
-        if own + shared_out > 1 {
-            self.shared.wake(own + shared_out - 1);
-        }
-        if run.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.publisher.unpark();
-        } else {
-            self.run = Some(run);
-        }
-    }
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Count(Vec<AtomicU32>, AtomicU32);
-    impl Program for Count {
-        fn run(&self, node: u32, _: &mut Scratch) {
-            // Every predecessor of a node in this layered graph has a smaller layer number, all done before.
-            self.0[node as usize].fetch_add(1, Ordering::Relaxed);
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn layered(width: u32, depth: u32) -> Graph {
-        let mut graph = Graph::default();
-        let mut before: Vec<u32> = Vec::new();
-        for layer in 0..depth {
-            before = (0..width).map(|i| graph.add((i + layer) % 3 != 0, &before)).collect();
-        }
-        graph
-    }
-
-    #[test]
-    fn every_node_runs_once_per_publication_on_any_number_of_workers() {
-        for threads in [1, 2, 3, 5, 12, 63] {
-            let pool = Pool::new(threads).unwrap();
-            let graph = Arc::new(layered(17, 20));
-            let program = Arc::new(Count((0..graph.len()).map(|_| AtomicU32::new(0)).collect(), AtomicU32::new(0)));
-            let run = Run::new(program.clone(), graph.clone());
-            for round in 1..=20 {
-                pool.execute(&run).unwrap();
-                assert!(program.0.iter().all(|c| c.load(Ordering::Relaxed) == round));
-            }
-            assert_eq!(pool.stats().iter().map(|s| s.tasks).sum::<u64>(), 20 * graph.len() as u64);
-        }
-    }
-
-    struct Failing;
-    impl Program for Failing {
-        fn run(&self, node: u32, _: &mut Scratch) {
-            assert_ne!(node, 7, "node seven");
-        }
-    }
-
-    #[test]
-    fn a_panic_in_a_node_is_an_error_and_the_pool_goes_on() {
-        let pool = Pool::new(2).unwrap();
-        let run = Run::new(Arc::new(Failing), Arc::new(layered(4, 4)));
-        for _ in 0..3 {
-            let error = pool.execute(&run).unwrap_err();
-            assert!(error.message.contains("node seven"), "{}", error.message);
-        }
     }
 }

@@ -3,11 +3,12 @@
 use crate::data::Shards;
 use crate::errors::{detached, with_progress};
 use crate::generate::Generator;
+use crate::trace::Trace;
 use pyo3::prelude::*;
 use std::path::Path;
 use std::time::Duration;
 use symlm_core::config::EngineConfig;
-use symlm_core::step::{self, Tensors};
+use symlm_core::step::{self, Switches, Tensors};
 use symlm_core::{Error, checkpoint, machine};
 
 /// One finished update.
@@ -51,8 +52,18 @@ pub struct Engine(step::Engine);
 
 #[pymethods]
 impl Engine {
+    /// The keyword arguments are for measuring and change no bit: another instruction set than that in use elsewhere, no
+    /// batches cut ahead, a barrier after each operation instead of deques.
     #[new]
-    fn new(py: Python<'_>, config_json: &str, train: &Shards) -> PyResult<Self> {
+    #[pyo3(signature = (config_json, train, *, isa = None, prefetch = true, barriers = false))]
+    fn new(
+        py: Python<'_>,
+        config_json: &str,
+        train: &Shards,
+        isa: Option<&str>,
+        prefetch: bool,
+        barriers: bool,
+    ) -> PyResult<Self> {
         let source = train.0.clone();
         detached(py, || {
             let config = EngineConfig::from_json(config_json)?;
@@ -60,7 +71,14 @@ impl Engine {
                 let (found, expected) = (train.0.vocab_size(), config.model.vocab_size);
                 return Err(Error::data(format!("the corpus has a vocabulary of {found}, the model of {expected}")));
             }
-            step::Engine::new(config, machine::active_isa()?, source)
+            let isa = match isa {
+                None => machine::active_isa()?,
+                Some(name) => machine::named_isa(name).ok_or_else(|| {
+                    let expected = machine::isa_names();
+                    Error::usage(format!("instruction set {name:?}, symlm has {expected} on this machine"))
+                })?,
+            };
+            step::Engine::new(config, isa, source, Switches { prefetch, barriers })
         })
         .map(Self)
     }
@@ -174,6 +192,19 @@ impl Engine {
     fn worker_stats(&self) -> Vec<WorkerStats> {
         let stats = self.0.workers().into_iter();
         stats.map(|w| WorkerStats { tasks: w.tasks, busy_s: w.busy_ns as f64 * 1e-9, steals: w.steals }).collect()
+    }
+    /// Records the updates that start from now on, or no more; ends by itself after a million spans.
+    fn record(&self, on: bool) {
+        self.0.record(on);
+    }
+    /// The updates recorded since the last call; one that is under way comes with the next.
+    fn take_trace(&self, py: Python<'_>) -> Trace {
+        py.detach(|| Trace(self.0.take_trace()))
+    }
+    /// Kind, detail and the nodes it waits for, of each node of the graph of an update.
+    fn task_graph(&self, py: Python<'_>) -> Vec<(&'static str, String, Vec<u32>)> {
+        let nodes = py.detach(|| self.0.task_graph());
+        nodes.into_iter().map(|node| (node.kind, node.detail, node.after)).collect()
     }
     /// Ends all threads and joins them.
     fn close(&mut self, py: Python<'_>) {

@@ -7,6 +7,7 @@ mod errors;
 mod generate;
 mod machine;
 mod probe;
+mod trace;
 
 use pyo3::prelude::*;
 
@@ -25,4 +26,6 @@ mod _symlm {
     };
     #[pymodule_export]
     use super::probe::Probe;
+    #[pymodule_export]
+    use super::trace::Trace;
 }

@@ -6,7 +6,7 @@ use pyo3::types::{PyBytes, PyDict};
 use std::sync::Arc;
 use symlm_core::Error;
 use symlm_core::config::EngineConfig;
-use symlm_core::step::{Engine, Tensors};
+use symlm_core::step::{Engine, Switches, Tensors};
 use symlm_core::{generate, machine};
 
 /// An engine that is fed batches by hand.
@@ -32,7 +32,7 @@ impl Probe {
             let config = EngineConfig::from_json(config_json)?;
             // The prefetch thread needs something to cut; its batches are never used.
             let source = Arc::new(vec![0_u32; 2 * config.model.seq_len + 2]);
-            Engine::new(config, machine::active_isa()?, source)
+            Engine::new(config, machine::active_isa()?, source, Switches::default())
         })
         .map(Self)
     }

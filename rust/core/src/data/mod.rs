@@ -24,6 +24,7 @@ mod train_tokenizer;
 pub use corpus::Corpus;
 pub use progress::Progress;
 pub use shards::Shards;
+pub(crate) use tokenizer::default_permissions;
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
 
 #[cfg(test)]

@@ -1,84 +1,43 @@
-//! The engine: control thread, commands, reports.
+//! The engine, as its user sees it.
 //!
-//! `symlm-ctl` owns the pool and the prefetcher. It takes commands from one channel, publishes graphs, waits for their
-//! end and sends a report per update into another channel; it computes nothing itself. The thread that
-//! calls the methods (Python's main thread) only sends, polls and reads.
+//! The control thread `symlm-ctl` owns the pool and the prefetcher. It takes commands from one channel, publishes
+//! graphs, waits for their end and sends a report per update into another channel. The thread that calls the methods
+//! (Python's main thread) only sends, polls and reads.
 
+use super::control::{Command, Control, EvalReport, Progress, Recording, StepReport};
 use super::fill::{Initialise, PackAll};
 use super::plan::{Cut as WorkCut, Plan, Task};
 use super::prefetch::{Batch, CAPACITY, Cut, Prefetcher, TokenSource, WindowOrder};
-use super::state::{EvalState, Job, State, lock};
+use super::state::{Job, State, lock};
 use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::float_env::ContractRounding;
 use crate::pool::{Pool, Run, WorkerStats};
+use crate::trace::{TaskNode, Trace};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use symlm_kernels::Isa;
-
-/// One finished update.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
-    /// Updates done, this one included.
-    pub step: u64,
-    /// Mean nats per token of the batch, before the update.
-    pub loss: f64,
-    /// Learning rate of the update.
-    pub learning_rate: f64,
-    /// Norm of the gradient before clipping.
-    pub gradient_norm: f64,
-    /// Tokens of the batch.
-    pub tokens: u64,
-    /// Wall time since the update before ended (or the command came).
-    pub seconds: f64,
-    /// Share of that time inside tasks, per worker.
-    pub busy_frac: Vec<f64>,
-    /// Time the control thread waited for the batch.
-    pub prefetch_wait_s: f64,
-}
-
-/// The outcome of an evaluation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EvalReport {
-    /// Mean nats per token.
-    pub loss: f64,
-    /// Predicted tokens.
-    pub tokens: u64,
-    /// Windows.
-    pub windows: u64,
-}
 
 /// What a worker did since the start.
 pub type WorkerReport = WorkerStats;
 
-enum Command {
-    /// Ends early once the number of stop requests is no longer `stops`.
-    Train {
-        until: u64,
-        stops: u64,
-    },
-    Evaluate {
-        source: Arc<dyn TokenSource>,
-        windows: u64,
-        cancel: Arc<AtomicBool>,
-        reply: Sender<Result<Progress>>,
-    },
-    Execute {
-        run: Arc<Run>,
-        reply: Sender<Result<()>>,
-    },
-    Seek {
-        step: u64,
-    },
+/// Parts that can be left out to measure what they bring. No switch changes a bit of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switches {
+    /// Batches are cut ahead of the updates; else each when its update is due, while the workers have nothing to do.
+    pub prefetch: bool,
+    /// Updates go operation by operation, with a barrier after each, instead of through the deques.
+    pub barriers: bool,
 }
 
-enum Progress {
-    Windows(u64),
-    Done(EvalReport),
+impl Default for Switches {
+    fn default() -> Self {
+        Self { prefetch: true, barriers: false }
+    }
 }
 
 /// Threads, model and optimizer of one training.
@@ -92,6 +51,7 @@ pub struct Engine {
     stops: Arc<AtomicU64>,
     workers: Arc<Mutex<Vec<WorkerStats>>>,
     gauge: Receiver<Cut>,
+    recording: Arc<Recording>,
     /// The threads live in this process only, not in one forked from it.
     process: u32,
 }
@@ -113,150 +73,25 @@ impl Commander<'_> {
     }
 }
 
-struct Control {
-    state: Arc<State>,
-    pool: Pool,
-    prefetch: Prefetcher,
-    training: Arc<Run>,
-    evaluation: Arc<Run>,
-    reports: Sender<Result<StepReport>>,
-    step: Arc<AtomicU64>,
-    stops: Arc<AtomicU64>,
-    workers: Arc<Mutex<Vec<WorkerStats>>>,
-}
-
-impl Control {
-    fn main(self, commands: &Receiver<Command>) {
-        while let Ok(command) = commands.recv() {
-            match command {
-                Command::Train { until, stops } => {
-                    if let Err(error) = self.train(until, stops) {
-                        // Whatever is left of the failed update is dropped; the next command starts it anew.
-                        self.release_batch();
-                        self.prefetch.seek(self.step.load(Ordering::Relaxed));
-                        // The receiver lives as long as the command sender.
-                        let _ = self.reports.send(Err(error));
-                    }
-                }
-                Command::Evaluate { source, windows, cancel, reply } => {
-                    let outcome = self.evaluate(source, windows, &cancel, &reply);
-                    let _ = reply.send(outcome.map(Progress::Done));
-                }
-                Command::Execute { run, reply } => {
-                    let _ = reply.send(self.pool.execute(&run));
-                }
-                Command::Seek { step } => self.prefetch.seek(step),
-            }
-        }
-    }
-
-    /// Gives the buffer of the batch at hand back to the prefetch thread.
-    fn release_batch(&self) {
-        let batch = std::mem::take(&mut *self.state.batch.write().unwrap_or_else(PoisonError::into_inner));
-        if batch.capacity() > 0
-            && let Ok(batch) = Arc::try_unwrap(batch)
-        {
-            self.prefetch.recycle(batch);
-        }
-    }
-
-    fn train(&self, until: u64, stops: u64) -> Result<()> {
-        let mut before = self.pool.stats();
-        let mut start = Instant::now();
-        while self.step.load(Ordering::Relaxed) < until && self.stops.load(Ordering::Acquire) == stops {
-            let waited = Instant::now();
-            let batch = self.prefetch.next()?;
-            let prefetch_wait_s = waited.elapsed().as_secs_f64();
-            let (expected, found) = (self.step.load(Ordering::Relaxed), batch.step);
-            *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
-            if found != expected {
-                return Err(Error::internal(format!("batch of step {found} where {expected} was due")));
-            }
-            self.pool.execute(&self.training)?;
-            self.release_batch();
-            let seconds = start.elapsed().as_secs_f64();
-            start = Instant::now();
-            let now = self.pool.stats();
-            let busy = |(a, b): (&WorkerStats, &WorkerStats)| (b.busy_ns - a.busy_ns) as f64 * 1e-9 / seconds;
-            let busy_frac = before.iter().zip(&now).map(busy).collect();
-            lock(&self.workers).clone_from(&now);
-            before = now;
-            let result = *lock(&self.state.result);
-            let failed = self.state.failed.load(Ordering::Relaxed);
-            if !failed {
-                self.step.fetch_add(1, Ordering::Release);
-            }
-            let report = StepReport {
-                step: expected + 1,
-                loss: result.loss,
-                learning_rate: result.learning_rate,
-                gradient_norm: result.gradient_norm,
-                tokens: (self.state.cut.batch * self.state.cut.positions) as u64,
-                seconds,
-                busy_frac,
-                prefetch_wait_s,
-            };
-            let _ = self.reports.send(Ok(report));
-            if failed {
-                // The update was left out: the weights are those of the step before.
-                self.prefetch.seek(expected);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn evaluate(
-        &self,
-        source: Arc<dyn TokenSource>,
-        windows: u64,
-        cancel: &AtomicBool,
-        reply: &Sender<Result<Progress>>,
-    ) -> Result<EvalReport> {
-        *lock(&self.state.evaluation) = EvalState { source: Some(source), windows, ..EvalState::default() };
-        let outcome = self.evaluate_batches(windows, cancel, reply);
-        lock(&self.workers).clone_from(&self.pool.stats());
-        *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-        let evaluation = std::mem::take(&mut *lock(&self.state.evaluation));
-        let tokens = evaluation.tokens;
-        outcome.map(|windows| EvalReport { loss: evaluation.loss_sum / tokens.max(1) as f64, tokens, windows })
-    }
-
-    /// Returns the number of windows done.
-    fn evaluate_batches(&self, windows: u64, cancel: &AtomicBool, reply: &Sender<Result<Progress>>) -> Result<u64> {
-        let mut done = 0;
-        while done < windows {
-            if cancel.load(Ordering::Acquire) {
-                break;
-            }
-            self.pool.execute(&self.evaluation)?;
-            let mut evaluation = lock(&self.state.evaluation);
-            if let Some(error) = evaluation.error.take() {
-                return Err(error);
-            }
-            done = evaluation.first;
-            drop(evaluation);
-            let _ = reply.send(Ok(Progress::Windows(done)));
-        }
-        Ok(done)
-    }
-}
-
 impl Engine {
     /// Starts the threads and initialises the weights.
     ///
     /// # Errors
     /// `Data` if the source has no window, `Memory` if the arenas cannot be had, `User` if a thread cannot be started.
-    pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>) -> Result<Self> {
+    pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>, switches: Switches) -> Result<Self> {
         let (threads, model) = (config.threads, config.model.clone());
         let order = WindowOrder::new(config.train.seed, source.tokens(), model.seq_len)?;
         super::memory::check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
         let cut: &WorkCut = &state.cut;
-        let prefetch = Prefetcher::new(source, order, cut.batch, cut.positions, model.vocab_size)?;
-        let run = |plan: Plan| {
-            let job = Job { state: state.clone(), tasks: plan.tasks };
-            Run::new(Arc::new(job), Arc::new(plan.graph))
+        let prefetch = Prefetcher::new(source, order, cut.batch, cut.positions, model.vocab_size, switches.prefetch)?;
+        let run = |plan: Plan, barriers: bool| {
+            let rounds = barriers.then(|| plan.rounds());
+            let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
+            match rounds {
+                Some(rounds) => Run::in_rounds(job, graph, rounds),
+                None => Run::new(job, graph),
+            }
         };
         let (commands, received) = unbounded();
         let (report_in, reports) = unbounded();
@@ -264,15 +99,17 @@ impl Engine {
         let stops = Arc::new(AtomicU64::new(0));
         let workers = Arc::new(Mutex::new(vec![WorkerStats::default(); threads]));
         let gauge = prefetch.gauge();
+        let recording = Arc::new(Recording::default());
         let control = Control {
             pool: Pool::new(threads)?,
             prefetch,
-            training: run(Plan::training(cut, &state.weights.layout, true)),
-            evaluation: run(Plan::evaluation(cut)),
+            training: run(Plan::training(cut, &state.weights.layout, true), switches.barriers),
+            evaluation: run(Plan::evaluation(cut), false),
             reports: report_in,
             step: step.clone(),
             stops: stops.clone(),
             workers: workers.clone(),
+            recording: recording.clone(),
             state: state.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -281,7 +118,7 @@ impl Engine {
             .map_err(|e| Error::user(format!("cannot start the control thread: {}", crate::error::io_reason(&e))))?;
         let commands = Mutex::new(Some(commands));
         let (control, process) = (Some(thread), std::process::id());
-        let engine = Self { state, commands, reports, control, step, stops, workers, gauge, process };
+        let engine = Self { state, commands, reports, control, step, stops, workers, gauge, recording, process };
         let idle = engine.idle()?;
         idle.execute(Initialise::new(engine.state.clone()).run())?;
         idle.execute(PackAll::new(engine.state.clone()).run())?;
@@ -491,6 +328,25 @@ impl Engine {
     /// Batches in the prefetch channel, and its capacity.
     pub fn queue_fill(&self) -> (usize, usize) {
         (self.gauge.len(), CAPACITY)
+    }
+
+    /// Records the updates that start from now on, or no more. Ends by itself after some million spans.
+    pub fn record(&self, on: bool) {
+        self.recording.on.store(on, Ordering::Release);
+    }
+
+    /// The updates recorded and ended since the last call.
+    pub fn take_trace(&self) -> Trace {
+        let mut log = std::mem::take(&mut *lock(&self.recording.log));
+        log.spans.sort_unstable_by_key(|span| (span.start, span.end, span.node));
+        let (spans, updates, prefetch_waits) = (log.spans, log.updates, log.prefetch_waits);
+        Trace { threads: self.state.config.threads, graph: self.task_graph(), spans, updates, prefetch_waits }
+    }
+
+    /// The graph of an update.
+    pub fn task_graph(&self) -> Vec<TaskNode> {
+        let layout = &self.state.weights.layout;
+        Plan::training(&self.state.cut, layout, true).task_graph(layout)
     }
 
     /// Finishes the update under way, ends all threads and joins them.

@@ -1,14 +1,17 @@
 //! One update: sectors, buffers, task graph, task bodies, and the engine that drives them.
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree), `slots` (where activations lie), `plan` (the graph),
-//! `memory` (what it takes), `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `engine` (threads, commands).
+//! `names` (of its nodes), `memory` (what it takes), `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `control`
+//! (the thread that publishes), `engine` (what its user calls).
 
 mod backward;
+mod control;
 mod engine;
 mod fill;
 mod forward;
 mod gradients;
 mod memory;
+mod names;
 mod plan;
 mod prefetch;
 mod slots;
@@ -16,7 +19,8 @@ mod state;
 mod symmetry;
 mod update;
 
-pub use engine::{Engine, EvalReport, NamedTensor, StepReport, Tensors, WorkerReport};
+pub use control::{EvalReport, StepReport};
+pub use engine::{Engine, NamedTensor, Switches, Tensors, WorkerReport};
 pub use memory::check_memory;
 pub use prefetch::{Batch, TokenSource, WindowOrder};
 pub use symmetry::{SECTORS, sector_windows};

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::rng::{Permutation, Stream, draw};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -185,6 +186,8 @@ pub(super) struct Prefetcher {
     /// Generation and next step: a seek replaces both at once.
     seek: Arc<Mutex<(u64, u64)>>,
     generation: Arc<AtomicU64>,
+    /// Without cutting ahead the buffers wait here, and the thread gets one when a batch is asked for.
+    held: Option<RefCell<Vec<Batch>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -195,13 +198,19 @@ impl Prefetcher {
         batch: usize,
         positions: usize,
         vocab: usize,
+        ahead: bool,
     ) -> Result<Self> {
         let (full_in, full) = bounded(CAPACITY);
         let (empty, empty_out) = bounded::<Batch>(CAPACITY + 1);
-        for _ in 0..=CAPACITY {
-            // The channel was just made with room for all of them.
-            let _ = empty.send(Batch::new(batch, positions));
-        }
+        let held = if ahead {
+            for _ in 0..=CAPACITY {
+                // The channel was just made with room for all of them.
+                let _ = empty.send(Batch::new(batch, positions));
+            }
+            None
+        } else {
+            Some(RefCell::new(vec![Batch::new(batch, positions)]))
+        };
         let seek = Arc::new(Mutex::new((0, 0)));
         let generation = Arc::new(AtomicU64::new(0));
         let (thread_seek, thread_generation) = (seek.clone(), generation.clone());
@@ -230,7 +239,7 @@ impl Prefetcher {
             .name("symlm-pre".into())
             .spawn(body)
             .map_err(|e| Error::user(format!("cannot start the prefetch thread: {}", crate::error::io_reason(&e))))?;
-        Ok(Self { full, empty: Some(empty), seek, generation, thread: Some(thread) })
+        Ok(Self { full, empty: Some(empty), seek, generation, held, thread: Some(thread) })
     }
 
     /// The next batch will be that of `step`. Called from the thread that also receives.
@@ -247,6 +256,11 @@ impl Prefetcher {
     /// As the source; the next call tries again.
     pub fn next(&self) -> Result<Batch> {
         loop {
+            if let (Some(held), Some(empty)) = (&self.held, &self.empty) {
+                let batch = held.borrow_mut().pop().ok_or_else(|| Error::internal("the buffer of a batch is gone"))?;
+                // A failed send means that the thread has ended; the receive reports it.
+                let _ = empty.try_send(batch);
+            }
             let cut = self.full.recv().map_err(|_| Error::internal("the prefetch thread has ended"))?;
             if cut.generation == self.generation.load(Ordering::Acquire) {
                 match cut.outcome {
@@ -264,7 +278,9 @@ impl Prefetcher {
 
     /// Gives a buffer back.
     pub fn recycle(&self, batch: Batch) {
-        if let Some(empty) = &self.empty {
+        if let Some(held) = &self.held {
+            held.borrow_mut().push(batch);
+        } else if let Some(empty) = &self.empty {
             // A failed send means that the thread has ended; the next receive reports it.
             let _ = empty.try_send(batch);
         }
@@ -348,17 +364,34 @@ mod tests {
 
     #[test]
     fn errors_of_the_source_cost_no_buffers_and_may_pass() {
-        let source = Arc::new(Flaky(true.into()));
-        let order = WindowOrder::new(1, 1000, 10).unwrap();
-        let p = Prefetcher::new(source.clone(), order, 4, 10, 50).unwrap();
-        for _ in 0..20 {
-            assert_eq!(p.next().unwrap_err().message, "disk");
+        for ahead in [true, false] {
+            let source = Arc::new(Flaky(true.into()));
+            let order = WindowOrder::new(1, 1000, 10).unwrap();
+            let p = Prefetcher::new(source.clone(), order, 4, 10, 50, ahead).unwrap();
+            for _ in 0..20 {
+                assert_eq!(p.next().unwrap_err().message, "disk");
+            }
+            source.0.store(false, Ordering::Relaxed);
+            p.seek(7);
+            // Errors from before the seek are dropped, one after it may still have met the failing source.
+            let batch = p.next().or_else(|_| p.next()).unwrap();
+            assert_eq!(batch.step, 7);
         }
-        source.0.store(false, Ordering::Relaxed);
-        p.seek(7);
-        // Errors from before the seek are dropped, one after it may still have met the failing source.
-        let batch = p.next().or_else(|_| p.next()).unwrap();
-        assert_eq!(batch.step, 7);
+    }
+
+    #[test]
+    fn batches_cut_on_demand_are_those_cut_ahead() {
+        let ids: Arc<dyn TokenSource> = Arc::new((0..1000).map(|i| i * i % 50).collect::<Vec<u32>>());
+        let order = WindowOrder::new(1, 1000, 10).unwrap();
+        let make = |ahead| Prefetcher::new(ids.clone(), order, 4, 10, 50, ahead).unwrap();
+        let (ahead, demand) = (make(true), make(false));
+        for step in 0..20 {
+            let (a, b) = (ahead.next().unwrap(), demand.next().unwrap());
+            assert_eq!((a.step, &a.inputs, &a.targets, &a.order), (step, &b.inputs, &b.targets, &b.order));
+            assert_eq!((b.step, demand.gauge().len()), (step, 0));
+            ahead.recycle(a);
+            demand.recycle(b);
+        }
     }
 
     #[test]
@@ -366,7 +399,7 @@ mod tests {
         let ids: Vec<u32> = (0..1000).map(|i| i % 50).collect();
         let order = WindowOrder::new(1, 1000, 10).unwrap();
         let source: Arc<dyn TokenSource> = Arc::new(ids);
-        let p = Prefetcher::new(source, order, 4, 10, 50).unwrap();
+        let p = Prefetcher::new(source, order, 4, 10, 50, true).unwrap();
         for step in [0, 1, 2] {
             let batch = p.next().unwrap();
             assert_eq!(batch.step, step);

@@ -1,0 +1,204 @@
+//! A worker: finds nodes, runs them, hands on what they free.
+
+use super::record::Span;
+use super::{Run, Scratch, Shared, YIELDS, lock};
+use crossbeam_deque::{Steal, Stealer, Worker};
+use crossbeam_utils::sync::Parker;
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
+
+pub(super) struct WorkerThread {
+    index: usize,
+    deque: Worker<u32>,
+    parker: Parker,
+    shared: Arc<Shared>,
+    run: Option<Arc<Run>>,
+    generation: u64,
+    scratch: Scratch,
+    /// End of the node before.
+    free: Instant,
+    /// The first look for the next node that found none.
+    fruitless: Option<Instant>,
+}
+
+/// A node that was found, and whether it comes from another worker's deque.
+struct Found {
+    node: u32,
+    stolen: bool,
+}
+
+fn steal(mut attempt: impl FnMut() -> Steal<u32>) -> Option<u32> {
+    loop {
+        match attempt() {
+            Steal::Success(node) => return Some(node),
+            Steal::Empty => return None,
+            Steal::Retry => std::hint::spin_loop(),
+        }
+    }
+}
+
+impl WorkerThread {
+    pub fn new(index: usize, deque: Worker<u32>, parker: Parker, shared: Arc<Shared>) -> Self {
+        let scratch = Scratch::default();
+        let free = Instant::now();
+        Self { index, deque, parker, shared, run: None, generation: 0, scratch, free, fruitless: None }
+    }
+
+    pub fn main(mut self) {
+        while let Some(found) = self.next() {
+            self.execute(&found);
+        }
+    }
+
+    fn find(&self) -> Option<Found> {
+        let shared = &*self.shared;
+        let own = |node| Found { node, stolen: false };
+        if let Some(node) = self.deque.pop().or_else(|| steal(|| shared.urgent.steal())) {
+            return Some(own(node));
+        }
+        let count = shared.stealers.len();
+        for k in 1..count {
+            let victim: &Stealer<u32> = &shared.stealers[(self.index + k) % count];
+            if let Some(node) = steal(|| victim.steal()) {
+                shared.counters[self.index].steals.fetch_add(1, Ordering::Relaxed);
+                return Some(Found { node, stolen: true });
+            }
+        }
+        steal(|| shared.later.steal()).map(own)
+    }
+
+    /// The next node to run; `None` at shutdown.
+    fn next(&mut self) -> Option<Found> {
+        if let Some(found) = self.find() {
+            return Some(found);
+        }
+        self.fruitless = Some(Instant::now());
+        let shared = &*self.shared;
+        loop {
+            for _ in 0..=shared.spins {
+                if let Some(found) = self.find() {
+                    return Some(found);
+                }
+                if shared.shutdown.load(Ordering::Acquire) {
+                    return None;
+                }
+                std::hint::spin_loop();
+            }
+            for _ in 0..YIELDS {
+                std::thread::yield_now();
+                if let Some(found) = self.find() {
+                    return Some(found);
+                }
+            }
+            {
+                let mut sleepers = lock(&shared.sleepers);
+                sleepers.push(self.index);
+                shared.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
+            }
+            fence(Ordering::SeqCst);
+            if let Some(found) = self.find() {
+                shared.rise(self.index);
+                return Some(found);
+            }
+            if shared.shutdown.load(Ordering::Acquire) {
+                return None;
+            }
+            self.parker.park();
+            // Woken by a pusher (already off the list), by shutdown, or by a token left from an earlier wake-up.
+            shared.rise(self.index);
+        }
+    }
+
+    fn execute(&mut self, found: &Found) {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if self.run.is_none() || self.generation != generation {
+            self.run.clone_from(&lock(&self.shared.current));
+            self.generation = generation;
+        }
+        let run = self.run.take().expect("a node belongs to a published run");
+        if run.rounds.is_some() {
+            self.follow(&run);
+        } else {
+            self.run_node(&run, found.node, found.stolen);
+            self.release(&run, found.node);
+        }
+        self.count_down(run);
+    }
+
+    /// Runs a node, unless one of the run has failed.
+    fn run_node(&mut self, run: &Run, node: u32, stolen: bool) {
+        let start = Instant::now();
+        if !run.poisoned.load(Ordering::Relaxed) {
+            let scratch = &mut self.scratch;
+            let body = std::panic::AssertUnwindSafe(|| run.program.run(node, scratch));
+            if let Err(payload) = std::panic::catch_unwind(body) {
+                run.poisoned.store(true, Ordering::Relaxed);
+                lock(&run.panic_message).get_or_insert_with(|| panic_text(payload.as_ref()));
+            }
+        }
+        let end = Instant::now();
+        let counters = &self.shared.counters[self.index];
+        counters.tasks.fetch_add(1, Ordering::Relaxed);
+        counters.busy_ns.fetch_add((end - start).as_nanos() as u64, Ordering::Relaxed);
+        let (free, fruitless) = (std::mem::replace(&mut self.free, end), self.fruitless.take());
+        if run.recorder.is_on() {
+            let ns = |at| self.shared.nanoseconds(at);
+            let idle = ns(fruitless.unwrap_or(start));
+            let worker = self.index as u32;
+            run.recorder.set(Span { worker, node, stolen, free: ns(free), idle, start: ns(start), end: ns(end) });
+        }
+    }
+
+    /// Pushes the nodes that waited for this one alone.
+    fn release(&self, run: &Run, node: u32) {
+        let (mut own, mut shared_out) = (0, 0);
+        for &next in run.graph.successors(node) {
+            if run.pending[next as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
+                if run.graph.urgent[next as usize] {
+                    self.deque.push(next);
+                    own += 1;
+                } else {
+                    self.shared.later.push(next);
+                    shared_out += 1;
+                }
+            }
+        }
+        // One of the nodes is for this worker itself.
+        if own + shared_out > 1 {
+            self.shared.wake(own + shared_out - 1);
+        }
+    }
+
+    /// Whoever brings the count to zero wakes the publisher.
+    fn count_down(&mut self, run: Arc<Run>) {
+        if run.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.publisher.unpark();
+        } else {
+            self.run = Some(run);
+        }
+    }
+
+    /// Goes through the rounds together with all other workers.
+    fn follow(&mut self, run: &Run) {
+        let Some(rounds) = &run.rounds else { return };
+        let (threads, spins) = (self.shared.stealers.len(), self.shared.spins);
+        for round in rounds.iter() {
+            let one = |worker: &mut Self, node: u32| {
+                worker.run_node(run, node, false);
+                run.remaining.fetch_sub(1, Ordering::AcqRel);
+            };
+            rounds.barrier.wait(threads, spins, || round.serial().iter().for_each(|&node| one(self, node)));
+            while let Some(node) = round.next() {
+                one(self, node);
+            }
+            self.fruitless.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into())
+}
