@@ -42,7 +42,7 @@ WARM, MEASURED = 30, 30
 """Epochs, of one update each, until everything was allocated once, and those over which nothing may grow."""
 
 MOST = 384 * 1024
-"""Bytes. The allocator moves by some 50 kB; a batch of tokens kept from each epoch would be 500 kB, a checkpoint 7 MB."""
+"""Bytes. The allocator moves by some 50 kB; a batch of tokens kept in each epoch would be 500 kB, a checkpoint 7 MB."""
 
 RUN = f"""
 import json

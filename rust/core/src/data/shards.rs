@@ -26,7 +26,7 @@ const SEAL_AT: usize = HEADER_BYTES - 32;
 const CHECK_BYTES: usize = 1 << 20;
 const LARGEST_U16_VOCAB: u32 = 1 << 16;
 /// Mapped pages are given back after reading about this much.
-const RESIDENT_BYTES: usize = 8 << 20;
+const RESIDENT_BYTES: usize = 4 << 20;
 /// A read of a few ids maps this much: the system maps the pages around the one that was missing along with it.
 const FAULT_BYTES: usize = 64 << 10;
 
