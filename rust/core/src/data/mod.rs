@@ -20,6 +20,7 @@ mod split;
 mod tokenizer;
 mod tokenizer_file;
 mod train_tokenizer;
+mod words;
 
 pub use corpus::Corpus;
 pub use progress::Progress;

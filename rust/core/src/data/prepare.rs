@@ -15,6 +15,7 @@ use super::shards::{ShardWriter, Shards};
 use super::source::Format;
 use super::split::{Divider, Planner};
 use super::tokenizer::{Encoder, Tokenizer, hex};
+use crate::arena::release_free_memory;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Changes whenever the same input would give other shards.
@@ -163,6 +164,8 @@ impl Corpus {
             let error = Error::data("the corpus changed while it was read, expected files that stay as they are");
             return Err(error.hint("start again when nothing writes to them"));
         }
+        drop((batch, encoders));
+        release_free_memory();
         let train = train.finish()?;
         let val = if val_split > 0.0 { Some(val.finish()?) } else { None };
         Ok((train, val))

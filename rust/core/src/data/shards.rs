@@ -2,12 +2,16 @@
 //!
 //! A shard is a header of 256 bytes and the ids as little-endian `u16` (vocabularies up to 65,536) or `u32`. The
 //! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen.
+//!
+//! The pages that were read stay in the page cache of the system, but not for long in the memory of the process: a
+//! training that has seen all of its text is no larger than one that has just begun.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use sha2::{Digest, Sha256};
 
 use super::tokenizer::{default_permissions, hex};
@@ -21,6 +25,10 @@ const SEAL_AT: usize = HEADER_BYTES - 32;
 /// Ids checked at a time.
 const CHECK_BYTES: usize = 1 << 20;
 const LARGEST_U16_VOCAB: u32 = 1 << 16;
+/// Mapped pages are given back after reading about this much.
+const RESIDENT_BYTES: usize = 4 << 20;
+/// A read of a few ids maps this much: the system maps the pages around the one that was missing along with it.
+const FAULT_BYTES: usize = 64 << 10;
 
 /// What a shard says about its ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +105,8 @@ pub struct Shards {
     map: Mmap,
     header: Header,
     path: PathBuf,
+    /// Bytes that may have been mapped since pages were last given back.
+    mapped: AtomicUsize,
 }
 
 impl Shards {
@@ -123,7 +133,7 @@ impl Shards {
             return Err(bad(format!("found {} bytes, expected {expected}", map.len())));
         }
         let mut hash = Sha256::new();
-        for block in map[HEADER_BYTES..].chunks(CHECK_BYTES) {
+        for (number, block) in map[HEADER_BYTES..].chunks(CHECK_BYTES).enumerate() {
             hash.update(block);
             let largest = match header.id_bytes() {
                 2 => block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).max(),
@@ -132,11 +142,15 @@ impl Shards {
             if let Some(id) = largest.filter(|&id| id >= header.vocab_size) {
                 return Err(bad(format!("found token id {id}, expected ids below {}", header.vocab_size)));
             }
+            if number % (RESIDENT_BYTES / CHECK_BYTES) == 0 {
+                give_back(&map);
+            }
         }
+        give_back(&map);
         if hash.finalize()[..] != header.ids {
             return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
         }
-        Ok(Self { map, header, path: path.to_owned() })
+        Ok(Self { map, header, path: path.to_owned(), mapped: AtomicUsize::new(0) })
     }
 
     /// Number of ids, those between documents included.
@@ -192,6 +206,12 @@ impl Shards {
                 }
             }
         }
+        // A count that two threads reset at once only comes a little late or early.
+        let read = ids.len() + FAULT_BYTES;
+        if self.mapped.fetch_add(read, Ordering::Relaxed) + read > RESIDENT_BYTES {
+            self.mapped.store(0, Ordering::Relaxed);
+            give_back(&self.map);
+        }
         Ok(())
     }
 
@@ -199,6 +219,13 @@ impl Shards {
     pub(crate) fn key(&self) -> &[u8; 32] {
         &self.header.key
     }
+}
+
+/// Unmaps the pages of a map that were read. They remain in the page cache, from where the next access maps them again.
+fn give_back(map: &Mmap) {
+    // SAFETY: the map is of a file and never written through, so the same bytes come back.
+    // A refusal costs memory, nothing else.
+    let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
 }
 
 /// Writes a shard under a temporary name; dropped before [`Self::finish`], it leaves nothing.

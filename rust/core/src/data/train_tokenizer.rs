@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use compact_str::CompactString;
 use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -17,6 +17,8 @@ use super::pool::Pool;
 use super::pretoken::{PIECE_CAP_BYTES, boundary_to, pretokens};
 use super::progress::{INTERVAL, Meter, Progress};
 use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer, byte_chars};
+use super::words::Words;
+use crate::arena::release_free_memory;
 use crate::error::{Error, Result};
 
 /// Text looked at; beyond this a vocabulary hardly changes.
@@ -67,15 +69,17 @@ impl Corpus {
         if total == 0 {
             return Err(self.no_text());
         }
-        let counts = self.count_words(&pool, total, sample_bytes, size, &mut meter)?;
-        let model = merge(&pool, &most_frequent(counts), vocab_size, self.bytes(), &mut meter)?;
-        drop(pool);
+        let words = self.count_words(&pool, total, sample_bytes.min(SAMPLE_BYTES), size, &mut meter)?;
+        let counts = most_frequent(&pool, words);
+        let model = merge(&pool, &counts, vocab_size, self.bytes(), &mut meter)?;
+        drop((pool, counts));
         let found = model.get_vocab_size();
         if found < vocab_size {
             let error = Error::data(format!("the text supports a vocabulary of {found} tokens, expected {vocab_size}"));
             return Err(error.hint(format!("ask for at most {found} (--vocab-size), or train on more text")));
         }
         let tokenizer = finish(model)?;
+        release_free_memory();
         meter.finish()?;
         Ok(tokenizer)
     }
@@ -88,8 +92,10 @@ impl Corpus {
         sample: u64,
         size: PieceSize,
         meter: &mut Meter<'_>,
-    ) -> Result<Counts> {
-        let per_thread: Vec<Mutex<Counts>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+    ) -> Result<Words> {
+        let hasher = RandomState::new();
+        let per_thread: Vec<Mutex<Words>> =
+            (0..pool.threads()).map(|_| Mutex::new(Words::new(hasher.clone()))).collect();
         let batch_bytes = pool.threads() * 8 * SAMPLE_PIECE_BYTES;
         let mut documents = self.documents(size);
         let (mut seen, mut taken) = (0u64, 0u64);
@@ -117,8 +123,8 @@ impl Corpus {
             pool.inner().install(|| {
                 batch.par_iter().for_each(|piece| {
                     let thread = rayon::current_thread_index().unwrap_or(0);
-                    let mut counts = per_thread[thread].lock().unwrap_or_else(PoisonError::into_inner);
-                    count(&piece.text, &mut counts);
+                    let mut words = per_thread[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                    count(&piece.text, &mut words);
                 });
             });
             meter.at(documents.disk_bytes())?;
@@ -126,42 +132,28 @@ impl Corpus {
                 break;
             }
         }
-        let mut counts = Counts::default();
-        for part in per_thread {
-            for (word, n) in part.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                *counts.entry(word).or_default() += n;
-            }
-        }
-        Ok(counts)
+        let mut parts = per_thread.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let mut words = parts.next().unwrap_or_else(|| Words::new(hasher));
+        parts.for_each(|part| words.absorb(part));
+        Ok(words)
     }
 }
 
-fn count(text: &str, counts: &mut Counts) {
+fn count(text: &str, words: &mut Words) {
     for mut word in pretokens(text) {
         while !word.is_empty() {
             let (part, rest) = word.split_at(boundary_to(word, MAX_WORD_BYTES));
-            match counts.get_mut(part) {
-                Some(n) => *n += 1,
-                None => {
-                    counts.insert(part.into(), 1);
-                }
-            }
+            words.add(part.as_bytes(), 1);
             word = rest;
         }
     }
 }
 
 /// The words in the alphabet of the model, without the rarest if they are too many.
-fn most_frequent(counts: Counts) -> Counts {
-    let mut words: Vec<(CompactString, u64)> = counts.into_iter().collect();
-    words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+fn most_frequent(pool: &Pool, words: Words) -> Counts {
     let byte_chars = byte_chars();
-    let mut bytes = 0;
-    let kept = words.into_iter().take_while(|(word, _)| {
-        bytes += word.len();
-        bytes <= MAX_WORDS_BYTES
-    });
-    kept.map(|(word, n)| (word.bytes().map(|byte| byte_chars[byte as usize]).collect(), n)).collect()
+    let kept = pool.inner().install(|| words.most_frequent(MAX_WORDS_BYTES));
+    kept.into_iter().map(|(word, n)| (word.iter().map(|&byte| byte_chars[byte as usize]).collect(), n)).collect()
 }
 
 /// Learns the merges on the pool, while this thread keeps reporting.

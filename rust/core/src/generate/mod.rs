@@ -20,7 +20,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{MatrixId, Weights};
 use std::path::Path;
-use symlm_kernels::gemm::Right;
+use symlm_kernels::gemm::{Right, packed_len};
 use symlm_kernels::rope::Table;
 use symlm_kernels::{Isa, Mat};
 
@@ -71,8 +71,15 @@ impl Model {
     fn empty(config: &ModelConfig) -> Result<Weights> {
         let mut weights = Weights::zeros(config)?;
         // The panels for gradients are never read here. Without a place they are not written either, and memory that
-        // is not touched is not taken from the system.
-        weights.layout.matrices.iter_mut().for_each(|m| m.backward = None);
+        // is not touched is not taken from the system: the others lie side by side, so that no huge page has both.
+        let mut end = 0;
+        for matrix in &mut weights.layout.matrices {
+            matrix.backward = None;
+            if let Some(forward) = &mut matrix.forward {
+                *forward = end;
+                end += packed_len(matrix.cols, matrix.rows);
+            }
+        }
         Ok(weights)
     }
 
