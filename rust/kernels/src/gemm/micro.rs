@@ -79,20 +79,31 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 }
             }
         }
-        let (mut a, mut b) = (t.a, t.b);
+        // Three rows for each pointer: left to itself, the compiler keeps a pointer for each row, more than there are
+        // registers, and loads some of them from the stack at every step.
+        let mut a = [t.a; ROWS];
+        for (g, a) in a.iter_mut().enumerate() {
+            *a = t.a.wrapping_add(3 * g * if TRANSPOSED { 1 } else { t.a_stride });
+        }
+        let mut b = t.b;
         macro_rules! step {
             () => {
                 let mut columns = [s.zero(); VECTORS];
                 for (v, x) in columns.iter_mut().enumerate() {
                     *x = load!(b.add(v * LANES));
                 }
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let x = s.splat(*if TRANSPOSED { a.add(r) } else { a.add(r * t.a_stride) });
-                    for v in 0..VECTORS {
-                        row[v] = s.fma(x, columns[v], row[v]);
+                for (a, rows) in a.iter_mut().zip(acc.chunks_mut(3)) {
+                    for (r, row) in rows.iter_mut().enumerate() {
+                        let x = s.splat(*a.add(if TRANSPOSED { r } else { r * t.a_stride }));
+                        for v in 0..VECTORS {
+                            row[v] = s.fma(x, columns[v], row[v]);
+                        }
                     }
+                    *a = a.wrapping_add(if TRANSPOSED { t.a_stride } else { 1 });
+                    // The compiler cannot see through this, so the pointers stay what they are here.
+                    #[cfg(target_arch = "x86_64")]
+                    std::arch::asm!("/* {0} */", inout(reg) * a, options(nomem, nostack, preserves_flags));
                 }
-                a = a.wrapping_add(if TRANSPOSED { t.a_stride } else { 1 });
                 b = b.wrapping_add(t.b_stride);
             };
         }
