@@ -1,85 +1,41 @@
-//! Speed of every kernel, one thread, on each instruction set of this machine: `cargo bench -p symlm-kernels`, with a
-//! word of a row's name behind `--` for some of them.
+//! Speed of every kernel, one thread, on each instruction set of this machine, in the shapes of all presets:
+//! `cargo bench -p symlm-bench`. A regular expression behind `--` chooses some: `-- "product.*3m qkv"`, `-- attention`,
+//! `-- avx2`; `--help` names the other options of criterion, which keeps every result under `target/criterion` and
+//! compares it with the last.
 //!
-//! Every answer is compared with the scalar specification, bit for bit, before it is timed. Speeds are shares of the
-//! FMA peak, measured between the kernels. The peer is the `gemm` crate, called the way a trainer would call it: it packs
-//! its operands in each call, while weights are packed once per update here.
+//! Every answer is compared with the scalar specification, bit for bit, before it is timed. A table at the end has the
+//! shares of the FMA peak and the speed of the `gemm` crate, both measured in turns with the kernels.
 
+mod attention;
+mod case;
 #[path = "../rust/kernels/tests/common/mod.rs"]
 mod common;
-mod elementwise;
+mod models;
+mod passes;
+mod peer;
 mod products;
-mod timing;
+mod tables;
+mod turns;
 
+use criterion::Criterion;
 use std::time::Duration;
-use symlm_kernels::{Isa, peak};
-use timing::{Contender, best_seconds, timed};
-
-/// Time for one row of a table.
-const BUDGET: Duration = Duration::from_millis(800);
-
-/// What the command line asks for.
-pub struct Options {
-    words: Vec<String>,
-    /// Without it (`cargo test --benches`) answers are checked and nothing is timed.
-    timing: bool,
-}
-
-impl Options {
-    fn wants(&self, name: &str) -> bool {
-        self.words.is_empty() || self.words.iter().any(|word| name.contains(word))
-    }
-}
-
-/// The instruction sets worth timing: emulated FMA is for tests.
-pub fn isas() -> Vec<Isa> {
-    Isa::available().into_iter().filter(|isa| *isa != Isa::PortableSoft).collect()
-}
-
-/// Times the kernels together with the FMA loop of each instruction set: seconds, and FMA peaks in GFLOP/s.
-pub fn against_peak(mut kernels: Vec<Contender<'_>>) -> (Vec<f64>, Vec<f64>) {
-    const ROUNDS: u64 = 4096;
-    let count = kernels.len();
-    let mut operations = Vec::new();
-    for isa in isas() {
-        operations.push(peak::fma_loop(isa, 1).1 * ROUNDS);
-        kernels.push(Box::new(move || {
-            timed(|| {
-                std::hint::black_box(peak::fma_loop(isa, std::hint::black_box(ROUNDS)));
-            })
-        }));
-    }
-    let mut seconds = best_seconds(&mut kernels, BUDGET);
-    let peaks = seconds.split_off(count).iter().zip(operations).map(|(s, n)| n as f64 / s / 1e9).collect();
-    (seconds, peaks)
-}
-
-/// The highest FMA peaks seen.
-#[derive(Default)]
-pub struct Peaks(Vec<f64>);
-
-impl Peaks {
-    /// Takes the peaks of one row.
-    pub fn see(&mut self, peaks: &[f64]) {
-        self.0.resize(peaks.len(), 0.0);
-        self.0.iter_mut().zip(peaks).for_each(|(a, b)| *a = a.max(*b));
-    }
-}
 
 fn main() {
-    let mut options = Options { words: Vec::new(), timing: false };
-    for argument in std::env::args().skip(1) {
-        match argument.as_str() {
-            "--bench" => options.timing = true,
-            other if other.starts_with('-') => {}
-            word => options.words.push(word.to_owned()),
-        }
-    }
-    let mut peaks = Peaks::default();
-    products::run(&options, &mut peaks);
-    elementwise::run(&options, &mut peaks);
-    if options.timing {
-        let peaks = isas().into_iter().zip(&peaks.0).map(|(isa, peak)| format!("{} {peak:.0}", isa.name()));
-        println!("\nFMA peak, GFLOP/s: {}. All answers equal the specification.", peaks.collect::<Vec<_>>().join(", "));
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(300))
+        .sample_size(10)
+        .nresamples(1000)
+        // Below this, two runs on a shared machine are not different.
+        .noise_threshold(0.1)
+        .configure_from_args();
+    let products = products::run(&mut criterion);
+    let mut others = attention::run(&mut criterion);
+    others.extend(passes::run(&mut criterion));
+    criterion.final_summary();
+    // `cargo test --benches` gives no argument and `--test` asks for it: then everything ran once, as a check.
+    let timing = std::env::args().any(|argument| argument == "--bench");
+    if timing && !std::env::args().any(|argument| argument == "--test") {
+        tables::print(&products, &others);
     }
 }

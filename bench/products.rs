@@ -1,97 +1,78 @@
-//! The matrix products of a step of the reference model.
+//! The matrix products of a training step: forward and input gradient with packed weights, weight gradients tile by tile.
 
 use crate::common::{Buf, Lcg, assert_same, chains};
-use crate::timing::{Contender, timed};
-use crate::{Options, Peaks, against_peak, isas};
-use symlm_kernels::gemm::{Fold, Left, Packed, Right, pack, packed_len, product, weight_gradient};
+use crate::models::{MODELS, TILE_ROWS, Unique, row_stride, tile_cols};
+use crate::peer::{Call, Room};
+use crate::tables::{Cell, Ratio, Row};
+use crate::turns::{Contender, Turns, isas, timed};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use std::cell::LazyCell;
+use symlm_kernels::gemm::{Fold, Left, Packed, Right, pack, packed_len, product};
+use symlm_kernels::gemm::{weight_gradient, weight_gradient_scratch};
 use symlm_kernels::{Isa, Mat, MatMut};
 
-/// Name, columns, length of the chains. The head has the shape of gate_up; of the square matrix one direction stands
-/// for both.
-const LINEAR: [(&str, usize, usize); 7] = [
-    ("qkv", 768, 256),
-    ("qkv dx", 256, 768),
-    ("out, out dx", 256, 256),
-    ("gate_up, head", 1024, 256),
-    ("gate_up dx, head dx", 256, 1024),
-    ("down", 256, 512),
-    ("down dx", 512, 256),
-];
+/// Multiply-adds of the scalar specification that a check may cost; beyond, it is computed for some elements.
+const CHECKED: usize = 1 << 24;
 
-/// Rows of a linear layer: one window, and a sector of three.
-const ROWS: [usize; 2] = [128, 384];
-
-/// Name, outputs, inputs.
-const GRADIENTS: [(&str, usize, usize); 4] =
-    [("qkv dw", 768, 256), ("out dw", 256, 256), ("gate_up dw, head dw", 1024, 256), ("down dw", 256, 512)];
-
-/// Tokens of a weight gradient.
-const TOKENS: usize = 384;
-
-/// Rows of a tile of a weight gradient: one task of a step.
-const TILE: usize = 64;
-
-/// Runs and prints the rows that are asked for.
-pub fn run(options: &Options, peaks: &mut Peaks) {
-    let linear = ROWS.iter().flat_map(|m| LINEAR.map(|(name, n, k)| (name, *m, n, k, false)));
-    let gradients = GRADIENTS.map(|(name, m, n)| (name, m, n, TOKENS, true));
-    let mut first = true;
-    for (name, m, n, k, gradient) in linear.chain(gradients) {
-        if !options.wants(name) {
-            continue;
-        }
-        if std::mem::take(&mut first) && options.timing {
-            println!(
-                "\nMatrix products: GFLOP/s and share of the FMA peak of the instruction set; the peer's share is that"
-            );
-            println!("of the fastest one, and the last column the speed of the fastest one over the peer's.\n");
-            print!("{:<20} {:>5} {:>5} {:>5}", "", "m", "n", "k");
-            isas().iter().for_each(|isa| print!(" {:>12}", isa.name()));
-            println!(" {:>12} {:>6}", "gemm crate", "ratio");
-        }
-        row(name, m, n, k, gradient, options, peaks);
-    }
-}
-
-fn row(name: &str, m: usize, n: usize, k: usize, gradient: bool, options: &Options, peaks: &mut Peaks) {
-    let rng = &mut Lcg((m * n * k) as u32);
-    let problem = Problem::new(rng, m, n, k, gradient);
-    let (mut ours, mut theirs) = (vec![vec![0.0; m * n]; isas().len()], vec![0.0; m * n]);
-    let mut scratch = vec![vec![0.0; if gradient { 2 * TILE * n } else { 0 }]; isas().len()];
-    for ((isa, c), scratch) in isas().into_iter().zip(&mut ours).zip(&mut scratch) {
-        problem.ours(isa, c, scratch);
-        assert_same(isa, name, c, &problem.want);
-    }
-    problem.peer(&mut theirs);
-    for (i, (x, want)) in theirs.iter().zip(&problem.want).enumerate() {
-        // It adds the same terms, each below 4, in another order.
-        assert!((x - want).abs() <= 4e-6 * k as f32, "{name}[{i}] of the peer: {x}, not {want}");
-    }
-    if !options.timing {
-        return;
-    }
-    let mut contenders: Vec<Contender<'_>> = Vec::new();
-    for ((isa, c), scratch) in isas().into_iter().zip(&mut ours).zip(&mut scratch) {
-        let problem = &problem;
-        contenders.push(Box::new(move || timed(|| problem.ours(isa, c, scratch))));
-    }
-    contenders.push(Box::new(|| timed(|| problem.peer(&mut theirs))));
-    let (seconds, fma) = against_peak(contenders);
-    peaks.see(&fma);
-    let speed: Vec<f64> = seconds.iter().map(|s| 2e-9 * (m * n * k) as f64 / s).collect();
-    print!("{name:<20} {m:>5} {n:>5} {k:>5}");
-    for (i, speed) in speed.iter().enumerate() {
-        print!(" {speed:>6.1} {:>3.0} %", 100.0 * speed / fma.get(i).unwrap_or(&fma[0]));
-    }
-    println!(" {:>6.2}", speed[0] / speed[speed.len() - 1]);
-}
-
-/// One product, its operands as they lie in a training step, and its answer.
-struct Problem {
+/// A product m x k by k x n. Of a weight gradient m are the outputs, n the inputs and k the tokens of a sector.
+#[derive(Clone, Copy, PartialEq)]
+struct Shape {
+    gradient: bool,
     m: usize,
     n: usize,
     k: usize,
-    gradient: bool,
+}
+
+fn shapes() -> Unique<Shape> {
+    let mut shapes = Unique::new();
+    for model in &MODELS {
+        for (name, outputs, inputs, rows) in model.matrices() {
+            let name = format!("{} {name}", model.name);
+            shapes.add(Shape { gradient: false, m: rows, n: outputs, k: inputs }, name.clone());
+            shapes.add(Shape { gradient: false, m: rows, n: inputs, k: outputs }, format!("{name} dx"));
+            shapes.add(Shape { gradient: true, m: outputs, n: inputs, k: model.sector() }, format!("{name} dw"));
+        }
+    }
+    shapes
+}
+
+/// Runs what is asked for.
+pub fn run(criterion: &mut Criterion) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (shape, users) in shapes().0 {
+        let Shape { gradient, m, n, k } = shape;
+        let problem = LazyCell::new(|| Problem::new(shape, &users));
+        let mut row = Row::new(users.clone(), format!("{m} x {n} x {k}"));
+        let operations = 2 * (m * n * k) as u64;
+        let mut group = criterion.benchmark_group(if gradient { "weight gradient" } else { "product" });
+        group.throughput(Throughput::Elements(operations));
+        for isa in isas() {
+            let mut turns = None;
+            let id = BenchmarkId::new(format!("{m}x{n}x{k} {users}"), isa.name());
+            group.bench_function(id, |bencher| {
+                let turns = turns.get_or_insert_with(|| problem.turns(isa));
+                bencher.iter_custom(|runs| turns.take(runs));
+            });
+            let Some(times) = turns.as_ref().and_then(Turns::result) else { continue };
+            row.cells.push(Cell::products(isa, times, operations as f64));
+            if isa == Isa::detect() {
+                row.ratio = Some(Ratio {
+                    speed: operations as f64 / times.median(|turn| turn[2]) / 1e9,
+                    packing: times.median(|turn| turn[3] / turn[2]),
+                    call: times.median(|turn| turn[2] / turn[0]),
+                    bare: times.median(|turn| (turn[2] - turn[3]) / turn[0]),
+                });
+            }
+        }
+        rows.push(row);
+    }
+    rows.retain(|row| !row.cells.is_empty());
+    rows
+}
+
+/// One product, its operands as they lie in a training step.
+struct Problem {
+    shape: Shape,
     /// m x k; of a gradient its transpose.
     a: Vec<f32>,
     a_stride: usize,
@@ -99,70 +80,105 @@ struct Problem {
     b: Vec<f32>,
     b_stride: usize,
     packed: Vec<f32>,
-    want: Vec<f32>,
 }
 
-/// Rows of activations start a cache line and more apart from a power of two.
-const PADDING: usize = 16;
-
-fn padded(x: &Buf, padding: usize) -> (Vec<f32>, usize) {
-    let stride = x.cols + padding;
+fn spread(x: &Buf, stride: usize) -> Vec<f32> {
     let mut data = vec![0.0; x.rows * stride];
     for i in 0..x.rows {
         data[i * stride..][..x.cols].copy_from_slice(x.row(i));
     }
-    (data, stride)
+    data
 }
 
 impl Problem {
-    fn new(rng: &mut Lcg, m: usize, n: usize, k: usize, gradient: bool) -> Self {
-        if gradient {
-            let (dy, x) = (Buf::new(rng, k, m, false), Buf::new(rng, k, n, false));
-            let want = chains::weight_gradient(&dy, &x);
-            let ((a, a_stride), (b, b_stride)) = (padded(&dy, PADDING), padded(&x, PADDING));
-            return Self { m, n, k, gradient, a, a_stride, b, b_stride, packed: Vec::new(), want };
+    /// Draws the operands and checks the answers of every instruction set and of the peer.
+    fn new(shape: Shape, name: &str) -> Self {
+        let Shape { gradient, m, n, k } = shape;
+        let rng = &mut Lcg((m * n + k) as u32);
+        let (a, b) = if gradient { ((k, m), (k, n)) } else { ((m, k), (n, k)) };
+        let (a_stride, b_stride) = (row_stride(a.1), if gradient { row_stride(n) } else { k });
+        let (a, b) = (Buf::new(rng, a.0, a.1, false), Buf::new(rng, b.0, b.1, false));
+        let mut packed = vec![0.0; if gradient { 0 } else { packed_len(k, n) }];
+        if !gradient {
+            pack::transposed(Isa::detect(), b.view(), &mut packed);
         }
-        let (x, w) = (Buf::new(rng, m, k, false), Buf::new(rng, n, k, false));
-        let pairs = |i: usize, j: usize| x.row(i).iter().copied().zip(w.row(j).iter().copied());
-        let want = (0..m * n).map(|c| chains::chain(0.0, pairs(c / n, c % n))).collect();
-        let mut packed = vec![0.0; packed_len(k, n)];
-        pack::transposed(Isa::detect(), w.view(), &mut packed);
-        let ((a, a_stride), (b, b_stride)) = (padded(&x, PADDING), padded(&w, 0));
-        Self { m, n, k, gradient, a, a_stride, b, b_stride, packed, want }
+        let problem = Self { shape, a: spread(&a, a_stride), a_stride, b: spread(&b, b_stride), b_stride, packed };
+        let (mut want, mut c) = (vec![0.0; m * n], vec![0.0; m * n]);
+        let scratch = &mut problem.scratch();
+        for (i, isa) in isas().into_iter().enumerate() {
+            problem.ours(isa, if i == 0 { &mut want } else { &mut c }, scratch);
+            if i > 0 {
+                assert_same(isa, name, &c, &want);
+            }
+        }
+        // An odd step meets every row and column.
+        let step = (m * n * k).div_ceil(CHECKED) | 1;
+        for at in (0..m * n).step_by(step).chain([m * n - 1]) {
+            let (i, j) = (at / n, at % n);
+            let spec = if gradient {
+                chains::weight_gradient_element(&a, &b, i, j)
+            } else {
+                chains::chain(0.0, a.row(i).iter().copied().zip(b.row(j).iter().copied()))
+            };
+            assert_same(Isa::detect(), name, &[want[at]], &[spec]);
+        }
+        problem.call().run(&mut c);
+        for (i, (x, want)) in c.iter().zip(&want).enumerate() {
+            // It adds the same terms, each below 4, in another order.
+            assert!((x - want).abs() <= 4e-6 * k as f32, "{name}[{i}] of the peer: {x}, not {want}");
+        }
+        problem
+    }
+
+    fn left(&self) -> Left<'_> {
+        let Shape { gradient, m, k, .. } = self.shape;
+        if gradient {
+            Left::Columns(Mat::new(&self.a, k, m, self.a_stride))
+        } else {
+            Left::Rows(Mat::new(&self.a, m, k, self.a_stride))
+        }
+    }
+
+    fn call(&self) -> Call {
+        // SAFETY: b was drawn in this shape, and the problem outlives its calls.
+        unsafe { Call::new(self.left(), &self.b, self.b_stride, self.shape.n) }
+    }
+
+    fn scratch(&self) -> Vec<f32> {
+        let Shape { gradient, n, k, .. } = self.shape;
+        vec![0.0; if gradient { weight_gradient_scratch(k, TILE_ROWS, tile_cols(n)) } else { 0 }]
     }
 
     fn ours(&self, isa: Isa, c: &mut [f32], scratch: &mut [f32]) {
-        let Self { m, n, k, .. } = *self;
+        let Shape { m, n, k, .. } = self.shape;
         let mut c = MatMut::new(c, m, n, n);
-        if self.gradient {
-            let (dy, x) = (Mat::new(&self.a, k, m, self.a_stride), Mat::new(&self.b, k, n, self.b_stride));
-            for first in (0..m).step_by(TILE) {
-                let rows = first..m.min(first + TILE);
-                weight_gradient(isa, dy.col_range(rows.clone()), x, c.row_range(rows), Fold::Set, None, scratch);
+        let dy = match self.left() {
+            a @ Left::Rows(_) => return product(isa, a, Right::packed(Packed::new(&self.packed, k, n)), c),
+            Left::Columns(dy) => dy,
+        };
+        let x = Mat::new(&self.b, k, n, self.b_stride);
+        for row in (0..m).step_by(TILE_ROWS) {
+            let rows = row..m.min(row + TILE_ROWS);
+            for column in (0..n).step_by(tile_cols(n)) {
+                let columns = column..n.min(column + tile_cols(n));
+                let (dy, x) = (dy.col_range(rows.clone()), x.col_range(columns.clone()));
+                let mut tile = c.row_range(rows.clone());
+                weight_gradient(isa, dy, x, tile.col_range(columns), Fold::Set, None, scratch);
             }
-        } else {
-            let a = Left::Rows(Mat::new(&self.a, m, k, self.a_stride));
-            product(isa, a, Right::packed(Packed::new(&self.packed, k, n)), c);
         }
     }
 
-    fn peer(&self, c: &mut [f32]) {
-        let Self { m, n, k, .. } = *self;
-        let (a_stride, b_stride) = (self.a_stride as isize, self.b_stride as isize);
-        // Steps to the next row and the next k of a, to the next column and the next k of b.
-        let (a_row, a_k, b_column, b_k) =
-            if self.gradient { (1, a_stride, 1, b_stride) } else { (a_stride, 1, b_stride, 1) };
-        assert!(c.len() >= m * n);
-        let gemm = gemm_f32::gemm::f32::get_gemm_fn();
-        let (read, conjugate, threads) = (false, false, gemm_common::Parallelism::None);
-        let (a, b, c) = (self.a.as_ptr(), self.b.as_ptr(), c.as_mut_ptr());
-        // It stores columns, so it computes the transpose, as the crate's own entry point would arrange.
-        // SAFETY: the operands hold m x k and k x n elements with these steps, the result m x n.
-        unsafe {
-            gemm(
-                n, m, k, c, n as isize, 1, read, b, b_k, b_column, a, a_row, a_k, 0.0, 1.0, conjugate, conjugate,
-                conjugate, threads,
-            );
+    fn turns(&self, isa: Isa) -> Turns<'_> {
+        let area = self.shape.m * self.shape.n;
+        let (mut c, mut scratch) = (vec![0.0; area], self.scratch());
+        let kernel: Contender<'_> =
+            Box::new(move |runs| timed(|| (0..runs).for_each(|_| self.ours(isa, &mut c, &mut scratch))));
+        let mut peers: Vec<Contender<'_>> = Vec::new();
+        if isa == Isa::detect() {
+            let (mut c, mut room) = (vec![0.0; area], Room::default());
+            peers.push(Box::new(move |runs| timed(|| (0..runs).for_each(|_| self.call().run(&mut c)))));
+            peers.push(Box::new(move |runs| timed(|| (0..runs).for_each(|_| self.call().pack(&mut room)))));
         }
+        Turns::new(isa, kernel, peers)
     }
 }

@@ -27,17 +27,18 @@ pub fn go_on(c: &[f32], a: &Buf, b: &Buf, n: usize) -> Vec<f32> {
 
 /// G3 of one sector, row by row.
 pub fn weight_gradient(dy: &Buf, x: &Buf) -> Vec<f32> {
-    let mut out = vec![0.0; dy.cols * x.cols];
-    for (index, out) in out.iter_mut().enumerate() {
-        let (o, i) = (index / x.cols, index % x.cols);
-        let mut tokens = 0..dy.rows;
-        let mut block = || chain(0.0, tokens.by_ref().take(1024).map(|t| (dy.row(t)[o], x.row(t)[i])));
-        *out = block();
-        for _ in 1..dy.rows.div_ceil(1024) {
-            *out += block();
-        }
+    (0..dy.cols * x.cols).map(|index| weight_gradient_element(dy, x, index / x.cols, index % x.cols)).collect()
+}
+
+/// Output `o` and input `i` of [`weight_gradient`].
+pub fn weight_gradient_element(dy: &Buf, x: &Buf, o: usize, i: usize) -> f32 {
+    let mut tokens = 0..dy.rows;
+    let mut block = || chain(0.0, tokens.by_ref().take(1024).map(|t| (dy.row(t)[o], x.row(t)[i])));
+    let mut sum = block();
+    for _ in 1..dy.rows.div_ceil(1024) {
+        sum += block();
     }
-    out
+    sum
 }
 
 /// Inputs of the attention of one key/value head: q is positions x (group * size), k and v positions x size.

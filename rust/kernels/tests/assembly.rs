@@ -1,0 +1,197 @@
+//! The inner loops of the compiled microkernels: no spills, and per step of k as many reads as operands.
+//!
+//! A tile of R rows and V vectors has R * V accumulators. One step of k loads V vectors of B, broadcasts R elements of A
+//! and does R * V fused multiply-adds; with the accumulators, these fit the registers (28 + 2 + 1 of 32, 12 + 2 + 1 of
+//! 16). A compiler that runs out of them, or that reads an element of A once per vector, costs a third of the speed
+//! and no bit, so no other test would notice.
+#![cfg(target_arch = "x86_64")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+/// Tiles of an instruction set, as `gemm/micro.rs` names and sizes them.
+struct Tiles {
+    /// In the symbol of each tile.
+    symbol: &'static str,
+    rows: usize,
+    /// Registers across a whole tile and across a tail.
+    vectors: usize,
+    tail_vectors: usize,
+}
+
+const AVX512: Tiles = Tiles { symbol: "5micro3x866avx512", rows: 14, vectors: 2, tail_vectors: 1 };
+const AVX2: Tiles = Tiles { symbol: "5micro3x864avx2", rows: 6, vectors: 2, tail_vectors: 2 };
+
+/// What may stand beside the vector instructions: pointers, the counter, prefetches.
+const OTHERS: [&str; 11] = ["add", "sub", "inc", "dec", "lea", "cmp", "test", "j", "prefetch", "nop", "xchg"];
+
+/// A function of the assembly: instructions, and where labels stand among them.
+#[derive(Default)]
+struct Function {
+    instructions: Vec<String>,
+    labels: BTreeMap<String, usize>,
+}
+
+/// The functions whose symbol contains `symbol`.
+fn functions(assembly: &str, symbol: &str) -> Vec<Function> {
+    let (mut found, mut current): (Vec<Function>, Option<Function>) = (Vec::new(), None);
+    for line in assembly.lines() {
+        let text = line.trim();
+        if let Some(label) = text.strip_suffix(':') {
+            if let Some(function) = current.as_mut().filter(|_| label.starts_with(".L")) {
+                function.labels.insert(label.to_owned(), function.instructions.len());
+            } else if label.contains(symbol) {
+                current = Some(Function::default());
+            }
+        } else if text == ".cfi_endproc" {
+            found.extend(current.take());
+        } else if line.starts_with('\t') && !text.starts_with(['.', '#']) {
+            let instruction = text.split('#').next().unwrap_or(text).trim().to_owned();
+            current.iter_mut().for_each(|function| function.instructions.push(instruction.clone()));
+        }
+    }
+    found
+}
+
+impl Function {
+    /// The innermost loops with multiply-adds.
+    fn loops(&self) -> Vec<&[String]> {
+        let back = self.instructions.iter().enumerate().filter_map(|(end, instruction)| {
+            let (jump, target) = instruction.split_once(char::is_whitespace)?;
+            let start = *self.labels.get(target.trim()).filter(|start| jump.starts_with('j') && **start <= end)?;
+            Some((start, end))
+        });
+        let all: Vec<(usize, usize)> = back.collect();
+        let inner = |(a, b): (usize, usize)| !all.iter().any(|&(c, d)| (c, d) != (a, b) && a <= c && d <= b);
+        let bodies = all.iter().filter(|body| inner(**body)).map(|&(start, end)| &self.instructions[start..=end]);
+        bodies.filter(|body| body.iter().any(|instruction| instruction.starts_with("vfmadd"))).collect()
+    }
+}
+
+/// A tile by its loop.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Shape {
+    rows: usize,
+    tail: bool,
+}
+
+/// Which tile a loop computes, or what is wrong with it.
+fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
+    let (mut fused, mut reads, mut from_stack) = (0, 0, 0);
+    let mut accumulators = BTreeSet::new();
+    for instruction in body {
+        let (name, operands) = instruction.split_once(char::is_whitespace).unwrap_or((instruction, ""));
+        // The operand that is written comes last.
+        let target = operands.rsplit(", ").next().unwrap_or("");
+        let memory = operands.contains('(');
+        let stack = operands.contains("(%rsp") || operands.contains("(%rbp");
+        if stack && (!memory || target.contains('(')) {
+            return Err(format!("a spill: {instruction}"));
+        }
+        if name.starts_with("vfmadd") {
+            fused += 1;
+            accumulators.insert(target);
+        } else if name.starts_with("vmov") || name.starts_with("vmaskmov") || name.starts_with("vbroadcast") {
+            if !memory || target.contains("(%") {
+                return Err(format!("neither a read nor a multiply-add: {instruction}"));
+            }
+        } else if !OTHERS.iter().any(|other| name.starts_with(other)) || stack {
+            return Err(format!("does not belong here: {instruction}"));
+        }
+        if memory && name.starts_with('v') {
+            reads += usize::from(!stack);
+            from_stack += usize::from(stack);
+        }
+    }
+    let tail = body.iter().any(|instruction| instruction.contains("{%k") || instruction.starts_with("vmaskmov"));
+    let vectors = if tail { tiles.tail_vectors } else { tiles.vectors };
+    let (rows, steps) = (accumulators.len() / vectors, fused / accumulators.len().max(1));
+    if rows * vectors * steps != fused {
+        return Err(format!("{fused} multiply-adds into {} accumulators", accumulators.len()));
+    }
+    if reads != (rows + vectors) * steps {
+        return Err(format!("{reads} reads for {steps} steps of {rows} rows and {vectors} vectors"));
+    }
+    // With two masks a tail of full height needs more registers than AVX2 has: these it may read from the stack.
+    let masks = if tail && tiles.tail_vectors == 2 && rows == tiles.rows { 2 * steps } else { 0 };
+    if from_stack > masks {
+        return Err(format!("{from_stack} reads from the stack"));
+    }
+    Ok(Shape { rows, tail })
+}
+
+/// Examines every loop of every tile; each height must be there by rows and by columns of A, whole and as a tail.
+fn check(assembly: &str, tiles: &Tiles) -> Result<(), String> {
+    let mut count: BTreeMap<Shape, usize> = BTreeMap::new();
+    for function in functions(assembly, tiles.symbol) {
+        let mut shapes = BTreeSet::new();
+        for body in function.loops() {
+            let wrong = |what| format!("{}: {what}, in the loop\n{}", tiles.symbol, body.join("\n"));
+            shapes.insert(examine(body, tiles).map_err(wrong)?);
+        }
+        shapes.into_iter().for_each(|shape| *count.entry(shape).or_default() += 1);
+    }
+    let expected = (1..=tiles.rows).flat_map(|rows| [false, true].map(|tail| (Shape { rows, tail }, 2))).collect();
+    if count == expected { Ok(()) } else { Err(format!("{}: found tiles {count:?}", tiles.symbol)) }
+}
+
+/// Compiles the crate as for a release, in a folder of its own, and returns its assembly.
+fn release_assembly() -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("assembly");
+    let deps = folder.join("release/deps");
+    // The compiler names a file after each part of the crate and leaves those of former builds.
+    let files = |deps: &Path| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(deps).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "s")).collect()
+    };
+    let newest = |path: &std::path::PathBuf| path.metadata().and_then(|data| data.modified()).expect("a time");
+    let built = Command::new(env!("CARGO"))
+        .args(["rustc", "--quiet", "--offline", "--release", "--lib", "--package", "symlm-kernels", "--target-dir"])
+        .arg(&folder)
+        .args(["--", "--emit", "asm", "-C", "debuginfo=0", "-C", "codegen-units=1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "the release build of the kernels failed");
+    let newest =
+        files(&deps).into_iter().filter(|path| path.to_string_lossy().contains("symlm_kernels")).max_by_key(newest);
+    std::fs::read_to_string(newest.expect("an assembly file")).expect("readable")
+}
+
+#[test]
+fn the_tiles_stay_in_registers() {
+    let assembly = release_assembly();
+    for tiles in [AVX512, AVX2] {
+        check(&assembly, &tiles).unwrap_or_else(|what| panic!("{what}"));
+    }
+}
+
+/// A tile of one row and two vectors, with the given instructions in its loop.
+fn examined(instructions: &[&str]) -> Result<Shape, String> {
+    let body: Vec<String> = instructions.iter().map(|instruction| (*instruction).to_owned()).collect();
+    examine(&body, &AVX512)
+}
+
+#[test]
+fn the_check_tells_good_loops_from_bad_ones() {
+    let load = "vmovups\t(%rax), %zmm2";
+    let (other, element) = ("vmovups\t64(%rax), %zmm3", "vbroadcastss\t(%rcx), %zmm4");
+    let (first, second) = ("vfmadd231ps\t%zmm4, %zmm2, %zmm0", "vfmadd231ps\t%zmm4, %zmm3, %zmm1");
+    let good = [load, other, element, first, second, "prefetcht0\t512(%rax)", "decq\t%rdx", "jne\t.LBB0_1"];
+    assert_eq!(examined(&good), Ok(Shape { rows: 1, tail: false }));
+    for bad in [
+        "vmovups\t%zmm0, 64(%rsp)",
+        "vmovups\t64(%rsp), %zmm0",
+        "vmovaps\t%zmm0, %zmm5",
+        "movq\t8(%rsp), %rax",
+        "vaddps\t%zmm0, %zmm1, %zmm0",
+        "vbroadcastss\t4(%rcx), %zmm5",
+    ] {
+        let body: Vec<&str> = [bad].into_iter().chain(good).collect();
+        assert!(examined(&body).is_err(), "{bad}");
+    }
+    // An element read once per vector instead of once.
+    let twice = [load, other, "vfmadd231ps\t(%rcx){1to16}, %zmm2, %zmm0", "vfmadd231ps\t(%rcx){1to16}, %zmm3, %zmm1"];
+    assert!(examined(&twice).is_err());
+}
