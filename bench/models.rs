@@ -42,7 +42,7 @@ const SECTORS: usize = 12;
 /// Rows of logits at a time, as in `rust/core/src/step/forward.rs`.
 pub const LOGIT_ROWS: usize = 32;
 /// Rows of an optimizer task, as in `rust/core/src/step/plan.rs`.
-pub const TASK_ROWS: usize = 64;
+pub const ROW_BLOCK: usize = 64;
 /// Rows of a weight-gradient tile for up to four workers, and its most columns, from there, too.
 pub const TILE_ROWS: usize = 256;
 const TILE_COLS: usize = 512;

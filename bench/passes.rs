@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Work, measure, named};
 use crate::common::{Lcg, spec};
-use crate::models::{LOGIT_ROWS, MODELS, Model, TASK_ROWS, Unique, row_stride};
+use crate::models::{LOGIT_ROWS, MODELS, Model, ROW_BLOCK, Unique, row_stride};
 use crate::tables::Row;
 use criterion::Criterion;
 use symlm_kernels::adamw::{self, Hyper};
@@ -33,12 +33,12 @@ const PASSES: [Pass; 16] = [
     ("loss, gradient", |m| [LOGIT_ROWS, m.vocabulary, 0], loss_gradients),
     ("embedding", |m| [m.positions, m.hidden, m.vocabulary], gather),
     ("embedding scatter", |m| [m.sector(), m.hidden, m.vocabulary], scatter),
-    ("adamw", |m| [TASK_ROWS, m.hidden, 0], optimizer),
+    ("adamw", |m| [ROW_BLOCK, m.hidden, 0], optimizer),
     ("adamw", |_| [1, MEMORY, 0], optimizer),
     ("pack transposed", |m| [2 * m.inner, m.hidden, 0], pack_transposed),
     ("pack rows", |m| [2 * m.inner, m.hidden, 0], pack_rows),
     ("squares", |_| [16, reduce::BLOCK, 0], squares),
-    ("add", |m| [TASK_ROWS, m.hidden, 0], add),
+    ("add", |m| [ROW_BLOCK, m.hidden, 0], add),
 ];
 
 /// Runs what is asked for.

@@ -17,5 +17,10 @@ pub mod reduce;
 pub mod rope;
 pub mod simd;
 
+/// Whether this build breaks the contract wherever that is faster, to measure what the contract costs: no sectors and
+/// blocks of tokens in weight gradients, shorter exponentials, approximate division and roots, an f32 gradient norm. No
+/// other use; the bindings refuse it and the tests of bits fail.
+pub const ANY_ORDER: bool = cfg!(feature = "any-order");
+
 pub use mat::{Mat, MatMut};
 pub use simd::Isa;

@@ -1,7 +1,7 @@
 //! Sums in a fixed order: gradient folding, gradient norm, batch loss (contract S2, G4, O1, L4).
 
-use crate::math::{fold16_f64, load, store};
-use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::math::{fold16, fold16_f64, load, store};
+use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 use crate::vectors;
 
 /// Elements of one block of the gradient norm and of the batch loss.
@@ -28,6 +28,17 @@ impl Kernel for SumSquares<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (block, sum) in self.g.chunks(BLOCK).zip(self.out) {
+            if crate::ANY_ORDER {
+                let mut acc = [s.zero(); 4];
+                vectors!(block.len(), i, lanes, {
+                    // SAFETY: i + lanes <= block.len().
+                    let g = unsafe { load(s, block.as_ptr().add(i), lanes) };
+                    acc[i / LANES % 4] = s.fma(g, g, acc[i / LANES % 4]);
+                });
+                let total = s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3]));
+                *sum = f64::from(fold16(s.to_array(total)));
+                continue;
+            }
             let mut acc = s.zero_d();
             vectors!(block.len(), i, lanes, {
                 // SAFETY: i + lanes <= block.len(). The lanes beyond add +0 to sums that are not negative.

@@ -11,6 +11,8 @@ mod trace;
 
 use pyo3::prelude::*;
 
+const _: () = assert!(!symlm_kernels::ANY_ORDER, "the feature any-order is for measurements, not for wheels");
+
 /// The compiled part of symlm.
 #[pymodule]
 mod _symlm {

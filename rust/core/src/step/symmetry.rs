@@ -47,6 +47,11 @@ pub enum Then {
 
 /// The tree, visited sector by sector in ascending order: `(t0 + t1) + (t2 + t3)` with `tj = (s3j + s3j+1) + s3j+2`.
 pub fn visit(sector: usize) -> Visit {
+    if symlm_kernels::ANY_ORDER {
+        // One sum over all sectors.
+        let fold = if sector == 0 { Fold::Set } else { Fold::Add };
+        return Visit { place: Place::Total, fold, then: Then::Nothing };
+    }
     let (triple, member) = (sector / 3, sector % 3);
     let place = match triple {
         0 => Place::Total,

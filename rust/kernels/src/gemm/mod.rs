@@ -17,7 +17,7 @@ pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
 
 /// Tokens of one weight-gradient chain (contract G3).
-pub const TOKEN_BLOCK: usize = 1024;
+pub const TOKEN_BLOCK: usize = if crate::ANY_ORDER { 1 << 31 } else { 1024 };
 
 /// Elements of the A block that is kept in the second-level cache while the panels of B pass by.
 const A_BLOCK: usize = 96 * 1024;

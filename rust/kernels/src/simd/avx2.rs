@@ -140,10 +140,21 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn div(self, a: Pair, b: Pair) -> Pair {
+        if crate::ANY_ORDER {
+            // One step of Newton's from 12 bits.
+            let r = unsafe { [_mm256_rcp_ps(b[0]), _mm256_rcp_ps(b[1])] };
+            return self.mul(a, self.mul(r, self.fnma(b, r, self.splat(2.0))));
+        }
         unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
     }
     #[inline(always)]
     fn sqrt(self, a: Pair) -> Pair {
+        if crate::ANY_ORDER {
+            let a = self.max(a, self.splat(f32::MIN_POSITIVE));
+            let r = unsafe { [_mm256_rsqrt_ps(a[0]), _mm256_rsqrt_ps(a[1])] };
+            let root = self.mul(a, r);
+            return self.fma(self.fnma(root, r, self.splat(1.0)), self.mul(self.splat(0.5), root), root);
+        }
         unsafe { [_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])] }
     }
     #[inline(always)]

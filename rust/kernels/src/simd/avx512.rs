@@ -74,10 +74,21 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn div(self, a: __m512, b: __m512) -> __m512 {
+        if crate::ANY_ORDER {
+            // One step of Newton's from 14 bits.
+            let r = unsafe { _mm512_rcp14_ps(b) };
+            return self.mul(a, self.mul(r, self.fnma(b, r, self.splat(2.0))));
+        }
         unsafe { _mm512_div_ps(a, b) }
     }
     #[inline(always)]
     fn sqrt(self, a: __m512) -> __m512 {
+        if crate::ANY_ORDER {
+            let a = self.max(a, self.splat(f32::MIN_POSITIVE));
+            let r = unsafe { _mm512_rsqrt14_ps(a) };
+            let root = self.mul(a, r);
+            return self.fma(self.fnma(root, r, self.splat(1.0)), self.mul(self.splat(0.5), root), root);
+        }
         unsafe { _mm512_sqrt_ps(a) }
     }
     #[inline(always)]
