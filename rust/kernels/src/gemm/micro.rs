@@ -57,6 +57,7 @@ impl Table {
     }
 }
 
+#[allow(clippy::pointers_in_nomem_asm_block)] // the block is empty
 #[inline(always)]
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
     s: S,
