@@ -8,7 +8,7 @@ use gemm_common::cache::{KernelParams, kernel_params};
 use gemm_common::pack_operands::{pack_lhs, pack_rhs};
 use gemm_common::simd::{MixedSimd, Simd};
 use gemm_common::{Parallelism, Ptr};
-use symlm_kernels::gemm::Left;
+use symlm_kernels::Mat;
 
 /// A product in the crate's terms. It stores columns, so it computes the transpose, as its own entry point would
 /// arrange: its left operand is our right one. `_rs` is the step to the next row of an operand, `_cs` to the next column.
@@ -32,16 +32,16 @@ pub struct Room {
 }
 
 impl Call {
-    /// `a` times weights n x k (`a` by rows) or times k x n (`a` by columns), whose rows lie `b_stride` apart.
+    /// `a` (m x k) times weights n x k, or the transpose of `a` (k x m) times k x n for a `gradient`; the rows of `b` lie
+    /// `b_stride` apart.
     ///
     /// # Safety
     /// `b` holds these elements and stays where it is while the call is used, and so does `a`.
-    pub unsafe fn new(a: Left<'_>, b: &[f32], b_stride: usize, n: usize) -> Self {
-        let stride = b_stride as isize;
-        let (m, k, rhs, (rhs_rs, rhs_cs), (lhs_rs, lhs_cs)) = match a {
-            Left::Rows(a) => (a.rows(), a.cols(), a.ptr(), (1, a.stride() as isize), (stride, 1)),
-            Left::Columns(a) => (a.cols(), a.rows(), a.ptr(), (a.stride() as isize, 1), (1, stride)),
-        };
+    pub unsafe fn new(a: Mat<'_>, gradient: bool, b: &[f32], b_stride: usize, n: usize) -> Self {
+        let (a_stride, b_stride, rhs) = (a.stride() as isize, b_stride as isize, a.ptr());
+        let (m, k) = if gradient { (a.cols(), a.rows()) } else { (a.rows(), a.cols()) };
+        let (rhs_rs, rhs_cs) = if gradient { (a_stride, 1) } else { (1, a_stride) };
+        let (lhs_rs, lhs_cs) = if gradient { (1, b_stride) } else { (b_stride, 1) };
         Self { m: n, n: m, k, lhs: b.as_ptr(), lhs_rs, lhs_cs, rhs, rhs_rs, rhs_cs }
     }
 

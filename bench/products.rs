@@ -130,18 +130,16 @@ impl Problem {
         problem
     }
 
-    fn left(&self) -> Left<'_> {
+    /// The left-hand operand as it lies.
+    fn a(&self) -> Mat<'_> {
         let Shape { gradient, m, k, .. } = self.shape;
-        if gradient {
-            Left::Columns(Mat::new(&self.a, k, m, self.a_stride))
-        } else {
-            Left::Rows(Mat::new(&self.a, m, k, self.a_stride))
-        }
+        let (rows, cols) = if gradient { (k, m) } else { (m, k) };
+        Mat::new(&self.a, rows, cols, self.a_stride)
     }
 
     fn call(&self) -> Call {
         // SAFETY: b was drawn in this shape, and the problem outlives its calls.
-        unsafe { Call::new(self.left(), &self.b, self.b_stride, self.shape.n) }
+        unsafe { Call::new(self.a(), self.shape.gradient, &self.b, self.b_stride, self.shape.n) }
     }
 
     fn scratch(&self) -> Vec<f32> {
@@ -150,12 +148,12 @@ impl Problem {
     }
 
     fn ours(&self, isa: Isa, c: &mut [f32], scratch: &mut [f32]) {
-        let Shape { m, n, k, .. } = self.shape;
+        let Shape { gradient, m, n, k } = self.shape;
         let mut c = MatMut::new(c, m, n, n);
-        let dy = match self.left() {
-            a @ Left::Rows(_) => return product(isa, a, Right::packed(Packed::new(&self.packed, k, n)), c),
-            Left::Columns(dy) => dy,
-        };
+        if !gradient {
+            return product(isa, Left::Rows(self.a()), Right::packed(Packed::new(&self.packed, k, n)), c);
+        }
+        let dy = self.a();
         let x = Mat::new(&self.b, k, n, self.b_stride);
         for row in (0..m).step_by(TILE_ROWS) {
             let rows = row..m.min(row + TILE_ROWS);
