@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use symlm_core::Error;
 use symlm_core::config::EngineConfig;
 use symlm_core::rng::{Stream, draw};
-use symlm_core::step::{Engine, StepReport};
+use symlm_core::step::{Engine, StepReport, Switches};
 use symlm_kernels::Isa;
 
 fn run(path: &str) -> symlm_core::Result<()> {
@@ -20,7 +20,7 @@ fn run(path: &str) -> symlm_core::Result<()> {
     let count = (batches * config.train.batch_size * (config.model.seq_len + 1)) as u64;
     let tokens: Vec<u32> = (0..count).map(|i| draw(0, Stream::Sample, i, 0)[0] % vocab).collect();
     let isa = std::env::var("SYMLM_ISA").ok().and_then(|name| Isa::from_name(&name)).unwrap_or_else(Isa::detect);
-    let engine = Engine::new(config, isa, Arc::new(tokens))?;
+    let engine = Engine::new(config, isa, Arc::new(tokens), Switches::default())?;
     let mut until = 0;
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|e| Error::usage(format!("standard input: {e}")))?;
