@@ -89,6 +89,12 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
         let mut b = t.b;
         macro_rules! step {
             () => {
+                if TRANSPOSED {
+                    // Weight gradients: these rows come from the second-level cache, a row of x apart.
+                    for v in 0..VECTORS {
+                        s.prefetch_near(b.wrapping_add(8 * t.b_stride + v * LANES));
+                    }
+                }
                 let mut columns = [s.zero(); VECTORS];
                 for (v, x) in columns.iter_mut().enumerate() {
                     *x = load!(b.add(v * LANES));
@@ -112,7 +118,7 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
         let head = t.k.min(ROWS);
         for _ in 0..head {
             for v in 0..VECTORS {
-                s.prefetch_write(next.wrapping_add(v * LANES));
+                s.prefetch_near(next.wrapping_add(v * LANES));
             }
             next = next.wrapping_add(t.next_stride);
             s.prefetch(ahead);

@@ -94,7 +94,7 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
-    fn prefetch_write(self, p: *const f32) {
+    fn prefetch_near(self, p: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
     }
     #[inline(always)]

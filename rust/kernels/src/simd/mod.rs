@@ -100,9 +100,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Asks for the cache line of `p` in the second-level cache. A hint: any address will do.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
-    /// Asks for the cache line of `p` in the first-level cache, to be written. A hint: any address will do.
+    /// Asks for the cache line of `p` in the first-level cache. A hint: any address will do.
     #[inline(always)]
-    fn prefetch_write(self, _p: *const f32) {}
+    fn prefetch_near(self, _p: *const f32) {}
 
     /// `a > b ? a : b`.
     #[inline(always)]
