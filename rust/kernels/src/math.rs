@@ -37,10 +37,15 @@ const LOG_POLY: [f32; 9] = [
 /// Range reduction and polynomial of the Cephes library (S. Moshier, `expf`).
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let (low, high) = (s.splat(EXP_LOW), s.splat(EXP_HIGH));
-    let z = s.select(s.gt(x, high), high, x);
-    let below = s.gt(low, z);
-    let z = s.select(below, low, z);
+    exp_bounded(s, s.min(s.splat(EXP_HIGH), x))
+}
+
+/// As [`exp`] where no lane is above 88, as in a softmax, which has none above 0.
+#[inline(always)]
+pub fn exp_bounded<S: Simd>(s: S, x: S::F) -> S::F {
+    let low = s.splat(EXP_LOW);
+    let below = s.gt(low, x);
+    let z = s.max(low, x);
     let t = s.fma(z, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
     let n = s.sub(t, s.splat(ROUND));
     let r = s.fma(n, s.splat(-LN2_HIGH), z);
@@ -50,7 +55,7 @@ pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
         p = s.fma(p, r, s.splat(*c));
     }
     let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
-    s.select(below, s.zero(), s.exponent_add(p, t))
+    s.clear(below, s.exponent_add(p, t))
 }
 
 /// ln x for a normal x >= 1 (contract E2, Cephes `logf`), through the token's fused operations.
@@ -88,6 +93,20 @@ pub fn fold16(a: [f32; LANES]) -> f32 {
         c[j] = b[j] + b[j + 4];
     }
     (c[0] + c[2]) + (c[1] + c[3])
+}
+
+/// Sixteen folds at once: lane i of the result is [`fold16`] of vector i.
+#[inline(always)]
+pub fn fold16_each<S: Simd>(s: S, vectors: [S::F; LANES]) -> S::F {
+    let a = s.transpose(vectors);
+    let (mut b, mut c) = ([s.zero(); 8], [s.zero(); 4]);
+    for j in 0..8 {
+        b[j] = s.add(a[j], a[j + 8]);
+    }
+    for j in 0..4 {
+        c[j] = s.add(b[j], b[j + 4]);
+    }
+    s.add(s.add(c[0], c[2]), s.add(c[1], c[3]))
 }
 
 /// As [`fold16`], in f64.

@@ -100,6 +100,15 @@ impl Simd for Avx512 {
     fn select(self, mask: __mmask16, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_mask_blend_ps(mask, b, a) }
     }
+    // The instructions return the second operand where the comparison is false, as the definitions do.
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
     #[inline(always)]
     fn first_n(self, n: usize) -> __mmask16 {
         low_mask(n.min(LANES))

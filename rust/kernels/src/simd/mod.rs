@@ -109,6 +109,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         self.select(self.gt(a, b), a, b)
     }
+    /// `a < b ? a : b`.
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.gt(b, a), a, b)
+    }
+    /// `mask ? +0 : a`.
+    #[inline(always)]
+    fn clear(self, mask: Self::M, a: Self::F) -> Self::F {
+        self.select(mask, self.zero(), a)
+    }
     /// All lanes +0.
     #[inline(always)]
     fn zero(self) -> Self::F {
