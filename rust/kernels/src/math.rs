@@ -37,25 +37,46 @@ const LOG_POLY: [f32; 9] = [
 /// Range reduction and polynomial of the Cephes library (S. Moshier, `expf`).
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    exp_bounded(s, s.min(s.splat(EXP_HIGH), x))
+    exp_bounded(s, [s.min(s.splat(EXP_HIGH), x)])[0]
 }
 
 /// As [`exp`] where no lane is above 88, as in a softmax, which has none above 0.
+///
+/// One chain of these operations is longer than a core looks ahead: several vectors step by step keep its ports busy.
 #[inline(always)]
-pub fn exp_bounded<S: Simd>(s: S, x: S::F) -> S::F {
-    let low = s.splat(EXP_LOW);
-    let below = s.gt(low, x);
-    let z = s.max(low, x);
-    let t = s.fma(z, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
-    let n = s.sub(t, s.splat(ROUND));
-    let r = s.fma(n, s.splat(-LN2_HIGH), z);
-    let r = s.fma(n, s.splat(-LN2_LOW), r);
-    let mut p = s.splat(EXP_POLY[0]);
-    for c in &EXP_POLY[1..] {
-        p = s.fma(p, r, s.splat(*c));
+pub fn exp_bounded<S: Simd, const N: usize>(s: S, x: [S::F; N]) -> [S::F; N] {
+    let (low, round) = (s.splat(EXP_LOW), s.splat(ROUND));
+    let (mut t, mut r, mut p) = (x, x, x);
+    for i in 0..N {
+        r[i] = s.max(low, x[i]);
     }
-    let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
-    s.clear(below, s.exponent_add(p, t))
+    for i in 0..N {
+        t[i] = s.fma(r[i], s.splat(std::f32::consts::LOG2_E), round);
+    }
+    for i in 0..N {
+        p[i] = s.sub(t[i], round);
+    }
+    for i in 0..N {
+        r[i] = s.fma(p[i], s.splat(-LN2_HIGH), r[i]);
+    }
+    for i in 0..N {
+        r[i] = s.fma(p[i], s.splat(-LN2_LOW), r[i]);
+    }
+    for i in 0..N {
+        p[i] = s.fma(s.splat(EXP_POLY[0]), r[i], s.splat(EXP_POLY[1]));
+    }
+    for c in &EXP_POLY[2..] {
+        for i in 0..N {
+            p[i] = s.fma(p[i], r[i], s.splat(*c));
+        }
+    }
+    for i in 0..N {
+        p[i] = s.add(s.fma(p[i], s.mul(r[i], r[i]), r[i]), s.splat(1.0));
+    }
+    for i in 0..N {
+        p[i] = s.keep(s.not_gt(low, x[i]), s.exponent_add(p[i], t[i]));
+    }
+    p
 }
 
 /// ln x for a normal x >= 1 (contract E2, Cephes `logf`), through the token's fused operations.

@@ -9,16 +9,140 @@ use crate::math;
 use crate::simd::{LANES, Simd};
 use crate::vectors;
 
-/// Sets what tiles read beyond a row's whole vectors and its masked one to +0: `next` is the first element after
-/// these.
+/// Rows of a strip that are worked on together, and how far their keys go.
+struct Group {
+    /// The first row of the strip.
+    from: usize,
+    rows: usize,
+    /// Keys that all of the rows see, rounded down to whole vectors.
+    whole: usize,
+    /// Keys that any of them sees, rounded up.
+    end: usize,
+    /// Keys that a tile may read.
+    reach: usize,
+}
+
+impl Group {
+    /// The group that begins at row `from`.
+    #[inline(always)]
+    fn new(strip: &Strip<'_>, from: usize) -> Self {
+        let rows = (strip.rows - from).min(LANES);
+        let last = strip.first + from + rows;
+        Self {
+            from,
+            rows,
+            whole: (strip.first + from + 1) / LANES * LANES,
+            end: last.next_multiple_of(LANES),
+            reach: strip.last().min(last + BEYOND),
+        }
+    }
+}
+
+/// Calls a function for every vector of a group, for $n rows at a time and single ones at the end: column by column, so that
+/// the rows are independent of each other and no branch depends on the length of one. `EDGE` is whether rows end there.
+macro_rules! each_vector {
+    ($group:ident, $function:ident::<$s:ident, $n:ident>($($argument:expr),*)) => {{
+        each_vector!(0, $group.whole, $group, $function::<$s, $n, false>($($argument),*));
+        each_vector!($group.whole, $group.end, $group, $function::<$s, $n, true>($($argument),*));
+    }};
+    ($from:expr, $to:expr, $group:ident, $function:ident::<$s:ident, $n:ident, $edge:literal>($($argument:expr),*)) => {
+        let mut j = $from;
+        while j < $to {
+            let mut r = 0;
+            while r + $n <= $group.rows {
+                $function::<$s, $n, $edge>($($argument,)* r, j);
+                r += $n;
+            }
+            while r < $group.rows {
+                $function::<$s, 1, $edge>($($argument,)* r, j);
+                r += 1;
+            }
+            j += LANES;
+        }
+    };
+}
+
+/// Makes +0 what tiles read beyond the vectors of a group.
 ///
 /// # Safety
-/// The row has `last` elements, rounded up to whole vectors.
+/// The group is the strip's.
 #[inline(always)]
-unsafe fn clear_beyond<S: Simd>(s: S, row: *mut f32, n: usize, next: usize, last: usize) {
-    if next < last && next < n + BEYOND {
-        // SAFETY: next is a multiple of sixteen below `last`.
-        unsafe { s.store(row.add(next), s.zero()) }
+unsafe fn clear_beyond<S: Simd>(s: S, strip: &Strip<'_>, group: &Group) {
+    let mut j = group.end;
+    while j < group.reach {
+        for r in 0..group.rows {
+            // SAFETY: a row holds the keys up to the strip's last, rounded up to whole vectors.
+            unsafe { s.store(strip.row(group.from + r).add(j), s.zero()) }
+        }
+        j += LANES;
+    }
+}
+
+/// Whether an element at key j of row r is one that the row sees.
+#[inline(always)]
+fn seen<S: Simd>(s: S, strip: &Strip<'_>, row: usize, j: usize) -> S::M {
+    s.first_n((strip.first + row + 1).saturating_sub(j))
+}
+
+/// # Safety
+/// Rows `r..r + N` of the group have a vector at j.
+#[inline(always)]
+unsafe fn raise<S: Simd, const N: usize, const EDGE: bool>(
+    s: S,
+    strip: &Strip<'_>,
+    from: usize,
+    tops: &mut [S::F; LANES],
+    r: usize,
+    j: usize,
+) {
+    for i in r..r + N {
+        // SAFETY: passed on.
+        let x = unsafe { s.load(strip.row(from + i).add(j)) };
+        let x = if EDGE { s.select(seen(s, strip, from + i, j), x, s.splat(f32::NEG_INFINITY)) } else { x };
+        tops[i] = s.max(x, tops[i]);
+    }
+}
+
+/// The weights of N rows, `exp(s * scale - m)`, +0 where a key is not seen.
+///
+/// # Safety
+/// As [`raise`].
+#[inline(always)]
+unsafe fn weights<S: Simd, const N: usize>(s: S, strip: &Strip<'_>, scale: f32, m: [f32; N], row: usize, j: usize) -> [S::F; N] {
+    let mut x = [s.zero(); N];
+    for i in 0..N {
+        // SAFETY: passed on.
+        x[i] = s.mul(unsafe { s.load(strip.row(row + i).add(j)) }, s.splat(scale));
+    }
+    for i in 0..N {
+        x[i] = s.sub(x[i], s.splat(m[i]));
+    }
+    math::exp_bounded(s, x)
+}
+
+/// # Safety
+/// As [`raise`].
+#[inline(always)]
+unsafe fn weigh<S: Simd, const N: usize, const EDGE: bool>(
+    s: S,
+    strip: &Strip<'_>,
+    from: usize,
+    scale: f32,
+    tops: &[f32; LANES],
+    sums: &mut [S::F; LANES],
+    r: usize,
+    j: usize,
+) {
+    let mut m = [0.0; N];
+    m.copy_from_slice(&tops[r..r + N]);
+    // SAFETY: passed on.
+    unsafe {
+        let e = weights(s, strip, scale, m, from + r, j);
+        for i in 0..N {
+            let e = if EDGE { s.keep(seen(s, strip, from + r + i, j), e[i]) } else { e[i] };
+            sums[r + i] = s.add(sums[r + i], e);
+            s.store(strip.row(from + r + i).add(j), e);
+        }
     }
 }
 
@@ -27,7 +151,7 @@ unsafe fn clear_beyond<S: Simd>(s: S, row: *mut f32, n: usize, next: usize, last
 /// # Panics
 /// If the statistics do not have a value per row.
 #[inline(always)]
-pub(super) fn softmax<S: Simd>(
+pub(super) fn softmax<S: Simd, const N: usize>(
     s: S,
     strip: &mut Strip<'_>,
     factor: f32,
@@ -35,67 +159,29 @@ pub(super) fn softmax<S: Simd>(
     inverse_sum: &mut [f32],
 ) {
     assert!(maximum.len() >= strip.rows && inverse_sum.len() >= strip.rows, "row statistics");
-    let (lowest, scale) = (s.splat(f32::NEG_INFINITY), s.splat(factor));
+    let strip = &*strip;
     let mut from = 0;
     while from < strip.rows {
-        let count = (strip.rows - from).min(LANES);
-        let mut folded = [lowest; LANES];
-        for r in 0..count {
-            let (row, n) = (strip.row(from + r), strip.first + from + r + 1);
-            let whole = n / LANES * LANES;
-            let mut top = lowest;
-            let mut i = 0;
-            // SAFETY: a row holds n elements, rounded up to whole vectors.
-            unsafe {
-                while i < whole {
-                    top = s.max(s.load(row.add(i)), top);
-                    i += LANES;
-                }
-                if whole < n {
-                    top = s.max(s.select(s.first_n(n - whole), s.load(row.add(whole)), lowest), top);
-                }
-            }
-            folded[r] = top;
-        }
-        let mut top = lowest;
-        for x in s.transpose(folded) {
+        let group = Group::new(strip, from);
+        let mut tops = [s.splat(f32::NEG_INFINITY); LANES];
+        // SAFETY: whole vectors of the strip's rows.
+        unsafe { each_vector!(group, raise::<S, N>(s, strip, from, &mut tops)) }
+        let mut top = s.splat(f32::NEG_INFINITY);
+        for x in s.transpose(tops) {
             top = s.max(x, top);
         }
         // The factor is positive and rounding keeps the order: the maximum of the scaled is the scaled maximum.
-        let top = s.mul(top, scale);
-        // SAFETY: `from + count` values were checked.
-        unsafe { s.store_n(maximum.as_mut_ptr().add(from), top, count) };
-        let tops = s.to_array(top);
-        let mut sums = [s.zero(); LANES];
-        for r in 0..count {
-            let (row, n) = (strip.row(from + r), strip.first + from + r + 1);
-            let whole = n / LANES * LANES;
-            let m = s.splat(tops[r]);
-            let mut sum = s.zero();
-            let mut i = 0;
-            // SAFETY: as above.
-            unsafe {
-                while i < whole {
-                    let e = math::exp_bounded(s, s.sub(s.mul(s.load(row.add(i)), scale), m));
-                    sum = s.add(sum, e);
-                    s.store(row.add(i), e);
-                    i += LANES;
-                }
-                if whole < n {
-                    let e = math::exp_bounded(s, s.sub(s.mul(s.load(row.add(whole)), scale), m));
-                    let e = s.select(s.first_n(n - whole), e, s.zero());
-                    sum = s.add(sum, e);
-                    s.store(row.add(whole), e);
-                    i += LANES;
-                }
-                clear_beyond(s, row, n, i, strip.last());
-            }
-            sums[r] = sum;
+        let top = s.mul(top, s.splat(factor));
+        let (tops, mut sums) = (s.to_array(top), [s.zero(); LANES]);
+        // SAFETY: as above, and `from + rows` values were checked.
+        unsafe {
+            s.store_n(maximum.as_mut_ptr().add(from), top, group.rows);
+            each_vector!(group, weigh::<S, N>(s, strip, from, factor, &tops, &mut sums));
+            clear_beyond(s, strip, &group);
+            let inverse = s.div(s.splat(1.0), math::fold16_each(s, sums));
+            s.store_n(inverse_sum.as_mut_ptr().add(from), inverse, group.rows);
         }
-        let inverse = s.div(s.splat(1.0), math::fold16_each(s, sums));
-        // SAFETY: `from + count` values were checked.
-        unsafe { s.store_n(inverse_sum.as_mut_ptr().add(from), inverse, count) };
-        from += count;
+        from += group.rows;
     }
 }
 
@@ -107,46 +193,69 @@ pub(super) struct Statistics<'a> {
     pub row_term: &'a [f32],
 }
 
+/// # Safety
+/// Rows `r..r + N` of the group have a vector at j in both strips, and there are statistics of them.
+#[inline(always)]
+unsafe fn gradients<S: Simd, const N: usize, const EDGE: bool>(
+    s: S,
+    p_strip: &Strip<'_>,
+    ds_strip: &Strip<'_>,
+    from: usize,
+    scale: f32,
+    rows: Statistics<'_>,
+    r: usize,
+    j: usize,
+) {
+    let row = from + r;
+    let mut m = [0.0; N];
+    m.copy_from_slice(&rows.maximum[row..row + N]);
+    // SAFETY: passed on.
+    unsafe {
+        let e = weights(s, p_strip, scale, m, row, j);
+        for i in 0..N {
+            let (p_at, ds_at) = (p_strip.row(row + i).add(j), ds_strip.row(row + i).add(j));
+            let p = s.mul(e[i], s.splat(*rows.inverse_sum.get_unchecked(row + i)));
+            let d = s.sub(s.load(ds_at), s.splat(*rows.row_term.get_unchecked(row + i)));
+            let ds = s.mul(s.mul(p, d), s.splat(scale));
+            if EDGE {
+                let seen = seen(s, p_strip, row + i, j);
+                s.store(p_at, s.keep(seen, p));
+                s.store(ds_at, s.keep(seen, ds));
+            } else {
+                s.store(p_at, p);
+                s.store(ds_at, ds);
+            }
+        }
+    }
+}
+
 /// `p = exp(s * factor - m) * z` and `ds = (p * (dp - D)) * factor` (A5) in place of the chains of `s` and `dp`: +0
 /// beyond a row's position.
 ///
 /// # Panics
 /// If the strips differ or the statistics do not have a value per row.
 #[inline(always)]
-pub(super) fn gradient<S: Simd>(
+pub(super) fn gradient<S: Simd, const N: usize>(
     s: S,
-    weights: &mut Strip<'_>,
-    gradient: &mut Strip<'_>,
+    p: &mut Strip<'_>,
+    ds: &mut Strip<'_>,
     factor: f32,
     rows: Statistics<'_>,
 ) {
-    let Statistics { maximum, inverse_sum, row_term } = rows;
-    assert_eq!((weights.first, weights.rows), (gradient.first, gradient.rows), "strips");
-    let scale = s.splat(factor);
-    for r in 0..weights.rows {
-        let (p_row, ds_row, n) = (weights.row(r), gradient.row(r), weights.first + r + 1);
-        let (m, z, d) = (s.splat(maximum[r]), s.splat(inverse_sum[r]), s.splat(row_term[r]));
-        let whole = n / LANES * LANES;
-        let mut i = 0;
-        // SAFETY: a row holds n elements, rounded up to whole vectors.
+    assert_eq!((p.first, p.rows), (ds.first, ds.rows), "strips");
+    let lengths = [rows.maximum.len(), rows.inverse_sum.len(), rows.row_term.len()];
+    assert!(lengths.into_iter().all(|n| n >= p.rows), "row statistics");
+    let (p, ds) = (&*p, &*ds);
+    let mut from = 0;
+    while from < p.rows {
+        let group = Group::new(p, from);
+        // SAFETY: whole vectors of the strips' rows, and a value of each statistic per row.
         unsafe {
-            while i < whole {
-                let p = s.mul(math::exp_bounded(s, s.sub(s.mul(s.load(p_row.add(i)), scale), m)), z);
-                s.store(p_row.add(i), p);
-                s.store(ds_row.add(i), s.mul(s.mul(p, s.sub(s.load(ds_row.add(i)), d)), scale));
-                i += LANES;
-            }
-            if whole < n {
-                let mask = s.first_n(n - whole);
-                let p = s.mul(math::exp_bounded(s, s.sub(s.mul(s.load(p_row.add(i)), scale), m)), z);
-                s.store(p_row.add(i), s.select(mask, p, s.zero()));
-                let ds = s.mul(s.mul(p, s.sub(s.load(ds_row.add(i)), d)), scale);
-                s.store(ds_row.add(i), s.select(mask, ds, s.zero()));
-                i += LANES;
-            }
-            clear_beyond(s, p_row, n, i, weights.last());
-            clear_beyond(s, ds_row, n, i, weights.last());
+            each_vector!(group, gradients::<S, N>(s, p, ds, from, factor, rows));
+            clear_beyond(s, p, &group);
+            clear_beyond(s, ds, &group);
         }
+        from += group.rows;
     }
 }
 

@@ -106,16 +106,17 @@ unsafe fn chains<S: Simd, const ROWS: usize, const VECTORS: usize, const TAIL: b
     acc
 }
 
-/// Calls a method of `$kernel` with the height and the width in vectors of the token's tiles. 8 x 32 (AVX-512) are 16
-/// accumulators, enough for two FMA ports of latency 4; 6 x 16 (AVX2) and 4 x 16 as in `gemm`.
+/// Calls a method of `$kernel` with the height and the width in vectors of the token's tiles, and how many exponentials
+/// go on together. 8 x 32 (AVX-512) are 16 accumulators, enough for two FMA ports of latency 4; 6 x 16 (AVX2) and 4 x 16
+/// as in `gemm`.
 macro_rules! with_tiles {
     ($s:ident: $token:ident, $kernel:ident.$method:ident) => {
         if $token::TILE_ROWS >= MOST_ROWS {
-            $kernel.$method::<$token, 8, 2>($s)
+            $kernel.$method::<$token, 8, 2, 4>($s)
         } else if $token::TILE_ROWS >= 6 {
-            $kernel.$method::<$token, 6, 1>($s)
+            $kernel.$method::<$token, 6, 1, 2>($s)
         } else {
-            $kernel.$method::<$token, 4, 1>($s)
+            $kernel.$method::<$token, 4, 1, 1>($s)
         }
     };
 }

@@ -79,6 +79,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn fms(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b`, false for NaN.
     fn gt(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `!(a > b)`, true for NaN.
+    fn not_gt(self, a: Self::F, b: Self::F) -> Self::M;
     /// `mask ? a : b`.
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// Mask of the lanes below `n`.
@@ -114,15 +116,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F, b: Self::F) -> Self::F {
         self.select(self.gt(b, a), a, b)
     }
-    /// `mask ? +0 : a`.
-    #[inline(always)]
-    fn clear(self, mask: Self::M, a: Self::F) -> Self::F {
-        self.select(mask, self.zero(), a)
-    }
     /// All lanes +0.
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
+    }
+    /// `mask ? a : +0`.
+    #[inline(always)]
+    fn keep(self, mask: Self::M, a: Self::F) -> Self::F {
+        self.select(mask, a, self.zero())
     }
 }
 
