@@ -100,8 +100,7 @@ impl BackwardStrip<'_> {
     fn tiles<S: Simd, const ROWS: usize, const VECTORS: usize, const EXPS: usize>(mut self, s: S) {
         let (p, ds) = (&mut self.weights, &mut self.gradient);
         rows::row_terms(s, self.dout, self.out, self.row_term);
-        let statistics =
-            Statistics { maximum: self.maximum, inverse_sum: self.inverse_sum, row_term: self.row_term };
+        let statistics = Statistics { maximum: self.maximum, inverse_sum: self.inverse_sum, row_term: self.row_term };
         tile::scores::<S, ROWS, VECTORS>(s, self.q.as_mat(), self.keys, p);
         tile::scores::<S, ROWS, VECTORS>(s, self.dout, self.values, ds);
         rows::gradient::<S, EXPS>(s, p, ds, score_scale(self.q.cols()), statistics);

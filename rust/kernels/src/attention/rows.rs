@@ -108,7 +108,14 @@ unsafe fn raise<S: Simd, const N: usize, const EDGE: bool>(
 /// # Safety
 /// As [`raise`].
 #[inline(always)]
-unsafe fn weights<S: Simd, const N: usize>(s: S, strip: &Strip<'_>, scale: f32, m: [f32; N], row: usize, j: usize) -> [S::F; N] {
+unsafe fn weights<S: Simd, const N: usize>(
+    s: S,
+    strip: &Strip<'_>,
+    scale: f32,
+    m: [f32; N],
+    row: usize,
+    j: usize,
+) -> [S::F; N] {
     let mut x = [s.zero(); N];
     for i in 0..N {
         // SAFETY: passed on.

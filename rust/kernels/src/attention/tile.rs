@@ -125,16 +125,16 @@ pub(super) use with_tiles;
 /// Covers n rows with tiles: the function is called with the first row of a tile and the number of its rows that the
 /// tile before has already done. Fewer rows than a tile has are done one by one.
 macro_rules! cover {
-    ($n:expr, $function:ident::<$s:ident, $rows:ident, $vectors:ident>($($argument:expr),*)) => {{
+    ($n:expr, $function:ident::<$s:ident, $rows:ident, $vectors:ident $(, $tail:ident)?>($($argument:expr),*)) => {{
         let n: usize = $n;
         let mut i = 0;
         while i < n {
             if n < $rows {
-                $function::<$s, 1, $vectors>($($argument,)* i, 0);
+                $function::<$s, 1, $vectors $(, $tail)?>($($argument,)* i, 0);
                 i += 1;
             } else {
                 let start = i.min(n - $rows);
-                $function::<$s, $rows, $vectors>($($argument,)* start, i - start);
+                $function::<$s, $rows, $vectors $(, $tail)?>($($argument,)* start, i - start);
                 i += $rows;
             }
         }
@@ -236,28 +236,29 @@ pub(super) fn row_sums<S: Simd, const ROWS: usize, const VECTORS: usize>(
     assert!(b.rows() >= strip.last(), "{} rows for position {}", b.rows(), strip.last());
     assert!(factor.is_none_or(|factor| factor.len() >= strip.rows), "factors of a strip");
     let c = (c.ptr(), c.stride());
+    // Column by column of `b`, so that a column stays in the cache for all rows.
     // SAFETY: the shapes were checked.
-    unsafe { cover!(strip.rows, row_sum_rows::<S, ROWS, VECTORS>(s, strip, b, factor, c)) }
+    unsafe { across!(b.cols(), row_sum_columns::<S, ROWS, VECTORS>(s, strip, b, factor, c)) }
 }
 
 /// # Safety
-/// As checked by [`row_sums`]; rows `i..i + ROWS` are in the strip.
+/// As checked by [`row_sums`]; the columns from j are in `b` and `c`.
 #[inline(always)]
-unsafe fn row_sum_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
+unsafe fn row_sum_columns<S: Simd, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
     s: S,
     strip: &Strip<'_>,
     b: Mat<'_>,
     factor: Option<&[f32]>,
     c: (*mut f32, usize),
-    i: usize,
-    _done: usize,
+    j: usize,
+    lanes: usize,
 ) {
     // SAFETY: passed on.
-    unsafe { across!(b.cols(), row_sum_tile::<S, ROWS, VECTORS>(s, strip, b, factor, c, i)) }
+    unsafe { cover!(strip.rows, row_sum_tile::<S, ROWS, VECTORS, TAIL>(s, strip, b, factor, c, j, lanes)) }
 }
 
 /// # Safety
-/// As [`row_sum_rows`]; the columns from j are in `b` and `c`.
+/// As [`row_sum_columns`]; rows `i..i + ROWS` are in the strip.
 #[inline(always)]
 unsafe fn row_sum_tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
     s: S,
@@ -265,9 +266,10 @@ unsafe fn row_sum_tile<S: Simd, const ROWS: usize, const VECTORS: usize, const T
     b: Mat<'_>,
     factor: Option<&[f32]>,
     (c, c_stride): (*mut f32, usize),
-    i: usize,
     j: usize,
     lanes: usize,
+    i: usize,
+    _done: usize,
 ) {
     let left = Left { ptr: strip.row(i), row: strip.stride, step: 1 };
     let right = Right { ptr: b.ptr().wrapping_add(j), stride: b.stride() };
