@@ -64,7 +64,8 @@ impl ForwardStrip<'_> {
     #[inline(always)]
     fn tiles<S: Simd, const ROWS: usize, const VECTORS: usize, const EXPS: usize>(mut self, s: S) {
         let factor = score_scale(self.q.cols());
-        tile::scores::<S, ROWS, VECTORS>(s, self.q, self.keys, &mut self.strip);
+        let values = self.values.row_range(self.strip.first..self.strip.last());
+        tile::scores::<S, ROWS, VECTORS>(s, self.q, self.keys, &mut self.strip, &[values, self.out.as_mat()]);
         rows::softmax::<S, EXPS>(s, &mut self.strip, factor, self.maximum, self.inverse_sum);
         tile::row_sums::<S, ROWS, VECTORS>(s, &self.strip, self.values, Some(self.inverse_sum), &mut self.out);
     }
@@ -101,8 +102,8 @@ impl BackwardStrip<'_> {
         let (p, ds) = (&mut self.weights, &mut self.gradient);
         rows::row_terms(s, self.dout, self.out, self.row_term);
         let statistics = Statistics { maximum: self.maximum, inverse_sum: self.inverse_sum, row_term: self.row_term };
-        tile::scores::<S, ROWS, VECTORS>(s, self.q.as_mat(), self.keys, p);
-        tile::scores::<S, ROWS, VECTORS>(s, self.dout, self.values, ds);
+        tile::scores::<S, ROWS, VECTORS>(s, self.q.as_mat(), self.keys, p, &[]);
+        tile::scores::<S, ROWS, VECTORS>(s, self.dout, self.values, ds, &[]);
         rows::gradient::<S, EXPS>(s, p, ds, score_scale(self.q.cols()), statistics);
         tile::column_sums::<S, ROWS, VECTORS>(s, p, self.dout, self.stage, self.dv);
         tile::column_sums::<S, ROWS, VECTORS>(s, ds, self.q.as_mat(), self.stage, self.dk);

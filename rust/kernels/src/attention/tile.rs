@@ -160,7 +160,8 @@ macro_rules! across {
     }};
 }
 
-/// Row r of the strip = the chains of row r of `x` with the keys, not scaled yet (A1, A5).
+/// Row r of the strip = the chains of row r of `x` with the keys, not scaled yet (A1, A5). Meanwhile row r of each
+/// matrix of `next` is brought near: read row by row, it comes too slowly from far.
 ///
 /// # Panics
 /// If `x` does not have the strip's rows, or the keys end before its last position.
@@ -170,11 +171,12 @@ pub(super) fn scores<S: Simd, const ROWS: usize, const VECTORS: usize>(
     x: Mat<'_>,
     keys: Packed<'_>,
     strip: &mut Strip<'_>,
+    next: &[Mat<'_>],
 ) {
     assert_eq!((x.rows(), x.cols()), (strip.rows, keys.k()), "rows of a strip");
     assert!(keys.n() >= strip.last(), "{} keys for position {}", keys.n(), strip.last());
     // SAFETY: the shapes were checked.
-    unsafe { cover!(strip.rows, score_rows::<S, ROWS, VECTORS>(s, x, keys, strip)) }
+    unsafe { cover!(strip.rows, score_rows::<S, ROWS, VECTORS>(s, x, keys, strip, next)) }
 }
 
 /// # Safety
@@ -185,9 +187,18 @@ unsafe fn score_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
     x: Mat<'_>,
     keys: Packed<'_>,
     strip: &Strip<'_>,
+    next: &[Mat<'_>],
     i: usize,
-    _done: usize,
+    done: usize,
 ) {
+    for m in next {
+        for r in i + done..i + ROWS {
+            let row = m.ptr().wrapping_add(r * m.stride());
+            for c in (0..m.cols()).step_by(LANES) {
+                s.prefetch(row.wrapping_add(c));
+            }
+        }
+    }
     let left = Left { ptr: x.ptr().wrapping_add(i * x.stride()), row: x.stride(), step: 1 };
     let needed = strip.first + i + ROWS;
     // Whole vectors: a strip's rows and the panels of the keys have room for them.
