@@ -194,8 +194,10 @@ unsafe fn score_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
     for m in next {
         for r in i + done..i + ROWS {
             let row = m.ptr().wrapping_add(r * m.stride());
-            for c in (0..m.cols()).step_by(LANES) {
+            let mut c = 0;
+            while c < m.cols() {
                 s.prefetch(row.wrapping_add(c));
+                c += LANES;
             }
         }
     }
@@ -372,7 +374,11 @@ unsafe fn column_sum_tile<S: Simd, const ROWS: usize, const VECTORS: usize, cons
             }
         }
         let acc = chains::<S, ROWS, VECTORS, TAIL>(s, acc, strip.rows - begin, left, right, lanes);
-        for (r, row) in acc.iter().enumerate().skip(done) {
+        for (r, row) in acc.iter().enumerate() {
+            // Not by `skip`: an index that is not known at compile time sends all accumulators through memory.
+            if r < done {
+                continue;
+            }
             for (v, x) in row.iter().enumerate() {
                 let x = if stage.end { s.add(*x, s.zero()) } else { *x };
                 let to = c.add((j + r) * b.cols() + i + v * LANES);
