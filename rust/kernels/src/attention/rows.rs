@@ -78,7 +78,7 @@ unsafe fn clear_beyond<S: Simd>(s: S, strip: &Strip<'_>, group: &Group) {
     }
 }
 
-/// Whether an element at key j of row r is one that the row sees.
+/// The lanes at key j that a row sees.
 #[inline(always)]
 fn seen<S: Simd>(s: S, strip: &Strip<'_>, row: usize, j: usize) -> S::M {
     s.first_n((strip.first + row + 1).saturating_sub(j))
@@ -95,11 +95,12 @@ unsafe fn raise<S: Simd, const N: usize, const EDGE: bool>(
     r: usize,
     j: usize,
 ) {
-    for i in r..r + N {
+    for (i, top) in tops[r..r + N].iter_mut().enumerate() {
+        let row = from + r + i;
         // SAFETY: passed on.
-        let x = unsafe { s.load(strip.row(from + i).add(j)) };
-        let x = if EDGE { s.select(seen(s, strip, from + i, j), x, s.splat(f32::NEG_INFINITY)) } else { x };
-        tops[i] = s.max(x, tops[i]);
+        let x = unsafe { s.load(strip.row(row).add(j)) };
+        let x = if EDGE { s.select(seen(s, strip, row, j), x, s.splat(f32::NEG_INFINITY)) } else { x };
+        *top = s.max(x, *top);
     }
 }
 
@@ -117,9 +118,9 @@ unsafe fn weights<S: Simd, const N: usize>(
     j: usize,
 ) -> [S::F; N] {
     let mut x = [s.zero(); N];
-    for i in 0..N {
+    for (i, x) in x.iter_mut().enumerate() {
         // SAFETY: passed on.
-        x[i] = s.mul(unsafe { s.load(strip.row(row + i).add(j)) }, s.splat(scale));
+        *x = s.mul(unsafe { s.load(strip.row(row + i).add(j)) }, s.splat(scale));
     }
     for i in 0..N {
         x[i] = s.sub(x[i], s.splat(m[i]));
@@ -219,9 +220,9 @@ unsafe fn gradients<S: Simd, const N: usize, const EDGE: bool>(
     // SAFETY: passed on.
     unsafe {
         let e = weights(s, p_strip, scale, m, row, j);
-        for i in 0..N {
+        for (i, e) in e.iter().enumerate() {
             let (p_at, ds_at) = (p_strip.row(row + i).add(j), ds_strip.row(row + i).add(j));
-            let p = s.mul(e[i], s.splat(*rows.inverse_sum.get_unchecked(row + i)));
+            let p = s.mul(*e, s.splat(*rows.inverse_sum.get_unchecked(row + i)));
             let d = s.sub(s.load(ds_at), s.splat(*rows.row_term.get_unchecked(row + i)));
             let ds = s.mul(s.mul(p, d), s.splat(scale));
             if EDGE {
@@ -278,14 +279,14 @@ pub(super) fn row_terms<S: Simd>(s: S, x: Mat<'_>, y: Mat<'_>, out: &mut [f32]) 
     while from < x.rows() {
         let count = (x.rows() - from).min(LANES);
         let mut sums = [s.zero(); LANES];
-        for r in 0..count {
+        for (r, out) in sums.iter_mut().enumerate().take(count) {
             let (x_row, y_row) = (x.row(from + r).as_ptr(), y.row(from + r).as_ptr());
             let mut sum = s.zero();
             vectors!(x.cols(), i, lanes, {
                 // SAFETY: i + lanes <= columns of x and y.
                 unsafe { sum = s.fma(math::load(s, x_row.add(i), lanes), math::load(s, y_row.add(i), lanes), sum) }
             });
-            sums[r] = sum;
+            *out = sum;
         }
         // SAFETY: `from + count` values were checked.
         unsafe { s.store_n(out.as_mut_ptr().add(from), math::fold16_each(s, sums), count) };
