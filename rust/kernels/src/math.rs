@@ -37,23 +37,53 @@ const LOG_POLY: [f32; 9] = [
 /// Range reduction and polynomial of the Cephes library (S. Moshier, `expf`).
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    exp_bounded(s, [s.min(s.splat(EXP_HIGH), x)])[0]
+}
+
+/// As [`exp`] where no lane is above 88, as in a softmax, which has none above 0.
+///
+/// One chain of these operations is longer than a core looks ahead: several vectors step by step keep its ports busy.
+#[inline(always)]
+pub fn exp_bounded<S: Simd, const N: usize>(s: S, x: [S::F; N]) -> [S::F; N] {
     if crate::ANY_ORDER {
-        return short_exp(s, x);
+        let mut p = x;
+        for i in 0..N {
+            p[i] = short_exp(s, x[i]);
+        }
+        return p;
     }
-    let (low, high) = (s.splat(EXP_LOW), s.splat(EXP_HIGH));
-    let z = s.select(s.gt(x, high), high, x);
-    let below = s.gt(low, z);
-    let z = s.select(below, low, z);
-    let t = s.fma(z, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
-    let n = s.sub(t, s.splat(ROUND));
-    let r = s.fma(n, s.splat(-LN2_HIGH), z);
-    let r = s.fma(n, s.splat(-LN2_LOW), r);
-    let mut p = s.splat(EXP_POLY[0]);
-    for c in &EXP_POLY[1..] {
-        p = s.fma(p, r, s.splat(*c));
+    let (low, round) = (s.splat(EXP_LOW), s.splat(ROUND));
+    let (mut t, mut r, mut p) = (x, x, x);
+    for i in 0..N {
+        r[i] = s.max(low, x[i]);
     }
-    let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
-    s.select(below, s.zero(), s.exponent_add(p, t))
+    for i in 0..N {
+        t[i] = s.fma(r[i], s.splat(std::f32::consts::LOG2_E), round);
+    }
+    for i in 0..N {
+        p[i] = s.sub(t[i], round);
+    }
+    for i in 0..N {
+        r[i] = s.fma(p[i], s.splat(-LN2_HIGH), r[i]);
+    }
+    for i in 0..N {
+        r[i] = s.fma(p[i], s.splat(-LN2_LOW), r[i]);
+    }
+    for i in 0..N {
+        p[i] = s.fma(s.splat(EXP_POLY[0]), r[i], s.splat(EXP_POLY[1]));
+    }
+    for c in &EXP_POLY[2..] {
+        for i in 0..N {
+            p[i] = s.fma(p[i], r[i], s.splat(*c));
+        }
+    }
+    for i in 0..N {
+        p[i] = s.add(s.fma(p[i], s.mul(r[i], r[i]), r[i]), s.splat(1.0));
+    }
+    for i in 0..N {
+        p[i] = s.keep(s.not_gt(low, x[i]), s.exponent_add(p[i], t[i]));
+    }
+    p
 }
 
 /// Coefficients of 2^f for |f| <= 1/2, relative error 3e-7.
@@ -111,6 +141,20 @@ pub fn fold16(a: [f32; LANES]) -> f32 {
         c[j] = b[j] + b[j + 4];
     }
     (c[0] + c[2]) + (c[1] + c[3])
+}
+
+/// Sixteen folds at once: lane i of the result is [`fold16`] of vector i.
+#[inline(always)]
+pub fn fold16_each<S: Simd>(s: S, vectors: [S::F; LANES]) -> S::F {
+    let a = s.transpose(vectors);
+    let (mut b, mut c) = ([s.zero(); 8], [s.zero(); 4]);
+    for j in 0..8 {
+        b[j] = s.add(a[j], a[j + 8]);
+    }
+    for j in 0..4 {
+        c[j] = s.add(b[j], b[j + 4]);
+    }
+    s.add(s.add(c[0], c[2]), s.add(c[1], c[3]))
 }
 
 /// As [`fold16`], in f64.

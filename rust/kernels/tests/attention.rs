@@ -70,6 +70,24 @@ impl Case {
         out
     }
 
+    /// Forward and backward on every instruction set that computes products at some speed.
+    fn assert_everywhere(&self, dout: &Buf) {
+        let (mut dq, mut dk, mut dv) = (self.q.clone(), self.k.clone(), self.v.clone());
+        self.spec().backward(&self.out, dout, &mut dq, &mut dk, &mut dv);
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
+            let (mut q, mut k, mut v) = (self.q.clone(), self.k.clone(), self.v.clone());
+            let (mut out, mut m, mut z) = (self.empty_out(), vec![0.0; self.stats()], vec![0.0; self.stats()]);
+            let scratch = &mut self.scratch();
+            attention::forward(isa, self.heads, q.view(), k.view(), v.view(), out.view_mut(), &mut m, &mut z, scratch);
+            self.assert_forward(isa, "out", &out, &m, &z);
+            let (q_view, k_view, v_view) = (q.view_mut(), k.view_mut(), v.view_mut());
+            attention::backward(isa, self.heads, q_view, k_view, v_view, out.view(), dout.view(), &m, &z, scratch);
+            assert_same(isa, "dq", &q.data, &dq.data);
+            assert_same(isa, "dk", &k.data, &dk.data);
+            assert_same(isa, "dv", &v.data, &dv.data);
+        }
+    }
+
     fn assert_forward(&self, isa: Isa, what: &str, out: &Buf, maximum: &[f32], inverse_sum: &[f32]) {
         assert_same(isa, what, &out.data, &self.out.data);
         // The sign of a zero maximum is open: it cannot reach a weight.
@@ -120,6 +138,17 @@ proptest! {
         }
     }
 
+    /// Heads as wide as models have them, whole and broken vectors, and windows around the ends of tiles, groups of rows
+    /// and strips.
+    #[test]
+    fn wide_heads(seed: u32, positions in 40_usize..=210, eighths in 1_usize..=16, odd in 0_usize..=1, group in 1_usize..=3) {
+        let rng = &mut Lcg(seed);
+        let head_size = 8 * eighths + 6 * odd;
+        let case = Case::new(rng, positions, head_size, group, false);
+        let dout = matrix(rng, positions, group * head_size, false);
+        case.assert_everywhere(&dout);
+    }
+
     /// Query rows in any strips, keys and values with room for later positions: how text is continued.
     #[test]
     fn strips(seed: u32, positions in 1_usize..=60, head_size in 2_usize..=40, room in 0_usize..40, wild: bool) {
@@ -164,20 +193,7 @@ fn a_long_window() {
     let rng = &mut Lcg(21);
     let case = Case::new(rng, 300, 10, 2, false);
     let dout = matrix(rng, 300, 20, false);
-    let (mut dq, mut dk, mut dv) = (case.q.clone(), case.k.clone(), case.v.clone());
-    case.spec().backward(&case.out, &dout, &mut dq, &mut dk, &mut dv);
-    for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
-        let (mut q, mut k, mut v) = (case.q.clone(), case.k.clone(), case.v.clone());
-        let (mut out, mut m, mut z) = (case.empty_out(), vec![0.0; case.stats()], vec![0.0; case.stats()]);
-        let scratch = &mut case.scratch();
-        attention::forward(isa, case.heads, q.view(), k.view(), v.view(), out.view_mut(), &mut m, &mut z, scratch);
-        case.assert_forward(isa, "out", &out, &m, &z);
-        let (q_view, k_view, v_view) = (q.view_mut(), k.view_mut(), v.view_mut());
-        attention::backward(isa, case.heads, q_view, k_view, v_view, out.view(), dout.view(), &m, &z, scratch);
-        assert_same(isa, "dq", &q.data, &dq.data);
-        assert_same(isa, "dk", &k.data, &dk.data);
-        assert_same(isa, "dv", &v.data, &dv.data);
-    }
+    case.assert_everywhere(&dout);
 }
 
 /// A weighted sum that rounds to -0 leaves as +0, which random numbers are too large to show.

@@ -244,16 +244,11 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
     }
 }
 
-/// Runs the product of `a` and `b` into an epilogue that covers m x n elements.
+/// Runs the product of `a` and `b` into an epilogue that covers m x n elements, bringing the operands of the next product
+/// near.
 ///
 /// # Safety
 /// The epilogue's matrices hold at least m rows and n columns.
-pub(crate) unsafe fn gemm<E: Epilogue>(isa: Isa, a: Left<'_>, b: Right<'_>, epilogue: E) {
-    // SAFETY: passed on to the caller.
-    unsafe { gemm_before(isa, a, b, Coming::NOTHING, epilogue) }
-}
-
-/// As [`gemm`], bringing the operands of the next product near.
 unsafe fn gemm_before<E: Epilogue>(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, epilogue: E) {
     let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);

@@ -62,14 +62,29 @@ impl Kernel for Transposed<'_> {
         let (n, k) = (self.w.rows(), self.w.cols());
         for half in 0..PANEL / LANES {
             let count = n.saturating_sub(half * LANES).min(LANES);
+            let from = self.w.ptr().wrapping_add(half * LANES * self.w.stride());
             let mut p = 0;
+            // Whole blocks stay in registers: nothing in these loops depends on the shape.
+            while count == LANES && p + LANES <= k {
+                let mut rows = [s.zero(); LANES];
+                for (r, row) in rows.iter_mut().enumerate() {
+                    // SAFETY: row half * 16 + r < n, columns p..p + 16 <= k.
+                    *row = unsafe { s.load(from.wrapping_add(r * self.w.stride() + p)) };
+                }
+                let rows = s.transpose(rows);
+                let to = self.panel[p * PANEL + half * LANES..][..(LANES - 1) * PANEL + LANES].as_mut_ptr();
+                for (c, column) in rows.iter().enumerate() {
+                    // SAFETY: sixteen elements of panel row p + c, inside the slice.
+                    unsafe { s.store(to.wrapping_add(c * PANEL), *column) };
+                }
+                p += LANES;
+            }
             while p < k {
                 let lanes = (k - p).min(LANES);
                 let mut rows = [s.zero(); LANES];
                 for (r, row) in rows.iter_mut().enumerate().take(count) {
-                    let from = self.w.ptr().wrapping_add((half * LANES + r) * self.w.stride() + p);
                     // SAFETY: row half * 16 + r < n, columns p..p + lanes <= k.
-                    *row = unsafe { crate::math::load(s, from, lanes) };
+                    *row = unsafe { crate::math::load(s, from.wrapping_add(r * self.w.stride() + p), lanes) };
                 }
                 for (c, column) in s.transpose(rows).into_iter().enumerate().take(lanes) {
                     let to = &mut self.panel[(p + c) * PANEL + half * LANES..][..LANES];

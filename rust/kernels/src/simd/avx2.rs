@@ -174,8 +174,25 @@ impl Simd for Avx2 {
         unsafe { [_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])] }
     }
     #[inline(always)]
+    fn not_gt(self, a: Pair, b: Pair) -> Pair {
+        unsafe { [_mm256_cmp_ps::<_CMP_NGT_UQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_NGT_UQ>(a[1], b[1])] }
+    }
+    #[inline(always)]
     fn select(self, mask: Pair, a: Pair, b: Pair) -> Pair {
         unsafe { [_mm256_blendv_ps(b[0], a[0], mask[0]), _mm256_blendv_ps(b[1], a[1], mask[1])] }
+    }
+    // The instructions return the second operand where the comparison is false, as the definitions do.
+    #[inline(always)]
+    fn max(self, a: Pair, b: Pair) -> Pair {
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn min(self, a: Pair, b: Pair) -> Pair {
+        unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn keep(self, mask: Pair, a: Pair) -> Pair {
+        unsafe { [_mm256_and_ps(mask[0], a[0]), _mm256_and_ps(mask[1], a[1])] }
     }
     #[inline(always)]
     fn first_n(self, n: usize) -> Pair {

@@ -79,6 +79,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn fms(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b`, false for NaN.
     fn gt(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `!(a > b)`, true for NaN.
+    fn not_gt(self, a: Self::F, b: Self::F) -> Self::M;
     /// `mask ? a : b`.
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// Mask of the lanes below `n`.
@@ -109,10 +111,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         self.select(self.gt(a, b), a, b)
     }
+    /// `a < b ? a : b`.
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.gt(b, a), a, b)
+    }
     /// All lanes +0.
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
+    }
+    /// `mask ? a : +0`.
+    #[inline(always)]
+    fn keep(self, mask: Self::M, a: Self::F) -> Self::F {
+        self.select(mask, a, self.zero())
     }
 }
 

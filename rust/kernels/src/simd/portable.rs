@@ -137,6 +137,14 @@ impl<const HARDWARE_FMA: bool> Simd for Portable<HARDWARE_FMA> {
         mask
     }
     #[inline(always)]
+    fn not_gt(self, a: F, b: F) -> [bool; LANES] {
+        let mut mask = self.gt(a, b);
+        for lane in &mut mask {
+            *lane = !*lane;
+        }
+        mask
+    }
+    #[inline(always)]
     fn select(self, mask: [bool; LANES], a: F, b: F) -> F {
         lanes!(i, if mask[i] { a.0[i] } else { b.0[i] })
     }
