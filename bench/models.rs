@@ -40,7 +40,7 @@ pub const MODELS: [Model; 8] = [
 /// Sectors of a batch.
 const SECTORS: usize = 12;
 /// Rows of logits at a time, as in `rust/core/src/step/forward.rs`.
-pub const LOGIT_ROWS: usize = 32;
+pub const LOGIT_ROWS: usize = 64;
 /// Rows of an optimizer task, as in `rust/core/src/step/plan.rs`.
 pub const ROW_BLOCK: usize = 64;
 /// Rows of a weight-gradient tile for up to four workers, and its most columns, from there, too.

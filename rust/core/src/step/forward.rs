@@ -16,7 +16,7 @@ use symlm_kernels::gemm::{Left, product, product_add};
 use symlm_kernels::{MatMut, embedding, loss, mlp, norm, rope};
 
 /// Rows of logits that are worked on at a time: they stay in the second-level cache.
-pub(super) const LOGIT_ROWS: usize = 32;
+pub(super) const LOGIT_ROWS: usize = 64;
 
 impl State {
     fn eps(&self) -> f32 {
