@@ -121,6 +121,12 @@ pub struct Shards(pub Arc<data::Shards>);
 
 #[pymethods]
 impl Shards {
+    /// Writes a shard of random ids, for measurements.
+    #[staticmethod]
+    fn random(py: Python<'_>, path: &str, vocab_size: u32, tokens: u64, seed: u64) -> PyResult<Self> {
+        detached(py, || data::Shards::random(Path::new(path), vocab_size, tokens, seed))
+            .map(|shards| Self(Arc::new(shards)))
+    }
     /// Number of token ids.
     #[getter]
     fn tokens(&self) -> u64 {

@@ -24,10 +24,21 @@ pub fn available_cpus() -> (usize, String) {
     machine::available_cpus()
 }
 
-/// GFLOP/s of a register-only loop of fused multiply-adds on `threads` threads, which are joined before return.
+/// GFLOP/s of a register-only loop of fused multiply-adds on `threads` threads, which are joined before return; of the
+/// instruction set in use unless `isa` names another.
 #[pyfunction]
-pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64) -> PyResult<f64> {
-    detached(py, || machine::fma_peak(machine::active_isa()?, threads, seconds))
+#[pyo3(signature = (threads, seconds, isa = None))]
+pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64, isa: Option<&str>) -> PyResult<f64> {
+    detached(py, || {
+        let isa = match isa {
+            None => machine::active_isa()?,
+            Some(name) => machine::named_isa(name).ok_or_else(|| {
+                let expected = machine::isa_names();
+                Error::usage(format!("instruction set {name:?}, symlm has {expected} on this machine"))
+            })?,
+        };
+        machine::fma_peak(isa, threads, seconds)
+    })
 }
 
 pub(crate) fn model_config(json: &str) -> symlm_core::Result<ModelConfig> {

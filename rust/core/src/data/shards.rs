@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::tokenizer::{default_permissions, hex};
 use crate::error::{Error, Result};
+use crate::rng::philox;
 
 const MAGIC: [u8; 8] = *b"symlmids";
 const VERSION: u32 = 1;
@@ -24,6 +25,8 @@ const HEADER_BYTES: usize = 256;
 const SEAL_AT: usize = HEADER_BYTES - 32;
 /// Ids checked at a time.
 const CHECK_BYTES: usize = 1 << 20;
+/// Random ids made at a time.
+const RANDOM_BLOCK: u64 = 1 << 16;
 const LARGEST_U16_VOCAB: u32 = 1 << 16;
 /// Mapped pages are given back after reading about this much.
 const RESIDENT_BYTES: usize = 4 << 20;
@@ -151,6 +154,26 @@ impl Shards {
             return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
         }
         Ok(Self { map, header, path: path.to_owned(), mapped: AtomicUsize::new(0) })
+    }
+
+    /// Writes a shard of random ids, each equally likely: for measurements, which need tokens but no text.
+    ///
+    /// # Errors
+    /// `User` if the file cannot be written.
+    pub fn random(path: &Path, vocab_size: u32, tokens: u64, seed: u64) -> Result<Self> {
+        let mut writer = ShardWriter::create(path.to_owned(), vocab_size, [0; 32])?;
+        let mut ids = Vec::with_capacity(RANDOM_BLOCK as usize);
+        for start in (0..tokens).step_by(RANDOM_BLOCK as usize) {
+            ids.clear();
+            for index in start..(start + RANDOM_BLOCK).min(tokens) {
+                let [word, ..] = philox(seed, [index as u32, (index >> 32) as u32, 0, 0]);
+                // The high word of the product: below the vocabulary size, and even enough.
+                ids.push((u64::from(word) * u64::from(vocab_size) >> 32) as u32);
+            }
+            writer.push(&ids)?;
+        }
+        writer.header.documents = 1;
+        writer.finish()
     }
 
     /// Number of ids, those between documents included.

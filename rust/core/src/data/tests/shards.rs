@@ -232,3 +232,19 @@ fn well_sealed_lies_are_errors_too() {
     std::fs::write(&path, b"").unwrap();
     assert_eq!(Shards::open(&path).unwrap_err().kind, ErrorKind::Data);
 }
+
+#[test]
+fn random_ids_cover_the_vocabulary_and_follow_the_seed() {
+    let cache = folder(&[]);
+    let make = |name: &str, vocab, seed| Shards::random(&cache.path().join(name), vocab, 70_000, seed).unwrap();
+    let (first, again, other) = (make("a", 300, 1), make("b", 300, 1), make("c", 300, 2));
+    assert_eq!(first.sha256(), again.sha256());
+    assert_ne!(first.sha256(), other.sha256());
+    let mut counts = vec![0; 300];
+    for id in all_ids(&first) {
+        counts[id as usize] += 1;
+    }
+    // 233 expected of each, with a standard deviation of 15.
+    assert!(counts.iter().all(|count| (130..340).contains(count)), "{counts:?}");
+    assert_eq!(make("d", 100_000, 1).vocab_size(), 100_000);
+}

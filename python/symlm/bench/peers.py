@@ -1,0 +1,119 @@
+"""PyTorch as a peer: the same updates in a process of its own, which waits while others take their turn."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+from ..errors import UserError
+from ..signals import StopSignals
+
+POLL_S = 0.2
+FIND_TIMEOUT_S = 120.0
+
+
+class PeerFailed(Exception):
+    """The process of a peer has ended; the message is the last line that it wrote."""
+
+
+def find_torch(python: str | None) -> str:
+    """The interpreter to use, made sure that it can import torch; UserError if it cannot."""
+    path = sys.executable if python is None else python
+    hint = "pip install torch there, or name another interpreter with --torch-python"
+    found = shutil.which(path)
+    if found is None:
+        raise UserError(f"{path}: no such interpreter", hint)
+    try:
+        done = subprocess.run(
+            [found, "-c", "import torch"], capture_output=True, text=True, timeout=FIND_TIMEOUT_S, check=False,
+            env=_environment(),
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{path}: cannot run it: {error}", hint) from None
+    if done.returncode != 0:
+        raise UserError(f"{path}: cannot import torch: {_last_line(done.stderr)}", hint)
+    return found
+
+
+def _environment(threads: int | None = None) -> dict[str, str]:
+    # The folder of the script holds modules of symlm, which must not come before those that torch imports.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    if threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return environment
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+class TorchPeer:
+    """PyTorch, eager or compiled. `start` it, then take turns; `close` ends its process."""
+
+    def __init__(self, python: str, config: TrainConfig, threads: int, *, compiled: bool, signals: StopSignals) -> None:
+        self.name = f"PyTorch {'compiled' if compiled else 'eager'}"
+        self.version = ""
+        self.parameters = 0
+        self._signals = signals
+        self._log = tempfile.TemporaryFile()
+        spec = {
+            "model": config.model().as_dict(),
+            "threads": threads,
+            "compile": compiled,
+            **{key: getattr(config, key) for key in (
+                "batch_size", "learning_rate", "beta1", "beta2", "eps", "weight_decay", "grad_clip",
+            )},
+        }  # fmt: skip
+        script = Path(__file__).with_name("torch_peer.py")
+        # A session of its own: Ctrl-C goes to symlm, which ends the peer when it has written its figures.
+        self._process = subprocess.Popen(
+            [python, str(script), json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            env=_environment(threads), start_new_session=True,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Wait until it is warm (compiling takes a minute or so)."""
+        ready = self._read()
+        self.version, self.parameters = str(ready["version"]), int(ready["parameters"])
+
+    def run(self, updates: int) -> float:
+        """Seconds for some updates."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{updates}\n".encode())
+            self._process.stdin.flush()
+        return float(self._read()["seconds"])
+
+    def _read(self) -> dict[str, Any]:
+        """The next line; raises `Stopped` after a signal and `PeerFailed` when the process has ended."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        while not select.select([stdout], [], [], POLL_S)[0]:
+            self._signals.check()
+        line = stdout.readline()
+        if not line:
+            self._process.wait()
+            self._log.seek(0)
+            raise PeerFailed(_last_line(self._log.read().decode(errors="replace")))
+        record = json.loads(line)
+        assert isinstance(record, dict)
+        return record
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()

@@ -1,0 +1,126 @@
+"""Settings of a benchmark, beside those of the model, which are the ones of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import MODEL_FIELDS, SPECS, TrainConfig
+from ..errors import UsageError
+from ..options import Spec, convert, option, specs
+
+BENCH_PRESET = "3m"
+MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_flight", "tokenizer")
+"""Settings of a training that a benchmark has too."""
+
+ROUNDS, QUICK_ROUNDS = 9, 3
+TURN_SECONDS, QUICK_TURN_SECONDS = 0.5, 0.25
+LEAST_UPDATES, MOST_UPDATES = 2, 50
+MOST_THREADS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What is measured and how long. Values are checked when the object is made."""
+
+    quick: bool = option(False, Spec("fewer and shorter turns, for a first look", "bench", "bool"))
+    rounds: int | None = option(
+        None,
+        Spec(
+            "rounds in which everything takes its turn; figures are medians over them",
+            "bench",
+            "int",
+            low=1,
+            high=1000,
+            default_text=f"{ROUNDS}, with --quick {QUICK_ROUNDS}",
+        ),
+    )
+    updates: int | None = option(
+        None,
+        Spec(
+            "updates in a turn",
+            "bench",
+            "int",
+            low=1,
+            high=100_000,
+            default_text=f"as many as take {TURN_SECONDS:g} s, but {LEAST_UPDATES} to {MOST_UPDATES}",
+        ),
+    )
+    scaling: str | None = option(
+        "1,2,4,8,16,32,63", Spec("numbers of threads to compare", "bench", "str", metavar="N,N,..")
+    )
+    switches: bool = option(True, Spec("compare each optimisation with its baseline", "bench", "bool"))
+    simulate: bool = option(
+        False, Spec("replay a recorded update on 1 to 128 simulated workers", "bench", "bool")
+    )
+    peers: str | None = option(
+        None, Spec("also time another library on the same model", "bench", "choice", choices=("torch",))
+    )
+    torch_python: str | None = option(
+        None,
+        Spec("interpreter that has torch", "bench", "str", metavar="PATH", default_text="the one that runs symlm"),
+    )
+    json: str | None = option(None, Spec("write the figures to this file as well", "bench", "str", metavar="FILE"))
+    out_dir: str | None = option(
+        None,
+        Spec("folder for bench.json and the charts", "bench", "str", metavar="PATH", default_text="runs/bench-<preset>"),
+    )
+
+    def __post_init__(self) -> None:
+        for name, spec in BENCH_SPECS.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, convert(name, spec, value))
+        _ = self.thread_counts
+        if self.torch_python is not None and self.peers != "torch":
+            raise UsageError("--torch-python without --peers torch", "add --peers torch, or leave it out")
+        for flag, path in (("--json", self.json), ("--out-dir", self.out_dir), ("--torch-python", self.torch_python)):
+            if path == "":
+                raise UsageError(f"{flag}: a path must not be empty", f"leave {flag} out, or name a path")
+
+    @property
+    def thread_counts(self) -> list[int]:
+        """Numbers of threads to compare, ascending; 1 is always among them. Empty: no comparison."""
+        if self.scaling is None:
+            return []
+        counts = {1}
+        for part in self.scaling.split(","):
+            text = part.strip()
+            if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_THREADS):
+                raise UsageError(
+                    f'--scaling: expected numbers from 1 to {MOST_THREADS}, found "{part}"', "such as --scaling 1,2,4,8"
+                )
+            counts.add(int(text))
+        return sorted(counts)
+
+    @property
+    def round_count(self) -> int:
+        """Rounds to do."""
+        return self.rounds or (QUICK_ROUNDS if self.quick else ROUNDS)
+
+    def updates_for(self, seconds: float) -> int:
+        """Updates in a turn of something that takes `seconds` for one."""
+        if self.updates is not None:
+            return self.updates
+        budget = QUICK_TURN_SECONDS if self.quick else TURN_SECONDS
+        return min(max(round(budget / seconds), LEAST_UPDATES), MOST_UPDATES) if seconds > 0 else MOST_UPDATES
+
+
+BENCH_SPECS: dict[str, Spec] = specs(BenchConfig)
+"""Field name -> description of every setting, in the order of the help text."""
+
+
+def model_settings(data: tuple[str, ...], given: dict[str, Any]) -> TrainConfig:
+    """The training that is timed. `given` maps names of `MODEL_SETTINGS` to values from the command line."""
+    values = {name: convert(name, SPECS[name], value) for name, value in given.items()}
+    return TrainConfig(data=data, **{"preset": BENCH_PRESET, **values})
+
+
+def default_out_dir(preset: str, base: Path = Path("runs")) -> Path:
+    """`runs/bench-<preset>`, -2, -3, .. when that is taken."""
+    number, path = 1, base / f"bench-{preset}"
+    while path.exists():
+        number += 1
+        path = base / f"bench-{preset}-{number}"
+    return path
