@@ -1,11 +1,11 @@
 """`symlm bench`: speed end to end, over threads, of each optimisation against its baseline, and beside a peer.
 
-    settings   what is measured and how long
-    cases      which engines take part, and which are compared
-    engines    an engine for each case, as many at once as memory holds
-    peers      PyTorch on the same model, in a process of its own (`torch_peer` is what runs there)
-    rounds     turns of all of them, round after round
-    figures    medians and ratios, and the JSON file
-    simulate   a recorded update on more workers than the machine has
-    report     tables, charts
+settings   what is measured and how long
+cases      which engines take part, and which are compared
+engines    an engine for each case, as many at once as memory holds
+peers      PyTorch on the same model, in a process of its own (`torch_peer` is what runs there)
+rounds     turns of all of them, round after round
+figures    medians and ratios, and the JSON file
+simulate   a recorded update on more workers than the machine has
+report     tables, charts
 """

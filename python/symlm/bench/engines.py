@@ -27,9 +27,7 @@ POLL_S = 0.1
 
 def timed_config(config: TrainConfig, vocab_size: int) -> TrainConfig:
     """The training as it is timed: a constant, small learning rate, so that it can go on for ever."""
-    return config.with_model(
-        vocab_size=vocab_size, learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0
-    )
+    return config.with_model(vocab_size=vocab_size, learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
 
 
 def load_tokens(config: TrainConfig, threads: int, progress: ProgressFactory) -> tuple[_symlm.Shards, int]:
@@ -78,9 +76,7 @@ class Engines:
                 if not self._kept:
                     raise
                 self._kept.pop(next(iter(self._kept))).close()
-        engine = _symlm.Engine(
-            settings, self.shards, isa=case.isa, prefetch=case.prefetch, barriers=case.barriers
-        )
+        engine = _symlm.Engine(settings, self.shards, isa=case.isa, prefetch=case.prefetch, barriers=case.barriers)
         try:
             self.advance(engine, WARM_UP_UPDATES)
         except BaseException:

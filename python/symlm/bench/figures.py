@@ -70,7 +70,9 @@ class Figures:
         rates: list[dict[int, float]] = [
             {turn.round: turn.tokens / turn.seconds for turn in self._by_name[name].turns} for name in (of, to)
         ]
-        return Ratio(of, to, {number: rate / rates[1][number] for number, rate in rates[0].items() if number in rates[1]})
+        return Ratio(
+            of, to, {number: rate / rates[1][number] for number, rate in rates[0].items() if number in rates[1]}
+        )
 
     @property
     def base(self) -> str:
@@ -83,7 +85,7 @@ class Figures:
         return [(case, self.ratio(case.name, cases[0].name)) for case in cases]
 
     def comparisons(self) -> list[tuple[str, str, Ratio]]:
-        """Name of the optimisation, the state of the others (`on`, `off`, or empty for all together), and its factor."""
+        """Name of the optimisation, the state of the others (`on`, `off`; empty for all together), and its factor."""
         return [(c.name, c.rest, self.ratio(c.on.name, c.off.name)) for c in self.plan.comparisons]
 
     def peers(self) -> list[Ratio]:

@@ -65,7 +65,7 @@ class TorchPeer:
         self.version = ""
         self.parameters = 0
         self._signals = signals
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         spec = {
             "model": config.model().as_dict(),
             "threads": threads,

@@ -24,7 +24,7 @@ MOST_THREADS = 1024
 class BenchConfig:
     """What is measured and how long. Values are checked when the object is made."""
 
-    quick: bool = option(False, Spec("fewer and shorter turns, for a first look", "bench", "bool"))
+    quick: bool = option(False, Spec("fewer and shorter turns, for a first look", "bench", "bool", default_text=""))
     rounds: int | None = option(
         None,
         Spec(
@@ -50,9 +50,11 @@ class BenchConfig:
     scaling: str | None = option(
         "1,2,4,8,16,32,63", Spec("numbers of threads to compare", "bench", "str", metavar="N,N,..")
     )
-    switches: bool = option(True, Spec("compare each optimisation with its baseline", "bench", "bool"))
+    switches: bool = option(
+        True, Spec("compare each optimisation with its baseline", "bench", "bool", default_text="yes")
+    )
     simulate: bool = option(
-        False, Spec("replay a recorded update on 1 to 128 simulated workers", "bench", "bool")
+        False, Spec("replay a recorded update on 1 to 128 simulated workers", "bench", "bool", default_text="")
     )
     peers: str | None = option(
         None, Spec("also time another library on the same model", "bench", "choice", choices=("torch",))
@@ -64,7 +66,9 @@ class BenchConfig:
     json: str | None = option(None, Spec("write the figures to this file as well", "bench", "str", metavar="FILE"))
     out_dir: str | None = option(
         None,
-        Spec("folder for bench.json and the charts", "bench", "str", metavar="PATH", default_text="runs/bench-<preset>"),
+        Spec(
+            "folder for bench.json and the charts", "bench", "str", metavar="PATH", default_text="runs/bench-<preset>"
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -114,6 +118,8 @@ BENCH_SPECS: dict[str, Spec] = specs(BenchConfig)
 def model_settings(data: tuple[str, ...], given: dict[str, Any]) -> TrainConfig:
     """The training that is timed. `given` maps names of `MODEL_SETTINGS` to values from the command line."""
     values = {name: convert(name, SPECS[name], value) for name, value in given.items()}
+    if "tokenizer" in values and not data:
+        raise UsageError("--tokenizer without a PATH", "name a text, or leave it out: the tokens are random then")
     return TrainConfig(data=data, **{"preset": BENCH_PRESET, **values})
 
 

@@ -1,8 +1,8 @@
 """The same training update in PyTorch. Run as a script by an interpreter that has torch but need not have symlm.
 
-Usage: torch_peer.py SPEC, a JSON object with model (as in ModelConfig), batch_size, threads, compile, and the numbers of
-AdamW. Writes one JSON line when it is warm; then, for each line with a number of updates on standard input, one with
-what they took. Ends with its input.
+Usage: torch_peer.py SPEC, a JSON object with model (as in ModelConfig), batch_size, threads, compile, and the numbers
+of AdamW. Writes one JSON line when it is warm; then, for each line with a number of updates on standard input, one
+with what they took. Ends with its input.
 """
 
 from __future__ import annotations

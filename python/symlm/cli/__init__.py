@@ -26,6 +26,7 @@ class LazyGroup(Group):
         "eval": "evaluate",
         "tokenizer": "tokenizer",
         "plot": "plot",
+        "bench": "bench",
         "doctor": "doctor",
     }
 

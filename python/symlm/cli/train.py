@@ -20,18 +20,19 @@ _METAVARS = {
 }  # fmt: skip
 
 
-def _default_text(name: str, spec: Spec) -> str:
+def _default_text(cls: type, name: str, spec: Spec) -> str:
     if spec.default_text is not None:
         return spec.default_text
-    default = TrainConfig.__dataclass_fields__[name].default
+    default = cls.__dataclass_fields__[name].default  # type: ignore[attr-defined]
     if default is None or default == () or default == "":
         return ""
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _option(name: str, spec: Spec) -> click.Option:
-    """The flag of a field. Values stay text here: the configuration checks them, whatever source they come from."""
-    text = _default_text(name, spec)
+def setting_option(cls: type, name: str, spec: Spec) -> click.Option:
+    """The flag of a field of the dataclass `cls`. Values stay text here: the configuration checks them, whatever
+    source they come from."""
+    text = _default_text(cls, name, spec)
     summary = spec.help[0].upper() + spec.help[1:] + (f"  [{text}]" if text else "") + ("" if text else ".")
     if spec.kind == "bool":
         return click.Option([f"{flag_of(name)}/--no-{flag_of(name)[2:]}"], default=None, help=summary)
@@ -80,7 +81,7 @@ command = Command(
     params=[
         click.Argument(["data"], nargs=-1, metavar="[PATH]..."),
         click.Option(["-c", "--config", "config_file"], metavar="FILE", help="Read settings from a TOML file."),
-        *(_option(name, spec) for name, spec in SPECS.items() if name != "data"),
+        *(setting_option(TrainConfig, name, spec) for name, spec in SPECS.items() if name != "data"),
     ],
     help="""Train a model from text.
 

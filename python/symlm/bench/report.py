@@ -1,0 +1,134 @@
+"""The figures as tables."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from .figures import Figures
+from .record import Row
+
+LEAST_WIDTH = 110
+CHAIN_KINDS = 4
+NO_FIGURE = "-"
+
+
+def _number(value: float | None) -> str:
+    return NO_FIGURE if value is None else f"{value:,.0f}"
+
+
+def _share(value: float | None) -> str:
+    return NO_FIGURE if value is None else f"{value:.1%}"
+
+
+def _factor(value: float | None) -> str:
+    return NO_FIGURE if value is None else f"{value:.2f} x"
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table with its first column to the left."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def end_to_end(figures: Figures) -> Table:
+    """symlm as a training uses it, and the peers."""
+    table = _table("End to end", "", "tokens/s", "GFLOP/s", "of FMA peak", "workers busy", "symlm is")
+    names: list[tuple[str, str, float | None]] = [
+        (figures.base, f"symlm, {figures.plan.base.threads} threads, {figures.plan.base.isa}", None)
+    ]
+    names += [(ratio.to, ratio.to, ratio.factor) for ratio in figures.peers()]
+    for name, label, factor in names:
+        found = figures.medians(name)
+        table.add_row(
+            label, _number(found["tok_s"]), _number(found["gflops"]), _share(found["peak_frac"]),
+            _share(found["busy_frac"]), "" if name == figures.base else _factor(factor),
+        )  # fmt: skip
+    return table
+
+
+def scaling(figures: Figures, cores: int) -> Table:
+    """Speed over threads; the efficiency is per processor in use."""
+    table = _table("Threads", "threads", "tokens/s", "speed-up", "efficiency", "of FMA peak", "workers busy")
+    for case, ratio in figures.scaling():
+        found, factor = figures.medians(case.name), ratio.factor
+        efficiency = None if factor is None else factor / min(case.threads, cores)
+        busy = found["busy_frac"] if case.threads <= cores else None
+        table.add_row(
+            str(case.threads), _number(found["tok_s"]), _factor(factor), _share(efficiency),
+            _share(found["peak_frac"]), _share(busy),
+        )  # fmt: skip
+    return table
+
+
+def comparisons(figures: Figures) -> Table:
+    """Each optimisation against its baseline."""
+    table = _table("Optimisations", "", "others on", "others off")
+    rows: dict[str, dict[str, str]] = {}
+    for name, rest, ratio in figures.comparisons():
+        rows.setdefault(name, {})[rest] = _factor(ratio.factor)
+    for name, found in rows.items():
+        together = found.get("")
+        table.add_row(name, *(("", "") if together else (found["on"], found["off"])))
+        if together:
+            table.rows[-1].end_section = True
+    return table
+
+
+def simulation(rows: list[Row], figures: Figures, cores: int) -> Table:
+    """The replay on more workers."""
+    table = _table(
+        "Simulated workers", "workers", "update ms", "speed-up", "efficiency", "work / workers ms", "longest chain ms",
+        "limit", "tasks", "recorded with", "measured",
+    )  # fmt: skip
+    for row in rows:
+        found, workers = row.prediction, row.prediction.workers
+        measured = figures.measured_speedup(workers) if workers <= cores else None
+        table.add_row(
+            str(workers), f"{found.seconds * 1e3:.2f}", _factor(row.speedup), _share(row.efficiency),
+            f"{found.work / workers * 1e3:.2f}", f"{found.chain * 1e3:.2f}", found.limit, f"{row.tasks:,}",
+            str(row.recorded_with), _factor(measured),
+        )  # fmt: skip
+    return table
+
+
+def chain_text(row: Row) -> str:
+    """The longest chain by kinds, with the share of each."""
+    total = sum(seconds for _, _, seconds in row.chain)
+    if total <= 0:
+        return "nothing"
+    parts = [f"{count} x {kind} {seconds / total:.0%}" for kind, count, seconds in row.chain[:CHAIN_KINDS]]
+    rest = sum(seconds for _, _, seconds in row.chain[CHAIN_KINDS:])
+    return ", ".join([*parts, f"other {rest / total:.0%}"] if rest > 0 else parts)
+
+
+def show(figures: Figures, rows: list[Row], cores: int) -> None:
+    """Print everything that was measured to standard output."""
+    console = Console()
+    if not console.is_terminal:
+        # A file or a pipe has no width, and a table must not be cut there.
+        console = Console(width=LEAST_WIDTH)
+    console.print(end_to_end(figures))
+    if figures.plan.scaling:
+        console.print(scaling(figures, cores))
+    if figures.plan.comparisons:
+        console.print(comparisons(figures))
+    if rows:
+        console.print(simulation(rows, figures, cores))
+        for line in simulation_notes(rows, cores):
+            console.print(line, highlight=False)
+
+
+def simulation_notes(rows: list[Row], cores: int) -> list[str]:
+    """What the simulation leaves out, and what limits it in the end."""
+    last = rows[-1]
+    limited = next((row for row in rows if row.prediction.limit == "chain"), None)
+    start = "no number of workers here" if limited is None else f"from {limited.prediction.workers} workers on"
+    return [
+        f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}.",
+        "Each row has the plan that symlm makes for so many workers, with the median time of each task as recorded on",
+        f"the number of workers named, on this machine with {cores} processors: caches, memory bandwidth and clock are",
+        "those of this machine, and taking, stealing and waking cost nothing. So it is an upper bound.",
+    ]

@@ -1,0 +1,206 @@
+"""A benchmark from its settings to its files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import _symlm
+from ..checkpoint import write_atomic
+from ..config import TrainConfig
+from ..display import SafeDisplay, make_display
+from ..errors import SymlmError, UserError, reason
+from ..machine import resolve_threads
+from ..signals import Stopped, StopSignals
+from ..units import format_count, format_duration
+from . import charts, report
+from .cases import Plan, instruction_sets, plan
+from .engines import Engines, load_tokens, timed_config
+from .facts import facts
+from .figures import Figures
+from .peers import PeerFailed, TorchPeer, find_torch
+from .record import Row, simulate
+from .rounds import Entry, Rounds
+from .settings import BenchConfig, default_out_dir
+
+RESULT = "bench.json"
+
+
+class Bench:
+    """One benchmark. `run` measures, prints and writes; after a signal what was measured so far."""
+
+    def __init__(self, config: BenchConfig, train: TrainConfig) -> None:
+        self.config = config
+        self.threads, self.threads_rule = resolve_threads(train.threads)
+        self.cores = _symlm.available_cpus()[0]
+        isas = instruction_sets(_symlm.isa(), _symlm.available_isas())
+        self.plan: Plan = plan(self.threads, isas, config.thread_counts, config.switches)
+        self.train = timed_config(train, train.model().vocab_size)
+        self.signals = StopSignals()
+        self.peers: list[TorchPeer] = []
+        self.entries: list[Entry] = []
+        self.rows: list[Row] = []
+        self.flops_per_token = 0.0
+        self.complete = False
+
+    def run(self) -> int:
+        """Gives the exit code."""
+        torch = find_torch(self.config.torch_python) if self.config.peers == "torch" else None
+        _check_file(self.config.json)
+        self.about = facts()
+        folder, made = _make_folder(self.config.out_dir, self.train.preset_name)
+        display = make_display("auto")
+        failure: SymlmError | None = None
+        try:
+            with self.signals:
+                self._measure(display, torch)
+        except SymlmError as error:
+            failure = error
+        finally:
+            display.close()
+            for peer in self.peers:
+                peer.close()
+        if any(entry.turns for entry in self.entries):
+            self._publish(folder)
+        else:
+            with contextlib.suppress(OSError):
+                for path in made:
+                    path.rmdir()
+        if failure is not None:
+            raise failure
+        return 0 if self.signals.received is None else 128 + self.signals.received
+
+    # --- measuring ------------------------------------------------------------------------------------------------
+
+    def _measure(self, display: SafeDisplay, torch: str | None) -> None:
+        if not charts.available():
+            display.warning("matplotlib is not installed, so no charts are drawn: pip install 'symlm[plot]'")
+        with contextlib.suppress(Stopped):
+            shards, vocab_size = load_tokens(self.train, self.threads, display)
+            self.train = timed_config(self.train, vocab_size)
+            engines = Engines(self.train, shards, self.signals)
+            try:
+                self.flops_per_token = engines.get(self.plan.base).flops_per_token
+                self._say_hello(display)
+                self._start_peers(torch, display)
+                self.complete = self._rounds(engines, display)
+                if self.complete and self.config.simulate:
+                    self.complete = False
+                    move = display.task("recording")
+                    self.rows = simulate(
+                        engines, self.plan.base, quick=self.config.quick, progress=move, warn=display.warning
+                    )
+                    self.complete = True
+            finally:
+                engines.close()
+
+    def _say_hello(self, display: SafeDisplay) -> None:
+        model, train = self.train.model(), self.train
+        display.message(
+            f"{format_count(model.parameters)} parameters, {train.batch_size} windows of {model.seq_len} tokens,"
+            f" {format_count(self.flops_per_token * train.batch_size * model.seq_len / 1e9)} GFLOP an update;"
+            f" {self.threads} threads ({self.threads_rule}), {self.plan.base.isa}"
+        )
+
+    def _start_peers(self, python: str | None, display: SafeDisplay) -> None:
+        for compiled in (False, True) if python is not None else ():
+            assert python is not None
+            peer = TorchPeer(python, self.train, self.threads, compiled=compiled, signals=self.signals)
+            self.peers.append(peer)
+            display.message(f"starting {peer.name}{', which takes a minute or so' if compiled else ''}")
+            try:
+                peer.start()
+            except PeerFailed as failed:
+                display.warning(f"{peer.name} is left out: {failed}")
+                self.peers.remove(peer)
+                peer.close()
+                continue
+            if peer.parameters != self.train.model().parameters:
+                raise AssertionError(f"{peer.name} has {peer.parameters} parameters")
+
+    def _rounds(self, engines: Engines, display: SafeDisplay) -> bool:
+        self.entries += [Entry(case.name, case=case) for case in self.plan.cases]
+        self.entries += [Entry(peer.name, peer=peer) for peer in self.peers]
+        rounds = Rounds(
+            self.config,
+            engines,
+            list(self.entries),
+            base=self.plan.base,
+            tokens_per_update=self.train.batch_size * self.train.model().seq_len,
+            signals=self.signals,
+            warn=display.warning,
+        )
+        began = time.monotonic()
+        move = display.task("measuring")
+        done = rounds.run(move)
+        took = format_duration(time.monotonic() - began)
+        display.message(f"{self.config.round_count} rounds of {len(self.entries)} turns took {took}")
+        return done
+
+    # --- results --------------------------------------------------------------------------------------------------
+
+    def _publish(self, folder: Path) -> None:
+        figures = Figures(self.plan, self.entries, self.flops_per_token)
+        report.show(figures, self.rows, self.cores)
+        text = json.dumps(self._record(figures), indent=1, ensure_ascii=False) + "\n"
+        paths = [folder / RESULT, *([Path(self.config.json)] if self.config.json else [])]
+        for path in paths:
+            try:
+                write_atomic(path, text)
+            except OSError as error:
+                raise UserError(f"{path}: cannot write the figures: {reason(error)}", "choose another place") from None
+        if charts.available():
+            paths += charts.draw(figures, self._title(), self.cores, folder)
+        for path in paths:
+            print(path)
+        if not self.complete:
+            name = "an error" if self.signals.received is None else signal.Signals(self.signals.received).name
+            print(f"stopped by {name}: these are the figures up to then")
+
+    def _record(self, figures: Figures) -> dict[str, Any]:
+        model = self.train.model()
+        return {
+            **self.about,
+            "complete": self.complete,
+            "model": model.as_dict(),
+            "parameters": model.parameters,
+            "batch_size": self.train.batch_size,
+            "threads": self.threads,
+            "threads_rule": self.threads_rule,
+            "rounds": self.config.round_count,
+            **figures.as_dict(),
+            "simulation": [row.as_dict() for row in self.rows],
+        }
+
+    def _title(self) -> str:
+        model, machine = self.train.model(), self.about["machine"]
+        return (
+            f"symlm {machine['symlm']}, {format_count(model.parameters)} parameters,"
+            f" {self.train.batch_size} x {model.seq_len} tokens\n{machine['cpu']}, {self.cores} cores,"
+            f" {self.plan.base.isa}"
+        )
+
+
+def _check_file(path: str | None) -> None:
+    """UserError unless the file can be written, before anything long."""
+    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+        what = "is a folder" if Path(path).is_dir() else "its folder does not exist"
+        raise UserError(f"{path}: {what}, expected a file name", "name a file for --json, such as bench.json")
+
+
+def _make_folder(path: str | None, preset: str) -> tuple[Path, list[Path]]:
+    """The folder of the results and the folders that were made for it, innermost first; UserError when it has
+    results already or cannot be made."""
+    folder = default_out_dir(preset) if path is None else Path(path)
+    if (folder / RESULT).exists():
+        raise UserError(f"{folder / RESULT}: there is a benchmark already", "choose another --out-dir")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make the folder: {reason(error)}", "choose another --out-dir") from None
+    return folder, made
