@@ -15,10 +15,12 @@ class Case:
     isa: str
     prefetch: bool = True
     barriers: bool = False
+    plan_threads: int | None = None
+    """Workers that the tasks are cut for, None for as many as there are."""
 
     @property
     def name(self) -> str:
-        """All settings as text; different for different cases."""
+        """The settings that take part in a comparison, as text."""
         workers = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         cut = "prefetch" if self.prefetch else "no prefetch"
         return f"{workers}, {self.isa}, {cut}, {'barriers' if self.barriers else 'deques'}"

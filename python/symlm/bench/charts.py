@@ -10,6 +10,8 @@ from .figures import Figures
 
 SCALING, OPTIMISATIONS = "scaling.png", "optimisations.png"
 DPI = 150
+MANY_CORES = 8
+BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 STRONG, LIGHT, IDEAL = "#1f5f8b", "#9cc3de", "#888888"
 
 
@@ -50,12 +52,23 @@ def _scaling(figures: Figures, title: str, cores: int) -> Any:
     axes.plot(threads, [factor for _, factor in points], color=STRONG, marker="o", label="symlm")
     for count, factor in points:
         axes.annotate(
-            f"{factor:.2f}", (count, factor), xytext=(0, -15), textcoords="offset points", ha="center", fontsize=9
+            f"{factor:.2f}",
+            (count, factor),
+            xytext=(0, -15),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            bbox=BEHIND_TEXT,
         )
     axes.set_xscale("log", base=2)
     axes.set_xticks(threads, [str(count) for count in threads])
     axes.minorticks_off()
-    axes.set_ylim(0, max(ideal[-1], *(factor for _, factor in points)) * 1.15)
+    highest = max(ideal[-1], *(factor for _, factor in points))
+    if cores > MANY_CORES:
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(0, highest * 1.15)
     axes.set_xlabel("worker threads")
     axes.set_ylabel("speed-up over one thread")
     axes.set_title(title, fontsize=10)
@@ -86,7 +99,7 @@ def _optimisations(figures: Figures, title: str, cores: int) -> Any:
             axes.barh(row + offset, factor, height=0.36, color=colour, label=label if new else None)
             axes.annotate(
                 f"{factor:.2f} x", (factor, row + offset), xytext=(4, 0), textcoords="offset points", va="center",
-                fontsize=9,
+                fontsize=9, bbox=BEHIND_TEXT,
             )  # fmt: skip
     axes.axvline(1.0, color=IDEAL, linewidth=1)
     axes.set_yticks(range(len(found)), list(found))

@@ -21,7 +21,7 @@ WARM_UP_UPDATES = 2
 HORIZON = 1_000_000_000
 LEARNING_RATE = 1e-4
 RANDOM_TOKENS = 2**20
-RANDOM_BATCHES = 32
+RANDOM_BATCHES = 8
 POLL_S = 0.1
 
 
@@ -55,7 +55,8 @@ class Engines:
 
     def settings(self, case: Case) -> dict[str, Any]:
         """What the engine of a case is made from."""
-        return engine_config(self.config, case.threads, max_steps=HORIZON)
+        settings = engine_config(self.config, case.threads, max_steps=HORIZON)
+        return settings if case.plan_threads is None else {**settings, "plan_threads": case.plan_threads}
 
     def get(self, case: Case) -> _symlm.Engine:
         """The engine of a case, warmed up."""

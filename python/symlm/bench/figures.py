@@ -113,7 +113,8 @@ class Figures:
     def _entry(self, entry: Entry) -> dict[str, Any]:
         about: dict[str, Any] = {"name": entry.name}
         if entry.case is not None:
-            about |= dataclasses.asdict(entry.case)
+            case = entry.case
+            about |= {key: getattr(case, key) for key in ("threads", "isa", "prefetch", "barriers")}
         if entry.peer is not None:
             about |= {"version": entry.peer.version}
         return {**about, "median": self.medians(entry.name), "turns": [self.turn(turn) for turn in entry.turns]}

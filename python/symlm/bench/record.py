@@ -14,7 +14,8 @@ from .engines import Engines
 from .simulate import Prediction, TaskGraph, predict
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128)
-RECORDED_UPDATES, QUICK_RECORDED_UPDATES = 9, 3
+RECORD_SECONDS, QUICK_RECORD_SECONDS = 3.0, 1.0
+LEAST_UPDATES, MOST_UPDATES = 5, 100
 MOST_SPANS = 900_000
 
 
@@ -53,42 +54,45 @@ class Row:
 
 @dataclass
 class Recording:
-    """A plan of tasks as `Engine.task_graph` gives it, and the median time of each over some updates."""
+    """A plan of tasks as `Engine.task_graph` gives it, and the median time of each over some updates of `workers`."""
 
     nodes: list[tuple[str, str, list[int]]]
     graph: TaskGraph
     workers: int
 
 
-def record(engines: Engines, case: Case, updates: int, known: list[Recording]) -> Recording:
-    """Record some updates of a case, or find the plan among those that are known."""
+def record(engines: Engines, case: Case, quick: bool, known: list[Recording]) -> Recording:
+    """Record some updates of a case, or find its plan among those that are known for as many real workers."""
     engine = engines.get(case)
     nodes = engine.task_graph()
     for recording in known:
-        if recording.nodes == nodes:
+        if recording.workers == case.threads and recording.nodes == nodes:
             return recording
+    _, seconds = engines.advance(engine, 1)
+    wanted = round((QUICK_RECORD_SECONDS if quick else RECORD_SECONDS) / seconds)
+    updates = min(max(wanted, LEAST_UPDATES), MOST_UPDATES, MOST_SPANS // len(nodes) or 1)
     engine.record(True)
-    engines.advance(engine, max(min(updates, MOST_SPANS // len(nodes)), 1))
+    engines.advance(engine, updates)
     engine.record(False)
     times: list[list[int]] = [[] for _ in nodes]
     for _, node, start, end in engine.take_trace().spans:
         times[node].append(end - start)
-    seconds = [statistics.median(spans) / 1e9 if spans else 0.0 for spans in times]
-    graph = TaskGraph([kind for kind, _, _ in nodes], [after for _, _, after in nodes], seconds)
+    medians = [statistics.median(spans) / 1e9 if spans else 0.0 for spans in times]
+    graph = TaskGraph([kind for kind, _, _ in nodes], [after for _, _, after in nodes], medians)
     return Recording(nodes, graph, case.threads)
 
 
 def simulate(
     engines: Engines, base: Case, *, quick: bool, progress: Callable[[int, int], None], warn: Callable[[str], None]
 ) -> list[Row]:
-    """Replay the update on each of `WORKERS`, each with the plan that the engine makes for so many."""
-    updates = QUICK_RECORDED_UPDATES if quick else RECORDED_UPDATES
+    """Replay the update on each of `WORKERS`, each with the plan that the engine makes for so many. The times come from
+    as many real workers, but not more than `base` has."""
     known: list[Recording] = []
     rows: list[Row] = []
     for done, workers in enumerate(WORKERS):
-        case = dataclasses.replace(base, threads=workers)
+        case = dataclasses.replace(base, threads=min(workers, base.threads), plan_threads=workers)
         try:
-            recording = record(engines, case, updates, known)
+            recording = record(engines, case, quick, known)
         except MemoryPlanError as error:
             warn(f"no simulation of {workers} workers and more: {error.message}")
             break

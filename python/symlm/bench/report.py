@@ -25,6 +25,10 @@ def _factor(value: float | None) -> str:
     return NO_FIGURE if value is None else f"{value:.2f} x"
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
+
+
 def _table(title: str, *columns: str) -> Table:
     """A table with its first column to the left."""
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -65,30 +69,27 @@ def scaling(figures: Figures, cores: int) -> Table:
 
 def comparisons(figures: Figures) -> Table:
     """Each optimisation against its baseline."""
-    table = _table("Optimisations", "", "others on", "others off")
+    table = _table("Optimisations", "", "all others on", "all others off")
     rows: dict[str, dict[str, str]] = {}
     for name, rest, ratio in figures.comparisons():
         rows.setdefault(name, {})[rest] = _factor(ratio.factor)
     for name, found in rows.items():
-        together = found.get("")
-        table.add_row(name, *(("", "") if together else (found["on"], found["off"])))
-        if together:
-            table.rows[-1].end_section = True
+        table.add_row(name, found.get("on", found.get("")), found.get("off", ""))
     return table
 
 
 def simulation(rows: list[Row], figures: Figures, cores: int) -> Table:
     """The replay on more workers."""
     table = _table(
-        "Simulated workers", "workers", "update ms", "speed-up", "efficiency", "work / workers ms", "longest chain ms",
-        "limit", "tasks", "recorded with", "measured",
+        "Simulated workers", "workers", "update", "speed-up", "efficiency", "work each", "chain", "limit", "tasks",
+        "recorded on", "measured",
     )  # fmt: skip
     for row in rows:
         found, workers = row.prediction, row.prediction.workers
         measured = figures.measured_speedup(workers) if workers <= cores else None
         table.add_row(
-            str(workers), f"{found.seconds * 1e3:.2f}", _factor(row.speedup), _share(row.efficiency),
-            f"{found.work / workers * 1e3:.2f}", f"{found.chain * 1e3:.2f}", found.limit, f"{row.tasks:,}",
+            str(workers), _milliseconds(found.seconds), _factor(row.speedup), _share(row.efficiency),
+            _milliseconds(found.work / workers), _milliseconds(found.chain), found.limit, f"{row.tasks:,}",
             str(row.recorded_with), _factor(measured),
         )  # fmt: skip
     return table
@@ -128,7 +129,8 @@ def simulation_notes(rows: list[Row], cores: int) -> list[str]:
     start = "no number of workers here" if limited is None else f"from {limited.prediction.workers} workers on"
     return [
         f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}.",
-        "Each row has the plan that symlm makes for so many workers, with the median time of each task as recorded on",
-        f"the number of workers named, on this machine with {cores} processors: caches, memory bandwidth and clock are",
-        "those of this machine, and taking, stealing and waking cost nothing. So it is an upper bound.",
+        "Each row has the plan that symlm makes for so many workers; its speed-up is over the first row. No update is",
+        "shorter than the work of each worker, nor than the longest chain. The time of a task is its median as",
+        f"recorded on the real workers named, on this machine with {cores} processors: cache, memory bandwidth and clock",
+        "are those of so many, and taking, stealing and waking cost nothing. So this is an upper bound.",
     ]

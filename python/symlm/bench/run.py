@@ -15,11 +15,12 @@ from ..config import TrainConfig
 from ..display import SafeDisplay, make_display
 from ..errors import SymlmError, UserError, reason
 from ..machine import resolve_threads
+from ..schedule import engine_config
 from ..signals import Stopped, StopSignals
 from ..units import format_count, format_duration
 from . import charts, report
 from .cases import Plan, instruction_sets, plan
-from .engines import Engines, load_tokens, timed_config
+from .engines import HORIZON, Engines, load_tokens, timed_config
 from .facts import facts
 from .figures import Figures
 from .peers import PeerFailed, TorchPeer, find_torch
@@ -51,6 +52,7 @@ class Bench:
         """Gives the exit code."""
         torch = find_torch(self.config.torch_python) if self.config.peers == "torch" else None
         _check_file(self.config.json)
+        _symlm.check_memory(json.dumps(engine_config(self.train, self.threads, max_steps=HORIZON)))
         self.about = facts()
         folder, made = _make_folder(self.config.out_dir, self.train.preset_name)
         display = make_display("auto")

@@ -219,6 +219,9 @@ pub struct EngineConfig {
     /// Sectors whose activations are in memory at once; 0 = automatic.
     #[serde(default)]
     pub sectors_in_flight: usize,
+    /// Workers that the tasks are cut for; 0 = as many as there are. For measuring the plan of a larger machine.
+    #[serde(default)]
+    pub plan_threads: usize,
 }
 
 impl EngineConfig {
@@ -238,6 +241,9 @@ impl EngineConfig {
         }
         if config.threads == 0 || config.threads > 1024 {
             return Err(Error::user(format!("threads is {}, expected 1 to 1024", config.threads)));
+        }
+        if config.plan_threads > 1024 {
+            return Err(Error::user(format!("plan_threads is {}, expected 0 to 1024", config.plan_threads)));
         }
         if config.sectors_in_flight > crate::step::SECTORS {
             return Err(Error::user(format!("sectors_in_flight is {}, expected 1 to 12", config.sectors_in_flight)));

@@ -95,13 +95,14 @@ impl Cut {
         // Six slots are two triples: one is filled while the weight gradients of the other are folded.
         let slots = if c.sectors_in_flight == 0 { 6 } else { c.sectors_in_flight };
         let group = (slots / 2).clamp(1, 3);
+        let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
         // At least two units of work per worker, as far as the windows can be split.
         let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
-        let parts = (2 * c.threads).div_ceil(in_flight);
+        let parts = (2 * threads).div_ceil(in_flight);
         let most_strips = positions.div_ceil(STRIP_ALIGN);
-        let strips = if in_flight >= 2 * c.threads { 1 } else { parts.clamp(1, most_strips) };
+        let strips = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, most_strips) };
         let strip = positions.div_ceil(strips).next_multiple_of(STRIP_ALIGN);
-        let head_parts = if in_flight >= 2 * c.threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
+        let head_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
         let heads = c.model.num_kv_heads.div_ceil(head_parts);
         let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
         let (layers, kv_heads, threads) = (c.model.num_layers, c.model.num_kv_heads, c.threads);
