@@ -131,6 +131,6 @@ def simulation_notes(rows: list[Row], cores: int) -> list[str]:
         f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}.",
         "Each row has the plan that symlm makes for so many workers; its speed-up is over the first row. No update is",
         "shorter than the work of each worker, nor than the longest chain. The time of a task is its median as",
-        f"recorded on the real workers named, on this machine with {cores} processors: cache, memory bandwidth and clock",
+        f"recorded on the real workers named, on this machine with {cores} processors: caches, memory and clock",
         "are those of so many, and taking, stealing and waking cost nothing. So this is an upper bound.",
     ]
