@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import MemoryPlanError
@@ -14,8 +14,9 @@ from .engines import Engines
 from .simulate import Prediction, TaskGraph, predict
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128)
-RECORD_SECONDS, QUICK_RECORD_SECONDS = 3.0, 1.0
-LEAST_UPDATES, MOST_UPDATES = 5, 100
+RECORD_SECONDS, QUICK_RECORD_SECONDS = 3.5, 0.7
+RECORD_ROUNDS = 7
+MOST_UPDATES = 100
 MOST_SPANS = 900_000
 
 
@@ -54,54 +55,76 @@ class Row:
 
 @dataclass
 class Recording:
-    """A plan of tasks as `Engine.task_graph` gives it, and the median time of each over some updates of `workers`."""
+    """A plan of tasks as `Engine.task_graph` gives it, and the nanoseconds of each in `updates` of each round."""
 
+    case: Case
     nodes: list[tuple[str, str, list[int]]]
-    graph: TaskGraph
-    workers: int
+    updates: int
+    times: list[list[int]] = field(default_factory=list)
+
+    def graph(self) -> TaskGraph:
+        """The tasks with their median times."""
+        seconds = [statistics.median(times) / 1e9 if times else 0.0 for times in self.times]
+        return TaskGraph([kind for kind, _, _ in self.nodes], [after for _, _, after in self.nodes], seconds)
 
 
-def record(engines: Engines, case: Case, quick: bool, known: list[Recording]) -> Recording:
-    """Record some updates of a case, or find its plan among those that are known for as many real workers."""
-    engine = engines.get(case)
-    nodes = engine.task_graph()
-    for recording in known:
-        if recording.workers == case.threads and recording.nodes == nodes:
-            return recording
-    _, seconds = engines.advance(engine, 1)
-    wanted = round((QUICK_RECORD_SECONDS if quick else RECORD_SECONDS) / seconds)
-    updates = min(max(wanted, LEAST_UPDATES), MOST_UPDATES, MOST_SPANS // len(nodes) or 1)
-    engine.record(True)
-    engines.advance(engine, updates)
-    engine.record(False)
-    times: list[list[int]] = [[] for _ in nodes]
-    for _, node, start, end in engine.take_trace().spans:
-        times[node].append(end - start)
-    medians = [statistics.median(spans) / 1e9 if spans else 0.0 for spans in times]
-    graph = TaskGraph([kind for kind, _, _ in nodes], [after for _, _, after in nodes], medians)
-    return Recording(nodes, graph, case.threads)
+class Recorder:
+    """Records each plan that engines make for `WORKERS`, on as many real workers, but not more than `base` has."""
 
+    def __init__(self, engines: Engines, base: Case, *, quick: bool) -> None:
+        self.engines = engines
+        self.base = base
+        self.turn_seconds = (QUICK_RECORD_SECONDS if quick else RECORD_SECONDS) / RECORD_ROUNDS
+        self.recordings: list[Recording] = []
+        self.by_workers: dict[int, Recording] = {}
 
-def simulate(
-    engines: Engines, base: Case, *, quick: bool, progress: Callable[[int, int], None], warn: Callable[[str], None]
-) -> list[Row]:
-    """Replay the update on each of `WORKERS`, each with the plan that the engine makes for so many. The times come from
-    as many real workers, but not more than `base` has."""
-    known: list[Recording] = []
-    rows: list[Row] = []
-    for done, workers in enumerate(WORKERS):
-        case = dataclasses.replace(base, threads=min(workers, base.threads), plan_threads=workers)
-        try:
-            recording = record(engines, case, quick, known)
-        except MemoryPlanError as error:
-            warn(f"no simulation of {workers} workers and more: {error.message}")
-            break
-        finally:
-            engines.release(case)
-        known.append(recording)
-        prediction = predict(recording.graph, workers)
-        single = rows[0].prediction.seconds if rows else prediction.seconds
-        speedup = single / prediction.seconds if prediction.seconds > 0 else 1.0
-        rows.append(Row(prediction, recording.workers, len(recording.nodes), speedup, recording.graph.chain()))
-        progress(done + 1, len(WORKERS))
-    return rows
+    def run(self, progress: Callable[[int, int], None], warn: Callable[[str], None]) -> list[Row]:
+        """Record in turns, then replay; a `MemoryPlanError` leaves the larger numbers of workers out."""
+        for workers in WORKERS:
+            try:
+                self._plan(workers)
+            except MemoryPlanError as error:
+                warn(f"no simulation of {workers} workers and more: {error.message}")
+                break
+        total = RECORD_ROUNDS * len(self.recordings)
+        for number in range(RECORD_ROUNDS):
+            for index, recording in enumerate(self.recordings):
+                self._record(recording)
+                progress(number * len(self.recordings) + index + 1, total)
+        return self._rows()
+
+    def _plan(self, workers: int) -> None:
+        """Find out the plan for so many workers; many have the same one."""
+        case = dataclasses.replace(self.base, threads=min(workers, self.base.threads), plan_threads=workers)
+        engine = self.engines.get(case)
+        nodes = engine.task_graph()
+        for recording in self.recordings:
+            if recording.case.threads == case.threads and recording.nodes == nodes:
+                self.by_workers[workers] = recording
+                self.engines.release(case)
+                return
+        _, seconds = self.engines.advance(engine, 1)
+        updates = min(max(round(self.turn_seconds / seconds), 1), MOST_UPDATES, MOST_SPANS // len(nodes) or 1)
+        recording = Recording(case, nodes, updates, [[] for _ in nodes])
+        self.recordings.append(recording)
+        self.by_workers[workers] = recording
+
+    def _record(self, recording: Recording) -> None:
+        engine = self.engines.get(recording.case)
+        self.engines.advance(engine, 1)
+        engine.record(True)
+        self.engines.advance(engine, recording.updates)
+        engine.record(False)
+        for _, node, start, end in engine.take_trace().spans:
+            recording.times[node].append(end - start)
+
+    def _rows(self) -> list[Row]:
+        rows: list[Row] = []
+        graphs = {id(recording): recording.graph() for recording in self.recordings}
+        for workers, recording in self.by_workers.items():
+            graph = graphs[id(recording)]
+            prediction = predict(graph, workers)
+            single = rows[0].prediction.seconds if rows else prediction.seconds
+            speedup = single / prediction.seconds if prediction.seconds > 0 else 1.0
+            rows.append(Row(prediction, recording.case.threads, len(recording.nodes), speedup, graph.chain()))
+        return rows

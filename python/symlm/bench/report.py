@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from .figures import Figures
 from .record import Row
 
-LEAST_WIDTH = 110
+LEAST_WIDTH = 100
 CHAIN_KINDS = 4
 NO_FIGURE = "-"
 
@@ -31,7 +32,7 @@ def _milliseconds(seconds: float) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     """A table with its first column to the left."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
@@ -81,16 +82,14 @@ def comparisons(figures: Figures) -> Table:
 def simulation(rows: list[Row], figures: Figures, cores: int) -> Table:
     """The replay on more workers."""
     table = _table(
-        "Simulated workers", "workers", "update", "speed-up", "efficiency", "work each", "chain", "limit", "tasks",
-        "recorded on", "measured",
-    )  # fmt: skip
+        "Simulated workers", "workers", "update", "speed-up", "efficiency", "work each", "chain", "limit", "measured"
+    )
     for row in rows:
         found, workers = row.prediction, row.prediction.workers
         measured = figures.measured_speedup(workers) if workers <= cores else None
         table.add_row(
             str(workers), _milliseconds(found.seconds), _factor(row.speedup), _share(row.efficiency),
-            _milliseconds(found.work / workers), _milliseconds(found.chain), found.limit, f"{row.tasks:,}",
-            str(row.recorded_with), _factor(measured),
+            _milliseconds(found.work / workers), _milliseconds(found.chain), found.limit, _factor(measured),
         )  # fmt: skip
     return table
 
@@ -103,6 +102,21 @@ def chain_text(row: Row) -> str:
     parts = [f"{count} x {kind} {seconds / total:.0%}" for kind, count, seconds in row.chain[:CHAIN_KINDS]]
     rest = sum(seconds for _, _, seconds in row.chain[CHAIN_KINDS:])
     return ", ".join([*parts, f"other {rest / total:.0%}"] if rest > 0 else parts)
+
+
+def simulation_notes(rows: list[Row], cores: int) -> str:
+    """What limits the simulated update in the end, and what the simulation leaves out."""
+    last = rows[-1]
+    limited = next((row for row in rows if row.prediction.limit == "chain"), None)
+    start = "no number of workers here" if limited is None else f"from {limited.prediction.workers} workers on"
+    real = sorted({row.recorded_with for row in rows})
+    return (
+        f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}. Each row has"
+        " the plan that symlm makes for so many workers; no update is shorter than the work of each worker or the"
+        f" longest chain. The times of the tasks were recorded with workers: {', '.join(map(str, real))}, on this machine"
+        f" with {cores} processors: caches, memory bandwidth and clock are those of so many, and taking, stealing and"
+        " waking cost nothing. So the speed-up over the first row is an upper bound."
+    )
 
 
 def show(figures: Figures, rows: list[Row], cores: int) -> None:
@@ -118,19 +132,4 @@ def show(figures: Figures, rows: list[Row], cores: int) -> None:
         console.print(comparisons(figures))
     if rows:
         console.print(simulation(rows, figures, cores))
-        for line in simulation_notes(rows, cores):
-            console.print(line, highlight=False)
-
-
-def simulation_notes(rows: list[Row], cores: int) -> list[str]:
-    """What the simulation leaves out, and what limits it in the end."""
-    last = rows[-1]
-    limited = next((row for row in rows if row.prediction.limit == "chain"), None)
-    start = "no number of workers here" if limited is None else f"from {limited.prediction.workers} workers on"
-    return [
-        f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}.",
-        "Each row has the plan that symlm makes for so many workers; its speed-up is over the first row. No update is",
-        "shorter than the work of each worker, nor than the longest chain. The time of a task is its median as",
-        f"recorded on the real workers named, on this machine with {cores} processors: caches, memory and clock",
-        "are those of so many, and taking, stealing and waking cost nothing. So this is an upper bound.",
-    ]
+        console.print(simulation_notes(rows, cores), highlight=False)

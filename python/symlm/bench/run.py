@@ -24,7 +24,7 @@ from .engines import HORIZON, Engines, load_tokens, timed_config
 from .facts import facts
 from .figures import Figures
 from .peers import PeerFailed, TorchPeer, find_torch
-from .record import Row, simulate
+from .record import Recorder, Row
 from .rounds import Entry, Rounds
 from .settings import BenchConfig, default_out_dir
 
@@ -93,9 +93,8 @@ class Bench:
                 if self.complete and self.config.simulate:
                     self.complete = False
                     move = display.task("recording")
-                    self.rows = simulate(
-                        engines, self.plan.base, quick=self.config.quick, progress=move, warn=display.warning
-                    )
+                    recorder = Recorder(engines, self.plan.base, quick=self.config.quick)
+                    self.rows = recorder.run(move, display.warning)
                     self.complete = True
             finally:
                 engines.close()
