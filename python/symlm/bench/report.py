@@ -113,8 +113,8 @@ def simulation_notes(rows: list[Row], cores: int) -> str:
     return (
         f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}. Each row has"
         " the plan that symlm makes for so many workers; no update is shorter than the work of each worker or the"
-        f" longest chain. The times of the tasks were recorded with workers: {', '.join(map(str, real))}, on this machine"
-        f" with {cores} processors: caches, memory bandwidth and clock are those of so many, and taking, stealing and"
+        f" longest chain. The times of the tasks were recorded with {' and '.join(map(str, real))} workers on the"
+        f" {cores} processors of this machine: caches, memory bandwidth and clock are theirs, and taking, stealing and"
         " waking cost nothing. So the speed-up over the first row is an upper bound."
     )
 
