@@ -216,7 +216,6 @@ def test_a_benchmark_from_end_to_end(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_charts_are_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     from symlm.bench import charts
 
     found = plan(2, ["avx2", "portable"], [1, 2, 63], True)

@@ -14,7 +14,7 @@ from .engines import Engines
 from .peers import PeerFailed, TorchPeer
 from .settings import BenchConfig
 
-PEAK_SECONDS = 0.1
+PEAK_SECONDS, QUICK_PEAK_SECONDS = 0.1, 0.05
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Entry:
     name: str
     case: Case | None = None
     peer: TorchPeer | None = None
-    seconds_per_update: float = 0.0
     turns: list[Turn] = field(default_factory=list)
 
 
@@ -88,10 +87,10 @@ class Rounds:
     def _turn(self, entry: Entry, number: int) -> None:
         try:
             if entry.peer is not None:
-                turn = self._peer_turn(entry, entry.peer, number)
+                turn = self._peer_turn(entry.peer, number)
             else:
                 assert entry.case is not None
-                turn = self._own_turn(entry, entry.case, number)
+                turn = self._own_turn(entry.case, number)
         except PeerFailed as failed:
             self.entries = [other for other in self.entries if other is not entry]
             self.warn(f"{entry.name} is left out: {failed}")
@@ -104,11 +103,11 @@ class Rounds:
             return
         entry.turns.append(turn)
 
-    def _own_turn(self, entry: Entry, case: Case, number: int) -> Turn:
+    def _own_turn(self, case: Case, number: int) -> Turn:
         engine = self.engines.get(case)
         # The first update after the others' turns finds the caches full of their data; it does not count.
-        _, entry.seconds_per_update = self.engines.advance(engine, 1)
-        updates = self._updates(entry)
+        _, seconds = self.engines.advance(engine, 1)
+        updates = self.config.updates_for(seconds)
         reports, seconds = self.engines.advance(engine, updates)
         busy = statistics.fmean(statistics.fmean(report.busy_frac) for report in reports)
         waited = sum(report.prefetch_wait_s for report in reports)
@@ -116,14 +115,11 @@ class Rounds:
         tokens = sum(report.tokens for report in reports)
         return Turn(number, updates, tokens, seconds, peak, busy, waited)
 
-    def _peer_turn(self, entry: Entry, peer: TorchPeer, number: int) -> Turn:
-        entry.seconds_per_update = peer.run(1)
-        updates = self._updates(entry)
+    def _peer_turn(self, peer: TorchPeer, number: int) -> Turn:
+        updates = self.config.updates_for(peer.run(1))
         seconds = peer.run(updates)
         return Turn(number, updates, updates * self.tokens_per_update, seconds, self._peak(self.base))
 
-    def _updates(self, entry: Entry) -> int:
-        return self.config.updates_for(entry.seconds_per_update)
-
     def _peak(self, case: Case) -> float:
-        return _symlm.fma_peak(min(case.threads, self.cores), PEAK_SECONDS, case.isa)
+        seconds = QUICK_PEAK_SECONDS if self.config.quick else PEAK_SECONDS
+        return _symlm.fma_peak(min(case.threads, self.cores), seconds, case.isa)

@@ -58,46 +58,44 @@ class Bench:
         display = make_display("auto")
         failure: SymlmError | None = None
         try:
-            with self.signals:
-                self._measure(display, torch)
+            if not charts.available():
+                display.warning("matplotlib is not installed, so no charts are drawn: pip install 'symlm[plot]'")
+            shards, vocab_size = load_tokens(self.train, self.threads, display)
+            self.train = timed_config(self.train, vocab_size)
+            with self.signals, contextlib.suppress(Stopped):
+                self._measure(shards, torch, display)
         except SymlmError as error:
             failure = error
         finally:
             display.close()
             for peer in self.peers:
                 peer.close()
-        if any(entry.turns for entry in self.entries):
+            measured = any(entry.turns for entry in self.entries)
+            if not measured:
+                with contextlib.suppress(OSError):
+                    for path in made:
+                        path.rmdir()
+        if measured:
             self._publish(folder)
-        else:
-            with contextlib.suppress(OSError):
-                for path in made:
-                    path.rmdir()
         if failure is not None:
             raise failure
         return 0 if self.signals.received is None else 128 + self.signals.received
 
     # --- measuring ------------------------------------------------------------------------------------------------
 
-    def _measure(self, display: SafeDisplay, torch: str | None) -> None:
-        if not charts.available():
-            display.warning("matplotlib is not installed, so no charts are drawn: pip install 'symlm[plot]'")
-        with contextlib.suppress(Stopped):
-            shards, vocab_size = load_tokens(self.train, self.threads, display)
-            self.train = timed_config(self.train, vocab_size)
-            engines = Engines(self.train, shards, self.signals)
-            try:
-                self.flops_per_token = engines.get(self.plan.base).flops_per_token
-                self._say_hello(display)
-                self._start_peers(torch, display)
-                self.complete = self._rounds(engines, display)
-                if self.complete and self.config.simulate:
-                    self.complete = False
-                    move = display.task("recording")
-                    recorder = Recorder(engines, self.plan.base, quick=self.config.quick)
-                    self.rows = recorder.run(move, display.warning)
-                    self.complete = True
-            finally:
-                engines.close()
+    def _measure(self, shards: _symlm.Shards, torch: str | None, display: SafeDisplay) -> None:
+        engines = Engines(self.train, shards, self.signals)
+        try:
+            self.flops_per_token = engines.get(self.plan.base).flops_per_token
+            self._say_hello(display)
+            self._start_peers(torch, display)
+            complete = self._rounds(engines, display)
+            if complete and self.config.simulate:
+                recorder = Recorder(engines, self.plan.base, quick=self.config.quick)
+                self.rows = recorder.run(display.task("recording"), display.warning)
+            self.complete = complete
+        finally:
+            engines.close()
 
     def _say_hello(self, display: SafeDisplay) -> None:
         model, train = self.train.model(), self.train
@@ -146,16 +144,20 @@ class Bench:
 
     def _publish(self, folder: Path) -> None:
         figures = Figures(self.plan, self.entries, self.flops_per_token)
-        report.show(figures, self.rows, self.cores)
         text = json.dumps(self._record(figures), indent=1, ensure_ascii=False) + "\n"
         paths = [folder / RESULT, *([Path(self.config.json)] if self.config.json else [])]
-        for path in paths:
-            try:
+        failure: OSError | None = None
+        try:
+            for path in paths:
                 write_atomic(path, text)
-            except OSError as error:
-                raise UserError(f"{path}: cannot write the figures: {reason(error)}", "choose another place") from None
-        if charts.available():
-            paths += charts.draw(figures, self._title(), self.cores, folder)
+            if charts.available():
+                paths += charts.draw(figures, self._title(), self.cores, folder)
+        except OSError as error:
+            failure = error
+        report.show(figures, self.rows, self.cores)
+        if failure is not None:
+            where = failure.filename or folder
+            raise UserError(f"{where}: cannot write the figures: {reason(failure)}", "choose another --out-dir")
         for path in paths:
             print(path)
         if not self.complete:
