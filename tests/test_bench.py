@@ -16,12 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Cli
-from symlm.bench.cases import instruction_sets, plan
+from symlm import _symlm
+from symlm.bench.cases import Case, instruction_sets, plan
+from symlm.bench.engines import Engines, load_tokens, timed_config
 from symlm.bench.figures import Figures
 from symlm.bench.rounds import Entry, Turn
-from symlm.bench.settings import BenchConfig
+from symlm.bench.settings import BenchConfig, model_settings
 from symlm.bench.simulate import TaskGraph, makespan, predict
-from symlm.errors import UsageError
+from symlm.display import OffDisplay
+from symlm.errors import MemoryPlanError, UsageError
+from symlm.signals import StopSignals
 
 SMALL = (
     "--num-layers", 1, "--num-heads", 2, "--hidden-size", 16, "--intermediate-size", 16, "--vocab-size", 300,
@@ -225,6 +229,58 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
         assert [path.name for path in paths] == ["scaling.png", "optimisations.png"]
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     assert charts.draw(Figures(plan(1, ["portable"], [], False), [], 1e9), "title", 2, tmp_path) == []
+
+
+def small_engines() -> Engines:
+    """Engines of the small model on random tokens."""
+    flags = [str(flag)[2:].replace("-", "_") for flag in SMALL[::2]]
+    train = timed_config(model_settings((), dict(zip(flags, SMALL[1::2], strict=True))), 300)
+    shards, vocab_size = load_tokens(train, 1, OffDisplay())
+    assert vocab_size == 300
+    return Engines(train, shards, StopSignals())
+
+
+def test_the_plan_of_a_larger_machine_runs_on_this_one() -> None:
+    """The same tasks as with so many threads, other ones than with as many as there are, and the same bits."""
+    found = small_engines()
+    cases = (Case(1, "portable", plan_threads=8), Case(8, "portable"), Case(1, "portable"))
+    try:
+        here, there, usual = (found.get(case) for case in cases)
+        assert here.task_graph() == there.task_graph() != usual.task_graph()
+        assert len(here.worker_stats()) == 1
+        losses = [[report.loss for report in found.advance(engine, 3)[0]] for engine in (here, there, usual)]
+        assert losses[0] == losses[1] == losses[2]
+    finally:
+        found.close()
+
+
+def test_the_peak_of_a_named_instruction_set() -> None:
+    assert _symlm.fma_peak(1, 0.01, "portable") > 0
+    with pytest.raises(UsageError, match='"sse9"'):
+        _symlm.fma_peak(1, 0.01, "sse9")
+
+
+def test_under_pressure_the_engine_that_waits_longest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for two; all three cases go on where they were, or start again."""
+    found = small_engines()
+
+    def check_memory(_: str) -> None:
+        if len(found.kept) == 2:
+            raise MemoryPlanError("no room")
+
+    monkeypatch.setattr(_symlm, "check_memory", check_memory)
+    first, second, third = (Case(threads, "portable") for threads in (1, 2, 3))
+    try:
+        for case in (first, second, first, third):
+            reports, seconds = found.advance(found.get(case), 2)
+            assert len(reports) == 2
+            assert seconds > 0
+        assert list(found.kept) == [first, third]
+        assert found.get(first).step == 2 + 2 + 2
+        assert found.get(second).step == 2
+        assert list(found.kept) == [first, second]
+    finally:
+        found.close()
 
 
 def test_a_text_can_be_named(cli: Cli, tmp_path: Path, text: Path) -> None:

@@ -11,6 +11,7 @@ from .figures import Figures
 SCALING, OPTIMISATIONS = "scaling.png", "optimisations.png"
 DPI = 150
 MANY_CORES = 8
+LARGE_FACTOR = 8
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 STRONG, LIGHT, IDEAL = "#1f5f8b", "#9cc3de", "#888888"
 
@@ -66,6 +67,7 @@ def _scaling(figures: Figures, title: str, cores: int) -> Any:
     highest = max(ideal[-1], *(factor for _, factor in points))
     if cores > MANY_CORES:
         axes.set_yscale("log", base=2)
+        axes.set_ylim(min(factor for _, factor in points) * 0.7, highest * 1.3)
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(0, highest * 1.15)
@@ -104,7 +106,13 @@ def _optimisations(figures: Figures, title: str, cores: int) -> Any:
     axes.axvline(1.0, color=IDEAL, linewidth=1)
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()
-    axes.set_xlim(0, max(max(factors.values()) for factors in found.values()) * 1.12)
+    every = [factor for factors in found.values() for factor in factors.values()]
+    if max(every) > LARGE_FACTOR:
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(min(0.5, *every), max(every) * 2)
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_xlim(0, max(every) * 1.12)
     axes.set_xlabel("times as many tokens per second as without it")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3, axis="x")

@@ -51,7 +51,8 @@ class Engines:
         self.config = config
         self.shards = shards
         self.signals = signals
-        self._kept: dict[Case, _symlm.Engine] = {}
+        self.kept: dict[Case, _symlm.Engine] = {}
+        """In the order of use, the one that waits longest first."""
 
     def settings(self, case: Case) -> dict[str, Any]:
         """What the engine of a case is made from."""
@@ -60,11 +61,10 @@ class Engines:
 
     def get(self, case: Case) -> _symlm.Engine:
         """The engine of a case, warmed up."""
-        engine = self._kept.pop(case, None)
+        engine = self.kept.pop(case, None)
         if engine is None:
             engine = self._make(case)
-        # The order of the dictionary is the order of use.
-        self._kept[case] = engine
+        self.kept[case] = engine
         return engine
 
     def _make(self, case: Case) -> _symlm.Engine:
@@ -74,9 +74,9 @@ class Engines:
                 _symlm.check_memory(settings)
                 break
             except MemoryPlanError:
-                if not self._kept:
+                if not self.kept:
                     raise
-                self._kept.pop(next(iter(self._kept))).close()
+                self.kept.pop(next(iter(self.kept))).close()
         engine = _symlm.Engine(settings, self.shards, isa=case.isa, prefetch=case.prefetch, barriers=case.barriers)
         try:
             self.advance(engine, WARM_UP_UPDATES)
@@ -105,11 +105,11 @@ class Engines:
 
     def release(self, case: Case) -> None:
         """Close the engine of a case if there is one."""
-        engine = self._kept.pop(case, None)
+        engine = self.kept.pop(case, None)
         if engine is not None:
             engine.close()
 
     def close(self) -> None:
         """Close all engines."""
-        while self._kept:
-            self._kept.popitem()[1].close()
+        while self.kept:
+            self.kept.popitem()[1].close()

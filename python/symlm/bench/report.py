@@ -27,20 +27,20 @@ def _factor(value: float | None) -> str:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms"
+    return f"{seconds * 1e3:.2f}"
 
 
 def _table(title: str, *columns: str) -> Table:
     """A table with its first column to the left."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
 
 
 def end_to_end(figures: Figures) -> Table:
-    """symlm as a training uses it, and the peers."""
-    table = _table("End to end", "", "tokens/s", "GFLOP/s", "of FMA peak", "workers busy", "symlm is")
+    """symlm as a training uses it, and the peers. Busy is the part of the time that workers are inside tasks."""
+    table = _table("End to end", "", "tokens/s", "GFLOP/s", "FMA peak", "busy", "symlm is")
     names: list[tuple[str, str, float | None]] = [
         (figures.base, f"symlm, {figures.plan.base.threads} threads, {figures.plan.base.isa}", None)
     ]
@@ -56,7 +56,7 @@ def end_to_end(figures: Figures) -> Table:
 
 def scaling(figures: Figures, cores: int) -> Table:
     """Speed over threads; the efficiency is per processor in use."""
-    table = _table("Threads", "threads", "tokens/s", "speed-up", "efficiency", "of FMA peak", "workers busy")
+    table = _table("Threads", "threads", "tokens/s", "speed-up", "efficiency", "FMA peak", "busy")
     for case, ratio in figures.scaling():
         found, factor = figures.medians(case.name), ratio.factor
         efficiency = None if factor is None else factor / min(case.threads, cores)
@@ -82,7 +82,7 @@ def comparisons(figures: Figures) -> Table:
 def simulation(rows: list[Row], figures: Figures, cores: int) -> Table:
     """The replay on more workers."""
     table = _table(
-        "Simulated workers", "workers", "update", "speed-up", "efficiency", "work each", "chain", "limit", "measured"
+        "Simulated workers", "workers", "ms", "speed-up", "efficiency", "work ms", "chain ms", "limit", "measured"
     )
     for row in rows:
         found, workers = row.prediction, row.prediction.workers
