@@ -168,7 +168,7 @@ impl Shards {
             for index in start..(start + RANDOM_BLOCK).min(tokens) {
                 let [word, ..] = philox(seed, [index as u32, (index >> 32) as u32, 0, 0]);
                 // The high word of the product: below the vocabulary size, and even enough.
-                ids.push((u64::from(word) * u64::from(vocab_size) >> 32) as u32);
+                ids.push(((u64::from(word) * u64::from(vocab_size)) >> 32) as u32);
             }
             writer.push(&ids)?;
         }
