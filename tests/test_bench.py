@@ -22,7 +22,7 @@ from symlm.bench.engines import Engines, load_tokens, timed_config
 from symlm.bench.figures import Figures
 from symlm.bench.rounds import Entry, Turn
 from symlm.bench.settings import BenchConfig, model_settings
-from symlm.bench.simulate import TaskGraph, makespan, predict
+from symlm.bench.simulate import LATER_KINDS, TaskGraph, makespan, predict
 from symlm.display import OffDisplay
 from symlm.errors import MemoryPlanError, UsageError
 from symlm.signals import StopSignals
@@ -248,6 +248,7 @@ def test_the_plan_of_a_larger_machine_runs_on_this_one() -> None:
         here, there, usual = (found.get(case) for case in cases)
         assert here.task_graph() == there.task_graph() != usual.task_graph()
         assert len(here.worker_stats()) == 1
+        assert {kind for kind, _, _ in here.task_graph()} >= LATER_KINDS
         losses = [[report.loss for report in found.advance(engine, 3)[0]] for engine in (here, there, usual)]
         assert losses[0] == losses[1] == losses[2]
     finally:
