@@ -154,7 +154,7 @@ def test_settings() -> None:
     assert BenchConfig(scaling=" 8, 2,2").thread_counts == [1, 2, 8]
     assert BenchConfig(scaling=None).thread_counts == []
     assert BenchConfig(updates=7).updates_for(100.0) == 7
-    assert BenchConfig().updates_for(100.0) == 2
+    assert BenchConfig().updates_for(100.0) == 1
     assert BenchConfig(quick=True).updates_for(0.05) == 5
     with pytest.raises(UsageError, match="--torch-python without --peers torch"):
         BenchConfig(torch_python="python3")
