@@ -21,7 +21,7 @@ from symlm.bench.cases import Case, instruction_sets, plan
 from symlm.bench.engines import Engines, load_tokens, timed_config
 from symlm.bench.figures import Figures
 from symlm.bench.rounds import Entry, Turn
-from symlm.bench.settings import BenchConfig, model_settings
+from symlm.bench.settings import BenchConfig, default_out_dir, model_settings
 from symlm.bench.simulate import LATER_KINDS, TaskGraph, makespan, predict
 from symlm.display import OffDisplay
 from symlm.errors import MemoryPlanError, UsageError
@@ -156,6 +156,8 @@ def test_settings() -> None:
     assert BenchConfig(updates=7).updates_for(100.0) == 7
     assert BenchConfig().updates_for(100.0) == 1
     assert BenchConfig(quick=True).updates_for(0.05) == 5
+    assert default_out_dir(model_settings((), {})) == Path("runs/bench-3m")
+    assert default_out_dir(model_settings((), {"num_layers": "8"})) == Path("runs/bench-5.5M")
     with pytest.raises(UsageError, match="--torch-python without --peers torch"):
         BenchConfig(torch_python="python3")
 
@@ -287,7 +289,7 @@ def test_under_pressure_the_engine_that_waits_longest_is_closed(monkeypatch: pyt
 def test_a_text_can_be_named(cli: Cli, tmp_path: Path, text: Path) -> None:
     done = cli("bench", text.name, *SMALL, "--rounds", 1, "--updates", 1, "--no-scaling", "--no-switches")
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "runs" / "bench-3m" / "bench.json").read_text())
+    record = json.loads((tmp_path / "runs" / "bench-6.6k" / "bench.json").read_text())
     assert len(record["cases"]) == 1
     assert record["scaling"] == record["optimisations"] == record["simulation"] == []
     check_figures(record)
@@ -310,7 +312,7 @@ def test_ctrl_c_writes_what_was_measured(environment: dict[str, str], tmp_path: 
         process.kill()
     assert process.returncode == 130, error
     assert "stopped by SIGINT" in out
-    record = json.loads((tmp_path / "runs" / "bench-3m" / "bench.json").read_text())
+    record = json.loads((tmp_path / "runs" / "bench-6.6k" / "bench.json").read_text())
     assert not record["complete"]
     assert any(case["turns"] for case in record["cases"])
     check_figures(record)
@@ -359,5 +361,5 @@ def test_a_peer_that_fails_is_left_out(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "PyTorch eager is left out" in done.stderr
     assert "PyTorch compiled is left out" in done.stderr
-    record = json.loads((tmp_path / "runs" / "bench-3m" / "bench.json").read_text())
+    record = json.loads((tmp_path / "runs" / "bench-6.6k" / "bench.json").read_text())
     assert record["peers"] == []

@@ -54,7 +54,7 @@ class Bench:
         _check_file(self.config.json)
         _symlm.check_memory(json.dumps(engine_config(self.train, self.threads, max_steps=HORIZON)))
         self.about = facts()
-        folder, made = _make_folder(self.config.out_dir, self.train.preset_name)
+        folder, made = _make_folder(self.config.out_dir, self.train)
         display = make_display("auto")
         failure: SymlmError | None = None
         try:
@@ -195,10 +195,10 @@ def _check_file(path: str | None) -> None:
         raise UserError(f"{path}: {what}, expected a file name", "name a file for --json, such as bench.json")
 
 
-def _make_folder(path: str | None, preset: str) -> tuple[Path, list[Path]]:
+def _make_folder(path: str | None, train: TrainConfig) -> tuple[Path, list[Path]]:
     """The folder of the results and the folders that were made for it, innermost first; UserError when it has
     results already or cannot be made."""
-    folder = default_out_dir(preset) if path is None else Path(path)
+    folder = default_out_dir(train) if path is None else Path(path)
     if (folder / RESULT).exists():
         raise UserError(f"{folder / RESULT}: there is a benchmark already", "choose another --out-dir")
     made = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import MODEL_FIELDS, SPECS, TrainConfig
 from ..errors import UsageError
 from ..options import Spec, convert, option, specs
+from ..units import format_count
 
 BENCH_PRESET = "3m"
 MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_flight", "tokenizer")
@@ -66,9 +67,7 @@ class BenchConfig:
     json: str | None = option(None, Spec("write the figures to this file as well", "bench", "str", metavar="FILE"))
     out_dir: str | None = option(
         None,
-        Spec(
-            "folder for bench.json and the charts", "bench", "str", metavar="PATH", default_text="runs/bench-<preset>"
-        ),
+        Spec("folder for bench.json and the charts", "bench", "str", metavar="PATH", default_text="runs/bench-<size>"),
     )
 
     def __post_init__(self) -> None:
@@ -123,10 +122,13 @@ def model_settings(data: tuple[str, ...], given: dict[str, Any]) -> TrainConfig:
     return TrainConfig(data=data, **{"preset": BENCH_PRESET, **values})
 
 
-def default_out_dir(preset: str, base: Path = Path("runs")) -> Path:
-    """`runs/bench-<preset>`, -2, -3, .. when that is taken."""
-    number, path = 1, base / f"bench-{preset}"
+def default_out_dir(config: TrainConfig, base: Path = Path("runs")) -> Path:
+    """`runs/bench-<preset>`, or with the number of parameters where the shape is another one; -2, -3, .. when that is
+    taken."""
+    model, preset = config.model(), config.preset_name
+    size = preset if model == TrainConfig(preset=preset).model() else format_count(model.parameters)
+    number, path = 1, base / f"bench-{size}"
     while path.exists():
         number += 1
-        path = base / f"bench-{preset}-{number}"
+        path = base / f"bench-{size}-{number}"
     return path
