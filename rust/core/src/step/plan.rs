@@ -105,7 +105,7 @@ impl Cut {
         let head_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
         let heads = c.model.num_kv_heads.div_ceil(head_parts);
         let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
-        let (layers, kv_heads, threads) = (c.model.num_layers, c.model.num_kv_heads, c.threads);
+        let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
         Self { batch, positions, layers, kv_heads, threads, strip, heads, slots, group, logit_slots }
     }
 
