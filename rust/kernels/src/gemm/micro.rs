@@ -5,8 +5,9 @@
 //! need 8 accumulators to stay busy, so lower tiles keep the pace down to 4 x 32 (AVX-512).
 //!
 //! Tiles are functions of their own, compiled with the instructions of their token and called through a table: every
-//! product and epilogue shares them, which keeps the compiled code (and the time to compile it) small.
+//! product shares them, which keeps the compiled code (and the time to compile it) small.
 
+use super::pack::PANEL;
 use crate::simd::{Isa, LANES, Simd};
 
 /// Operands of a tile. Row stride and pointer of an absent operand are unused.
@@ -89,11 +90,11 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
         let mut b = t.b;
         macro_rules! step {
             () => {
-                if TRANSPOSED {
-                    // Weight gradients: these rows come from the second-level cache, a row of x apart.
-                    for v in 0..VECTORS {
-                        s.prefetch_near(b.wrapping_add(8 * t.b_stride + v * LANES));
-                    }
+                // Rows of B that the first-level cache has no room for come from the second. Packed panels have a fixed
+                // distance between rows.
+                let coming = b.wrapping_add(8 * if TRANSPOSED { t.b_stride } else { PANEL });
+                for v in 0..VECTORS {
+                    s.prefetch_near(coming.wrapping_add(v * LANES));
                 }
                 let mut columns = [s.zero(); VECTORS];
                 for (v, x) in columns.iter_mut().enumerate() {

@@ -1,17 +1,15 @@
 //! Matrix products, one FMA chain per element (contract G1-G4).
 //!
 //! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
-//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (attention, weight gradients). What
-//! happens to a finished element is an [`Epilogue`]. Tile shape, blocking and the split between threads cannot move
-//! a bit, because every element is its own chain and a chain that is cut over k goes on from the stored value.
+//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (attention, weight gradients). A chain
+//! can go on from a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads cannot move
+//! a bit, because every element is its own chain and a chain that is cut over k goes on where it was.
 
-pub(crate) mod epilogue;
 pub(crate) mod micro;
 pub mod pack;
 
 use crate::mat::{Mat, MatMut, extent};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
-use epilogue::{At, Direct, Epilogue};
 use micro::{Table, Tile, tiles};
 pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
@@ -123,11 +121,35 @@ impl Coming {
     }
 }
 
-struct Gemm<'a, E> {
+/// A matrix by pointer and row stride; null where there is none.
+#[derive(Clone, Copy)]
+struct At {
+    ptr: *mut f32,
+    stride: usize,
+}
+
+impl At {
+    const NONE: At = At { ptr: std::ptr::null_mut(), stride: 0 };
+
+    #[inline(always)]
+    fn element(self, i: usize, j: usize) -> *mut f32 {
+        if self.ptr.is_null() { self.ptr } else { self.ptr.wrapping_add(i * self.stride + j) }
+    }
+}
+
+/// `c = add + chain`, the chain going on from `start`; both may be absent.
+#[derive(Clone, Copy)]
+struct Results {
+    start: At,
+    add: At,
+    c: At,
+}
+
+struct Gemm<'a> {
     a: Left<'a>,
     b: Right<'a>,
     coming: Coming,
-    epilogue: E,
+    results: Results,
     tiles: &'static Table,
 }
 
@@ -154,16 +176,10 @@ fn tile_height(left: usize, full: usize) -> usize {
     }
 }
 
-/// A tile's worth of memory, on a cache line.
-#[repr(align(64))]
-struct Buffer {
-    _tile: [f32; micro::MOST_ROWS * PANEL],
-}
-
-impl<E: Epilogue> Kernel for Gemm<'_, E> {
+impl Kernel for Gemm<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(self, _: S) {
         let (m, k) = self.a.shape();
         // Distances in A from a block of rows to the next, and from a row to the next.
         let (a, a_stride, transposed, block_step, row_step) = match self.a {
@@ -171,14 +187,13 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
             Left::Columns(a) => (a.ptr(), a.stride(), true, 1, 1),
             Left::Groups(a) => (a.data.as_ptr(), a.group, true, k, 1),
         };
-        let mut buffer = std::mem::MaybeUninit::<Buffer>::uninit();
-        let buffer = buffer.as_mut_ptr().cast::<f32>();
         // Whole tiles of A per block, at least two, so that B is read as seldom as the cache allows.
         let block = match self.a {
             Left::Groups(a) => a.group,
             _ => (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS,
         };
-        let (width, none) = (S::TILE_VECTORS * LANES, At::NONE);
+        let width = S::TILE_VECTORS * LANES;
+        let Results { start, add, c } = self.results;
         let (mut first, mut coming) = (0, self.coming);
         while first < m {
             // A short last block would read all of B for a few rows: let the block before it take them too.
@@ -194,17 +209,17 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
                     a_stride,
                     b: self.b.ptr.wrapping_add(j / PANEL * self.b.panel_stride + j % PANEL),
                     b_stride: self.b.row_stride,
-                    start: none.ptr,
-                    start_stride: 0,
-                    add: none.ptr,
-                    add_stride: 0,
-                    c: none.ptr,
-                    c_stride: 0,
+                    start: start.ptr,
+                    start_stride: start.stride,
+                    add: add.ptr,
+                    add_stride: add.stride,
+                    c: c.ptr,
+                    c_stride: c.stride,
                     lanes: cols,
-                    ahead: none.ptr,
+                    ahead: self.b.ptr,
                     ahead_stride: 0,
-                    next: none.ptr,
-                    next_stride: self.epilogue.result().stride,
+                    next: c.ptr,
+                    next_stride: c.stride,
                 };
                 let next_j = j + cols;
                 let next_panel = if next_j < self.b.n {
@@ -227,14 +242,11 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
                     };
                     number += 1;
                     let (next_i, next_j) = if i + rows < end { (i + rows, j) } else { (first, next_j) };
-                    tile.next = self.epilogue.result().element(next_i, next_j);
-                    // SAFETY: `gemm` checked the shapes, the epilogue covers m x n (its constructors' contract), and
+                    tile.next = c.element(next_i, next_j);
+                    (tile.start, tile.add, tile.c) = (start.element(i, j), add.element(i, j), c.element(i, j));
+                    // SAFETY: `gemm` checked the shapes, the results have m x n elements (its caller's guarantee), and
                     // the tile was compiled for the token at hand.
-                    unsafe {
-                        self.epilogue.place(&mut tile, i, j, buffer);
-                        self.tiles.get(rows, transposed, tail)(&tile);
-                        self.epilogue.finish(s, i, j, rows, cols, buffer);
-                    }
+                    unsafe { self.tiles.get(rows, transposed, tail)(&tile) };
                     i += rows;
                 }
                 j += cols;
@@ -244,30 +256,25 @@ impl<E: Epilogue> Kernel for Gemm<'_, E> {
     }
 }
 
-/// Runs the product of `a` and `b` into an epilogue that covers m x n elements, bringing the operands of the next product
-/// near.
+/// Runs the product of `a` and `b`, bringing the operands of the next product near.
 ///
 /// # Safety
-/// The epilogue's matrices hold at least m rows and n columns.
-unsafe fn gemm_before<E: Epilogue>(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, epilogue: E) {
+/// The matrices of the results hold at least m rows and n columns.
+unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, results: Results) {
     let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);
-    dispatch(isa, Gemm { a, b, coming, epilogue, tiles: tiles(isa) });
+    dispatch(isa, Gemm { a, b, coming, results, tiles: tiles(isa) });
 }
 
-/// Checks the shapes and runs a product whose tiles go straight to `c`.
+/// Checks the shapes and runs a product into `c`.
 fn direct(isa: Isa, a: Left<'_>, b: Right<'_>, start: At, add: At, c: &mut MatMut<'_>) {
-    direct_before(isa, a, b, Coming::NOTHING, start, add, c);
-}
-
-fn direct_before(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, start: At, add: At, c: &mut MatMut<'_>) {
     assert_eq!((a.shape().0, b.n), (c.rows(), c.cols()), "output shape");
     let c = at(c);
     // SAFETY: c has the shape of the product, and the callers give `start` and `add` of that shape, too.
-    unsafe { gemm_before(isa, a, b, coming, Direct { start, add, c }) }
+    unsafe { gemm(isa, a, b, Coming::NOTHING, Results { start, add, c }) }
 }
 
-pub(crate) fn at(c: &mut MatMut<'_>) -> At {
+fn at(c: &mut MatMut<'_>) -> At {
     At { ptr: c.ptr(), stride: c.stride() }
 }
 
@@ -379,7 +386,7 @@ pub fn weight_gradient(
                 (if fold == Fold::Add { at(&mut dw) } else { At::NONE }, at(&mut dw))
             };
             // SAFETY: all three have range.len() rows of cols columns.
-            unsafe { gemm_before(isa, a, b, coming, Direct { start, add, c }) }
+            unsafe { gemm(isa, a, b, coming, Results { start, add, c }) }
             i = range.end;
         }
         first = part.end;
