@@ -62,9 +62,14 @@ impl State {
                 let (dy, x) = self.operands(matrix, sector);
                 (dy.col_range(rows.clone()), x.col_range(cols.clone()))
             };
+            // The tile that this worker is likely to have next: the workers take turns.
+            let next = self.tiles[matrix].get(tile + self.cut.threads).map(|(rows, cols)| {
+                let (dy, x) = self.operands(matrix, sectors.start);
+                (dy.col_range(rows.clone()), x.col_range(cols.clone()))
+            });
             let end = sectors.end;
             for sector in sectors {
-                let coming = (sector + 1 < end).then(|| operands(sector + 1));
+                let coming = if sector + 1 < end { Some(operands(sector + 1)) } else { next };
                 self.fold_sector(sector, operands(sector), coming, &mut total, &mut pair, &mut triple, block);
             }
         }
