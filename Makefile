@@ -51,7 +51,7 @@ python: $(VENV)/.tools
 	$(BIN)/python -m pytest -q --durations=10
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
-	cargo bench --locked --workspace
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace
 
 picture: install ## draw docs/images/display.svg from a real training
 	$(BIN)/python docs/images/display.py

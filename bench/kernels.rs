@@ -10,6 +10,7 @@ mod attention;
 mod case;
 #[path = "../rust/kernels/tests/common/mod.rs"]
 mod common;
+mod memory_layout;
 mod models;
 mod passes;
 mod peer;

@@ -22,7 +22,7 @@ const BACKWARD_STRIP: usize = 16 * 1024;
 /// Query rows of a strip of about `elements` scores against `positions` keys: whole groups of 48, the rows that all
 /// tiles and the row kernels divide.
 fn strip_rows(elements: usize, positions: usize) -> usize {
-    (elements / positions.max(1)).next_multiple_of(48)
+    (elements / positions.max(1)).max(1).next_multiple_of(48)
 }
 
 /// The scale of the scores, `f32(1 / sqrt(head_size))`.

@@ -1,21 +1,23 @@
 //! Matrix products, one FMA chain per element (contract G1-G4).
 //!
 //! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
-//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (attention, weight gradients). A chain
-//! can go on from a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads cannot move
-//! a bit, because every element is its own chain and a chain that is cut over k goes on where it was.
+//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
+//! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
+//! cannot move a bit, because every element is its own chain and a chain that is cut over k goes on where it was.
 
+mod gradient;
 pub(crate) mod micro;
 pub mod pack;
 
-use crate::mat::{Mat, MatMut, extent};
+use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
+pub use gradient::{Fold, TOKEN_BLOCK, weight_gradient, weight_gradient_scratch};
 use micro::{Table, Tile, tiles};
 pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
 
-/// Tokens of one weight-gradient chain (contract G3).
-pub const TOKEN_BLOCK: usize = if crate::ANY_ORDER { 1 << 31 } else { 1024 };
+/// Most rows of B that are worked on at a time: with longer panels neither they nor the rows of A stay in a cache.
+const K_BLOCK: usize = 1024;
 
 /// Elements of the A block that is kept in the second-level cache while the panels of B pass by.
 const A_BLOCK: usize = 96 * 1024;
@@ -38,9 +40,13 @@ impl<'a> Right<'a> {
     pub fn packed(b: Packed<'a>) -> Self {
         Self { ptr: b.ptr(), row_stride: PANEL, panel_stride: b.k() * PANEL, k: b.k(), n: b.n(), life: PhantomData }
     }
-    /// Rows as they lie.
+    /// Rows as they lie (weight gradients).
     pub fn rows(b: Mat<'a>) -> Self {
         Self { ptr: b.ptr(), row_stride: b.stride(), panel_stride: PANEL, k: b.rows(), n: b.cols(), life: PhantomData }
+    }
+    /// Rows `range`.
+    fn k_range(self, range: std::ops::Range<usize>) -> Self {
+        Self { ptr: self.ptr.wrapping_add(range.start * self.row_stride), k: range.len(), ..self }
     }
     /// The first `n` columns.
     pub fn first_columns(self, n: usize) -> Self {
@@ -85,24 +91,6 @@ struct Coming {
 impl Coming {
     const NOTHING: Coming =
         Coming { b: std::ptr::null(), b_stride: 0, b_count: 0, a: std::ptr::null(), a_stride: 0, a_lines: 0 };
-
-    /// For a weight gradient: `dy` with the first column of the next rows of dw, and the next `x`, of which rows
-    /// `at..at + GRADIENT_ROWS` of `rows` bring their share.
-    fn new(dy: Option<(Mat<'_>, usize)>, x: Option<Mat<'_>>, at: usize, rows: usize) -> Self {
-        let mut coming = Self::NOTHING;
-        if let Some((dy, column)) = dy {
-            coming.a = dy.ptr().wrapping_add(column);
-            (coming.a_stride, coming.a_lines) = (dy.stride(), (dy.cols() - column).min(GRADIENT_ROWS).div_ceil(LANES));
-        }
-        if let Some(x) = x {
-            // Half a line apart: slower than a line at each step, so that the core's buffers suffice.
-            let (step, parts) = (LANES / 2, rows.div_ceil(GRADIENT_ROWS));
-            let count = (extent(x.rows().min(TOKEN_PART), x.cols(), x.stride()) / step).div_ceil(parts);
-            coming.b = x.ptr().wrapping_add(at / GRADIENT_ROWS * count * step);
-            (coming.b_stride, coming.b_count) = (step, count);
-        }
-        coming
-    }
 
     /// The first of `count` addresses to ask for, and the distance between them.
     #[inline(always)]
@@ -154,6 +142,14 @@ struct Gemm<'a> {
 }
 
 impl Left<'_> {
+    /// Columns `range` of the matrix; the whole of a copy in groups.
+    fn k_range(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Left::Rows(a) => Left::Rows(a.col_range(range)),
+            Left::Columns(a) => Left::Columns(a.row_range(range)),
+            Left::Groups(_) => self,
+        }
+    }
     /// Rows and columns (m, k).
     fn shape(&self) -> (usize, usize) {
         match self {
@@ -263,7 +259,17 @@ impl Kernel for Gemm<'_> {
 unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, results: Results) {
     let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);
-    dispatch(isa, Gemm { a, b, coming, results, tiles: tiles(isa) });
+    let Results { start, add, c } = results;
+    // What is added must not be overwritten before.
+    let blocks = if add.ptr == c.ptr { 1 } else { k.div_ceil(K_BLOCK).max(1) };
+    let size = k.div_ceil(blocks);
+    for block in 0..blocks {
+        let range = block * size..((block + 1) * size).min(k);
+        let start = if block == 0 { start } else { c };
+        let add = if range.end == k { add } else { At::NONE };
+        let (a, b) = (a.k_range(range.clone()), b.k_range(range));
+        dispatch(isa, Gemm { a, b, coming, results: Results { start, add, c }, tiles: tiles(isa) });
+    }
 }
 
 /// Checks the shapes and runs a product into `c`.
@@ -311,99 +317,4 @@ pub fn product_accumulate(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>
 pub fn product_continue(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>) {
     let start = at(&mut c);
     direct(isa, a, b, start, At::NONE, &mut c);
-}
-
-/// What a weight-gradient tile does with the sum of a sector.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fold {
-    /// `dw = sector`.
-    Set,
-    /// `dw = dw + sector`.
-    Add,
-}
-
-/// Most tokens of a part of a chain: the columns of `dy` that a tile needs then stay in the first-level cache while all
-/// of `x` passes by. The chains go on from memory, so the length cannot move a bit.
-const TOKEN_PART: usize = 512;
-
-/// Rows of `dw` that are worked on at a time.
-const GRADIENT_ROWS: usize = 64;
-
-/// Weight gradient of one sector (contract G3), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs.
-///
-/// `coming` are the operands of the next call, if known: they are brought near meanwhile. Workspace:
-/// [`weight_gradient_scratch`] elements. An empty sector contributes +0.
-///
-/// # Panics
-/// If the shapes do not fit or the workspace is too small.
-pub fn weight_gradient(
-    isa: Isa,
-    dy: Mat<'_>,
-    x: Mat<'_>,
-    mut dw: MatMut<'_>,
-    fold: Fold,
-    coming: Option<(Mat<'_>, Mat<'_>)>,
-    scratch: &mut [f32],
-) {
-    let (tokens, rows, cols) = (dy.rows(), dw.rows(), dw.cols());
-    assert_eq!(tokens, x.rows(), "tokens of dy and x");
-    assert_eq!((rows, cols), (dy.cols(), x.cols()), "weight gradient of outputs x inputs");
-    let needed = weight_gradient_scratch(tokens, rows, cols);
-    assert!(scratch.len() >= needed, "weight gradient of {rows} x {cols} in {} elements", scratch.len());
-    if tokens == 0 {
-        // A product over no tokens is +0, which is what an empty sector adds.
-        let add = if fold == Fold::Add { at(&mut dw) } else { At::NONE };
-        return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
-    }
-    let (columns, rest) = scratch.split_at_mut(pack::columns_len(tokens.min(TOKEN_PART), rows.min(GRADIENT_ROWS)));
-    let (partial, sum) = rest.split_at_mut(if tokens > TOKEN_PART { rows * cols } else { 0 });
-    let mut first = 0;
-    while first < tokens {
-        let block_end = (first / TOKEN_BLOCK + 1) * TOKEN_BLOCK;
-        let part = first..(first + TOKEN_PART).min(block_end).min(tokens);
-        let rest = part.end..tokens;
-        let then = if rest.is_empty() { coming } else { Some((dy.row_range(rest.clone()), x.row_range(rest))) };
-        let mut i = 0;
-        while i < rows {
-            let range = i..(i + GRADIENT_ROWS).min(rows);
-            // The columns of dy at hand lie a whole row apart: side by side they are read as one stream by every tile.
-            let dy_part = dy.row_range(part.clone());
-            let group = pack::columns(isa, dy_part.col_range(range.clone()), columns);
-            let a = Left::Groups(Groups { data: columns, k: part.len(), m: range.len(), group });
-            let b = Right::rows(x.row_range(part.clone()));
-            let next_dy = if range.end < rows { Some((dy_part, range.end)) } else { then.map(|(dy, _)| (dy, 0)) };
-            let coming = Coming::new(next_dy, then.map(|(_, x)| x), range.start, rows);
-            let view = |data: &mut [f32]| At { ptr: data[i * cols..].as_mut_ptr(), stride: cols };
-            // The chains go on inside a block of tokens; its sums are added to those of the blocks before.
-            let start = if first.is_multiple_of(TOKEN_BLOCK) { At::NONE } else { view(partial) };
-            let last_part = part.end == block_end || part.end == tokens;
-            let (add, c) = if !last_part {
-                (At::NONE, view(partial))
-            } else if tokens > TOKEN_BLOCK {
-                (if first < TOKEN_BLOCK { At::NONE } else { view(sum) }, view(sum))
-            } else {
-                let mut dw = dw.row_range(range.clone());
-                (if fold == Fold::Add { at(&mut dw) } else { At::NONE }, at(&mut dw))
-            };
-            // SAFETY: all three have range.len() rows of cols columns.
-            unsafe { gemm(isa, a, b, coming, Results { start, add, c }) }
-            i = range.end;
-        }
-        first = part.end;
-    }
-    if tokens > TOKEN_BLOCK {
-        for i in 0..rows {
-            let sum = &sum[i * cols..(i + 1) * cols];
-            match fold {
-                Fold::Set => dw.row(i).copy_from_slice(sum),
-                Fold::Add => crate::reduce::add(isa, dw.row(i), sum),
-            }
-        }
-    }
-}
-
-/// Elements of workspace that [`weight_gradient`] needs.
-pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize {
-    let areas = usize::from(tokens > TOKEN_PART) + usize::from(tokens > TOKEN_BLOCK);
-    rows * cols * areas + pack::columns_len(tokens.min(TOKEN_PART), rows.min(GRADIENT_ROWS))
 }

@@ -95,7 +95,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn prefetch_near(self, p: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {

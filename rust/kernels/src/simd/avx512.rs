@@ -38,7 +38,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn prefetch_near(self, p: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
