@@ -7,11 +7,10 @@
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use symlm_core::Error;
 use symlm_core::config::EngineConfig;
 use symlm_core::rng::{Stream, draw};
 use symlm_core::step::{Engine, StepReport, Switches};
-use symlm_kernels::Isa;
+use symlm_core::{Error, machine};
 
 fn run(path: &str) -> symlm_core::Result<()> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::usage(format!("{path}: {e}")))?;
@@ -19,8 +18,7 @@ fn run(path: &str) -> symlm_core::Result<()> {
     let (vocab, batches) = (config.model.vocab_size as u32, 4);
     let count = (batches * config.train.batch_size * (config.model.seq_len + 1)) as u64;
     let tokens: Vec<u32> = (0..count).map(|i| draw(0, Stream::Sample, i, 0)[0] % vocab).collect();
-    let isa = std::env::var("SYMLM_ISA").ok().and_then(|name| Isa::from_name(&name)).unwrap_or_else(Isa::detect);
-    let engine = Engine::new(config, isa, Arc::new(tokens), Switches::default())?;
+    let engine = Engine::new(config, machine::active_isa()?, Arc::new(tokens), Switches::default())?;
     let mut until = 0;
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|e| Error::usage(format!("standard input: {e}")))?;

@@ -29,15 +29,15 @@ pub fn available_cpus() -> (usize, String) {
 #[pyfunction]
 #[pyo3(signature = (threads, seconds, isa = None))]
 pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64, isa: Option<&str>) -> PyResult<f64> {
-    detached(py, || {
-        let isa = match isa {
-            None => machine::active_isa()?,
-            Some(name) => machine::named_isa(name).ok_or_else(|| {
-                let expected = machine::isa_names();
-                Error::usage(format!("instruction set {name:?}, symlm has {expected} on this machine"))
-            })?,
-        };
-        machine::fma_peak(isa, threads, seconds)
+    detached(py, || machine::fma_peak(chosen_isa(isa)?, threads, seconds))
+}
+
+/// The instruction set with this name, without one the one in use.
+pub(crate) fn chosen_isa(name: Option<&str>) -> symlm_core::Result<Isa> {
+    let Some(name) = name else { return machine::active_isa() };
+    machine::named_isa(name).ok_or_else(|| {
+        let expected = machine::isa_names();
+        Error::usage(format!("instruction set {name:?}, symlm has {expected} on this machine"))
     })
 }
 

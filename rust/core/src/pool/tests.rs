@@ -3,7 +3,6 @@ use super::*;
 struct Count(Vec<AtomicU32>, AtomicU32);
 impl Program for Count {
     fn run(&self, node: u32, _: &mut Scratch) {
-        // Every predecessor of a node in this layered graph has a smaller layer number, all done before.
         self.0[node as usize].fetch_add(1, Ordering::Relaxed);
         self.1.fetch_add(1, Ordering::Relaxed);
     }
