@@ -73,6 +73,10 @@ impl Graph {
     pub fn dependencies(&self) -> &[u32] {
         &self.dependencies
     }
+    /// Whether each node comes before those that can wait.
+    pub fn urgent(&self) -> &[bool] {
+        &self.urgent
+    }
     /// The nodes that wait for a node.
     pub fn successors(&self, node: u32) -> &[u32] {
         &self.successors[node as usize]

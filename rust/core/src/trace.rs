@@ -15,6 +15,8 @@ pub struct TaskNode {
     pub detail: String,
     /// The nodes it waits for.
     pub after: Vec<u32>,
+    /// Whether it comes before those that can wait.
+    pub urgent: bool,
 }
 
 /// Start and end in nanoseconds.
@@ -192,7 +194,7 @@ mod tests {
 
     /// Two updates, 100..200 and 200..300, with a batch awaited at the start of the second.
     fn example() -> Trace {
-        let node = |kind, detail: &str, after| TaskNode { kind, detail: detail.into(), after };
+        let node = |kind, detail: &str, after| TaskNode { kind, detail: detail.into(), after, urgent: true };
         Trace {
             threads: 3,
             graph: vec![node("forward", "window \"0\"", vec![]), node("join", "", vec![0])],

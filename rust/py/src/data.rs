@@ -77,6 +77,11 @@ impl Corpus {
     fn files(&self) -> usize {
         self.0.files()
     }
+    /// Where the files are, in the order in which they are read.
+    #[getter]
+    fn paths(&self) -> Vec<&Path> {
+        self.0.paths().collect()
+    }
     /// Bytes on disk.
     #[getter]
     fn bytes(&self) -> u64 {

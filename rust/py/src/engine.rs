@@ -3,13 +3,14 @@
 use crate::data::Shards;
 use crate::errors::{detached, with_progress};
 use crate::generate::Generator;
+use crate::machine::chosen_isa;
 use crate::trace::Trace;
 use pyo3::prelude::*;
 use std::path::Path;
 use std::time::Duration;
 use symlm_core::config::EngineConfig;
 use symlm_core::step::{self, Switches, Tensors};
-use symlm_core::{Error, checkpoint, machine};
+use symlm_core::{Error, checkpoint};
 
 /// One finished update.
 #[pyclass(frozen, get_all, module = "symlm._symlm")]
@@ -71,14 +72,7 @@ impl Engine {
                 let (found, expected) = (train.0.vocab_size(), config.model.vocab_size);
                 return Err(Error::data(format!("the corpus has a vocabulary of {found}, the model of {expected}")));
             }
-            let isa = match isa {
-                None => machine::active_isa()?,
-                Some(name) => machine::named_isa(name).ok_or_else(|| {
-                    let expected = machine::isa_names();
-                    Error::usage(format!("instruction set {name:?}, symlm has {expected} on this machine"))
-                })?,
-            };
-            step::Engine::new(config, isa, source, Switches { prefetch, barriers })
+            step::Engine::new(config, chosen_isa(isa)?, source, Switches { prefetch, barriers })
         })
         .map(Self)
     }
@@ -193,7 +187,7 @@ impl Engine {
         let stats = self.0.workers().into_iter();
         stats.map(|w| WorkerStats { tasks: w.tasks, busy_s: w.busy_ns as f64 * 1e-9, steals: w.steals }).collect()
     }
-    /// Records the updates that start from now on, or no more; ends by itself after a million spans.
+    /// Records the updates that start from now on, or no more; ends by itself when the log is full.
     fn record(&self, on: bool) {
         self.0.record(on);
     }
@@ -201,10 +195,11 @@ impl Engine {
     fn take_trace(&self, py: Python<'_>) -> Trace {
         py.detach(|| Trace(self.0.take_trace()))
     }
-    /// Kind, detail and the nodes it waits for, of each node of the graph of an update.
-    fn task_graph(&self, py: Python<'_>) -> Vec<(&'static str, String, Vec<u32>)> {
+    /// Of each node of the graph of an update: kind, detail, the nodes it waits for, whether it comes before those that
+    /// can wait.
+    fn task_graph(&self, py: Python<'_>) -> Vec<(&'static str, String, Vec<u32>, bool)> {
         let nodes = py.detach(|| self.0.task_graph());
-        nodes.into_iter().map(|node| (node.kind, node.detail, node.after)).collect()
+        nodes.into_iter().map(|node| (node.kind, node.detail, node.after, node.urgent)).collect()
     }
     /// Ends all threads and joins them.
     fn close(&mut self, py: Python<'_>) {

@@ -84,6 +84,11 @@ impl Corpus {
         self.sources.len()
     }
 
+    /// Where the files are, in the order in which they are read.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().map(|source| source.path.as_path())
+    }
+
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -51,7 +51,7 @@ pub(super) struct Log {
     pub prefetch_waits: Vec<Interval>,
 }
 
-/// Spans of a log at most, so that a recording that nobody ends stays below 100 MB.
+/// A log is full with so many spans: a recording that nobody ends stays below 100 MB.
 const LOG_SPANS: usize = 1 << 20;
 
 /// The switch of the recording, and what it has gathered.

@@ -330,7 +330,7 @@ impl Engine {
         (self.gauge.len(), CAPACITY)
     }
 
-    /// Records the updates that start from now on, or no more. Ends by itself after some million spans.
+    /// Records the updates that start from now on, or no more. Ends by itself when the log is full.
     pub fn record(&self, on: bool) {
         self.recording.on.store(on, Ordering::Release);
     }

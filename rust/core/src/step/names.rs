@@ -44,13 +44,13 @@ fn name(task: Task, layout: &Layout) -> (&'static str, String) {
 }
 
 impl Plan {
-    /// The nodes with their names and dependencies.
+    /// The nodes with their names, dependencies and urgency.
     pub fn task_graph(&self, layout: &Layout) -> Vec<TaskNode> {
-        let nodes = self.tasks.iter().zip(self.graph.predecessors());
+        let nodes = self.tasks.iter().zip(self.graph.predecessors()).zip(self.graph.urgent());
         nodes
-            .map(|(&task, after)| {
+            .map(|((&task, after), &urgent)| {
                 let (kind, detail) = name(task, layout);
-                TaskNode { kind, detail, after }
+                TaskNode { kind, detail, after, urgent }
             })
             .collect()
     }
