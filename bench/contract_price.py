@@ -16,26 +16,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from symlm.bench.engines import HORIZON, timed_config
+from symlm.config import TrainConfig
 from symlm.presets import PRESETS
+from symlm.schedule import engine_config
 
 ROOT = Path(__file__).resolve().parent.parent
 # Time for a turn of one build: long against a switch, short against the machine's changes of speed.
 TURN_SECONDS = 0.5
-
-
-def engine_config(preset: str, batch_size: int, threads: int) -> dict[str, Any]:
-    """What the engine is made from; the recipe has no part in the speed."""
-    p = PRESETS[preset]
-    shape = ("num_layers", "num_heads", "num_kv_heads", "hidden_size", "intermediate_size", "vocab_size", "seq_len")
-    model = {name: getattr(p, name) for name in (*shape, "tie_embeddings")}
-    train = {
-        **{"batch_size": batch_size, "max_steps": 1_000_000, "learning_rate": p.learning_rate, "warmup_steps": 100},
-        **{"decay_start": 1_000_000, "schedule": "constant", "min_lr_ratio": 0.1, "weight_decay": 0.1},
-        **{"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "grad_clip": 1.0, "seed": 0},
-    }
-    return {"model": {**model, "rope_theta": 10_000.0, "rms_norm_eps": 1e-5}, "train": train, "threads": threads}
 
 
 def build(folder: Path, *features: str) -> Path:
@@ -78,7 +67,9 @@ def main() -> None:
         folder = Path(temporary)
         programs = {"contract": build(folder), "any order": build(folder, "any-order")}
         config = folder / "config.json"
-        config.write_text(json.dumps(engine_config(options.preset, options.batch_size, options.threads)))
+        train = TrainConfig(preset=options.preset, batch_size=options.batch_size)
+        train = timed_config(train, train.model().vocab_size)
+        config.write_text(json.dumps(engine_config(train, options.threads, max_steps=HORIZON)))
         trainers = {of: Trainer(program, config) for of, program in programs.items()}
         updates = max(1, round(TURN_SECONDS / max(trainer.train(2)[0] for trainer in trainers.values())))
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
