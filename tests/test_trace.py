@@ -91,7 +91,7 @@ def test_a_trace_is_complete_and_consistent(shards: _symlm.Shards, threads: int,
     for (start, end), wait in zip(trace.updates, trace.prefetch_waits, strict=True):
         spans = {node: span for _, node, *span in trace.spans if start <= span[0] and span[1] <= end}
         assert sorted(spans) == list(range(len(graph)))
-        for node, (_, _, after) in enumerate(graph):
+        for node, (_, _, after, _) in enumerate(graph):
             assert all(spans[before][1] <= spans[node][0] for before in after)
         assert start <= wait[0] <= wait[1] <= min(begin for begin, _ in spans.values())
     assert len(trace.spans) == 3 * len(graph)
@@ -111,14 +111,14 @@ def test_the_graph_names_every_kind_of_work(shards: _symlm.Shards) -> None:
     engine = make(shards, 2)
     graph = engine.task_graph()
     engine.close()
-    kinds = Counter(kind for kind, _, _ in graph)
+    kinds = Counter(kind for kind, *_ in graph)
     assert {"forward", "attention", "loss", "backward", "attention backward", "squares", "finish", "update"} <= set(
         kinds
     )
     assert {f"{of} gradient" for of in ("head", "matrix", "norm", "embedding")} <= set(kinds)
     assert kinds["finish"] == 1
     assert kinds["attention"] == kinds["attention backward"]
-    assert any("layer 1" in detail and "window 12" in detail for kind, detail, _ in graph if kind == "attention")
+    assert any("layer 1" in detail and "window 12" in detail for kind, detail, *_ in graph if kind == "attention")
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], dict[int, str]]:
@@ -182,14 +182,21 @@ def test_ctrl_c_leaves_a_trace(text: Path, tmp_path: Path, environment: dict[str
 def test_a_path_that_cannot_be_written_is_refused_before_training(cli: Cli, text: Path, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    refused = ["run-folder", "none/trace.json"] + ([] if os.access(closed, os.W_OK) else ["closed/trace.json"])
+    refused = ["run-folder", "none/trace.json", "pipe", "other-name"]
+    refused += [] if os.access(closed, os.W_OK) else ["closed/trace.json"]
     (tmp_path / "run-folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "other-name").symlink_to(text)
+    before = text.read_bytes()
     for path in refused:
         done = cli("train", text.name, *SMALL, "--max-steps", 8, "--resume", "auto", "--trace", path)
         assert done.returncode == 1, done.stderr
         assert path in done.stderr
         assert "hint:" in done.stderr
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "other-name").is_symlink()
+    assert text.read_bytes() == before
     assert cli("train", text.name, *SMALL, "--trace", "").returncode == 2
 
 

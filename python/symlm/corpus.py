@@ -102,6 +102,10 @@ class Sources:
         self.train = _symlm.Corpus.open(paths, config.text_field)
         self.val = _symlm.Corpus.open(list(config.val_data), config.text_field) if config.val_data else None
         self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
+        self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
+        """All files that are read, the tokenizer among them."""
+        if tokenizer_path is not None:
+            self.inputs.append(Path(tokenizer_path))
         if self.tokenizer is not None and config.vocab_size not in (None, self.tokenizer.vocab_size):
             raise UsageError(
                 f"--vocab-size {config.vocab_size} is not the {self.tokenizer.vocab_size} tokens of {tokenizer_path}",

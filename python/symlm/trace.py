@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from . import _symlm
 from .display import Display
-from .errors import SymlmError, UserError, reason
+from .errors import SymlmError
 
 WARM_UP = 3
 """Updates of a session that are not recorded: they touch fresh memory."""
@@ -15,19 +12,6 @@ WARM_UP = 3
 MOST_UPDATES = 20
 MOST_SPANS = 200_000
 """A recording has no more than this, but at least one update: about 30 MB of JSON."""
-
-
-def check_path(path: str) -> None:
-    """UserError when the file could not be written at the end."""
-    target = Path(path)
-    hint = "name a file in a folder that exists and may be written to"
-    if target.is_dir():
-        raise UserError(f"--trace {path}: found a folder, expected the name of a file", hint)
-    try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"--trace: cannot write {path}: {reason(error)}", hint) from None
 
 
 class Tracer:

@@ -26,8 +26,8 @@ from .metrics import truncate_past
 from .resume import Opened, open_run
 from .run import METRICS, SAMPLES, TOKENIZER
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
-from .trace import check_path
-from .units import format_count
+from .target import check_target
+from .units import count_of, format_count
 
 CALIBRATION_STEPS = 20
 CALIBRATION_PART = 0.1
@@ -106,7 +106,7 @@ class Trainer:
             display.message(f"{folder.path}: already at step {opened.state.step:,}")
             return Run(folder.path, config, opened.state.step, False, dict(opened.state.trainer))
         if config.trace is not None:
-            check_path(config.trace)
+            check_target("--trace", config.trace)
         isa = _symlm.isa()
         threads, rule = resolve_threads(config.threads)
         # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
@@ -114,6 +114,9 @@ class Trainer:
         _symlm.check_memory(json.dumps(engine_config(planned, threads, max_steps=_CALIBRATION_HORIZON)))
         _check_room(opened, planned.model().parameters)
         sources = Sources(config, _tokenizer_path(opened))
+        if config.trace is not None:
+            # Only now it is known which files a folder or a pattern stands for.
+            check_target("--trace", config.trace, sources.inputs)
         _say_hello(display, sources, threads, rule, isa)
         prepared = sources.prepare(threads, display)
         _check_prompt(config, prepared)
@@ -148,7 +151,7 @@ def _check_room(opened: Opened, parameters: int) -> None:
     needed = count * CHECKPOINT_BYTES * parameters
     free = shutil.disk_usage(path).free
     if free < needed:
-        many = "1 checkpoint" if count == 1 else f"{count:,} checkpoints"
+        many = count_of(count, "checkpoint")
         raise UserError(
             f"{path}: {gib(free)} free on its disk, {many} of {parameters:,} parameters need {gib(needed)}",
             "make room, choose an --out-dir on another disk, a smaller model or a smaller --keep-last",
@@ -174,7 +177,7 @@ def _tokenizer_path(opened: Opened) -> Path | str | None:
 def _say_hello(display: Display, sources: Sources, threads: int, rule: str, isa: str) -> None:
     what = "the Python standard library" if not sources.config.data else ", ".join(sources.config.data)
     size = format_count(sources.train.bytes)
-    count = "1 file" if sources.train.files == 1 else f"{sources.train.files:,} files"
+    count = count_of(sources.train.files, "file")
     display.message(f"text: {what} ({count}, {size} bytes)")
     display.message(f"threads: {threads} ({rule}), instruction set {isa}")
 

@@ -63,6 +63,11 @@ def format_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def count_of(number: int, noun: str) -> str:
+    """`1 thread`, `2 threads`, `10,000 threads`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """The known name nearest to `name`, or None when nothing is near; dashes and underscores count as the same."""
     table = {candidate.replace("-", "_").lower(): candidate for candidate in known}
