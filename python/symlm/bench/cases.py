@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..units import count_of
+
 
 @dataclass(frozen=True)
 class Case:
@@ -21,9 +23,8 @@ class Case:
     @property
     def name(self) -> str:
         """The settings that take part in a comparison, as text."""
-        workers = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         cut = "prefetch" if self.prefetch else "no prefetch"
-        return f"{workers}, {self.isa}, {cut}, {'barriers' if self.barriers else 'deques'}"
+        return f"{count_of(self.threads, 'thread')}, {self.isa}, {cut}, {'barriers' if self.barriers else 'deques'}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def plan(threads: int, isas: list[str], counts: Iterable[int], switches: bool) -
     for slower in isas[1:]:
         compare(f"{isas[0]}, not {slower}", {"isa": isas[0]}, {"isa": slower})
     if threads > 1:
-        compare(f"{threads} threads, not 1", {"threads": threads}, {"threads": 1})
+        compare(f"{count_of(threads, 'thread')}, not 1", {"threads": threads}, {"threads": 1})
     add(Comparison("all together", "", base, bare))
     return found
 

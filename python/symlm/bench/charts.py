@@ -6,9 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..units import count_of
 from .figures import Figures
 
 SCALING, OPTIMISATIONS = "scaling.png", "optimisations.png"
+MISSING = "matplotlib cannot be imported, so no charts are drawn: pip install 'symlm[plot]'"
 DPI = 150
 MANY_CORES = 8
 LARGE_FACTOR = 8
@@ -22,7 +24,7 @@ def available() -> bool:
 
 
 def draw(figures: Figures, title: str, cores: int, folder: Path) -> list[Path]:
-    """Draw what was measured into `folder`; gives the files."""
+    """Draw what was measured into `folder`; gives the files. ImportError without a working matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -47,7 +49,7 @@ def _scaling(figures: Figures, title: str, cores: int) -> Any:
     threads = [count for count, _ in points]
     most = max(threads)
     ideal = sorted({*(count for count in threads if count <= cores), 1, min(cores, most)})
-    axes.plot(ideal, ideal, color=IDEAL, linestyle="--", label=f"ideal, up to the {cores} processors")
+    axes.plot(ideal, ideal, color=IDEAL, linestyle="--", label=f"ideal, up to the {count_of(cores, 'processor')}")
     if most > cores:
         axes.plot([ideal[-1], most], [ideal[-1]] * 2, color=IDEAL, linestyle=":")
     axes.plot(threads, [factor for _, factor in points], color=STRONG, marker="o", label="symlm")

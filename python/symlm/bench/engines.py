@@ -30,11 +30,12 @@ def timed_config(config: TrainConfig, vocab_size: int) -> TrainConfig:
     return config.with_model(vocab_size=vocab_size, learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
 
 
-def load_tokens(config: TrainConfig, threads: int, progress: ProgressFactory) -> tuple[_symlm.Shards, int]:
+def load_tokens(
+    config: TrainConfig, sources: Sources | None, threads: int, progress: ProgressFactory
+) -> tuple[_symlm.Shards, int]:
     """The tokens to train on and the size of the vocabulary. Without a text they are random ids."""
     model = config.model()
-    if config.data:
-        sources = Sources(config, config.tokenizer)
+    if sources is not None:
         prepared = sources.prepare(threads, progress)
         return prepared.train, prepared.tokenizer.vocab_size
     tokens = max(RANDOM_TOKENS, RANDOM_BATCHES * config.batch_size * model.seq_len + 1)

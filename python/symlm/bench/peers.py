@@ -23,7 +23,7 @@ FIND_TIMEOUT_S = 120.0
 
 
 class PeerFailed(Exception):
-    """The process of a peer has ended; the message is the last line that it wrote."""
+    """A peer has ended, or does something else than it should; the message says what, or is the last line it wrote."""
 
 
 def find_torch(python: str | None) -> str:
@@ -84,8 +84,8 @@ class TorchPeer:
 
     def start(self) -> None:
         """Wait until it is warm (compiling takes a minute or so)."""
-        ready = self._read()
-        self.version, self.parameters = str(ready["version"]), int(ready["parameters"])
+        version, parameters = self._read("version", "parameters")
+        self.version, self.parameters = str(version), int(parameters)
 
     def run(self, updates: int) -> float:
         """Seconds for some updates."""
@@ -93,26 +93,31 @@ class TorchPeer:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(f"{updates}\n".encode())
             self._process.stdin.flush()
-        return float(self._read()["seconds"])
+        (seconds,) = self._read("seconds")
+        return float(seconds)
 
-    def _read(self) -> dict[str, Any]:
-        """The next line; raises `Stopped` after a signal and `PeerFailed` when the process has ended."""
+    def _read(self, *keys: str) -> list[Any]:
+        """Values of the next line; raises `Stopped` after a signal, and `PeerFailed` when the process has ended or
+        writes something else."""
         stdout = self._process.stdout
         assert stdout is not None
         while not select.select([stdout], [], [], POLL_S)[0]:
             self._signals.check()
         line = stdout.readline()
         if not line:
-            self._process.wait()
             self._log.seek(0)
             raise PeerFailed(_last_line(self._log.read().decode(errors="replace")))
-        record = json.loads(line)
-        assert isinstance(record, dict)
-        return record
+        try:
+            record = json.loads(line)
+            return [record[key] for key in keys]
+        except (ValueError, TypeError, KeyError):
+            text = line.decode(errors="replace").strip()
+            raise PeerFailed(f'found "{text}", expected a line with its {" and ".join(keys)}') from None
 
     def close(self) -> None:
         """End the process, and those that it started to compile: they are the rest of its session."""
-        if self._process.poll() is None:
+        # Even if it has ended itself, those may be left. Before the wait, as its id may belong to others afterwards.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._log):

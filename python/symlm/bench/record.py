@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import MemoryPlanError
+from ..units import count_of
 from .cases import Case
 from .engines import Engines
 from .simulate import Prediction, TaskGraph, predict
@@ -18,6 +19,7 @@ RECORD_SECONDS, QUICK_RECORD_SECONDS = 3.5, 0.7
 RECORD_ROUNDS = 7
 MOST_UPDATES = 100
 MOST_SPANS = 900_000
+"""Of a turn; the engine's own log is a little longer."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,15 @@ class Recording:
     """A plan of tasks as `Engine.task_graph` gives it, and the nanoseconds of each in `updates` of each round."""
 
     case: Case
-    nodes: list[tuple[str, str, list[int]]]
+    nodes: list[tuple[str, str, list[int], bool]]
     updates: int
     times: list[list[int]] = field(default_factory=list)
 
     def graph(self) -> TaskGraph:
         """The tasks with their median times."""
         seconds = [statistics.median(times) / 1e9 if times else 0.0 for times in self.times]
-        return TaskGraph([kind for kind, _, _ in self.nodes], [after for _, _, after in self.nodes], seconds)
+        kinds, _, after, urgent = zip(*self.nodes, strict=True)
+        return TaskGraph(kinds, after, seconds, urgent)
 
 
 class Recorder:
@@ -84,7 +87,7 @@ class Recorder:
             try:
                 self._plan(workers)
             except MemoryPlanError as error:
-                warn(f"no simulation of {workers} workers and more: {error.message}")
+                warn(f"no simulation of {count_of(workers, 'worker')} and more: {error.message}")
                 break
         total = RECORD_ROUNDS * len(self.recordings)
         for number in range(RECORD_ROUNDS):

@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..units import count_of
 from .figures import Figures
 from .record import Row
 
@@ -42,7 +43,7 @@ def end_to_end(figures: Figures) -> Table:
     """symlm as a training uses it, and the peers. Busy is the part of the time that workers are inside tasks."""
     table = _table("End to end", "", "tokens/s", "GFLOP/s", "FMA peak", "busy", "symlm is")
     names: list[tuple[str, str, float | None]] = [
-        (figures.base, f"symlm, {figures.plan.base.threads} threads, {figures.plan.base.isa}", None)
+        (figures.base, f"symlm, {count_of(figures.plan.base.threads, 'thread')}, {figures.plan.base.isa}", None)
     ]
     names += [(ratio.to, ratio.to, ratio.factor) for ratio in figures.peers()]
     for name, label, factor in names:
@@ -108,14 +109,17 @@ def simulation_notes(rows: list[Row], cores: int) -> str:
     """What limits the simulated update in the end, and what the simulation leaves out."""
     last = rows[-1]
     limited = next((row for row in rows if row.prediction.limit == "chain"), None)
-    start = "no number of workers here" if limited is None else f"from {limited.prediction.workers} workers on"
-    real = sorted({row.recorded_with for row in rows})
+    start = (
+        "no number of workers here" if limited is None else f"from {count_of(limited.prediction.workers, 'worker')} on"
+    )
+    *fewer, most = sorted({row.recorded_with for row in rows})
+    real = " and ".join([*map(str, fewer), count_of(most, "worker")])
     return (
         f"The longest chain limits {start}; that of {last.prediction.workers} workers: {chain_text(last)}. Each row has"
         " the plan that symlm makes for so many workers; no update is shorter than the work of each worker or the"
-        f" longest chain. The times of the tasks were recorded with {' and '.join(map(str, real))} workers on the"
-        f" {cores} processors of this machine: caches, memory bandwidth and clock are theirs, and taking, stealing and"
-        " waking cost nothing. So the speed-up over the first row is an upper bound."
+        f" longest chain. The times of the tasks were recorded with {real} on the"
+        f" {count_of(cores, 'processor')} of this machine: caches, memory bandwidth and clock are theirs, and taking,"
+        " stealing and waking cost nothing. So the speed-up over the first row is an upper bound."
     )
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from .. import _symlm
 from ..checkpoint import write_atomic
 from ..config import TrainConfig
+from ..corpus import Sources
 from ..display import SafeDisplay, make_display
 from ..errors import SymlmError, UserError, reason
 from ..machine import resolve_threads
 from ..schedule import engine_config
 from ..signals import Stopped, StopSignals
-from ..units import format_count, format_duration
+from ..target import check_folder, check_target
+from ..units import count_of, format_count, format_duration
 from . import charts, report
 from .cases import Plan, instruction_sets, plan
 from .engines import HORIZON, Engines, load_tokens, timed_config
@@ -51,16 +53,18 @@ class Bench:
     def run(self) -> int:
         """Gives the exit code."""
         torch = find_torch(self.config.torch_python) if self.config.peers == "torch" else None
-        _check_file(self.config.json)
         _symlm.check_memory(json.dumps(engine_config(self.train, self.threads, max_steps=HORIZON)))
+        sources = Sources(self.train, self.train.tokenizer) if self.train.data else None
+        if self.config.json is not None:
+            check_target("--json", self.config.json, sources.inputs if sources is not None else ())
         self.about = facts()
         folder, made = _make_folder(self.config.out_dir, self.train)
         display = make_display("auto")
         failure: SymlmError | None = None
         try:
             if not charts.available():
-                display.warning("matplotlib is not installed, so no charts are drawn: pip install 'symlm[plot]'")
-            shards, vocab_size = load_tokens(self.train, self.threads, display)
+                display.warning(charts.MISSING)
+            shards, vocab_size = load_tokens(self.train, sources, self.threads, display)
             self.train = timed_config(self.train, vocab_size)
             with self.signals, contextlib.suppress(Stopped):
                 self._measure(shards, torch, display)
@@ -76,7 +80,7 @@ class Bench:
                     for path in made:
                         path.rmdir()
         if measured:
-            self._publish(folder)
+            self._publish(folder, display)
         if failure is not None:
             raise failure
         return 0 if self.signals.received is None else 128 + self.signals.received
@@ -99,27 +103,28 @@ class Bench:
 
     def _say_hello(self, display: SafeDisplay) -> None:
         model, train = self.train.model(), self.train
+        gflop = self.flops_per_token * train.batch_size * model.seq_len / 1e9
         display.message(
-            f"{format_count(model.parameters)} parameters, {train.batch_size} windows of {model.seq_len} tokens,"
-            f" {format_count(self.flops_per_token * train.batch_size * model.seq_len / 1e9)} GFLOP an update;"
-            f" {self.threads} threads ({self.threads_rule}), {self.plan.base.isa}"
+            f"{format_count(model.parameters)} parameters, {count_of(train.batch_size, 'window')} of"
+            f" {count_of(model.seq_len, 'token')}, {format_count(gflop) if gflop >= 10 else f'{gflop:.2g}'} GFLOP an"
+            f" update; {count_of(self.threads, 'thread')} ({self.threads_rule}), {self.plan.base.isa}"
         )
 
     def _start_peers(self, python: str | None, display: SafeDisplay) -> None:
-        for compiled in (False, True) if python is not None else ():
-            assert python is not None
+        if python is None:
+            return
+        for compiled in (False, True):
             peer = TorchPeer(python, self.train, self.threads, compiled=compiled, signals=self.signals)
             self.peers.append(peer)
             display.message(f"starting {peer.name}{', which takes a minute or so' if compiled else ''}")
             try:
                 peer.start()
+                if peer.parameters != self.train.model().parameters:
+                    raise PeerFailed(f"its model has {peer.parameters:,} parameters")
             except PeerFailed as failed:
                 display.warning(f"{peer.name} is left out: {failed}")
                 self.peers.remove(peer)
                 peer.close()
-                continue
-            if peer.parameters != self.train.model().parameters:
-                raise AssertionError(f"{peer.name} has {peer.parameters} parameters")
 
     def _rounds(self, engines: Engines, display: SafeDisplay) -> bool:
         self.entries += [Entry(case.name, case=case) for case in self.plan.cases]
@@ -136,13 +141,15 @@ class Bench:
         began = time.monotonic()
         move = display.task("measuring")
         done = rounds.run(move)
-        took = format_duration(time.monotonic() - began)
-        display.message(f"{self.config.round_count} rounds of {len(self.entries)} turns took {took}")
+        if done:
+            took = format_duration(time.monotonic() - began)
+            rounds_of = f"{count_of(self.config.round_count, 'round')} of {count_of(len(self.entries), 'turn')}"
+            display.message(f"{rounds_of} took {took}")
         return done
 
     # --- results --------------------------------------------------------------------------------------------------
 
-    def _publish(self, folder: Path) -> None:
+    def _publish(self, folder: Path, display: SafeDisplay) -> None:
         figures = Figures(self.plan, self.entries, self.flops_per_token)
         text = json.dumps(self._record(figures), indent=1, ensure_ascii=False) + "\n"
         paths = [folder / RESULT, *([Path(self.config.json)] if self.config.json else [])]
@@ -150,11 +157,16 @@ class Bench:
         try:
             for path in paths:
                 write_atomic(path, text)
-            if charts.available():
-                paths += charts.draw(figures, self._title(), self.cores, folder)
         except OSError as error:
             failure = error
         report.show(figures, self.rows, self.cores)
+        try:
+            if failure is None and charts.available():
+                paths += charts.draw(figures, self._title(), self.cores, folder)
+        except ImportError:
+            display.warning(charts.MISSING)
+        except OSError as error:
+            failure = error
         if failure is not None:
             where = failure.filename or folder
             raise UserError(f"{where}: cannot write the figures: {reason(failure)}", "choose another --out-dir")
@@ -183,16 +195,9 @@ class Bench:
         model, machine = self.train.model(), self.about["machine"]
         return (
             f"symlm {machine['symlm']}, {format_count(model.parameters)} parameters,"
-            f" {self.train.batch_size} x {model.seq_len} tokens\n{machine['cpu']}, {self.cores} cores,"
-            f" {self.plan.base.isa}"
+            f" {self.train.batch_size} x {count_of(model.seq_len, 'token')}\n"
+            f"{machine['cpu']}, {count_of(self.cores, 'core')}, {self.plan.base.isa}"
         )
-
-
-def _check_file(path: str | None) -> None:
-    """UserError unless the file can be written, before anything long."""
-    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-        what = "is a folder" if Path(path).is_dir() else "its folder does not exist"
-        raise UserError(f"{path}: {what}, expected a file name", "name a file for --json, such as bench.json")
 
 
 def _make_folder(path: str | None, train: TrainConfig) -> tuple[Path, list[Path]]:
@@ -206,4 +211,5 @@ def _make_folder(path: str | None, train: TrainConfig) -> tuple[Path, list[Path]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot make the folder: {reason(error)}", "choose another --out-dir") from None
+    check_folder("--out-dir", folder, folder)
     return folder, made

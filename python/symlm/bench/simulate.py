@@ -14,17 +14,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LATER_KINDS = frozenset({"matrix gradient", "embedding gradient", "norm gradient"})
-"""Kinds of tasks that the pool puts off while others are ready."""
-
 
 @dataclass(frozen=True)
 class TaskGraph:
-    """Tasks in an order in which each comes after those in its `after`; `seconds` is the time that each takes."""
+    """Tasks in an order in which each comes after those in its `after`; `seconds` is the time that each takes, and the
+    pool puts off those that are not `urgent` while others are ready."""
 
     kinds: Sequence[str]
     after: Sequence[Sequence[int]]
     seconds: Sequence[float]
+    urgent: Sequence[bool]
 
     @property
     def work(self) -> float:
@@ -83,7 +82,7 @@ class _Pool:
     def push(self, task: int, worker: int | None) -> None:
         """A task is ready; `worker` is the one that finished the last of those before it."""
         self.ready += 1
-        if self.graph.kinds[task] in LATER_KINDS:
+        if not self.graph.urgent[task]:
             self.later.append(task)
         elif worker is None:
             self.first.append(task)

@@ -8,6 +8,7 @@ with what they took. Ends with its input.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -108,15 +109,18 @@ class Step:
 
 def main() -> None:
     """Warm up, then do as told by standard input."""
+    # What libraries print must not come between the answers: their standard output is the standard error.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     spec = json.loads(sys.argv[1])
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
     step = Step(spec)
     parameters = sum(parameter.numel() for parameter in step.model.parameters())
     step.run(WARM_UP_UPDATES)
-    print(json.dumps({"version": torch.__version__, "parameters": parameters}), flush=True)
+    print(json.dumps({"version": torch.__version__, "parameters": parameters}), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps({"seconds": step.run(int(line))}), flush=True)
+        print(json.dumps({"seconds": step.run(int(line))}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

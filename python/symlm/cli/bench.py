@@ -9,6 +9,7 @@ import click
 
 from ..bench.settings import BENCH_PRESET, BENCH_SPECS, MODEL_SETTINGS, BenchConfig, model_settings
 from ..config import SPECS, TrainConfig
+from ..errors import UsageError
 from ..options import Spec
 from .common import Command
 from .train import setting_option
@@ -23,6 +24,8 @@ def _run(data: tuple[str, ...], no_scaling: bool, **values: Any) -> int:
     given = {name: value for name, value in values.items() if value is not None}
     bench = BenchConfig(**{name: value for name, value in given.items() if name in BENCH_SPECS})
     if no_scaling:
+        if "scaling" in given:
+            raise UsageError(f"--scaling {given['scaling']} and --no-scaling", "leave one of them out")
         bench = dataclasses.replace(bench, scaling=None)
     train = model_settings(data, {name: value for name, value in given.items() if name in MODEL_SETTINGS})
     from ..bench.run import Bench
