@@ -93,10 +93,8 @@ impl Cut {
     pub fn new(c: &EngineConfig) -> Self {
         let (batch, positions) = (c.train.batch_size, c.model.seq_len);
         let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
-        // One half of the slots is filled while the weight gradients of the other are folded. Two workers have enough to
-        // do with four; six are two triples.
-        let auto = if threads <= 2 { 4 } else { 6 };
-        let slots = if c.sectors_in_flight == 0 { auto } else { c.sectors_in_flight };
+        // Six slots are two triples: one is filled while the weight gradients of the other are folded.
+        let slots = if c.sectors_in_flight == 0 { 6 } else { c.sectors_in_flight };
         let group = (slots / 2).clamp(1, 3);
         // At least two units of work per worker, as far as the windows can be split.
         let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
