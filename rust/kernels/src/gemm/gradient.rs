@@ -1,31 +1,12 @@
 //! Weight gradients: products over the tokens of a sector, folded into the gradient (contract G3).
 
-use super::{At, Coming, Groups, Left, Results, Right, at, direct, gemm, pack};
-use crate::mat::{Mat, MatMut, extent};
-use crate::simd::{Isa, LANES};
+use super::micro::{Table, Tile, tiles};
+use super::{At, Left, Right, at, direct, pack, tile_height};
+use crate::mat::{Mat, MatMut};
+use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 
 /// Tokens of one weight-gradient chain (contract G3).
 pub const TOKEN_BLOCK: usize = if crate::ANY_ORDER { 1 << 31 } else { 1024 };
-
-impl Coming {
-    /// For a weight gradient: `dy` with the first column of the next rows of dw, and the next `x`, of which rows
-    /// `at..at + GRADIENT_ROWS` of `rows` bring their share.
-    fn new(dy: Option<(Mat<'_>, usize)>, x: Option<Mat<'_>>, at: usize, rows: usize) -> Self {
-        let mut coming = Self::NOTHING;
-        if let Some((dy, column)) = dy {
-            coming.a = dy.ptr().wrapping_add(column);
-            (coming.a_stride, coming.a_lines) = (dy.stride(), (dy.cols() - column).min(GRADIENT_ROWS).div_ceil(LANES));
-        }
-        if let Some(x) = x {
-            // Half a line apart: slower than a line at each step, so that the core's buffers suffice.
-            let (step, parts) = (LANES / 2, rows.div_ceil(GRADIENT_ROWS));
-            let count = (extent(x.rows().min(TOKEN_PART), x.cols(), x.stride()) / step).div_ceil(parts);
-            coming.b = x.ptr().wrapping_add(at / GRADIENT_ROWS * count * step);
-            (coming.b_stride, coming.b_count) = (step, count);
-        }
-        coming
-    }
-}
 
 /// What a weight-gradient tile does with the sum of a sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,12 +17,15 @@ pub enum Fold {
     Add,
 }
 
-/// Most tokens of a part of a chain: the columns of `dy` that a tile needs then stay in the first-level cache while all
-/// of `x` passes by. The chains go on from memory, so the length cannot move a bit.
-const TOKEN_PART: usize = 512;
+/// Most tokens of a part of a chain: a panel of `x` and a group of `dy` then stay in the first-level cache. The chains go on
+/// from memory, so the length cannot move a bit.
+const TOKEN_PART: usize = 256;
 
-/// Rows of `dw` that are worked on at a time.
-const GRADIENT_ROWS: usize = 64;
+/// Most rows of `dw` that are worked on at a time: their columns of `dy` stay in the second-level cache.
+const GRADIENT_ROWS: usize = 256;
+
+/// Most columns of a panel of `x`, those of the widest tile.
+const MOST_WIDTH: usize = 32;
 
 /// Weight gradient of one sector (contract G3), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs.
 ///
@@ -69,43 +53,43 @@ pub fn weight_gradient(
         let add = if fold == Fold::Add { at(&mut dw) } else { At::NONE };
         return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
     }
-    let (columns, rest) = scratch.split_at_mut(pack::columns_len(tokens.min(TOKEN_PART), rows.min(GRADIENT_ROWS)));
+    let longest = tokens.min(TOKEN_PART);
+    let (columns, rest) = scratch.split_at_mut(pack::columns_len(longest, rows.min(GRADIENT_ROWS)));
+    let (panel, rest) = rest.split_at_mut(longest * MOST_WIDTH);
     let (partial, sum) = rest.split_at_mut(if tokens > TOKEN_PART { rows * cols } else { 0 });
     // Not used through their slices from here to the last sum.
     let [partial, sums] = [partial, &mut *sum].map(|data| At { ptr: data.as_mut_ptr(), stride: cols });
-    let mut first = 0;
-    while first < tokens {
-        let block_end = (first / TOKEN_BLOCK + 1) * TOKEN_BLOCK;
-        let part = first..(first + TOKEN_PART).min(block_end).min(tokens);
-        let rest = part.end..tokens;
-        let then = if rest.is_empty() { coming } else { Some((dy.row_range(rest.clone()), x.row_range(rest))) };
-        let mut i = 0;
-        while i < rows {
-            let range = i..(i + GRADIENT_ROWS).min(rows);
-            // The columns of dy at hand lie a whole row apart: side by side they are read as one stream by every tile.
-            let dy_part = dy.row_range(part.clone());
-            let group = pack::columns(isa, dy_part.col_range(range.clone()), columns);
-            let a = Left::Groups(Groups { data: columns, k: part.len(), m: range.len(), group });
-            let b = Right::rows(x.row_range(part.clone()));
-            let next_dy = if range.end < rows { Some((dy_part, range.end)) } else { then.map(|(dy, _)| (dy, 0)) };
-            let coming = Coming::new(next_dy, then.map(|(_, x)| x), range.start, rows);
-            let row = |data: At| At { ptr: data.element(i, 0), ..data };
-            // The chains go on inside a block of tokens; its sums are added to those of the blocks before.
-            let start = if first.is_multiple_of(TOKEN_BLOCK) { At::NONE } else { row(partial) };
-            let last_part = part.end == block_end || part.end == tokens;
-            let (add, c) = if !last_part {
-                (At::NONE, row(partial))
-            } else if tokens > TOKEN_BLOCK {
-                (if first < TOKEN_BLOCK { At::NONE } else { row(sums) }, row(sums))
+    for block in (0..tokens).step_by(TOKEN_BLOCK) {
+        let block_end = (block + TOKEN_BLOCK).min(tokens);
+        // Parts of equal length.
+        let length = (block_end - block).div_ceil((block_end - block).div_ceil(TOKEN_PART));
+        for first in (block..block_end).step_by(length) {
+            let part = first..(first + length).min(block_end);
+            let then = if part.end == tokens {
+                coming
             } else {
-                let mut dw = dw.row_range(range.clone());
-                (if fold == Fold::Add { at(&mut dw) } else { At::NONE }, at(&mut dw))
+                // A length that is a little off only brings a few tokens more or less near.
+                let next = part.end..(part.end + length).min(tokens);
+                Some((dy.row_range(next.clone()), x.row_range(next)))
             };
-            // SAFETY: all three have range.len() rows of cols columns.
-            unsafe { gemm(isa, a, b, coming, Results { start, add, c }) }
-            i = range.end;
+            for i in (0..rows).step_by(GRADIENT_ROWS) {
+                let range = i..(i + GRADIENT_ROWS).min(rows);
+                let row = |data: At| At { ptr: data.element(i, 0), ..data };
+                // The chains go on inside a block of tokens; its sums are added to those of the blocks before.
+                let start = if first == block { At::NONE } else { row(partial) };
+                let (add, c) = if part.end < block_end {
+                    (At::NONE, row(partial))
+                } else if tokens > TOKEN_BLOCK {
+                    (if block == 0 { At::NONE } else { row(sums) }, row(sums))
+                } else {
+                    let mut dw = dw.row_range(range.clone());
+                    (if fold == Fold::Add { at(&mut dw) } else { At::NONE }, at(&mut dw))
+                };
+                let (dy, x) = (dy.row_range(part.clone()).col_range(range.clone()), x.row_range(part.clone()));
+                let then = if range.end < rows { None } else { then };
+                dispatch(isa, Part { dy, x, then, start, add, c, columns, panel, tiles: tiles(isa) });
+            }
         }
-        first = part.end;
     }
     if tokens > TOKEN_BLOCK {
         for i in 0..rows {
@@ -121,5 +105,140 @@ pub fn weight_gradient(
 /// Elements of workspace that [`weight_gradient`] needs.
 pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize {
     let areas = usize::from(tokens > TOKEN_PART) + usize::from(tokens > TOKEN_BLOCK);
-    rows * cols * areas + pack::columns_len(tokens.min(TOKEN_PART), rows.min(GRADIENT_ROWS))
+    let longest = tokens.min(TOKEN_PART);
+    rows * cols * areas + pack::columns_len(longest, rows.min(GRADIENT_ROWS)) + longest * MOST_WIDTH
+}
+
+/// `c = add + chain`, the chains over some tokens, going on from `start`.
+///
+/// Both operands lie with their tokens a row apart. Copied, the columns of `dy` that a tile needs and the panel of `x` that
+/// all tiles read are two streams from the nearest caches.
+struct Part<'a> {
+    dy: Mat<'a>,
+    x: Mat<'a>,
+    /// What is brought near meanwhile.
+    then: Option<(Mat<'a>, Mat<'a>)>,
+    /// All three of dy.cols() rows and x.cols() columns.
+    start: At,
+    add: At,
+    c: At,
+    columns: &'a mut [f32],
+    panel: &'a mut [f32],
+    tiles: &'static Table,
+}
+
+impl Kernel for Part<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (k, m, n) = (self.x.rows(), self.dy.cols(), self.x.cols());
+        let width = S::TILE_VECTORS * LANES;
+        let group = pack::copy_columns(s, self.dy, self.columns);
+        let tiles_of_panel = m.div_ceil(group) * group.div_ceil(S::TILE_ROWS);
+        let mut requests = Requests::new(self.then, k, tiles_of_panel * n.div_ceil(width));
+        let mut j = 0;
+        while j < n {
+            let tail = j + width > n;
+            let cols = if tail { (n - j).min(LANES) } else { width };
+            copy_panel(s, self.x.col_range(j..j + cols), self.panel, width);
+            let mut i = 0;
+            while i < m {
+                let group_end = (i / group * group + group).min(m);
+                let rows = tile_height(group_end - i, S::TILE_ROWS);
+                let a = self.columns.as_ptr().wrapping_add(i / group * group * k + i % group);
+                let (ahead, ahead_stride) = requests.take(k).unwrap_or((a, 0));
+                let (next_i, next_j) = if i + rows < m { (i + rows, j) } else { (0, j + cols) };
+                let tile = Tile {
+                    k,
+                    a,
+                    a_stride: group,
+                    b: self.panel.as_ptr(),
+                    b_stride: width,
+                    start: self.start.element(i, j),
+                    start_stride: self.start.stride,
+                    add: self.add.element(i, j),
+                    add_stride: self.add.stride,
+                    c: self.c.element(i, j),
+                    c_stride: self.c.stride,
+                    lanes: cols,
+                    ahead,
+                    ahead_stride,
+                    next: self.c.element(next_i, next_j),
+                    next_stride: self.c.stride,
+                };
+                // SAFETY: `columns` holds k rows of each group, the panel k rows of `width`, the results m x n elements
+                // (the caller's guarantee), and the tile was compiled for the token at hand.
+                unsafe { self.tiles.get(rows, true, tail)(&tile) };
+                i += rows;
+            }
+            j += cols;
+        }
+    }
+}
+
+/// Copies the rows of `from`, at most `width` columns, side by side.
+#[inline(always)]
+fn copy_panel<S: Simd>(s: S, from: Mat<'_>, to: &mut [f32], width: usize) {
+    assert!(from.cols() <= width && to.len() >= from.rows() * width, "a panel of {} rows", from.rows());
+    let (mut row, mut to) = (from.ptr(), to.as_mut_ptr());
+    for _ in 0..from.rows() {
+        for first in (0..from.cols()).step_by(LANES) {
+            let lanes = (from.cols() - first).min(LANES);
+            // SAFETY: columns of a row of `from`, and as many of the `width` places of a row of the panel.
+            unsafe {
+                let x = crate::math::load(s, row.wrapping_add(first), lanes);
+                crate::math::store(s, to.wrapping_add(first), x, lanes);
+            }
+        }
+        row = row.wrapping_add(from.stride());
+        to = to.wrapping_add(width);
+    }
+}
+
+/// The operands of the next part, asked for a few lines at a time: a core has only so many buffers for lines under way.
+struct Requests {
+    areas: [Area; 2],
+    /// Elements for each step of k.
+    rate: usize,
+}
+
+/// Rows of a matrix that have not been asked for yet.
+#[derive(Clone, Copy)]
+struct Area {
+    row: *const f32,
+    stride: usize,
+    cols: usize,
+    rows: usize,
+    at: usize,
+}
+
+impl Area {
+    fn new(m: Mat<'_>) -> Self {
+        Self { row: m.ptr(), stride: m.stride(), cols: m.cols(), rows: m.rows(), at: 0 }
+    }
+}
+
+impl Requests {
+    /// `then` over so many tiles of `k` steps.
+    fn new(then: Option<(Mat<'_>, Mat<'_>)>, k: usize, tiles: usize) -> Self {
+        let nothing = Area { row: std::ptr::null(), stride: 1, cols: 0, rows: 0, at: 0 };
+        let areas = then.map_or([nothing; 2], |(dy, x)| [Area::new(x), Area::new(dy)]);
+        let all: usize = areas.iter().map(|area| area.rows * area.cols.next_multiple_of(LANES)).sum();
+        Self { areas, rate: all.div_ceil((k * tiles).max(1)).clamp(1, LANES) }
+    }
+
+    /// The first of `count` addresses to ask for, and the distance between them.
+    #[inline(always)]
+    fn take(&mut self, count: usize) -> Option<(*const f32, usize)> {
+        let area = self.areas.iter_mut().find(|area| area.rows > 0)?;
+        let here = area.row.wrapping_add(area.at);
+        area.at += count * self.rate;
+        // On to the next row, or as many as lie close enough together to have been asked for on the way.
+        while area.at >= area.cols && area.rows > 0 {
+            area.at = area.at.saturating_sub(area.stride);
+            area.row = area.row.wrapping_add(area.stride);
+            area.rows -= 1;
+        }
+        Some((here, self.rate))
+    }
 }

@@ -62,51 +62,6 @@ pub enum Left<'a> {
     Rows(Mat<'a>),
     /// The transpose: element (i, k) is in row k, column i.
     Columns(Mat<'a>),
-    /// The transpose, copied in groups of columns.
-    Groups(Groups<'a>),
-}
-
-/// A [`pack::columns`] copy of a k x m matrix.
-#[derive(Clone, Copy)]
-pub struct Groups<'a> {
-    data: &'a [f32],
-    k: usize,
-    m: usize,
-    group: usize,
-}
-
-/// What the product after this one will read: brought near while this one runs. Hints only.
-#[derive(Clone, Copy)]
-struct Coming {
-    /// The right-hand matrix: `b_count` addresses, `b_stride` elements apart.
-    b: *const f32,
-    b_stride: usize,
-    b_count: usize,
-    /// The left-hand matrix: `a_lines` cache lines of each row.
-    a: *const f32,
-    a_stride: usize,
-    a_lines: usize,
-}
-
-impl Coming {
-    const NOTHING: Coming =
-        Coming { b: std::ptr::null(), b_stride: 0, b_count: 0, a: std::ptr::null(), a_stride: 0, a_lines: 0 };
-
-    /// The first of `count` addresses to ask for, and the distance between them.
-    #[inline(always)]
-    fn take(&mut self, count: usize, here: *const f32) -> (*const f32, usize) {
-        if self.b_count > 0 {
-            let taken = (self.b, self.b_stride);
-            self.b = self.b.wrapping_add(count * self.b_stride);
-            self.b_count = self.b_count.saturating_sub(count);
-            taken
-        } else if self.a_lines > 0 {
-            self.a_lines -= 1;
-            (self.a.wrapping_add(self.a_lines * LANES), self.a_stride)
-        } else {
-            (here, 0)
-        }
-    }
 }
 
 /// A matrix by pointer and row stride; null where there is none.
@@ -136,18 +91,16 @@ struct Results {
 struct Gemm<'a> {
     a: Left<'a>,
     b: Right<'a>,
-    coming: Coming,
     results: Results,
     tiles: &'static Table,
 }
 
 impl Left<'_> {
-    /// Columns `range` of the matrix; the whole of a copy in groups.
+    /// Columns `range` of the matrix.
     fn k_range(self, range: std::ops::Range<usize>) -> Self {
         match self {
             Left::Rows(a) => Left::Rows(a.col_range(range)),
             Left::Columns(a) => Left::Columns(a.row_range(range)),
-            Left::Groups(_) => self,
         }
     }
     /// Rows and columns (m, k).
@@ -155,7 +108,6 @@ impl Left<'_> {
         match self {
             Left::Rows(a) => (a.rows(), a.cols()),
             Left::Columns(a) => (a.cols(), a.rows()),
-            Left::Groups(a) => (a.m, a.k),
         }
     }
 }
@@ -177,24 +129,18 @@ impl Kernel for Gemm<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let (m, k) = self.a.shape();
-        // Distances in A from a block of rows to the next, and from a row to the next.
-        let (a, a_stride, transposed, block_step, row_step) = match self.a {
-            Left::Rows(a) => (a.ptr(), a.stride(), false, a.stride(), a.stride()),
-            Left::Columns(a) => (a.ptr(), a.stride(), true, 1, 1),
-            Left::Groups(a) => (a.data.as_ptr(), a.group, true, k, 1),
+        let (a, a_stride, transposed, row_step) = match self.a {
+            Left::Rows(a) => (a.ptr(), a.stride(), false, a.stride()),
+            Left::Columns(a) => (a.ptr(), a.stride(), true, 1),
         };
         // Whole tiles of A per block, at least two, so that B is read as seldom as the cache allows.
-        let block = match self.a {
-            Left::Groups(a) => a.group,
-            _ => (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS,
-        };
+        let block = (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS;
         let width = S::TILE_VECTORS * LANES;
         let Results { start, add, c } = self.results;
-        let (mut first, mut coming) = (0, self.coming);
+        let mut first = 0;
         while first < m {
             // A short last block would read all of B for a few rows: let the block before it take them too.
-            let short = m - first < 2 * block && !matches!(self.a, Left::Groups(_));
-            let end = if short { m } else { m.min(first + block) };
+            let end = if m - first < 2 * block { m } else { first + block };
             let mut j = 0;
             while j < self.b.n {
                 let tail = j + width > self.b.n;
@@ -230,11 +176,11 @@ impl Kernel for Gemm<'_> {
                 let mut number = 0;
                 while i < end {
                     let rows = tile_height(end - i, S::TILE_ROWS);
-                    tile.a = a.wrapping_add(first * block_step + (i - first) * row_step);
+                    tile.a = a.wrapping_add(i * row_step);
                     (tile.ahead, tile.ahead_stride) = if self.b.row_stride == PANEL {
                         (next_panel.wrapping_add(number * k * step), step)
                     } else {
-                        coming.take(k, tile.b)
+                        (tile.b, 0)
                     };
                     number += 1;
                     let (next_i, next_j) = if i + rows < end { (i + rows, j) } else { (first, next_j) };
@@ -252,11 +198,11 @@ impl Kernel for Gemm<'_> {
     }
 }
 
-/// Runs the product of `a` and `b`, bringing the operands of the next product near.
+/// Runs the product of `a` and `b`.
 ///
 /// # Safety
 /// The matrices of the results hold at least m rows and n columns.
-unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, results: Results) {
+unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, results: Results) {
     let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);
     let Results { start, add, c } = results;
@@ -268,7 +214,7 @@ unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, coming: Coming, results: Res
         let start = if block == 0 { start } else { c };
         let add = if range.end == k { add } else { At::NONE };
         let (a, b) = (a.k_range(range.clone()), b.k_range(range));
-        dispatch(isa, Gemm { a, b, coming, results: Results { start, add, c }, tiles: tiles(isa) });
+        dispatch(isa, Gemm { a, b, results: Results { start, add, c }, tiles: tiles(isa) });
     }
 }
 
@@ -277,7 +223,7 @@ fn direct(isa: Isa, a: Left<'_>, b: Right<'_>, start: At, add: At, c: &mut MatMu
     assert_eq!((a.shape().0, b.n), (c.rows(), c.cols()), "output shape");
     let c = at(c);
     // SAFETY: c has the shape of the product, and the callers give `start` and `add` of that shape, too.
-    unsafe { gemm(isa, a, b, Coming::NOTHING, Results { start, add, c }) }
+    unsafe { gemm(isa, a, b, Results { start, add, c }) }
 }
 
 fn at(c: &mut MatMut<'_>) -> At {

@@ -150,45 +150,11 @@ pub fn rows(w: Mat<'_>, out: &mut [f32]) {
     unsafe { rows_into(w, 0, w.rows(), out.as_mut_ptr()) }
 }
 
-/// Columns of a group of a [`columns`] copy: whole tiles of the token, at most sixteen.
+/// Columns of a group of a [`copy_columns`] copy: whole tiles of the token, at most sixteen.
 fn group<S: Simd>(cols: usize) -> usize {
     let most = LANES / S::TILE_ROWS * S::TILE_ROWS;
     // Groups of equal width: a low tile is bound by latency.
     cols.div_ceil(cols.div_ceil(most).max(1))
-}
-
-struct Columns<'a> {
-    from: Mat<'a>,
-    to: &'a mut [f32],
-}
-
-impl Kernel for Columns<'_> {
-    type Output = usize;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> usize {
-        let (rows, cols) = (self.from.rows(), self.from.cols());
-        let group = group::<S>(cols);
-        let mut first = 0;
-        while first < cols {
-            let lanes = (cols - first).min(group);
-            let mut from = self.from.ptr().wrapping_add(first);
-            let mut to = self.to.as_mut_ptr().wrapping_add(first * rows);
-            for _ in 0..rows {
-                // SAFETY: columns first..first + lanes of a row of `from`; `to` has `group` places for each row of a
-                // group (checked below).
-                unsafe { crate::math::store(s, to, crate::math::load(s, from, lanes), lanes) };
-                from = from.wrapping_add(self.from.stride());
-                to = to.wrapping_add(group);
-            }
-            first += group;
-        }
-        group
-    }
-}
-
-/// Elements of a [`columns`] copy.
-pub(super) fn columns_len(rows: usize, cols: usize) -> usize {
-    rows * (cols + LANES)
 }
 
 /// Copies a matrix in groups of a few columns, each group without gaps: element (k, i) at
@@ -196,8 +162,27 @@ pub(super) fn columns_len(rows: usize, cols: usize) -> usize {
 ///
 /// # Panics
 /// If `to` is too short.
-pub(super) fn columns(isa: Isa, from: Mat<'_>, to: &mut [f32]) -> usize {
+#[inline(always)]
+pub(super) fn copy_columns<S: Simd>(s: S, from: Mat<'_>, to: &mut [f32]) -> usize {
     let (rows, cols) = (from.rows(), from.cols());
     assert!(to.len() >= columns_len(rows, cols), "columns of {rows} x {cols} into {}", to.len());
-    dispatch(isa, Columns { from, to })
+    let group = group::<S>(cols);
+    for first in (0..cols).step_by(group) {
+        let mut from_row = from.ptr().wrapping_add(first);
+        let mut to = to.as_mut_ptr().wrapping_add(first * rows);
+        let whole = first + LANES <= cols;
+        for _ in 0..rows {
+            // SAFETY: columns of a row of `from`: sixteen, or as many as there are. `to` has room for sixteen (checked
+            // above); those beyond the group make way for the next row, or for the next group.
+            unsafe { s.store(to, if whole { s.load(from_row) } else { s.load_n(from_row, cols - first) }) };
+            from_row = from_row.wrapping_add(from.stride());
+            to = to.wrapping_add(group);
+        }
+    }
+    group
+}
+
+/// Elements of a [`copy_columns`] copy.
+pub(super) fn columns_len(rows: usize, cols: usize) -> usize {
+    rows * (cols + LANES)
 }
