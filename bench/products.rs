@@ -7,6 +7,7 @@ use crate::tables::{Cell, Ratio, Row};
 use crate::turns::{Contender, Turns, isas, timed};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use std::cell::LazyCell;
+use std::ops::Range;
 use symlm_kernels::gemm::{Fold, Left, Packed, Right, pack, packed_len, product};
 use symlm_kernels::gemm::{weight_gradient, weight_gradient_scratch};
 use symlm_kernels::{Isa, Mat, MatMut};
@@ -155,14 +156,19 @@ impl Problem {
         }
         let dy = self.a();
         let x = Mat::new(&self.b, k, n, self.b_stride);
-        for row in (0..m).step_by(TILE_ROWS) {
-            let rows = row..m.min(row + TILE_ROWS);
-            for column in (0..n).step_by(tile_cols(n)) {
-                let columns = column..n.min(column + tile_cols(n));
-                let (dy, x) = (dy.col_range(rows.clone()), x.col_range(columns.clone()));
-                let mut tile = c.row_range(rows.clone());
-                weight_gradient(isa, dy, x, tile.col_range(columns), Fold::Set, None, scratch);
-            }
+        let tiles: Vec<_> = (0..m)
+            .step_by(TILE_ROWS)
+            .flat_map(|row| (0..n).step_by(tile_cols(n)).map(move |column| (row, column)))
+            .map(|(row, column)| (row..m.min(row + TILE_ROWS), column..n.min(column + tile_cols(n))))
+            .collect();
+        let operands =
+            |(rows, columns): &(Range<usize>, Range<usize>)| (dy.col_range(rows.clone()), x.col_range(columns.clone()));
+        for (i, tile) in tiles.iter().enumerate() {
+            let (dy, x) = operands(tile);
+            let mut rows = c.row_range(tile.0.clone());
+            // A training step, too, names the operands of the tile that comes next.
+            let coming = tiles.get(i + 1).map(operands);
+            weight_gradient(isa, dy, x, rows.col_range(tile.1.clone()), Fold::Set, coming, scratch);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Weight gradients: products over the tokens of a sector, folded into the gradient (contract G3).
 
-use super::micro::{Table, Tile, tiles};
+use super::micro::{Rows, Table, Tile, tiles};
 use super::{At, Left, Right, at, direct, pack, tile_height};
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
@@ -135,18 +135,20 @@ impl Kernel for Part<'_> {
         let width = S::TILE_VECTORS * LANES;
         let group = pack::copy_columns(s, self.dy, self.columns);
         let tiles_of_panel = m.div_ceil(group) * group.div_ceil(S::TILE_ROWS);
-        let mut requests = Requests::new(self.then, k, tiles_of_panel * n.div_ceil(width));
+        let mut requests = Requests::new(self.then, tiles_of_panel * n.div_ceil(width));
+        let x_rows = k.div_ceil(tiles_of_panel);
         let mut j = 0;
         while j < n {
             let tail = j + width > n;
             let cols = if tail { (n - j).min(LANES) } else { width };
             copy_panel(s, self.x.col_range(j..j + cols), self.panel, width);
+            // The tiles of this panel bring the rows of the next one near, all of them or nearly so.
+            let mut x_row = self.x.ptr().wrapping_add(j + cols);
             let mut i = 0;
             while i < m {
                 let group_end = (i / group * group + group).min(m);
                 let rows = tile_height(group_end - i, S::TILE_ROWS);
                 let a = self.columns.as_ptr().wrapping_add(i / group * group * k + i % group);
-                let (ahead, ahead_stride) = requests.take(k).unwrap_or((a, 0));
                 let (next_i, next_j) = if i + rows < m { (i + rows, j) } else { (0, j + cols) };
                 let tile = Tile {
                     k,
@@ -161,11 +163,13 @@ impl Kernel for Part<'_> {
                     c: self.c.element(i, j),
                     c_stride: self.c.stride,
                     lanes: cols,
-                    ahead,
-                    ahead_stride,
-                    next: self.c.element(next_i, next_j),
-                    next_stride: self.c.stride,
+                    near: [
+                        Rows { ptr: self.c.element(next_i, next_j), stride: self.c.stride, count: rows },
+                        Rows { ptr: x_row, stride: self.x.stride(), count: if j + cols < n { x_rows } else { 0 } },
+                    ],
+                    ahead: requests.take(),
                 };
+                x_row = x_row.wrapping_add(x_rows * self.x.stride());
                 // SAFETY: `columns` holds k rows of each group, the panel k rows of `width`, the results m x n elements
                 // (the caller's guarantee), and the tile was compiled for the token at hand.
                 unsafe { self.tiles.get(rows, true, tail)(&tile) };
@@ -198,14 +202,14 @@ fn copy_panel<S: Simd>(s: S, from: Mat<'_>, to: &mut [f32], width: usize) {
 /// The operands of the next part, asked for a few lines at a time: a core has only so many buffers for lines under way.
 struct Requests {
     areas: [Area; 2],
-    /// Elements for each step of k.
-    rate: usize,
+    /// Lines for each tile.
+    lines: usize,
 }
 
-/// Rows of a matrix that have not been asked for yet.
+/// Rows of a matrix, the first of which has been asked for up to a column.
 #[derive(Clone, Copy)]
 struct Area {
-    row: *const f32,
+    first: *const f32,
     stride: usize,
     cols: usize,
     rows: usize,
@@ -214,31 +218,29 @@ struct Area {
 
 impl Area {
     fn new(m: Mat<'_>) -> Self {
-        Self { row: m.ptr(), stride: m.stride(), cols: m.cols(), rows: m.rows(), at: 0 }
+        Self { first: m.ptr(), stride: m.stride(), cols: m.cols(), rows: m.rows(), at: 0 }
     }
 }
 
 impl Requests {
-    /// `then` over so many tiles of `k` steps.
-    fn new(then: Option<(Mat<'_>, Mat<'_>)>, k: usize, tiles: usize) -> Self {
-        let nothing = Area { row: std::ptr::null(), stride: 1, cols: 0, rows: 0, at: 0 };
+    /// `then` during so many tiles.
+    fn new(then: Option<(Mat<'_>, Mat<'_>)>, tiles: usize) -> Self {
+        let nothing = Area { first: std::ptr::null(), stride: 0, cols: 0, rows: 0, at: 0 };
         let areas = then.map_or([nothing; 2], |(dy, x)| [Area::new(x), Area::new(dy)]);
-        let all: usize = areas.iter().map(|area| area.rows * area.cols.next_multiple_of(LANES)).sum();
-        Self { areas, rate: all.div_ceil((k * tiles).max(1)).clamp(1, LANES) }
+        let all: usize = areas.iter().map(|area| area.rows * area.cols.div_ceil(LANES)).sum();
+        Self { areas, lines: all.div_ceil(tiles.max(1)) }
     }
 
-    /// The first of `count` addresses to ask for, and the distance between them.
+    /// The lines to ask for during the next tile.
     #[inline(always)]
-    fn take(&mut self, count: usize) -> Option<(*const f32, usize)> {
-        let area = self.areas.iter_mut().find(|area| area.rows > 0)?;
-        let here = area.row.wrapping_add(area.at);
-        area.at += count * self.rate;
-        // On to the next row, or as many as lie close enough together to have been asked for on the way.
-        while area.at >= area.cols && area.rows > 0 {
-            area.at = area.at.saturating_sub(area.stride);
-            area.row = area.row.wrapping_add(area.stride);
-            area.rows -= 1;
+    fn take(&mut self) -> Rows {
+        let Some(area) = self.areas.iter_mut().find(|area| area.rows > 0) else { return Rows::NONE };
+        let count = (area.cols - area.at).div_ceil(LANES).min(self.lines);
+        let lines = Rows { ptr: area.first.wrapping_add(area.at), stride: LANES, count };
+        area.at += count * LANES;
+        if area.at >= area.cols {
+            *area = Area { first: area.first.wrapping_add(area.stride), rows: area.rows - 1, at: 0, ..*area };
         }
-        Some((here, self.rate))
+        lines
     }
 }

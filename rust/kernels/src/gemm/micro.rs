@@ -30,12 +30,24 @@ pub(crate) struct Tile {
     pub c_stride: usize,
     /// Columns of a tail tile, at most 16.
     pub lanes: usize,
-    /// One cache line is asked for at each step of k, `ahead_stride` elements after the one before.
-    pub ahead: *const f32,
-    pub ahead_stride: usize,
-    /// Where the next tile's results will go (row stride `next_stride`): asked for, too.
-    pub next: *const f32,
-    pub next_stride: usize,
+    /// Asked for during the first steps, a row of the tile's width at each: where the next tile's results will go, then rows
+    /// that will be copied.
+    pub near: [Rows; 2],
+    /// Asked for into a larger cache, the first line of a row at each step: after `near` (`TRANSPOSED`), or at every step,
+    /// whatever the number of rows.
+    pub ahead: Rows,
+}
+
+/// Rows to bring near.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub ptr: *const f32,
+    pub stride: usize,
+    pub count: usize,
+}
+
+impl Rows {
+    pub const NONE: Rows = Rows { ptr: std::ptr::null(), stride: 0, count: 0 };
 }
 
 /// Height of the tallest tile of any token.
@@ -91,9 +103,9 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
         macro_rules! step {
             () => {
                 // Rows of B that the first-level cache has no room for come from the second. Packed panels have a fixed
-                // distance between rows.
-                let coming = b.wrapping_add(8 * if TRANSPOSED { t.b_stride } else { PANEL });
-                for v in 0..VECTORS {
+                // distance between rows; the panel of a weight gradient has just been written.
+                let coming = b.wrapping_add(8 * PANEL);
+                for v in 0..if TRANSPOSED { 0 } else { VECTORS } {
                     s.prefetch_near(coming.wrapping_add(v * LANES));
                 }
                 let mut columns = [s.zero(); VECTORS];
@@ -115,21 +127,38 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 b = b.wrapping_add(t.b_stride);
             };
         }
-        let (mut ahead, mut next) = (t.ahead, t.next);
-        let head = t.k.min(ROWS);
-        for _ in 0..head {
-            for v in 0..VECTORS {
-                s.prefetch_near(next.wrapping_add(v * LANES));
+        let mut ahead = t.ahead.ptr;
+        macro_rules! ask_ahead {
+            () => {
+                s.prefetch(ahead);
+                ahead = ahead.wrapping_add(t.ahead.stride);
+            };
+        }
+        let mut left = t.k;
+        for near in t.near {
+            let (mut row, count) = (near.ptr, near.count.min(left));
+            left -= count;
+            for _ in 0..count {
+                for v in 0..VECTORS {
+                    s.prefetch_near(row.wrapping_add(v * LANES));
+                }
+                row = row.wrapping_add(near.stride);
+                if !TRANSPOSED {
+                    ask_ahead!();
+                }
+                step!();
             }
-            next = next.wrapping_add(t.next_stride);
-            s.prefetch(ahead);
-            ahead = ahead.wrapping_add(t.ahead_stride);
+        }
+        let count = if TRANSPOSED { t.ahead.count.min(left) } else { left };
+        for _ in 0..count {
+            ask_ahead!();
             step!();
         }
-        for _ in head..t.k {
-            s.prefetch(ahead);
-            ahead = ahead.wrapping_add(t.ahead_stride);
-            step!();
+        if TRANSPOSED {
+            // What need not be asked for takes no turn from the rest where two threads share a core.
+            for _ in count..left {
+                step!();
+            }
         }
         if !t.add.is_null() {
             for (r, row) in acc.iter_mut().enumerate() {

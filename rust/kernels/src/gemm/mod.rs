@@ -12,7 +12,7 @@ pub mod pack;
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 pub use gradient::{Fold, TOKEN_BLOCK, weight_gradient, weight_gradient_scratch};
-use micro::{Table, Tile, tiles};
+use micro::{Rows, Table, Tile, tiles};
 pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
 
@@ -158,10 +158,8 @@ impl Kernel for Gemm<'_> {
                     c: c.ptr,
                     c_stride: c.stride,
                     lanes: cols,
-                    ahead: self.b.ptr,
-                    ahead_stride: 0,
-                    next: c.ptr,
-                    next_stride: c.stride,
+                    ahead: Rows::NONE,
+                    near: [Rows::NONE; 2],
                 };
                 let next_j = j + cols;
                 let next_panel = if next_j < self.b.n {
@@ -177,14 +175,11 @@ impl Kernel for Gemm<'_> {
                 while i < end {
                     let rows = tile_height(end - i, S::TILE_ROWS);
                     tile.a = a.wrapping_add(i * row_step);
-                    (tile.ahead, tile.ahead_stride) = if self.b.row_stride == PANEL {
-                        (next_panel.wrapping_add(number * k * step), step)
-                    } else {
-                        (tile.b, 0)
-                    };
+                    let ahead = next_panel.wrapping_add(number * k * step);
+                    tile.ahead = Rows { ptr: ahead, stride: step, count: k };
                     number += 1;
                     let (next_i, next_j) = if i + rows < end { (i + rows, j) } else { (first, next_j) };
-                    tile.next = c.element(next_i, next_j);
+                    tile.near[0] = Rows { ptr: c.element(next_i, next_j), stride: c.stride, count: rows };
                     (tile.start, tile.add, tile.c) = (start.element(i, j), add.element(i, j), c.element(i, j));
                     // SAFETY: `gemm` checked the shapes, the results have m x n elements (its caller's guarantee), and
                     // the tile was compiled for the token at hand.
