@@ -78,7 +78,7 @@ struct Shape {
 
 /// Which tile a loop computes, or what is wrong with it.
 fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
-    let (mut fused, mut reads, mut from_stack) = (0, 0, 0);
+    let (mut fused, mut reads, mut from_stack, mut moves) = (0, 0, 0, Vec::new());
     let mut accumulators = BTreeSet::new();
     for instruction in body {
         let (name, operands) = instruction.split_once(char::is_whitespace).unwrap_or((instruction, ""));
@@ -95,8 +95,11 @@ fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
             fused += 1;
             accumulators.insert(target);
         } else if name.starts_with("vmov") || name.starts_with("vmaskmov") || name.starts_with("vbroadcast") {
-            if !memory || target.contains("(%") {
+            if target.contains("(%") {
                 return Err(format!("neither a read nor a multiply-add: {instruction}"));
+            }
+            if !memory {
+                moves.push(instruction);
             }
         } else if !OTHERS.iter().any(|other| name.starts_with(other)) || stack {
             return Err(format!("does not belong here: {instruction}"));
@@ -115,10 +118,13 @@ fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
     if reads != (rows + vectors) * steps {
         return Err(format!("{reads} reads for {steps} steps of {rows} rows and {vectors} vectors"));
     }
-    // With two masks a tail of full height needs more registers than AVX2 has: these it may read from the stack.
+    // With two masks a tail of full height needs more registers than AVX2 has: these it may read from the stack or move.
     let masks = if tail && tiles.tail_vectors == 2 && rows == tiles.rows { 2 * steps } else { 0 };
     if from_stack > masks {
         return Err(format!("{from_stack} reads from the stack"));
+    }
+    if moves.len() > masks {
+        return Err(format!("neither reads nor multiply-adds: {moves:?}"));
     }
     Ok(Shape { rows, tail })
 }
