@@ -8,7 +8,7 @@ DEMO := runs/demo
 PARTS := lint types rust install stubs python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check $(filter-out install,$(PARTS)) bench picture clean needs
+.PHONY: help demo install test check $(filter-out install,$(PARTS)) bench torture picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ python: $(VENV)/.tools
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace
+
+torture: install ## 200 kills, 500 damaged files, 50 full disks on real trainings: a quarter of an hour
+	PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)
 
 picture: install ## draw docs/images/display.svg from a real training
 	$(BIN)/python docs/images/display.py
