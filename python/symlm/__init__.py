@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .errors import (
         DataError,
+        DifferenceError,
         InternalError,
         Interrupted,
         MemoryPlanError,
@@ -36,6 +37,7 @@ __all__ = [
     "Callback",
     "Control",
     "DataError",
+    "DifferenceError",
     "Evaluation",
     "Generator",
     "InternalError",
@@ -58,6 +60,7 @@ _HOME = {
     "Callback": "callbacks",
     "Control": "callbacks",
     "DataError": "errors",
+    "DifferenceError": "errors",
     "Evaluation": "evaluation",
     "Generator": "generate",
     "InternalError": "errors",

@@ -14,6 +14,7 @@ from .units import parse_duration
 
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 Progress = Literal["auto", "rich", "plain", "json", "off"]
+OnNan = Literal["stop", "rollback", "skip"]
 
 _FROM_PRESET = "from the preset"
 _MAX_STEPS = 10**9
@@ -288,6 +289,24 @@ class TrainConfig:
     sample_prompt: str = option("", Spec("beginning of the text samples", "run", "str", free=True))
     log_interval: int = option(
         10, Spec("updates between lines of metrics", "run", "int", low=1, high=_MAX_STEPS, free=True)
+    )
+    hash_interval: int = option(
+        200,
+        Spec(
+            "updates between hashes of the weights in the metrics; 0: none", "run", "int", low=0, high=_MAX_STEPS,
+            free=True,
+        ),
+    )  # fmt: skip
+    on_nan: OnNan = option(
+        "stop",
+        Spec(
+            "after an update whose loss or gradient norm is not finite: stop, go back to a checkpoint and leave out "
+            "the updates that led there, or go on without this one",
+            "run",
+            "choice",
+            choices=("stop", "rollback", "skip"),
+            free=True,
+        ),
     )
     progress: Progress = option(
         "auto",

@@ -56,6 +56,12 @@ class NanError(SymlmError):
     exit_code = 5
 
 
+class DifferenceError(SymlmError):
+    """Updates that were computed again are not what the run recorded."""
+
+    exit_code = 6
+
+
 class InternalError(SymlmError):
     """A broken invariant of symlm itself: always a bug."""
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from . import _symlm
+from . import _symlm, nan_policy
 from .callbacks import CallbackList
 from .checkpoint import State
 from .config import TrainConfig
@@ -21,6 +21,7 @@ from .display import Display
 from .errors import InternalError, Interrupted, NanError
 from .generate import Generator
 from .metrics import LineLog
+from .nan_policy import NanPolicy, RolledBack
 from .resume import resume_command
 from .run import METRICS, SAMPLES, RunFolder, Saver
 from .schedule import engine_config, eval_windows, final_eval_windows, windows_per_epoch
@@ -76,8 +77,9 @@ class Loop:
         self.best_step: int | None = None
         self.finite_step = -1
         self.evaluated_step = -1
+        self.nan = NanPolicy(config.on_nan)
         self.saver = Saver(folder, self.model.to_hf(), config.keep_last)
-        self._announced = False
+        self._announced = self._traced = False
         self.elapsed_before = 0.0
         self.step_s: float | None = None
         self.total = Window()
@@ -93,6 +95,7 @@ class Loop:
         try:
             with self.signals:
                 if checkpoint is not None and state is not None:
+                    self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
                     self._restore(checkpoint, state)
                 return self._run(checkpoint)
         finally:
@@ -120,9 +123,14 @@ class Loop:
         self.view.parameters, self.view.isa = self.engine.parameters, self.engine.isa
         self._begin_event(checkpoint)
         self.display.begin(self.view)
-        reason = self._updates()
-        if reason is None:
-            reason = self._finish()
+        while True:
+            try:
+                reason = self._updates()
+                if reason is None:
+                    reason = self._finish()
+                break
+            except RolledBack:
+                continue
         if reason is not None:
             self._stop(reason)
         return Outcome(self.step, reason is None, self._metrics())
@@ -170,7 +178,8 @@ class Loop:
         """Run updates up to the end; gives the reason when something stops them before."""
         end = min(self.max_steps, self.config.stop_at_step or self.max_steps)
         tracer = None
-        if self.config.trace is not None:
+        if self.config.trace is not None and not self._traced:
+            self._traced = True
             tracer = Tracer(self.config.trace, self.engine, self.display, step=self.step, end=end)
         try:
             return self._updates_to(end, tracer)
@@ -184,14 +193,7 @@ class Loop:
             if tracer is not None:
                 tracer.at(self.step)
                 target = min(target, *(bound for bound in (tracer.first, tracer.last, end) if bound > self.step))
-            self.engine.run_until(target)
-            while self.step < target:
-                report = self.engine.poll(POLL_S)
-                if report is None or report.step < target:
-                    # Not at the end of a chunk: there the engine waits for its next steps.
-                    self._refresh()
-                if report is not None:
-                    self._take(report)
+            target = self._run_until(target)
             reason = self._stop_reason()
             if reason is None and self.step < self.max_steps:
                 self._between()
@@ -199,6 +201,24 @@ class Loop:
             if reason is not None and (self.step < self.max_steps or self.signals.received is not None):
                 return reason
         return None if self.step >= self.max_steps else f"--stop-at-step {end}"
+
+    def _run_until(self, target: int) -> int:
+        """Updates up to `target`, or to one that is left out; gives the step."""
+        if self.nan.leaves_out(self.step + 1):
+            self.engine.pass_over()
+            self.step = self.view.step = self.step + 1
+            return self.step
+        target = self.nan.bound(self.step, target)
+        self.engine.run_until(target)
+        while self.step < target:
+            report = self.engine.poll(POLL_S)
+            if report is None or report.step < target:
+                # Not at the end of a chunk: there the engine waits for its next steps.
+                self._refresh()
+            if report is not None and not self._take(report):
+                # The engine waits: the update was skipped, and with it what was asked for after it.
+                break
+        return self.step
 
     def _stop_reason(self) -> str | None:
         if self.signals.received is not None:
@@ -209,21 +229,21 @@ class Loop:
         config, step = self.config, self.step
         chunk = 1 if self.step_s is None or self.callbacks.every_step else max(int(CHUNK_S / self.step_s), 1)
         stops = [end, step + chunk]
-        for interval in (config.eval_interval, config.sample_every, config.save_every_steps):
+        for interval in (config.eval_interval, config.sample_every, config.save_every_steps, config.hash_interval):
             if interval:
                 stops.append((step // interval + 1) * interval)
         return min(stops)
 
-    def _take(self, report: _symlm.StepReport) -> None:
-        """Account for one finished update."""
+    def _take(self, report: _symlm.StepReport) -> bool:
+        """Account for one finished update; False when it was skipped because its numbers are not finite."""
         self.step = report.step
         if not (math.isfinite(report.loss) and math.isfinite(report.grad_norm)):
             if math.isfinite(report.loss):
                 self.finite_step = report.step - 1
-            self._not_a_number(
-                f"the loss is {report.loss}, the gradient norm {report.grad_norm}",
-                {"loss": report.loss, "grad_norm": report.grad_norm, "lr": report.lr},
-            )
+            nan_policy.after_update(self, report)
+            self.view.step = self.step
+            return False
+        self.nan.skips = 0
         # The loss of an update is that of the weights before it.
         self.finite_step = max(self.finite_step, report.step - 1)
         self.tokens += report.tokens
@@ -241,6 +261,7 @@ class Loop:
             })  # fmt: skip
         if self.step % self.config.log_interval == 0 or self.step in (1, self.max_steps):
             self._log_train(report)
+        return True
 
     def _log_train(self, report: _symlm.StepReport) -> None:
         window, view = self.window, self.view
@@ -278,22 +299,14 @@ class Loop:
             self.display.message("stopping: saving after the updates under way; once more to stop at once")
         self.display.tick(self.view)
 
-    def _not_a_number(self, what: str, numbers: dict[str, float | None]) -> NoReturn:
-        """End the run without saving: its numbers are no longer finite. `what` says which."""
-        self._event({"event": "nan", "step": self.step, "tokens": self.tokens, **numbers})
-        last = self.folder.newest(self.finite_step)
-        good = "there is no good checkpoint yet" if last is None else f"the last good checkpoint is {last}"
-        raise NanError(
-            f"step {self.step}: {what}; {good}",
-            f"try a lower --learning-rate than {self.config.learning_rate:g}, or a smaller --grad-clip",
-        )
-
     # --- between updates ------------------------------------------------------------------------------------------
 
     def _between(self) -> None:
-        """Evaluation, sample and checkpoint, where they are due at this step."""
+        """Hash, evaluation, sample and checkpoint, where they are due at this step."""
         config, step = self.config, self.step
         improved = False
+        if config.hash_interval and step % config.hash_interval == 0:
+            self._hash()
         if config.eval_interval and step % config.eval_interval == 0:
             improved = self._evaluate()
         if config.sample_every and step % config.sample_every == 0:
@@ -302,6 +315,10 @@ class Loop:
             self._save()
         if improved:
             self.saver.save_best(self.step, self._write)
+
+    def _hash(self) -> None:
+        digest = self.engine.weights_sha256()
+        self._event({"event": "hash", "step": self.step, "tokens": self.tokens, "weights_sha256": digest})
 
     def _save_due(self) -> bool:
         by_steps, by_time = self.config.save_every_steps, self.config.save_every_seconds
@@ -332,7 +349,8 @@ class Loop:
             return False
         view = self.view
         if not math.isfinite(report.loss):
-            self._not_a_number(
+            nan_policy.after_check(
+                self,
                 f"the loss on the held-out text is {report.loss}",
                 {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr, "val_loss": report.loss},
             )
@@ -367,7 +385,8 @@ class Loop:
             )
         except NanError as error:
             view = self.view
-            self._not_a_number(error.message, {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr})
+            numbers = {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr}
+            nan_policy.after_check(self, error.message, numbers)
         self.view.sample = config.sample_prompt + text
         self.samples.write({"step": self.step, "prompt": config.sample_prompt, "text": text, "seed": config.seed})
         self._event({"event": "sample", "step": self.step, "tokens": self.tokens, "text": self.view.sample})
@@ -381,6 +400,7 @@ class Loop:
             "elapsed_s": self._elapsed(),
             "best_step": self.best_step,
             **self._metrics(),
+            "nan": self.nan.to_json(),
         }
         made_from = {key: self.engine_config[key] for key in ("model", "train")}
         return State(engine_state, trainer, made_from)
@@ -398,7 +418,9 @@ class Loop:
     # --- end ------------------------------------------------------------------------------------------------------
 
     def _finish(self) -> str | None:
-        """The last evaluation, sample and checkpoint; gives the reason when a signal comes in between."""
+        """The last hash, evaluation, sample and checkpoint; gives the reason when a signal comes in between."""
+        if self.config.hash_interval:
+            self._hash()
         improved = self._evaluate()
         if self.prepared.val is not None:
             available = windows_per_epoch(self.prepared.val.tokens, self.model.seq_len)
@@ -430,6 +452,8 @@ class Loop:
 
         The evaluation before is not compared: which step is the best does not depend on where a run was stopped.
         """
+        # Whatever is found now, the run ends here.
+        self.nan.on_nan = "stop"
         if self.signals.received is None and self.evaluated_step != self.step:
             self._evaluate(compare=False)
         self._save()

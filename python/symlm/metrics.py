@@ -67,5 +67,10 @@ def truncate_past(path: Path, step: int) -> int:
         return 0
     records = list(read_lines(path))
     kept = [r for r in records if not isinstance(r.get("step"), int) or r["step"] <= step]
-    write_atomic(path, "".join(to_line(record) + "\n" for record in kept))
+    rewrite(path, kept)
     return len(records) - len(kept)
+
+
+def rewrite(path: Path, records: list[dict[str, Any]]) -> None:
+    """Replace the content of a file in one piece."""
+    write_atomic(path, "".join(to_line(record) + "\n" for record in records))

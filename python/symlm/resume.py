@@ -127,6 +127,17 @@ def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) 
     return None
 
 
+def check_text(folder: RunFolder, **hashes: str | None) -> None:
+    """UserError unless these hashes of the tokens are those that the run was started with."""
+    known = folder.environment().get("data", {})
+    for key, found in hashes.items():
+        if key in known and known[key] != found:
+            raise UserError(
+                f"{folder.path}: the text is not the one that the run was started with ({key} differs)",
+                "give the same files, or start a new run with another --out-dir",
+            )
+
+
 def resume_command(folder: Path) -> list[str]:
     """The words of the command that goes on with a run."""
     return ["symlm", "train", "--resume", AUTO, "--out-dir", str(folder)]

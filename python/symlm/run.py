@@ -28,6 +28,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 TOKENIZER = "tokenizer.json"
 CHECKPOINTS = "checkpoints"
+BUNDLES = "nan"
 BEST = "best"
 LAST = "last"
 _LOCK = ".lock"
@@ -155,6 +156,7 @@ class RunFolder:
         """Clean up what an interrupted write left behind; only for the holder of the lock."""
         checkpoint.recover(self.path)
         checkpoint.recover(self.path / CHECKPOINTS)
+        checkpoint.recover(self.path / BUNDLES)
 
     def point_last(self, step: int) -> None:
         """Let the file `last` name the checkpoint of `step`."""

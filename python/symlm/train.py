@@ -23,7 +23,8 @@ from .errors import UsageError, UserError
 from .loop import Loop
 from .machine import describe, gib, resolve_threads
 from .metrics import truncate_past
-from .resume import Opened, open_run
+from .nan_policy import NanPolicy, drop_undone
+from .resume import Opened, check_text, open_run
 from .run import METRICS, SAMPLES, TOKENIZER
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
 from .target import check_target
@@ -215,20 +216,15 @@ def _set_up(opened: Opened, prepared: Prepared, threads: int, rule: str, display
 def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
     """Check that the text is the same, and cut the metrics back to the step that training goes on from."""
     folder = opened.folder
-    known = folder.environment().get("data", {})
-    for key, shards in (("train_sha256", prepared.train), ("val_sha256", prepared.val)):
-        found = None if shards is None else shards.sha256
-        if key in known and known[key] != found:
-            raise UserError(
-                f"{folder.path}: the text is not the one that the run was started with ({key} differs)",
-                "give the same files, or start a new run with another --out-dir",
-            )
+    check_text(folder, train_sha256=prepared.train.sha256, val_sha256=prepared.val and prepared.val.sha256)
     if opened.state is None:
         prepared.tokenizer.save(str(folder.path / TOKENIZER))
         folder.start(opened.config, opened.requested or {}, _environment(opened.config, prepared, threads, rule))
         return
     for name in (METRICS, SAMPLES):
         truncate_past(folder.path / name, opened.state.step)
+    known = NanPolicy.restore(opened.config.on_nan, opened.state.trainer, folder.path)
+    drop_undone(folder.path / METRICS, known.left_out)
 
 
 def _environment(config: TrainConfig, prepared: Prepared, threads: int, rule: str) -> dict[str, Any]:

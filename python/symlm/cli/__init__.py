@@ -25,6 +25,8 @@ class LazyGroup(Group):
         "generate": "generate",
         "eval": "evaluate",
         "tokenizer": "tokenizer",
+        "replay": "replay",
+        "verify": "verify",
         "plot": "plot",
         "bench": "bench",
         "doctor": "doctor",

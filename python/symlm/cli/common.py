@@ -83,6 +83,13 @@ def threads_option(function: F) -> F:
     )
 
 
+def data_option(function: F) -> F:
+    """`--data` for commands that need the text of a run again."""
+    return click.option(
+        "--data", multiple=True, metavar="PATH", help="The text of the run, where it has moved; may be repeated."
+    )(function)
+
+
 def parse_threads(text: str) -> Any:
     """The value of `--threads`, checked as in the training configuration."""
     from ..config import SPECS

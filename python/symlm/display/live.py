@@ -91,7 +91,7 @@ class LiveDisplay(Display):
 
     def event(self, record: dict[str, Any], view: View) -> None:
         self._view = view
-        if record.get("event") in ("nan", "save", "stop"):
+        if record.get("event") in ("nan", "rollback", "save", "stop"):
             self.message(event_line(record, view) or "")
         self._draw(force=record.get("event") != "train")
 

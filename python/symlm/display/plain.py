@@ -145,7 +145,10 @@ def event_line(record: dict[str, Any], view: View) -> str | None:
         return f"{step}  saved {record['path']}"
     if kind == "nan":
         held_out = f"  val loss {record['val_loss']}" if "val_loss" in record else ""
-        return f"{step}  loss {record['loss']}  grad {record['grad_norm']}{held_out}"
+        return f"{step}  loss {record['loss']}  grad {record['grad_norm']}{held_out}: {record['action']}"
+    if kind == "rollback":
+        ranges = ", ".join(f"{first} to {last}" for first, last in record["left_out"])
+        return f"{step}  back from step {record['failed_step']}; left out: {ranges}"
     if kind == "stop":
         return f"{step}  stopped: {record['reason']}"
     return None

@@ -4,8 +4,10 @@
 //! that neither direction holds more than one tensor beside what the caller holds. Reading uses positioned reads and
 //! no memory map: a file that is cut while it is read gives an error, not a signal.
 
+use crate::data::hex;
 use crate::error::{Error, Result, io_reason};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -21,6 +23,9 @@ const HEADER_BASE: usize = 1 << 20;
 /// Header bytes granted for each expected tensor.
 const HEADER_PER_TENSOR: usize = 512;
 
+/// A tensor to write: its name, its shape, its row-major elements.
+type Named<'a> = (String, Vec<usize>, &'a [f32]);
+
 /// Writes tensors, each a name, a shape and its row-major elements, and waits until they are on the disk.
 ///
 /// The file is a function of the tensors alone: they are sorted by name, as the format's own writer has them, and the
@@ -28,41 +33,81 @@ const HEADER_PER_TENSOR: usize = 512;
 ///
 /// # Errors
 /// `User` if the file cannot be written, `Internal` if shapes and elements do not agree.
-pub fn write_tensors(path: &Path, tensors: &[(String, Vec<usize>, &[f32])]) -> Result<()> {
-    let mut sorted: Vec<_> = tensors.iter().collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(Error::internal(format!("two tensors are called {}", pair[0].0)));
-    }
-    let mut end = 0;
-    let infos = sorted.iter().map(|(name, shape, values)| {
-        let start = end;
-        end += size_of_val(*values);
-        (name.clone(), TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) })
-    });
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let header = Metadata::new(Some(format), infos.collect())
-        .map_err(|e| Error::internal(format!("tensors of {}: {e}", path.display())))?;
-    let header = serde_json::to_vec(&header).map_err(|e| Error::internal(format!("safetensors header: {e}")))?;
-    // Spaces after the JSON keep the data aligned.
-    let padding = header.len().next_multiple_of(LENGTH_BYTES) - header.len();
-
+pub fn write_tensors(path: &Path, tensors: &[Named<'_>]) -> Result<()> {
+    let content = Content::new(tensors)?;
     let write = || -> std::io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        out.write_all(&((header.len() + padding) as u64).to_le_bytes())?;
-        out.write_all(&header)?;
+        content.write(&mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    };
+    write().map_err(|e| Error::cannot_write(path, &e))
+}
+
+/// SHA-256, in hexadecimal digits, of the file that [`write_tensors`] would write.
+///
+/// # Errors
+/// `Internal` if shapes and elements do not agree.
+pub fn hash_tensors(tensors: &[Named<'_>]) -> Result<String> {
+    let mut hasher = Hasher(Sha256::new());
+    Content::new(tensors)?.write(&mut hasher).map_err(|e| Error::internal(format!("hash of tensors: {e}")))?;
+    Ok(hex(&hasher.0.finalize()))
+}
+
+/// Takes bytes into a digest.
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a file holds: its header, and its tensors in their order.
+struct Content<'a> {
+    header: Vec<u8>,
+    sorted: Vec<&'a Named<'a>>,
+}
+
+impl<'a> Content<'a> {
+    fn new(tensors: &'a [Named<'a>]) -> Result<Self> {
+        let mut sorted: Vec<_> = tensors.iter().collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Error::internal(format!("two tensors are called {}", pair[0].0)));
+        }
+        let mut end = 0;
+        let infos = sorted.iter().map(|(name, shape, values)| {
+            let start = end;
+            end += size_of_val(*values);
+            (name.clone(), TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) })
+        });
+        let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let header = Metadata::new(Some(format), infos.collect())
+            .map_err(|e| Error::internal(format!("shapes of tensors: {e}")))?;
+        let header = serde_json::to_vec(&header).map_err(|e| Error::internal(format!("safetensors header: {e}")))?;
+        Ok(Self { header, sorted })
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        // Spaces after the JSON keep the data aligned.
+        let padding = self.header.len().next_multiple_of(LENGTH_BYTES) - self.header.len();
+        out.write_all(&((self.header.len() + padding) as u64).to_le_bytes())?;
+        out.write_all(&self.header)?;
         out.write_all(&[b' '; LENGTH_BYTES][..padding])?;
         let mut bytes = Vec::with_capacity(CHUNK_BYTES);
-        for (_, _, values) in sorted {
+        for (_, _, values) in &self.sorted {
             for chunk in values.chunks(CHUNK_BYTES / size_of::<f32>()) {
                 bytes.clear();
                 bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
                 out.write_all(&bytes)?;
             }
         }
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-    };
-    write().map_err(|e| Error::cannot_write(path, &e))
+        Ok(())
+    }
 }
 
 /// Reads exactly the expected tensors (names and shapes) and hands each, with its place in `expected`, to `sink`.
@@ -232,8 +277,14 @@ mod tests {
         let ours = std::fs::read(&file.0).unwrap();
         assert!(ours == theirs);
         assert!(ours[LENGTH_BYTES..].starts_with(br#"{"__metadata__":{"format":"pt"},"#));
+        let sum = |tensors: &[Tensor]| {
+            let views: Vec<_> = tensors.iter().map(|(n, s, v)| (n.clone(), s.clone(), v.as_slice())).collect();
+            hash_tensors(&views).unwrap()
+        };
+        assert_eq!(sum(&tensors), hex(&Sha256::digest(&ours)));
         // The order of the arguments does not matter.
         tensors.reverse();
+        assert_eq!(sum(&tensors), hex(&Sha256::digest(&ours)));
         write(&file.0, &tensors);
         assert!(std::fs::read(&file.0).unwrap() == ours);
     }

@@ -170,6 +170,37 @@ impl Engine {
             self.0.set_step(step)
         })
     }
+    /// SHA-256 of the model.safetensors that `save` would write now.
+    fn weights_sha256(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.tensors(WEIGHTS, checkpoint::hash_tensors)?)
+    }
+    /// SHA-256 of the optimizer.safetensors that `save` would write now.
+    fn moments_sha256(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.tensors(MOMENTS, checkpoint::hash_tensors)?)
+    }
+    /// Counts the next update as done without computing it; weights and moments stay.
+    fn pass_over(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.pass_over())
+    }
+    /// Goes back to the initial weights, with no update done.
+    fn restart(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.restart())
+    }
+    /// Ids of a window of the update after which `step` updates are done.
+    fn window(&self, py: Python<'_>, step: u64, index: usize) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.window(step, index))
+    }
+    /// Mean loss of each window of the last update that was computed.
+    fn window_losses(&self, py: Python<'_>) -> PyResult<Vec<f64>> {
+        detached(py, || self.0.window_losses())
+    }
+    /// After the last update that was computed, of each tensor: name, norm of its gradient, elements that are not
+    /// finite of the gradient, the weights, the moments.
+    fn tensor_numbers(&self, py: Python<'_>) -> PyResult<Vec<(String, f64, u64, u64, u64)>> {
+        let numbers = detached(py, || self.0.tensor_numbers())?;
+        let row = |n: step::TensorNumbers| (n.name, n.gradient_norm, n.bad_gradients, n.bad_weights, n.bad_moments);
+        Ok(numbers.into_iter().map(row).collect())
+    }
     /// A generator with a copy of the weights.
     fn snapshot(&self, py: Python<'_>) -> PyResult<Generator> {
         detached(py, || {

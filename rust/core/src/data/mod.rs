@@ -25,7 +25,7 @@ mod words;
 pub use corpus::Corpus;
 pub use progress::Progress;
 pub use shards::Shards;
-pub(crate) use tokenizer::default_permissions;
+pub(crate) use tokenizer::{default_permissions, hex};
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
 
 #[cfg(test)]

@@ -42,12 +42,14 @@ impl Default for Switches {
 
 /// Threads, model and optimizer of one training.
 pub struct Engine {
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
+    pub(super) source: Arc<dyn TokenSource>,
+    pub(super) order: WindowOrder,
     /// Whoever holds the lock is the only one to send commands; `None` once closed.
     commands: Mutex<Option<Sender<Command>>>,
     reports: Receiver<Result<StepReport>>,
     control: Option<JoinHandle<()>>,
-    step: Arc<AtomicU64>,
+    pub(super) step: Arc<AtomicU64>,
     stops: Arc<AtomicU64>,
     workers: Arc<Mutex<Vec<WorkerStats>>>,
     gauge: Receiver<Cut>,
@@ -57,16 +59,16 @@ pub struct Engine {
 }
 
 /// The lock on the commands of an engine that is open.
-struct Commander<'a>(MutexGuard<'a, Option<Sender<Command>>>);
+pub(super) struct Commander<'a>(MutexGuard<'a, Option<Sender<Command>>>);
 
 impl Commander<'_> {
-    fn send(&self, command: Command) -> Result<()> {
+    pub(super) fn send(&self, command: Command) -> Result<()> {
         let sent = self.0.as_ref().map(|commands| commands.send(command));
         sent.and_then(std::result::Result::ok).ok_or_else(|| Error::internal("the control thread has ended"))
     }
 
     /// Runs a graph once; returns when it and all commands before it are done.
-    fn execute(&self, run: Arc<Run>) -> Result<()> {
+    pub(super) fn execute(&self, run: Arc<Run>) -> Result<()> {
         let (reply, answer) = bounded(1);
         self.send(Command::Execute { run, reply })?;
         answer.recv().map_err(|_| Error::internal("the control thread has ended"))?
@@ -84,7 +86,9 @@ impl Engine {
         super::memory::check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
         let cut: &WorkCut = &state.cut;
-        let prefetch = Prefetcher::new(source, order, cut.batch, cut.positions, model.vocab_size, switches.prefetch)?;
+        let (batch, positions) = (cut.batch, cut.positions);
+        let prefetch =
+            Prefetcher::new(source.clone(), order, batch, positions, model.vocab_size, switches.prefetch)?;
         let run = |plan: Plan, barriers: bool| {
             let rounds = barriers.then(|| plan.rounds());
             let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
@@ -118,7 +122,8 @@ impl Engine {
             .map_err(|e| Error::user(format!("cannot start the control thread: {}", crate::error::io_reason(&e))))?;
         let commands = Mutex::new(Some(commands));
         let (control, process) = (Some(thread), std::process::id());
-        let engine = Self { state, commands, reports, control, step, stops, workers, gauge, recording, process };
+        #[rustfmt::skip]
+        let engine = Self { state, source, order, commands, reports, control, step, stops, workers, gauge, recording, process };
         let idle = engine.idle()?;
         idle.execute(Initialise::new(engine.state.clone()).run())?;
         idle.execute(PackAll::new(engine.state.clone()).run())?;
@@ -140,7 +145,7 @@ impl Engine {
     }
 
     /// The right to send commands, once every command sent before is done.
-    fn idle(&self) -> Result<Commander<'_>> {
+    pub(super) fn idle(&self) -> Result<Commander<'_>> {
         let commander = self.commander()?;
         commander.execute(PackAll::nothing(self.state.clone()))?;
         Ok(commander)
@@ -270,7 +275,7 @@ impl Engine {
         Ok(result)
     }
 
-    fn arena(&self, which: Tensors) -> &Arena {
+    pub(super) fn arena(&self, which: Tensors) -> &Arena {
         match which {
             Tensors::Weights => &self.state.weights.values,
             Tensors::Gradient => &self.state.gradient,

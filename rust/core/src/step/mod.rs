@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree), `slots` (where activations lie), `plan` (the graph),
 //! `names` (of its nodes), `memory` (what it takes), `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `control`
-//! (the thread that publishes), `engine` (what its user calls).
+//! (the thread that publishes), `engine` (what its user calls), `recover` (and calls when an update goes wrong).
 
 mod backward;
 mod control;
@@ -14,6 +14,7 @@ mod memory;
 mod names;
 mod plan;
 mod prefetch;
+mod recover;
 mod slots;
 mod state;
 mod symmetry;
@@ -23,4 +24,5 @@ pub use control::{EvalReport, StepReport};
 pub use engine::{Engine, NamedTensor, Switches, Tensors, WorkerReport};
 pub use memory::check_memory;
 pub use prefetch::{Batch, TokenSource, WindowOrder};
+pub use recover::TensorNumbers;
 pub use symmetry::{SECTORS, sector_windows};

@@ -1,0 +1,474 @@
+"""Updates of a run computed again, and compared with what the run recorded: `symlm replay` and `symlm verify`.
+
+Nothing is written to the run. The text has to be there, and to be the same, as for going on with the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from . import _symlm, checkpoint
+from .bundle import Findings, bundle_path
+from .checkpoint import OPTIMIZER, WEIGHTS, State
+from .config import Progress, TrainConfig
+from .corpus import Prepared, Sources
+from .display import Display, make_display
+from .errors import DataError, InternalError, SymlmError, UserError
+from .machine import resolve_threads
+from .metrics import plain, read_lines
+from .nan_policy import NanPolicy, merged
+from .resume import check_text
+from .run import BEST, BUNDLES, CONFIG, METRICS, TOKENIZER, RunFolder
+from .schedule import engine_config
+from .settings import read_toml
+
+POLL_S = 0.1
+VERIFY_STEPS = 50
+"""Updates that `symlm verify` computes again when none are asked for."""
+
+START = "start"
+AUTO = "auto"
+
+NUMBERS = {"loss": "loss", "grad_norm": "gradient norm", "lr": "learning rate"}
+"""Fields of a line of metrics that a replay has too, and their names."""
+
+WEIGHTS_HASH, WEIGHTS_FILE, MOMENTS_FILE = (
+    "weights, by their hash",
+    "weights of a checkpoint",
+    "moments of a checkpoint",
+)
+
+
+@dataclass
+class Recorded:
+    """What the metrics of a run say about its steps."""
+
+    train: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, dict[str, Any]] = field(default_factory=dict)
+    hashes: dict[int, str] = field(default_factory=dict)
+    left_out: list[tuple[int, int]] = field(default_factory=list)
+    version: str | None = None
+    last: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> Recorded:
+        """Read the file; lines that are not of the form are left out."""
+        found = cls()
+        for record in read_lines(path):
+            kind, step = record.get("event"), record.get("step")
+            if not isinstance(step, int):
+                continue
+            if kind == "train":
+                found.train[step] = record
+            elif kind == "nan" and record.get("of") == "update":
+                found.failed[step] = record
+            elif kind == "hash" and isinstance(record.get("weights_sha256"), str):
+                found.hashes[step] = record["weights_sha256"]
+            elif kind == "rollback":
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    found.left_out += [(int(first), int(last)) for first, last in record["left_out"]]
+            elif kind in ("start", "resume"):
+                found.version = record.get("version")
+            if kind in ("train", "hash", "eval", "save", "end"):
+                found.last = max(found.last, step)
+        return found
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Where a replay begins: a checkpoint with its state, or the initial weights of the run."""
+
+    folder: Path | None = None
+    state: State | None = None
+
+    @property
+    def step(self) -> int:
+        """Updates done there."""
+        return 0 if self.state is None else self.state.step
+
+    @property
+    def left_out(self) -> list[tuple[int, int]]:
+        """The updates that were left out up to there, or will be."""
+        if self.state is None or self.folder is None:
+            return []
+        return NanPolicy.restore("skip", self.state.trainer, self.folder).left_out
+
+    def __str__(self) -> str:
+        return "the initial weights" if self.folder is None else str(self.folder)
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that was computed again."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    applied: bool
+
+    def differences(self, record: dict[str, Any]) -> list[str]:
+        """What is not, bit for bit, what a line of metrics says."""
+        pairs = ((name, plain(getattr(self, name)), record.get(name)) for name in NUMBERS)
+        return [
+            f"{NUMBERS[name]} {found!r}, recorded {known!r}" for name, found, known in pairs if not _same(found, known)
+        ]
+
+
+def _same(found: Any, known: Any) -> bool:
+    """Equal numbers of equal sign; what is not finite is text in the metrics."""
+    return type(found) is type(known) and repr(found) == repr(known)
+
+
+class Source:
+    """A run that is only read: its configuration, its metrics, its checkpoints, its text once it is prepared."""
+
+    def __init__(self, run: str | Path, data: Sequence[str] = ()) -> None:
+        self.folder = RunFolder(run)
+        self.path = self.folder.path
+        if not self.folder.exists:
+            raise UserError(f"{self.path}: no run there", "give a run folder, such as runs/my-3m")
+        values = read_toml(str(self.path / CONFIG)).values
+        config = TrainConfig(**{**values, "data": tuple(data) or values.get("data", ())})
+        if "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
+            raise UserError(
+                f"{self.path}: the text of the run was standard input", "pipe it in again, or name it with --data"
+            )
+        if config.val_data:
+            # Held-out text of its own is not trained on.
+            config = dataclasses.replace(config, val_data=(), val_split=0.0)
+        self.config = config
+        self.recorded = Recorded.read(self.path / METRICS)
+
+    def prepare(self, threads: int, display: Display) -> Prepared:
+        """The tokens, checked to be those of the run."""
+        tokenizer = self.path / TOKENIZER
+        if not tokenizer.is_file():
+            raise UserError(f"{tokenizer}: missing from the run", "without it the text cannot be encoded again")
+        try:
+            prepared = Sources(self.config, tokenizer).prepare(threads, display)
+        except (UserError, DataError) as error:
+            raise type(error)(
+                f"the text of {self.path} is needed again: {error.message}",
+                "name the same files with --data where they have moved",
+            ) from None
+        check_text(self.folder, train_sha256=prepared.train.sha256)
+        return prepared
+
+    def checkpoints(self) -> list[Begin]:
+        """Checkpoints to begin from, by step ascending; those of which the state cannot be read, or which hold updates
+        that the run left out later, are not among them. Their files are not checked yet."""
+        paths = [self.folder.checkpoint_path(step) for step in self.folder.steps()]
+        if (self.path / BEST).is_dir():
+            paths.append(self.path / BEST)
+        found = []
+        for path in paths:
+            with contextlib.suppress(SymlmError):
+                begin = Begin(path, State.read(path))
+                if self._belongs(begin):
+                    found.append(begin)
+        return sorted(found, key=lambda begin: begin.step)
+
+    def _belongs(self, begin: Begin) -> bool:
+        before = NanPolicy("skip", begin.left_out)
+        computed = (
+            step
+            for first, last in self.recorded.left_out
+            for step in range(first, min(last, begin.step) + 1)
+            if not before.leaves_out(step)
+        )
+        return next(computed, None) is None
+
+    def newest(self, limit: int, display: Display) -> Begin:
+        """The newest whole checkpoint up to step `limit`, else the initial weights."""
+        for begin in reversed(self.checkpoints()):
+            if begin.step > limit or begin.folder is None:
+                continue
+            try:
+                checkpoint.verify(begin.folder)
+            except SymlmError as error:
+                display.warning(f"{error.message}; beginning from an older checkpoint")
+            else:
+                return begin
+        return Begin()
+
+    def left_out(self, begin: Begin) -> NanPolicy:
+        """The updates that the run left out."""
+        return NanPolicy("skip", merged([*begin.left_out, *self.recorded.left_out]))
+
+
+class Replay:
+    """An engine that computes updates of a run again, from one place on. Close it, or use it in a `with`."""
+
+    def __init__(self, source: Source, begin: Begin, prepared: Prepared, threads: int) -> None:
+        self.begin = begin
+        self.left_out = source.left_out(begin)
+        self.prepared = prepared
+        self.settings = engine_config(source.config, threads)
+        if begin.folder is not None and begin.folder.parent.name == BUNDLES and begin.state is not None:
+            # A bundle stands for itself, whatever became of the run.
+            self.settings = {**self.settings, **begin.state.config}
+        self.tokens = 0 if begin.state is None else int(begin.state.trainer.get("tokens", 0))
+        self.engine = _symlm.Engine(json.dumps(self.settings), prepared.train)
+        try:
+            if begin.folder is not None and begin.state is not None:
+                self.engine.load(str(begin.folder), json.dumps(begin.state.engine))
+            if self.engine.step != begin.step:
+                raise InternalError(f"{begin}: holds step {self.engine.step}, the trainer state says {begin.step}")
+        except BaseException:
+            self.engine.close()
+            raise
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def updates(self, end: int, pauses: Sequence[int] = (), *, compute: int | None = None) -> Iterator[Update | int]:
+        """Updates up to step `end`; a number is the step of one that is left out. At the steps in `pauses` the engine
+        has gone no further. `compute` is computed even if the run left it out. One whose numbers are not finite is not
+        applied; when it is the last one, the engine stays before it."""
+        step = self.begin.step
+        stops = sorted({*pauses, end})
+        while step < end:
+            if self.left_out.leaves_out(step + 1) and step + 1 != compute:
+                self.engine.pass_over()
+                step += 1
+                yield step
+                continue
+            target = self.left_out.bound(step + 1, next(stop for stop in stops if stop > step))
+            self.engine.run_until(target)
+            while step < target:
+                report = self.engine.poll(POLL_S)
+                if report is None:
+                    continue
+                step = report.step
+                applied = self.engine.step >= step
+                if not applied and step < end:
+                    self.engine.pass_over()
+                self.tokens += report.tokens if applied else 0
+                yield Update(step, report.loss, report.grad_norm, report.lr, applied)
+                if not applied:
+                    break
+
+    def save(self, folder: Path, source: Source) -> None:
+        """Write the state as a checkpoint that generates and evaluates by itself."""
+
+        def write(temporary: Path) -> State:
+            engine = json.loads(self.engine.save(str(temporary)))
+            shutil.copyfile(source.path / TOKENIZER, temporary / TOKENIZER)
+            trainer = {"step": self.engine.step, "tokens": self.tokens, "elapsed_s": 0.0, "best_step": None}
+            return State(engine, trainer, {key: self.settings[key] for key in ("model", "train")})
+
+        checkpoint.write_checkpoint(folder, source.config.model().to_hf(), write)
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """An update of a replay: `compared` is None when the run recorded nothing about it, else what differs."""
+
+    update: Update
+    compared: list[str] | None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Outcome of `replay`. `findings` is there when the last update was not finite."""
+
+    begin: Begin
+    lines: list[Line]
+    findings: Findings | None = None
+
+    @property
+    def difference(self) -> str | None:
+        """The first thing that is not as recorded."""
+        for line in self.lines:
+            if line.compared:
+                return f"step {line.update.step}: {'; '.join(line.compared)}"
+        return None
+
+
+def replay(
+    run: str | Path,
+    step: int,
+    *,
+    out: str | None = None,
+    data: Sequence[str] = (),
+    threads: int | Literal["auto"] = "auto",
+    progress: Progress = "auto",
+) -> Replayed:
+    """Compute the update after which `step` are done again, from the bundle of that step, else from the newest
+    checkpoint before it; with `out`, write the state after it there."""
+    source = Source(run, data)
+    if not 1 <= step <= (source.config.max_steps or 1):
+        raise UserError(f"--step {step}: the run has the steps 1 to {source.config.max_steps:,}")
+    if out is not None and Path(out).exists():
+        raise UserError(f"--out {out}: exists already", "name a folder that does not exist yet")
+    count, _ = resolve_threads(threads)
+    display = make_display(progress)
+    try:
+        begin = _begin_of(source, step, display)
+        prepared = source.prepare(count, display)
+        display.message(f"from {begin} (step {begin.step:,}) to step {step:,}")
+        move = display.task("computing again")
+        lines: list[Line] = []
+        with Replay(source, begin, prepared, count) as again:
+            for done in again.updates(step, compute=step):
+                if isinstance(done, Update):
+                    lines.append(Line(done, _compare(source.recorded, done)))
+                move((done.step if isinstance(done, Update) else done) - begin.step, step - begin.step)
+            findings = None if lines[-1].update.applied else Findings.of(again.engine)
+            if out is not None:
+                again.save(Path(out), source)
+    finally:
+        display.close()
+    return Replayed(begin, lines, findings)
+
+
+def _begin_of(source: Source, step: int, display: Display) -> Begin:
+    own = bundle_path(source.path, step)
+    if own.is_dir():
+        try:
+            checkpoint.verify(own)
+            return Begin(own, State.read(own))
+        except SymlmError as error:
+            display.warning(f"{error.message}; beginning from a checkpoint")
+    return source.newest(step - 1, display)
+
+
+def _compare(recorded: Recorded, update: Update) -> list[str] | None:
+    """How an update differs from its line in the metrics; None without one."""
+    record = recorded.train.get(update.step) if update.applied else recorded.failed.get(update.step)
+    if record is not None:
+        return update.differences(record)
+    if not update.applied and update.step in recorded.train:
+        return [f"loss {update.loss}, gradient norm {update.grad_norm}, recorded finite numbers"]
+    if update.applied and recorded.failed.get(update.step, {}).get("action") in ("skip", "stop"):
+        return [f"loss {update.loss!r}, recorded as not finite"]
+    return None
+
+
+# --- verify -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Verified:
+    """Outcome of `verify`: by what was compared, how often it was, and how often it was equal."""
+
+    begin: Begin
+    steps: int
+    threads: int
+    isa: str
+    compared: dict[str, int] = field(default_factory=dict)
+    equal: dict[str, int] = field(default_factory=dict)
+    difference: str | None = None
+
+    def add(self, what: str, problem: str | None) -> None:
+        """Note one comparison; the first difference counts."""
+        self.compared[what] = self.compared.get(what, 0) + 1
+        self.equal[what] = self.equal.get(what, 0) + (problem is None)
+        self.difference = self.difference or problem
+
+
+def verify(
+    run: str | Path,
+    *,
+    steps: int = VERIFY_STEPS,
+    start: str = AUTO,
+    data: Sequence[str] = (),
+    threads: int | Literal["auto"] = "auto",
+    progress: Progress = "auto",
+) -> Verified:
+    """Compute `steps` updates again and compare them with what the run recorded, up to the first difference.
+
+    `start` is a step that has a checkpoint, `start` for the initial weights, or `auto`: the newest checkpoint with
+    `steps` recorded steps after it, else the initial weights.
+    """
+    source = Source(run, data)
+    count, _ = resolve_threads(threads)
+    display = make_display(progress)
+    try:
+        begin = _begin_at(source, start, steps, display)
+        end = min(begin.step + steps, source.recorded.last)
+        if end <= begin.step:
+            raise UserError(
+                f"{source.path}: nothing is recorded after step {begin.step:,}", "begin earlier with --from"
+            )
+        prepared = source.prepare(count, display)
+        files = {other.step: other.folder for other in source.checkpoints() if begin.step < other.step <= end}
+        hashes = {step: digest for step, digest in source.recorded.hashes.items() if begin.step < step <= end}
+        move = display.task("computing again")
+        with Replay(source, begin, prepared, count) as again:
+            result = Verified(begin, end - begin.step, count, again.engine.isa)
+            for done in again.updates(end, pauses=[*files, *hashes]):
+                step = done.step if isinstance(done, Update) else done
+                if isinstance(done, Update):
+                    _check_numbers(result, source.recorded, done)
+                if step in hashes:
+                    found = again.engine.weights_sha256()
+                    known = hashes[step]
+                    result.add(WEIGHTS_HASH, _unequal(f"step {step}: sha256 of the weights", found, known))
+                folder = files.get(step)
+                if folder is not None:
+                    _check_files(result, again.engine, folder)
+                if result.difference is not None:
+                    break
+                move(step - begin.step, end - begin.step)
+    finally:
+        display.close()
+    if not result.compared:
+        raise UserError(
+            f"{source.path}: nothing is recorded of the steps {begin.step + 1:,} to {end:,}",
+            "choose more --steps, or train with a smaller --log-interval",
+        )
+    return result
+
+
+def _begin_at(source: Source, start: str, steps: int, display: Display) -> Begin:
+    if start == START:
+        return Begin()
+    if start == AUTO:
+        return source.newest(source.recorded.last - steps, display)
+    if start.isdigit():
+        for begin in source.checkpoints():
+            if begin.step == int(start) and begin.folder is not None:
+                checkpoint.verify(begin.folder)
+                return begin
+    there = ", ".join(str(begin.step) for begin in source.checkpoints()) or "none"
+    raise UserError(f"--from {start}: no such checkpoint", f"start, auto, or one of the steps: {there}")
+
+
+def _check_numbers(result: Verified, recorded: Recorded, update: Update) -> None:
+    compared = _compare(recorded, update)
+    if compared is None:
+        return
+    for name in NUMBERS.values():
+        problem = next((text for text in compared if text.startswith(name)), None)
+        result.add(name, problem and f"step {update.step}: {problem}")
+
+
+def _check_files(result: Verified, engine: _symlm.Engine, folder: Path) -> None:
+    """Compare the state with the files of a checkpoint, which are read for it."""
+    for what, name, found in (
+        (WEIGHTS_FILE, WEIGHTS, engine.weights_sha256()),
+        (MOMENTS_FILE, OPTIMIZER, engine.moments_sha256()),
+    ):
+        path = folder / name
+        known = checkpoint.file_hash(path) if path.is_file() else "nothing"
+        result.add(what, _unequal(f"{path}: sha256", found, known))
+
+
+def _unequal(what: str, found: str, known: str) -> str | None:
+    return None if found == known else f"{what} {found[:16]}.., recorded {known[:16]}.."

@@ -1,0 +1,83 @@
+"""A training that meets numbers which are not finite at known updates, while its weights stay finite.
+
+In an untied model one column of the embedding is made large, so that the final norm gives it a large positive value at
+every position, and the head's row of one rare token is -3e38 there: its logit is minus infinity everywhere, its
+probability 0, and the loss infinite exactly where it is the target.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import symlm
+from symlm import _symlm
+from symlm.checkpoint import MANIFEST, WEIGHTS, file_hash
+from symlm.schedule import engine_config
+
+RARE = "Ж"
+SETTINGS: dict[str, Any] = {
+    "preset": "tiny", "vocab_size": 300, "seq_len": 32, "batch_size": 4, "tie_embeddings": False, "num_layers": 1,
+    "hidden_size": 32, "intermediate_size": 48, "val_split": 0.0, "eval_interval": 0, "sample_every": 0,
+    "save_interval": 10, "keep_last": 10, "log_interval": 1, "hash_interval": 10, "progress": "off",
+}  # fmt: skip
+
+
+def write_text(path: Path, lines: int, rare_line: int) -> None:
+    """A text in which the rare character stands once."""
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "sleeps", "near", "rivers"]
+    made = [" ".join(words[(i * k + k) % len(words)] for k in range(1, 12)) + "." for i in range(lines)]
+    made[rare_line] += f" {RARE}"
+    path.write_text("\n".join(made), encoding="utf-8")
+
+
+def fit(folder: Path, name: str, callbacks: Sequence[symlm.Callback] = (), **changes: Any) -> symlm.Run:
+    """Train on the text of the folder into a run called `name`, or go on with it."""
+    values = {**SETTINGS, "out_dir": str(folder / name), **changes}
+    return symlm.Trainer(symlm.TrainConfig(**values), [folder / "text.txt"], callbacks).fit()
+
+
+def open_engine(folder: Path, run: Path) -> _symlm.Engine:
+    """An engine for the updates of a run, at its beginning."""
+    config = symlm.TrainConfig.from_file(str(run / "config.toml"))
+    tokenizer = _symlm.Tokenizer.from_file(str(run / "tokenizer.json"))
+    corpus = _symlm.Corpus.open([str(folder / "text.txt")])
+    shards, _ = corpus.prepare(tokenizer, str(folder / "cache"), 0.0, SETTINGS["seq_len"], 1, None)
+    return _symlm.Engine(json.dumps(engine_config(config, 2)), shards)
+
+
+def run_to(engine: _symlm.Engine, step: int) -> None:
+    """Updates up to `step`."""
+    engine.run_until(step)
+    while engine.step < step:
+        engine.poll(0.1)
+
+
+def plant(run: Path, step: int) -> None:
+    """Change the checkpoint of `step` as the head of this file says, and its manifest with it."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    path = folder / WEIGHTS
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    data = np.frombuffer(raw[8 + length :], "<f4").copy()
+
+    def tensor(name: str) -> npt.NDArray[np.float32]:
+        first, last = header[name]["data_offsets"]
+        return data[first // 4 : last // 4].reshape(header[name]["shape"])
+
+    rare = _symlm.Tokenizer.from_file(str(run / "tokenizer.json")).encode(RARE)[-1]
+    tensor("model.embed_tokens.weight")[:, 0] = 5.0
+    head = tensor("lm_head.weight")
+    head[rare] = 0.0
+    head[rare, 0] = -3e38
+    path.write_bytes(raw[: 8 + length] + data.tobytes())
+    manifest = folder / MANIFEST
+    content = json.loads(manifest.read_text())
+    content["files"][WEIGHTS]["sha256"] = file_hash(path)
+    manifest.write_text(json.dumps(content))
