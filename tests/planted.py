@@ -72,7 +72,7 @@ def plant(run: Path, step: int) -> None:
         return data[first // 4 : last // 4].reshape(header[name]["shape"])
 
     rare = _symlm.Tokenizer.from_file(str(run / "tokenizer.json")).encode(RARE)[-1]
-    tensor("model.embed_tokens.weight")[:, 0] = 5.0
+    tensor("model.embed_tokens.weight")[:, 0] = 1000.0
     head = tensor("lm_head.weight")
     head[rare] = 0.0
     head[rare, 0] = -3e38
