@@ -42,6 +42,9 @@ pub struct WorkerStats {
     steals: u64,
 }
 
+/// Name, norm of the gradient, elements that are not finite of the gradient, the weights, the moments.
+type TensorRow = (String, f64, u64, u64, u64);
+
 /// What model.safetensors holds.
 const WEIGHTS: &[Tensors] = &[Tensors::Weights];
 /// What optimizer.safetensors holds.
@@ -196,7 +199,7 @@ impl Engine {
     }
     /// After the last update that was computed, of each tensor: name, norm of its gradient, elements that are not
     /// finite of the gradient, the weights, the moments.
-    fn tensor_numbers(&self, py: Python<'_>) -> PyResult<Vec<(String, f64, u64, u64, u64)>> {
+    fn tensor_numbers(&self, py: Python<'_>) -> PyResult<Vec<TensorRow>> {
         let numbers = detached(py, || self.0.tensor_numbers())?;
         let row = |n: step::TensorNumbers| (n.name, n.gradient_norm, n.bad_gradients, n.bad_weights, n.bad_moments);
         Ok(numbers.into_iter().map(row).collect())

@@ -25,8 +25,8 @@ mod words;
 pub use corpus::Corpus;
 pub use progress::Progress;
 pub use shards::Shards;
-pub(crate) use tokenizer::{default_permissions, hex};
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
+pub(crate) use tokenizer::{default_permissions, hex};
 
 #[cfg(test)]
 mod tests;

@@ -87,8 +87,7 @@ impl Engine {
         let state = Arc::new(State::new(isa, config)?);
         let cut: &WorkCut = &state.cut;
         let (batch, positions) = (cut.batch, cut.positions);
-        let prefetch =
-            Prefetcher::new(source.clone(), order, batch, positions, model.vocab_size, switches.prefetch)?;
+        let prefetch = Prefetcher::new(source.clone(), order, batch, positions, model.vocab_size, switches.prefetch)?;
         let run = |plan: Plan, barriers: bool| {
             let rounds = barriers.then(|| plan.rounds());
             let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
@@ -121,9 +120,20 @@ impl Engine {
             .spawn(move || control.main(&received))
             .map_err(|e| Error::user(format!("cannot start the control thread: {}", crate::error::io_reason(&e))))?;
         let commands = Mutex::new(Some(commands));
-        let (control, process) = (Some(thread), std::process::id());
-        #[rustfmt::skip]
-        let engine = Self { state, source, order, commands, reports, control, step, stops, workers, gauge, recording, process };
+        let engine = Self {
+            state,
+            source,
+            order,
+            commands,
+            reports,
+            control: Some(thread),
+            step,
+            stops,
+            workers,
+            gauge,
+            recording,
+            process: std::process::id(),
+        };
         let idle = engine.idle()?;
         idle.execute(Initialise::new(engine.state.clone()).run())?;
         idle.execute(PackAll::new(engine.state.clone()).run())?;
