@@ -40,6 +40,7 @@ configs = st.builds(
     max_tokens=optional(st.integers(1, 10**15)),
     max_time=optional(st.floats(1e-3, 1e9)),
     stop_at_step=optional(st.integers(1, 1000)),
+    extend_steps=optional(st.integers(1, 1000)),
     batch_size=st.integers(1, 4096),
     learning_rate=optional(st.floats(1e-12, 100)),
     warmup_steps=optional(st.integers(0, 1000)),
@@ -66,7 +67,8 @@ def test_the_file_of_a_run_is_a_valid_config(config: TrainConfig) -> None:
     parsed = parse_toml(to_toml(config, {"max_time": 25.0}))
     assert parsed.requested == {"max_time": 25.0}
     again = TrainConfig(**parsed.values)
-    assert again == dataclasses.replace(config, out_dir=None, resume=None, stop_at_step=None, trace=None)
+    call = {"out_dir": None, "resume": None, "stop_at_step": None, "extend_steps": None, "trace": None}
+    assert again == dataclasses.replace(config, **call)  # type: ignore[arg-type]
 
 
 @given(configs, configs)
@@ -144,6 +146,8 @@ def test_unknown_names_get_a_suggestion() -> None:
         ({"schedule": "cosin"}, "--schedule: expected one of"),
         ({"max_steps": 10, "warmup_steps": 20}, "--warmup-steps 20 is more than --max-steps 10"),
         ({"max_steps": 10, "stop_at_step": 20}, "--stop-at-step 20 is beyond"),
+        ({"max_steps": 10, "extend_steps": 5, "stop_at_step": 20}, "--stop-at-step 20 is beyond --max-steps 15"),
+        ({"extend_steps": 5, "resume": "best"}, "--extend-steps goes on from before the decay"),
         ({"num_layers": 500, "hidden_size": 65536, "num_heads": 512}, "parameters"),
         ({"save_interval": "soon"}, "--save-interval: expected steps"),
         ({"max_time": "never"}, "--max-time: expected a duration"),

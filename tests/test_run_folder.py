@@ -12,25 +12,65 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlm.checkpoint import MANIFEST, OPTIMIZER, STATE, WEIGHTS, State, recover, verify, write_checkpoint
+from symlm._symlm import CONTRACT_VERSION
+from symlm.checkpoint import (
+    MANIFEST,
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    State,
+    file_hash,
+    put_in_place,
+    recover,
+    seal,
+    verify,
+    writing,
+)
 from symlm.config import TrainConfig
 from symlm.errors import DataError, UsageError, UserError
 from symlm.metrics import LineLog, read_lines, to_line, truncate_past
 from symlm.model_config import ModelConfig
 from symlm.resume import open_run
-from symlm.run import BEST, RunFolder, Saver, default_out_dir, resolve_model
+from symlm.run import BEST, RunFolder, default_out_dir, resolve_model
+from symlm.saving import Saved, Saver, Start
 
 MODEL = TrainConfig().model()
 
 
-def write_state(step: int, size: int = 64) -> Any:
-    def write(folder: Path) -> State:
+class Files:
+    """Files of a save that are there after `wait` was called some times."""
+
+    def __init__(self, folder: Path, error: Exception | None = None, waits: int = 1) -> None:
+        self.folder, self.error, self.waits = folder, error, waits
+
+    def wait(self, timeout_s: float = 0.0) -> bool:
+        self.waits -= 1
+        return self.waits <= 0
+
+    def finish(self) -> dict[str, tuple[int, str]]:
+        if self.error is not None:
+            raise self.error
+        return {path.name: (path.stat().st_size, file_hash(path)) for path in self.folder.iterdir()}
+
+
+def write_state(step: int, size: int = 64, best: int | None = None, **how: Any) -> Start:
+    def start(folder: Path) -> tuple[Files, State]:
         assert list(folder.iterdir()) == []
         (folder / WEIGHTS).write_bytes(bytes([step % 256]) * size)
         (folder / OPTIMIZER).write_bytes(b"o" * size)
-        return State({"step": step}, {"step": step, "tokens": 1, "elapsed_s": 0.5}, {"model": {}, "train": {}})
+        engine = {"step": step, "contract": CONTRACT_VERSION}
+        trainer = {"step": step, "tokens": 1, "elapsed_s": 0.5, "best_step": best}
+        return Files(folder, **how), State(engine, trainer, {"model": {}, "train": {}})
 
-    return write
+    return start
+
+
+def write_checkpoint(folder: Path, start: Start) -> None:
+    with writing(folder) as temporary:
+        temporary.mkdir()
+        files, state = start(temporary)
+        seal(temporary, state, MODEL.to_hf(), files.finish())
+        put_in_place(temporary, folder)
 
 
 def make_run(path: Path, steps: list[int], best: int | None = None, **changes: Any) -> RunFolder:
@@ -41,9 +81,8 @@ def make_run(path: Path, steps: list[int], best: int | None = None, **changes: A
     (path / "tokenizer.json").write_text("{}")
     saver = Saver(folder, MODEL.to_hf(), keep=2)
     for step in steps:
-        saver.save(step, write_state(step))
-        if step == best:
-            saver.save_best(step, write_state(step))
+        saver.begin(step, write_state(step, best=best), best=step == best)
+    saver.wait()
     folder.unlock()
     return folder
 
@@ -63,7 +102,7 @@ def test_checkpoints_are_complete_and_pruned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "shorter", "changed"])
 def test_every_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
     folder = tmp_path / "step"
-    write_checkpoint(folder, MODEL.to_hf(), write_state(3))
+    write_checkpoint(folder, write_state(3))
     verify(folder)
     file = folder / name
     raw = file.read_bytes()
@@ -78,7 +117,7 @@ def test_every_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"files": 3}', '{"files": {}}'])
 def test_a_damaged_manifest_is_found(tmp_path: Path, content: str | None) -> None:
     folder = tmp_path / "step"
-    write_checkpoint(folder, MODEL.to_hf(), write_state(3))
+    write_checkpoint(folder, write_state(3))
     if content is None:
         (folder / MANIFEST).unlink()
     else:
@@ -89,21 +128,16 @@ def test_a_damaged_manifest_is_found(tmp_path: Path, content: str | None) -> Non
 
 def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "step"
-    write_checkpoint(folder, MODEL.to_hf(), write_state(1))
-
-    def fail(target: Path) -> State:
-        (target / WEIGHTS).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(UserError, match="no space left on device"):
-        write_checkpoint(folder, MODEL.to_hf(), fail)
+    write_checkpoint(folder, write_state(1))
+    with pytest.raises(UserError, match="step: cannot save the checkpoint: no space left on device"):
+        write_checkpoint(folder, write_state(2, error=OSError(28, "No space left on device")))
     verify(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["step"]
 
 
 def test_recovery_after_a_crash(tmp_path: Path) -> None:
     best = tmp_path / "best"
-    write_checkpoint(best, MODEL.to_hf(), write_state(1))
+    write_checkpoint(best, write_state(1))
     best.rename(tmp_path / ".old-best")
     (tmp_path / ".tmp-best").mkdir()
     (tmp_path / ".tmp-best" / "part").write_bytes(b"x")
@@ -159,6 +193,100 @@ def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
     opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
     assert opened.checkpoint is None
     opened.folder.unlock()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (MANIFEST, lambda raw: raw | {"version": 2}, "version 2, expected 1"),
+        (STATE, lambda raw: raw | {"engine": raw["engine"] | {"contract": 2}}, "numeric contract 2, expected 1"),
+        (STATE, lambda raw: raw | {"engine": raw["engine"] | {"step": 19}}, "the engine is at step 19"),
+        (STATE, lambda raw: {part: raw[part] | {"step": 15} for part in raw}, "holds step 15, the name says 20"),
+        (STATE, lambda raw: {"engine": 1}, "cannot read the trainer state"),
+        (STATE, None, "missing from the checkpoint"),
+    ],
+)
+def test_resume_passes_over_what_it_cannot_use(tmp_path: Path, name: str, change: Any, message: str) -> None:
+    run = make_run(tmp_path / "run", [10, 20])
+    folder = run.checkpoint_path(20)
+    if change is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(json.dumps(change(json.loads((folder / name).read_text()))))
+    if name != MANIFEST and change is not None:
+        # What the manifest says is right: it is the content that is not for this program.
+        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest["files"][name] = {"size": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+    opened.folder.unlock()
+    assert opened.checkpoint == run.checkpoint_path(10)
+    assert len(opened.notes) == 1
+    assert message in opened.notes[0]
+    assert (run.path / "last").read_text() == "checkpoints/step-00000020\n"
+    for resume in ("last", str(folder)):
+        with pytest.raises(DataError, match=message):
+            open_run(TrainConfig(out_dir=str(run.path), resume=resume))
+
+
+def test_one_save_at_a_time(tmp_path: Path) -> None:
+    """The checkpoint is complete when it is reported, and the next save waits for the one before."""
+    folder, done = RunFolder(tmp_path / "run"), []
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+
+    def report(saved: Saved) -> None:
+        verify(saved.path)
+        assert folder.last() == saved.path
+        done.append(saved.state.step)
+
+    saver = Saver(folder, MODEL.to_hf(), 2, report=report)
+    saver.begin(10, write_state(10, waits=3))
+    assert done == []
+    saver.poll()
+    assert (done, folder.steps()) == ([], [])
+    saver.begin(20, write_state(20, waits=3))
+    assert (done, folder.steps()) == ([10], [10])
+    saver.begin(20, write_state(20))
+    assert done == [10, 20]
+    saver.begin(30, write_state(30, waits=10**9), best=True)
+    assert saver.settle(limit=25) is None
+    assert (done, folder.steps(), folder.best_step()) == ([10, 20], [10, 20], None)
+    saver.begin(40, write_state(40), only_best=True)
+    saver.wait()
+    assert (done, folder.steps(), folder.best_step()) == ([10, 20], [10, 20], 40)
+    assert not [path for path in folder.path.rglob("*") if path.name.startswith(".tmp-")]
+
+
+def test_a_save_that_fails_in_the_end_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [10], best=10)
+    saver = Saver(folder, MODEL.to_hf(), 2)
+    saver.begin(20, write_state(20, error=UserError("cannot write x: no space left on device")), best=True)
+    with pytest.raises(UserError, match="step-00000020: cannot save the checkpoint: cannot write x: no space left"):
+        saver.wait()
+    assert (folder.steps(), folder.best_step(), folder.last()) == ([10], 10, folder.checkpoint_path(10))
+    assert saver.settle() is None
+    saver.begin(30, write_state(30, error=UserError("cannot write x: no space left on device")))
+    assert "no space left" in (saver.settle() or "")
+    assert not [path for path in folder.path.rglob("*") if path.name.startswith(".tmp-")]
+
+
+def test_a_crash_between_the_pointer_and_the_checkpoint_loses_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20])
+    run.point_last(30)
+    assert run.last() == run.checkpoint_path(20)
+    run.point_last(5)
+    assert run.last() is None
+
+
+def test_a_best_that_a_crash_prevented_is_made_up_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20], best=10)
+    saver = Saver(run, MODEL.to_hf(), 2)
+    saver.begin(30, write_state(30, best=30))
+    saver.wait()
+    assert run.best_step() == 10
+    Saver(run, MODEL.to_hf(), 2).resumed(run.checkpoint_path(30), State.read(run.checkpoint_path(30)))
+    assert run.best_step() == 30
+    verify(run.path / BEST)
 
 
 def test_resume_by_path(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 __all__ = [
+    "CONTRACT_VERSION",
     "Corpus",
     "Engine",
     "EvalReport",
     "Generator",
     "Probe",
+    "Saving",
     "Shards",
     "StepReport",
     "TokenStream",
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 _Progress = Callable[[int, int], None]
+
+CONTRACT_VERSION: Final[int]
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -101,6 +105,7 @@ class Engine:
     def request_stop(self) -> None: ...
     def evaluate(self, shards: Shards, max_windows: int, progress: _Progress | None) -> EvalReport: ...
     def save(self, directory: str) -> str: ...
+    def save_begin(self, directory: str) -> Saving: ...
     def load(self, directory: str, state_json: str) -> None: ...
     def weights_sha256(self) -> str: ...
     def moments_sha256(self) -> str: ...
@@ -125,6 +130,13 @@ class Engine:
     def queue_fill(self) -> tuple[int, int]: ...
     @property
     def isa(self) -> str: ...
+
+@final
+class Saving:
+    @property
+    def state(self) -> str: ...
+    def wait(self, timeout_s: float = 0.0) -> bool: ...
+    def finish(self) -> dict[str, tuple[int, str]]: ...
 
 @final
 class StepReport:

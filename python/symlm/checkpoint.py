@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import _symlm
 from .errors import DataError, UserError, reason
 
 WEIGHTS = "model.safetensors"
@@ -25,6 +27,9 @@ MODEL_CONFIG = "config.json"
 MANIFEST = "MANIFEST.json"
 TEMP_PREFIX = ".tmp-"
 OLD_PREFIX = ".old-"
+MANIFEST_VERSION = 1
+STEP_NAME = re.compile(r"step-(\d{8,})")
+"""Folder name of a checkpoint."""
 _BLOCK = 1 << 20
 
 
@@ -51,9 +56,9 @@ class State:
         path = folder / STATE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            state = cls(raw["engine"], raw["trainer"], raw["config"])
+            state = cls(*(dict(raw[part]) for part in ("engine", "trainer", "config")))
             _ = state.step
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: cannot read the trainer state: {error}") from None
         return state
 
@@ -87,24 +92,20 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_checkpoint(folder: Path, model_config: dict[str, Any], save: Callable[[Path], State]) -> None:
-    """Write a checkpoint into `folder`, replacing one that is there.
-
-    `save` gets an existing empty folder, writes weights and optimizer there and gives the state.
-    """
-    temporary = folder.with_name(f"{TEMP_PREFIX}{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        state = save(temporary)
-        (temporary / STATE).write_text(state.to_json(), encoding="utf-8")
-        (temporary / MODEL_CONFIG).write_text(json.dumps(model_config, indent=2) + "\n", encoding="utf-8")
-        _seal(temporary)
-        put_in_place(temporary, folder)
-    except OSError as error:
+@contextlib.contextmanager
+def writing(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Around everything that makes the checkpoint `folder`: gives the folder to write it in first, which is gone after
+    an error. Errors of the system become a UserError."""
+    if temporary is None:
+        temporary = folder.with_name(f"{TEMP_PREFIX}{folder.name}")
         shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+    except (OSError, UserError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        why = reason(error) if isinstance(error, OSError) else error.message
         raise UserError(
-            f"{folder}: cannot save the checkpoint: {reason(error)}",
+            f"{folder}: cannot save the checkpoint: {why}",
             "make room or check the rights; earlier checkpoints are as they were",
         ) from error
     except BaseException:
@@ -112,16 +113,26 @@ def write_checkpoint(folder: Path, model_config: dict[str, Any], save: Callable[
         raise
 
 
-def _seal(folder: Path) -> None:
-    """Flush all files and write the manifest last: its presence means that everything else is complete."""
-    entries = {}
-    for path in sorted(folder.iterdir()):
-        sync_file(path)
-        entries[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"version": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
-    sync_file(manifest)
+def seal(folder: Path, state: State, model_config: dict[str, Any], files: Mapping[str, tuple[int, str]]) -> None:
+    """Complete a folder in which `files`, with these sizes and hashes, are on the disk already.
+
+    The manifest comes last: its presence means that everything else is complete.
+    """
+    entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
+    for name, text in ((STATE, state.to_json()), (MODEL_CONFIG, json.dumps(model_config, indent=2) + "\n")):
+        raw = text.encode("utf-8")
+        _write_synced(folder / name, raw)
+        entries[name] = {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    manifest = {"version": MANIFEST_VERSION, "files": dict(sorted(entries.items()))}
+    _write_synced(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode("utf-8"))
     sync_file(folder)
+
+
+def _write_synced(path: Path, raw: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def put_in_place(temporary: Path, folder: Path) -> None:
@@ -168,6 +179,24 @@ def link_checkpoint(source: Path, folder: Path) -> None:
     put_in_place(temporary, folder)
 
 
+def usable(folder: Path) -> State:
+    """The state of a checkpoint from which a training can go on; DataError says why there can be none."""
+    verify(folder)
+    state = State.read(folder)
+    contract, step = state.engine.get("contract"), state.engine.get("step")
+    if contract != _symlm.CONTRACT_VERSION:
+        raise DataError(
+            f"{folder}: numeric contract {contract}, expected {_symlm.CONTRACT_VERSION}",
+            "go on with the symlm version that wrote it",
+        )
+    if step != state.step:
+        raise DataError(f"{folder / STATE}: damaged: the engine is at step {step}, the trainer at {state.step}")
+    named = STEP_NAME.fullmatch(folder.name)
+    if named is not None and int(named[1]) != state.step:
+        raise DataError(f"{folder}: holds step {state.step}, the name says {int(named[1])}", "was the folder renamed?")
+    return state
+
+
 def verify_weights(folder: Path) -> None:
     """DataError when the weights are not what the manifest beside them says; a folder without one is taken as it is."""
     if not (folder / MANIFEST).is_file():
@@ -184,7 +213,12 @@ def verify(folder: Path, only: str | None = None) -> None:
     """DataError when a checkpoint, or the file `only` of it, is incomplete or damaged; says which file and how."""
     path = folder / MANIFEST
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, files = manifest.get("version"), manifest["files"]
+        if isinstance(version, int) and version > MANIFEST_VERSION:
+            raise DataError(
+                f"{path}: version {version}, expected {MANIFEST_VERSION}", "go on with the symlm version that wrote it"
+            )
         expected = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         raise DataError(f"{folder}: incomplete checkpoint: no {MANIFEST}") from None

@@ -154,6 +154,18 @@ class TrainConfig:
         ),
     )
 
+    extend_steps: int | None = option(
+        None,
+        Spec(
+            "updates to add to a finished wsd run: it goes on from before its decay, as if started with more updates",
+            "length",
+            "int",
+            low=1,
+            high=_MAX_STEPS,
+            free=True,
+        ),
+    )
+
     # --- optimisation ---------------------------------------------------------------------------------------------
     batch_size: int = option(32, Spec("windows in one update", "optimisation", "int", low=1, high=65536))
     learning_rate: float | None = option(
@@ -339,10 +351,19 @@ class TrainConfig:
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.stop_at_step is not None and self.max_steps is not None and self.stop_at_step > self.max_steps:
+        if self.extend_steps is not None:
+            if self.resume is None:
+                object.__setattr__(self, "resume", "auto")
+            if self.resume in ("last", "best"):
+                raise UsageError(
+                    f"--extend-steps goes on from before the decay, not from --resume {self.resume}",
+                    f"leave --resume {self.resume} out",
+                )
+        last = None if self.max_steps is None else self.max_steps + (self.extend_steps or 0)
+        if self.stop_at_step is not None and last is not None and self.stop_at_step > last:
             raise UsageError(
-                f"--stop-at-step {self.stop_at_step} is beyond --max-steps {self.max_steps}",
-                f"choose at most {self.max_steps}, or raise --max-steps",
+                f"--stop-at-step {self.stop_at_step} is beyond --max-steps {last}",
+                f"choose at most {last}, or raise --max-steps",
             )
         if self.warmup_steps is not None and self.max_steps is not None and self.warmup_steps > self.max_steps:
             raise UsageError(

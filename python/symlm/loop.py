@@ -23,8 +23,9 @@ from .generate import Generator
 from .metrics import LineLog
 from .nan_policy import NanPolicy, RolledBack
 from .resume import resume_command
-from .run import METRICS, SAMPLES, RunFolder, Saver
-from .schedule import engine_config, eval_windows, final_eval_windows, windows_per_epoch
+from .run import METRICS, SAMPLES, RunFolder
+from .saving import Saved, Saver, start_saving
+from .schedule import engine_config, eval_windows, final_eval_windows, pre_decay_step, windows_per_epoch
 from .signals import Stopped, StopSignals
 from .trace import Tracer
 from .version import version
@@ -78,7 +79,10 @@ class Loop:
         self.finite_step = -1
         self.evaluated_step = -1
         self.nan = NanPolicy(config.on_nan)
-        self.saver = Saver(folder, self.model.to_hf(), config.keep_last)
+        self.pre_decay = pre_decay_step(config)
+        self.saver = Saver(
+            folder, self.model.to_hf(), config.keep_last, self.pre_decay, self._saved, lambda: display.tick(self.view)
+        )
         self._announced = self._traced = False
         self.elapsed_before = 0.0
         self.step_s: float | None = None
@@ -97,7 +101,10 @@ class Loop:
                 if checkpoint is not None and state is not None:
                     self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
                     self._restore(checkpoint, state)
-                return self._run(checkpoint)
+                try:
+                    return self._run(checkpoint)
+                finally:
+                    self._settle()
         finally:
             self.engine.close()
             self.log.close()
@@ -108,7 +115,8 @@ class Loop:
         if self.engine.step != state.step:
             raise InternalError(f"{checkpoint}: holds step {self.engine.step}, the trainer state says {state.step}")
         known = state.trainer
-        self.step = self.start_step = self.saver.saved_step = state.step
+        self.saver.resumed(checkpoint, state)
+        self.step = self.start_step = state.step
         self.tokens = int(known["tokens"])
         self.elapsed_before = float(known["elapsed_s"])
         self.best_step = known.get("best_step")
@@ -158,7 +166,9 @@ class Loop:
     def _event(self, record: dict[str, Any]) -> None:
         self.log.write(record)
         self.display.event(record, self.view)
-        self.window = Window()
+        if record["event"] != "save":
+            # A save comes to its end in the middle of an update.
+            self.window = Window()
 
     def _elapsed(self) -> float:
         return self.elapsed_before + time.monotonic() - self.began
@@ -210,11 +220,13 @@ class Loop:
             return self.step
         target = self.nan.bound(self.step, target)
         self.engine.run_until(target)
+        self.saver.poll()
         while self.step < target:
             report = self.engine.poll(POLL_S)
             if report is None or report.step < target:
                 # Not at the end of a chunk: there the engine waits for its next steps.
                 self._refresh()
+                self.saver.poll()
             if report is not None and not self._take(report):
                 # The engine waits: the update was skipped, and with it what was asked for after it.
                 break
@@ -232,6 +244,8 @@ class Loop:
         for interval in (config.eval_interval, config.sample_every, config.save_every_steps, config.hash_interval):
             if interval:
                 stops.append((step // interval + 1) * interval)
+        if self.pre_decay is not None and self.pre_decay > step:
+            stops.append(self.pre_decay)
         return min(stops)
 
     def _take(self, report: _symlm.StepReport) -> bool:
@@ -311,16 +325,17 @@ class Loop:
             improved = self._evaluate()
         if config.sample_every and step % config.sample_every == 0:
             self._sample()
-        if self._save_due():
-            self._save()
-        if improved:
-            self.saver.save_best(self.step, self._write)
+        due = self._save_due()
+        if due or improved:
+            self._save(best=improved, only_best=not due)
 
     def _hash(self) -> None:
         digest = self.engine.weights_sha256()
         self._event({"event": "hash", "step": self.step, "tokens": self.tokens, "weights_sha256": digest})
 
     def _save_due(self) -> bool:
+        if self.step == self.pre_decay:
+            return True
         by_steps, by_time = self.config.save_every_steps, self.config.save_every_seconds
         if by_time is not None:
             return time.monotonic() - self.last_save >= by_time
@@ -378,6 +393,8 @@ class Loop:
 
     def _sample(self) -> None:
         config = self.config
+        # Each holds a copy of the weights: not both at once.
+        self.saver.wait()
         generator = Generator(self.engine.snapshot(), self.prepared.tokenizer)
         try:
             text = generator.generate(
@@ -392,8 +409,10 @@ class Loop:
         self._event({"event": "sample", "step": self.step, "tokens": self.tokens, "text": self.view.sample})
         self.callbacks.call("on_sample", self.step, self.view.sample)
 
-    def _write(self, temporary: Path) -> State:
-        engine_state = json.loads(self.engine.save(str(temporary)))
+    def _save(self, *, best: bool = False, only_best: bool = False) -> None:
+        """Begin to write the checkpoint of this step, or only `best/`; `_saved` is called when it is complete."""
+        if not only_best:
+            self.last_save = time.monotonic()
         trainer = {
             "step": self.step,
             "tokens": self.tokens,
@@ -402,18 +421,22 @@ class Loop:
             **self._metrics(),
             "nan": self.nan.to_json(),
         }
-        made_from = {key: self.engine_config[key] for key in ("model", "train")}
-        return State(engine_state, trainer, made_from)
+        start = start_saving(self.engine, trainer, self.engine_config)
+        self.saver.begin(self.step, start, best=best, only_best=only_best)
 
-    def _save(self) -> None:
-        if self.saver.saved_step == self.step:
-            return
-        began = time.monotonic()
-        path = self.saver.save(self.step, self._write)
-        self.last_save = time.monotonic()
-        name, seconds = str(path.relative_to(self.folder.path)), self.last_save - began
-        self._event({"event": "save", "step": self.step, "tokens": self.tokens, "path": name, "seconds": seconds})
-        self.callbacks.call("on_save", self.step, path)
+    def _saved(self, saved: Saved) -> None:
+        step, path = saved.state.step, saved.path
+        self._event({
+            "event": "save", "step": step, "tokens": saved.state.trainer["tokens"],
+            "path": str(path.relative_to(self.folder.path)), "seconds": saved.seconds, "stall_s": saved.stall_s,
+        })  # fmt: skip
+        self.callbacks.call("on_save", step, path)
+
+    def _settle(self, limit: int | None = None) -> None:
+        """End a save under way before an error leaves the loop; nothing is under way otherwise."""
+        problem = self.saver.settle(limit)
+        if problem is not None:
+            self.display.warning(problem)
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -429,9 +452,8 @@ class Loop:
                 self._evaluate(last)
         if self.config.sample_every:
             self._sample()
-        self._save()
-        if improved:
-            self.saver.save_best(self.step, self._write)
+        self._save(best=improved)
+        self.saver.wait()
         if self.signals.received is not None:
             return self._stop_reason()
         stats = self.engine.worker_stats()
@@ -457,6 +479,7 @@ class Loop:
         if self.signals.received is None and self.evaluated_step != self.step:
             self._evaluate(compare=False)
         self._save()
+        self.saver.wait()
         self._event({"event": "stop", "step": self.step, "tokens": self.tokens, "reason": reason})
         self.display.message(f"to go on: {shlex.join(resume_command(self.folder.path))}")
         if self.signals.received is not None:

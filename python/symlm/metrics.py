@@ -59,14 +59,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def truncate_past(path: Path, step: int) -> int:
-    """Drop the records of steps after `step`, and broken lines; gives the number of records dropped.
+    """Drop the records of steps after `step`, that of the end, and broken lines; gives the number of records dropped.
 
     Records without a step stay. The file is replaced in one piece.
     """
     if not path.is_file():
         return 0
     records = list(read_lines(path))
-    kept = [r for r in records if not isinstance(r.get("step"), int) or r["step"] <= step]
+    before = (r for r in records if not isinstance(r.get("step"), int) or r["step"] <= step)
+    kept = [record for record in before if record.get("event") != "end"]
     rewrite(path, kept)
     return len(records) - len(kept)
 

@@ -144,6 +144,8 @@ def after_update(loop: Loop, report: _symlm.StepReport) -> None:
     policy = loop.nan
     what = f"the loss is {report.loss}, the gradient norm {report.grad_norm}"
     found = bundle.Findings.of(loop.engine)
+    # A save under way holds the weights before this update.
+    loop._settle(loop.finite_step if found.bad_state else None)
     record: dict[str, Any] = {
         "event": "nan",
         "of": "update",
@@ -179,6 +181,7 @@ def after_check(loop: Loop, what: str, numbers: dict[str, Any]) -> NoReturn:
 
     There is no update to skip: this raises `RolledBack`, or `NanError`.
     """
+    loop._settle(loop.finite_step)
     record = {"event": "nan", "of": "weights", "step": loop.step, "tokens": loop.tokens, **numbers}
     ending = _roll_back(loop, record) if loop.nan.on_nan == "rollback" else ""
     loop._event({**record, "action": "stop"})

@@ -12,6 +12,7 @@ from . import checkpoint
 from .checkpoint import WEIGHTS, State
 from .config import SPECS, TrainConfig
 from .errors import UsageError, UserError
+from .extend import Extension, plan_extension
 from .run import BEST, LAST, RunFolder, default_out_dir, run_of_checkpoint
 from .settings import conflicts, resumed
 
@@ -28,6 +29,7 @@ class Opened:
     checkpoint: Path | None = None
     state: State | None = None
     done: bool = False
+    extension: Extension | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -63,6 +65,10 @@ def open_run(config: TrainConfig) -> Opened:
     """Lock the run folder and decide where to start. The caller unlocks it, in every case after this returns."""
     folder, named = locate(config)
     at_folder = dataclasses.replace(config, out_dir=str(folder.path))
+    if config.extend_steps is not None and not folder.exists:
+        raise UserError(f"{folder.path}: no run to extend", "name one by --out-dir, or leave --extend-steps out")
+    if config.extend_steps is not None and named is not None:
+        raise UsageError(f"--extend-steps goes on from before the decay, not from {named}", "name the run folder")
     if config.resume is None or not folder.exists:
         if config.resume not in (None, AUTO):
             raise UserError(f"{folder.path}: no run to resume", "leave --resume out, or use --resume auto")
@@ -87,7 +93,7 @@ def _fresh(folder: RunFolder, asked: TrainConfig) -> Opened:
 
 
 def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -> Opened:
-    if not folder.has_checkpoints and config.resume not in (LAST, BEST):
+    if not folder.has_checkpoints and config.resume not in (LAST, BEST) and config.extend_steps is None:
         return _fresh(folder, config)
     stored = folder.settings()
     requested = stored.requested or {}
@@ -100,16 +106,19 @@ def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -
             "leave these out to go on, or start a new run with another --out-dir",
         )
     folder.recover()
+    if config.extend_steps is not None:
+        extension = plan_extension(folder, run_config, requested, config.extend_steps)
+        at = folder.checkpoint_path(extension.state.step)
+        longer = resumed(extension.config, config)
+        return Opened(folder, longer, extension.requested, at, extension.state, extension=extension)
     opened = Opened(folder, resumed(run_config, config), requested)
     opened.checkpoint = named or _choose(folder, config.resume, opened.notes.append)
     if opened.checkpoint is None:
         opened.notes.append(f"{folder.path}: no usable checkpoint yet, starting from the beginning")
         return opened
-    if named is not None:
-        checkpoint.verify(named)
-    opened.state = State.read(opened.checkpoint)
-    at_end = opened.state.step >= (run_config.max_steps or 0)
-    opened.done = at_end and folder.finished
+    opened.state = checkpoint.usable(opened.checkpoint)
+    length = run_config.max_steps or 0
+    opened.done = opened.state.step >= length and folder.finished(length)
     return opened
 
 
@@ -118,7 +127,6 @@ def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) 
         path = folder.last() if resume == LAST else folder.path / BEST
         if path is None or not path.is_dir():
             raise UserError(f"{folder.path}: there is no {resume} checkpoint", "use --resume auto")
-        checkpoint.verify(path)
         return path
     for path, problem in folder.valid_checkpoints():
         if problem is None:

@@ -8,13 +8,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import MODEL_CONFIG, OLD_PREFIX, TEMP_PREFIX, WEIGHTS, State, write_atomic
+from .checkpoint import MODEL_CONFIG, OLD_PREFIX, STEP_NAME, TEMP_PREFIX, WEIGHTS, State, write_atomic
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, SymlmError, UserError, reason
 from .metrics import read_lines
@@ -32,7 +32,6 @@ BUNDLES = "nan"
 BEST = "best"
 LAST = "last"
 _LOCK = ".lock"
-_STEP = re.compile(r"step-(\d{8,})")
 
 
 def step_name(step: int) -> str:
@@ -53,10 +52,10 @@ class RunFolder:
         """Whether a run has been started here."""
         return (self.path / CONFIG).is_file()
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return any(record.get("event") == "end" for record in read_lines(self.path / METRICS))
+    def finished(self, max_steps: int) -> bool:
+        """Whether the run came to its end of `max_steps` updates."""
+        lines = read_lines(self.path / METRICS)
+        return any(record.get("event") == "end" and record.get("step") == max_steps for record in lines)
 
     def check_new(self) -> None:
         """UserError unless a new run can start here: nothing is ever overwritten."""
@@ -149,7 +148,7 @@ class RunFolder:
         folder = self.path / CHECKPOINTS
         if not folder.is_dir():
             return []
-        found = (_STEP.fullmatch(path.name) for path in folder.iterdir())
+        found = (STEP_NAME.fullmatch(path.name) for path in folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def recover(self) -> None:
@@ -169,7 +168,14 @@ class RunFolder:
         except (OSError, UnicodeDecodeError):
             return None
         path = self.path / name
-        return path if name and path.is_dir() and path.resolve().is_relative_to(self.path.resolve()) else None
+        if not name or not path.resolve().is_relative_to(self.path.resolve()):
+            return None
+        match = STEP_NAME.fullmatch(path.name)
+        if path.is_dir() or match is None:
+            return path if path.is_dir() else None
+        # The pointer comes before the checkpoint, which a crash may have prevented.
+        before = [step for step in self.steps() if step < int(match[1])]
+        return self.checkpoint_path(before[-1]) if before else None
 
     def newest(self, limit: int) -> Path | None:
         """The newest checkpoint of a step up to `limit`, else the best one; None when there is none."""
@@ -178,12 +184,33 @@ class RunFolder:
             return self.checkpoint_path(steps[-1])
         return self.path / BEST if (self.path / BEST).is_dir() else None
 
-    def prune(self, keep: int, now: int) -> list[int]:
-        """Remove all but the newest `keep` checkpoints up to step `now`; gives the steps removed."""
-        surplus = [step for step in self.steps() if step <= now][:-keep]
+    def prune(self, keep: int, now: int, needed: Collection[int] = ()) -> list[int]:
+        """Remove all checkpoints up to step `now` but the newest `keep` and the `needed`; gives the steps removed."""
+        surplus = [step for step in self.steps() if step <= now and step not in needed][:-keep]
         for step in surplus:
-            shutil.rmtree(self.checkpoint_path(step), ignore_errors=True)
+            self._remove(self.checkpoint_path(step))
         return surplus
+
+    def drop_past(self, step: int) -> None:
+        """Remove the checkpoints of steps after `step`."""
+        for later in self.steps():
+            if later > step:
+                self._remove(self.checkpoint_path(later))
+
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint: all of it, as seen by whoever comes after a crash."""
+        doomed = path.with_name(f"{TEMP_PREFIX}{path.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def best_step(self) -> int | None:
+        """Step of `best/`; None when there is none that can be read."""
+        try:
+            return State.read(self.path / BEST).step
+        except DataError:
+            return None
 
     def valid_checkpoints(self) -> Iterator[tuple[Path, SymlmError | None]]:
         """Candidates for `--resume auto`, best first (last, then older), each with what is wrong with it or None."""
@@ -196,8 +223,7 @@ class RunFolder:
             candidates.append(self.path / BEST)
         for path in candidates:
             try:
-                checkpoint.verify(path)
-                State.read(path)
+                checkpoint.usable(path)
             except SymlmError as error:
                 yield path, error
             else:
@@ -218,33 +244,6 @@ def _unresolved(stored: TomlSettings) -> dict[str, Any]:
         if values.get(name) == getattr(preset, name):
             del values[name]
     return {**values, **(stored.requested or {})}
-
-
-class Saver:
-    """Writes the checkpoints of a run: `checkpoints/step-N`, the pointer `last`, `best/`."""
-
-    def __init__(self, folder: RunFolder, model_config: dict[str, Any], keep: int) -> None:
-        self._folder = folder
-        self._model_config = model_config
-        self._keep = keep
-        self.saved_step: int | None = None
-
-    def save(self, step: int, write: Callable[[Path], State]) -> Path:
-        """Write the checkpoint of `step`, let `last` name it, and drop the surplus."""
-        path = self._folder.checkpoint_path(step)
-        checkpoint.write_checkpoint(path, self._model_config, write)
-        self._folder.point_last(step)
-        self._folder.prune(self._keep, step)
-        self.saved_step = step
-        return path
-
-    def save_best(self, step: int, write: Callable[[Path], State]) -> None:
-        """Keep `step` as the best; shares the files of its checkpoint when that was just written."""
-        saved, best = self._folder.checkpoint_path(step), self._folder.path / BEST
-        if self.saved_step == step and saved.is_dir():
-            checkpoint.link_checkpoint(saved, best)
-        else:
-            checkpoint.write_checkpoint(best, self._model_config, write)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,11 @@ def default_decay_start(config: TrainConfig, max_steps: int, warmup: int) -> int
     return max_steps if config.schedule != "wsd" else max(max_steps - int(config.decay_frac * max_steps + 0.5), warmup)
 
 
+def pre_decay_step(config: TrainConfig) -> int | None:
+    """Updates before the decay of a resolved wsd run: up to there it does not depend on its length."""
+    return config.decay_start or None if config.schedule == "wsd" else None
+
+
 def _with_schedule(config: TrainConfig, max_steps: int, decided_by: str) -> StepPlan:
     warmup = default_warmup(max_steps) if config.warmup_steps is None else config.warmup_steps
     if warmup > max_steps:

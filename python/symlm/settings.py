@@ -27,7 +27,7 @@ DERIVED_FIELDS = ("max_steps", "warmup_steps", "decay_start")
 REQUEST_FIELDS = (*LIMIT_FIELDS, "warmup_steps", "decay_start")
 """What the `requested` table of a resolved file may hold."""
 
-INVOCATION_FIELDS = ("out_dir", "resume", "stop_at_step", "trace")
+INVOCATION_FIELDS = ("out_dir", "resume", "stop_at_step", "extend_steps", "trace")
 """Settings of one call rather than of a run; the file of a run does not hold them, so it can start another run."""
 
 _CAUSES = (*LIMIT_FIELDS, "decay_frac", "schedule")
@@ -249,5 +249,6 @@ def resumed(run: TrainConfig, asked: TrainConfig) -> TrainConfig:
             values[name] = new
     values["resume"] = asked.resume
     values["stop_at_step"] = asked.stop_at_step
+    values["extend_steps"] = None
     values["trace"] = asked.trace
     return TrainConfig(**values)

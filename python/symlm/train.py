@@ -20,6 +20,7 @@ from .config import TrainConfig
 from .corpus import Prepared, Sources
 from .display import Display, make_display
 from .errors import UsageError, UserError
+from .extend import extend
 from .loop import Loop
 from .machine import describe, gib, resolve_threads
 from .metrics import truncate_past
@@ -108,6 +109,8 @@ class Trainer:
             return Run(folder.path, config, opened.state.step, False, dict(opened.state.trainer))
         if config.trace is not None:
             check_target("--trace", config.trace)
+        if opened.extension is not None:
+            display.message(f"{folder.path}: {opened.extension}")
         isa = _symlm.isa()
         threads, rule = resolve_threads(config.threads)
         # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
@@ -142,13 +145,15 @@ class Trainer:
 
 
 def _check_room(opened: Opened, parameters: int) -> None:
-    """UserError when the disk clearly cannot hold the checkpoints: those that are kept and the one being written."""
+    """UserError when the disk clearly cannot hold the checkpoints: those that are kept, with the one before the decay,
+    and the one being written."""
     config, path = opened.config, opened.folder.path
     possible = _FEW_CHECKPOINTS
     if config.max_steps is not None and config.save_every_seconds is None:
         every = config.save_every_steps or config.max_steps
         possible = -(-config.max_steps // every)
-    count = max(min(config.keep_last, possible) + 1 - len(opened.folder.steps()), 1)
+    kept = min(config.keep_last, possible) + (config.schedule == "wsd")
+    count = max(kept + 1 - len(opened.folder.steps()), 1)
     needed = count * CHECKPOINT_BYTES * parameters
     free = shutil.disk_usage(path).free
     if free < needed:
@@ -221,6 +226,8 @@ def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
         prepared.tokenizer.save(str(folder.path / TOKENIZER))
         folder.start(opened.config, opened.requested or {}, _environment(opened.config, prepared, threads, rule))
         return
+    if opened.extension is not None:
+        opened.state = extend(folder, opened.extension)
     for name in (METRICS, SAMPLES):
         truncate_past(folder.path / name, opened.state.step)
     known = NanPolicy.restore(opened.config.on_nan, opened.state.trainer, folder.path)

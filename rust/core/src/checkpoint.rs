@@ -26,6 +26,45 @@ const HEADER_PER_TENSOR: usize = 512;
 /// A tensor to write: its name, its shape, its row-major elements.
 type Named<'a> = (String, Vec<usize>, &'a [f32]);
 
+/// A file that lies on the disk as it was meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// What goes through is counted and hashed on its way.
+struct Hashing<W> {
+    inner: W,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl<W> Hashing<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, bytes: 0, hash: Sha256::new() }
+    }
+
+    fn written(self) -> Written {
+        Written { bytes: self.bytes, sha256: hex(&self.hash.finalize()) }
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 /// Writes tensors, each a name, a shape and its row-major elements, and waits until they are on the disk.
 ///
 /// The file is a function of the tensors alone: they are sorted by name, as the format's own writer has them, and the
@@ -33,12 +72,14 @@ type Named<'a> = (String, Vec<usize>, &'a [f32]);
 ///
 /// # Errors
 /// `User` if the file cannot be written, `Internal` if shapes and elements do not agree.
-pub fn write_tensors(path: &Path, tensors: &[Named<'_>]) -> Result<()> {
+pub fn write_tensors(path: &Path, tensors: &[Named<'_>]) -> Result<Written> {
     let content = Content::new(tensors)?;
-    let write = || -> std::io::Result<()> {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let write = || -> std::io::Result<Written> {
+        let mut out = BufWriter::with_capacity(1 << 20, Hashing::new(File::create(path)?));
         content.write(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+        let out = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        out.inner.sync_all()?;
+        Ok(out.written())
     };
     write().map_err(|e| Error::cannot_write(path, &e))
 }
@@ -48,22 +89,9 @@ pub fn write_tensors(path: &Path, tensors: &[Named<'_>]) -> Result<()> {
 /// # Errors
 /// `Internal` if shapes and elements do not agree.
 pub fn hash_tensors(tensors: &[Named<'_>]) -> Result<String> {
-    let mut hasher = Hasher(Sha256::new());
-    Content::new(tensors)?.write(&mut hasher).map_err(|e| Error::internal(format!("hash of tensors: {e}")))?;
-    Ok(hex(&hasher.0.finalize()))
-}
-
-/// Takes bytes into a digest.
-struct Hasher(Sha256);
-
-impl Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    let mut out = Hashing::new(std::io::sink());
+    Content::new(tensors)?.write(&mut out).map_err(|e| Error::internal(format!("hash of tensors: {e}")))?;
+    Ok(out.written().sha256)
 }
 
 /// What a file holds: its header, and its tensors in their order.

@@ -6,7 +6,9 @@ use crate::generate::Generator;
 use crate::machine::chosen_isa;
 use crate::trace::Trace;
 use pyo3::prelude::*;
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use symlm_core::config::EngineConfig;
 use symlm_core::step::{self, Switches, Tensors};
@@ -45,6 +47,45 @@ pub struct WorkerStats {
 /// Name, norm of the gradient, elements that are not finite of the gradient, the weights, the moments.
 type TensorRow = (String, f64, u64, u64, u64);
 
+/// A save under way.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Saving {
+    state: String,
+    saving: Mutex<Option<step::Saving>>,
+}
+
+impl Saving {
+    fn ended() -> Error {
+        Error::internal("this save has been finished before")
+    }
+}
+
+#[pymethods]
+impl Saving {
+    /// The state beside the files, as JSON.
+    #[getter]
+    fn state(&self) -> &str {
+        &self.state
+    }
+    /// Whether everything is written, or has failed; waits for it up to `timeout_s`.
+    #[pyo3(signature = (timeout_s = 0.0))]
+    fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
+        let timeout = Duration::try_from_secs_f64(timeout_s.clamp(0.0, 3600.0)).unwrap_or_default();
+        detached(py, || {
+            let mut saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+            saving.as_mut().map(|saving| saving.wait(timeout)).ok_or_else(Self::ended)
+        })
+    }
+    /// Waits for the end; gives size and SHA-256 of each file, or raises what went wrong.
+    fn finish(&self, py: Python<'_>) -> PyResult<HashMap<&'static str, (u64, String)>> {
+        let files = detached(py, || {
+            let saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner).take();
+            saving.ok_or_else(Self::ended)?.finish()
+        })?;
+        Ok(files.into_iter().map(|(name, written)| (name, (written.bytes, written.sha256))).collect())
+    }
+}
+
 /// What model.safetensors holds.
 const WEIGHTS: &[Tensors] = &[Tensors::Weights];
 /// What optimizer.safetensors holds.
@@ -53,6 +94,13 @@ const MOMENTS: &[Tensors] = &[Tensors::FirstMoment, Tensors::SecondMoment];
 /// Threads, model and optimizer of one training.
 #[pyclass(module = "symlm._symlm")]
 pub struct Engine(step::Engine);
+
+impl Engine {
+    /// What a checkpoint holds beside the tensors, as JSON.
+    fn state(&self) -> String {
+        serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()}).to_string()
+    }
+}
 
 #[pymethods]
 impl Engine {
@@ -123,16 +171,12 @@ impl Engine {
     }
     /// Writes model.safetensors and optimizer.safetensors into a folder; returns the rest of the state as JSON.
     fn save(&self, py: Python<'_>, directory: &str) -> PyResult<String> {
-        let folder = Path::new(directory);
-        detached(py, || {
-            let write = |file: &str, arenas: &[Tensors]| {
-                self.0.tensors(arenas, |tensors| checkpoint::write_tensors(&folder.join(file), tensors))?
-            };
-            write("model.safetensors", WEIGHTS)?;
-            write("optimizer.safetensors", MOMENTS)?;
-            let state = serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()});
-            Ok(state.to_string())
-        })
+        detached(py, || self.0.save(Path::new(directory)).map(|_| self.state()))
+    }
+    /// As `save`, while the updates go on: returns when a copy is taken.
+    fn save_begin(&self, py: Python<'_>, directory: &str) -> PyResult<Saving> {
+        let saving = detached(py, || self.0.save_begin(Path::new(directory)))?;
+        Ok(Saving { state: self.state(), saving: Mutex::new(Some(saving)) })
     }
     /// Restores what `save` wrote.
     fn load(&self, py: Python<'_>, directory: &str, state_json: &str) -> PyResult<()> {

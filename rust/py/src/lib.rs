@@ -16,10 +16,13 @@ const _: () = assert!(!symlm_kernels::ANY_ORDER, "the feature any-order is for m
 /// The compiled part of symlm.
 #[pymodule]
 mod _symlm {
+    /// Version of the numeric contract.
+    #[pymodule_export]
+    const CONTRACT_VERSION: u64 = symlm_core::CONTRACT_VERSION;
     #[pymodule_export]
     use super::data::{Corpus, Shards, Tokenizer};
     #[pymodule_export]
-    use super::engine::{Engine, EvalReport, StepReport, WorkerStats};
+    use super::engine::{Engine, EvalReport, Saving, StepReport, WorkerStats};
     #[pymodule_export]
     use super::generate::{Generator, TokenStream};
     #[pymodule_export]

@@ -2,6 +2,7 @@
 
 use super::plan::{Cut, STRIP_ALIGN};
 use super::prefetch::CAPACITY;
+use super::save::COPY_BYTES;
 use crate::arena::row_stride;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
@@ -36,7 +37,8 @@ pub(super) fn planned_bytes(c: &EngineConfig) -> f64 {
         copies * weights + embedding + activations + norm_blocks + batches + rotary + tokens * (stride(d) + 1.0);
     let stages = 2.0 * layers * (cut.strips() + cut.head_parts()) as f64;
     let nodes = 2.0 * cut.batch as f64 * stages + 12.0 * weights / 4096.0;
-    4.0 * floats + NODE_BYTES * nodes
+    // A sample has a copy of the weights too, but never while a save is under way.
+    4.0 * floats + NODE_BYTES * nodes + COPY_BYTES * weights
 }
 
 /// Checks that an engine of this configuration fits into the memory that is available now.

@@ -2,7 +2,8 @@
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree), `slots` (where activations lie), `plan` (the graph),
 //! `names` (of its nodes), `memory` (what it takes), `forward`, `backward`, `gradients`, `update` (what the nodes do), `prefetch` (batches), `control`
-//! (the thread that publishes), `engine` (what its user calls), `recover` (and calls when an update goes wrong).
+//! (the thread that publishes), `engine` (what its user calls), `save` (checkpoints while it works), `recover` (what is
+//! called when an update goes wrong).
 
 mod backward;
 mod control;
@@ -15,6 +16,7 @@ mod names;
 mod plan;
 mod prefetch;
 mod recover;
+mod save;
 mod slots;
 mod state;
 mod symmetry;
@@ -25,4 +27,5 @@ pub use engine::{Engine, NamedTensor, Switches, Tensors, WorkerReport};
 pub use memory::check_memory;
 pub use prefetch::{Batch, TokenSource, WindowOrder};
 pub use recover::TensorNumbers;
+pub use save::{SavedFiles, Saving};
 pub use symmetry::{SECTORS, sector_windows};
