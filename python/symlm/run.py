@@ -186,7 +186,8 @@ class RunFolder:
 
     def prune(self, keep: int, now: int, needed: Collection[int] = ()) -> list[int]:
         """Remove all checkpoints up to step `now` but the newest `keep` and the `needed`; gives the steps removed."""
-        surplus = [step for step in self.steps() if step <= now and step not in needed][:-keep]
+        older = [step for step in self.steps() if step <= now][:-keep]
+        surplus = [step for step in older if step not in needed]
         for step in surplus:
             self._remove(self.checkpoint_path(step))
         return surplus
