@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import Cli
-from symlm import extend as extension_module
-from symlm.checkpoint import file_hash, verify
+from symlm.checkpoint import file_hash, link_checkpoint, verify, write_atomic
 from symlm.config import TrainConfig
 from symlm.errors import DataError, UserError
 from symlm.extend import extend, plan_extension
@@ -134,8 +133,8 @@ def test_killed_while_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "point_last", dying(RunFolder.point_last))
         patch.setattr(RunFolder, "drop_past", dying(RunFolder.drop_past))
-        patch.setattr(extension_module, "link_checkpoint", dying(extension_module.link_checkpoint))
-        patch.setattr(extension_module, "write_atomic", dying(extension_module.write_atomic))
+        patch.setattr("symlm.extend.link_checkpoint", dying(link_checkpoint))
+        patch.setattr("symlm.extend.write_atomic", dying(write_atomic))
         with pytest.raises(Killed):
             extend(folder, run.extension)
     run.folder.unlock()
