@@ -20,11 +20,8 @@ from symlm.checkpoint import (
     WEIGHTS,
     State,
     file_hash,
-    put_in_place,
     recover,
-    seal,
     verify,
-    writing,
 )
 from symlm.config import TrainConfig
 from symlm.errors import DataError, UsageError, UserError
@@ -32,7 +29,7 @@ from symlm.metrics import LineLog, read_lines, to_line, truncate_past
 from symlm.model_config import ModelConfig
 from symlm.resume import open_run
 from symlm.run import BEST, RunFolder, default_out_dir, resolve_model
-from symlm.saving import Saved, Saver, Start
+from symlm.saving import Saved, Saver, Start, write_checkpoint
 
 MODEL = TrainConfig().model()
 
@@ -65,14 +62,6 @@ def write_state(step: int, size: int = 64, best: int | None = None, **how: Any) 
     return start
 
 
-def write_checkpoint(folder: Path, start: Start) -> None:
-    with writing(folder) as temporary:
-        temporary.mkdir()
-        files, state = start(temporary)
-        seal(temporary, state, MODEL.to_hf(), files.finish())
-        put_in_place(temporary, folder)
-
-
 def make_run(path: Path, steps: list[int], best: int | None = None, **changes: Any) -> RunFolder:
     config = TrainConfig(**{"preset": "tiny", "max_steps": 100, "warmup_steps": 5, "decay_start": 80, **changes})
     folder = RunFolder(path)
@@ -102,7 +91,7 @@ def test_checkpoints_are_complete_and_pruned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "shorter", "changed"])
 def test_every_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
     folder = tmp_path / "step"
-    write_checkpoint(folder, write_state(3))
+    write_checkpoint(folder, MODEL.to_hf(), write_state(3))
     verify(folder)
     file = folder / name
     raw = file.read_bytes()
@@ -117,7 +106,7 @@ def test_every_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"files": 3}', '{"files": {}}'])
 def test_a_damaged_manifest_is_found(tmp_path: Path, content: str | None) -> None:
     folder = tmp_path / "step"
-    write_checkpoint(folder, write_state(3))
+    write_checkpoint(folder, MODEL.to_hf(), write_state(3))
     if content is None:
         (folder / MANIFEST).unlink()
     else:
@@ -128,16 +117,16 @@ def test_a_damaged_manifest_is_found(tmp_path: Path, content: str | None) -> Non
 
 def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "step"
-    write_checkpoint(folder, write_state(1))
+    write_checkpoint(folder, MODEL.to_hf(), write_state(1))
     with pytest.raises(UserError, match="step: cannot save the checkpoint: no space left on device"):
-        write_checkpoint(folder, write_state(2, error=OSError(28, "No space left on device")))
+        write_checkpoint(folder, MODEL.to_hf(), write_state(2, error=OSError(28, "No space left on device")))
     verify(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["step"]
 
 
 def test_recovery_after_a_crash(tmp_path: Path) -> None:
     best = tmp_path / "best"
-    write_checkpoint(best, write_state(1))
+    write_checkpoint(best, MODEL.to_hf(), write_state(1))
     best.rename(tmp_path / ".old-best")
     (tmp_path / ".tmp-best").mkdir()
     (tmp_path / ".tmp-best" / "part").write_bytes(b"x")

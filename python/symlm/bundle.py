@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import MANIFEST, State, write_checkpoint
+from .checkpoint import MANIFEST, State
 from .errors import SymlmError
 from .metrics import plain, to_line
 from .run import BUNDLES, CONFIG, step_name
+from .saving import Writing, write_checkpoint
 from .version import version
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> 
     """Write the bundle of the update that just failed. A disk that is full is a warning: the run has more to say."""
     path = bundle_path(loop.folder.path, report.step)
 
-    def save(temporary: Path) -> State:
-        state = loop._write(temporary)
+    def start(temporary: Path) -> tuple[Writing, State]:
+        writing, state = loop._start()(temporary)
         numbers = {
             "step": report.step,
             "what": what,
@@ -109,10 +110,10 @@ def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> 
         _write_batch(temporary / BATCH, loop, report.step, found)
         shutil.copyfile(loop.folder.path / CONFIG, temporary / CONFIG)
         # The update is not part of what was saved.
-        return State(state.engine, {**state.trainer, "step": report.step - 1}, state.config)
+        return writing, State(state.engine, {**state.trainer, "step": report.step - 1}, state.config)
 
     try:
-        write_checkpoint(path, loop.model.to_hf(), save)
+        write_checkpoint(path, loop.model.to_hf(), start)
         _prune(path.parent)
     except (OSError, SymlmError) as error:
         message = error.message if isinstance(error, SymlmError) else str(error)

@@ -25,6 +25,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "trainer_state.json"
 MODEL_CONFIG = "config.json"
 MANIFEST = "MANIFEST.json"
+CHECKPOINTS = "checkpoints"
 TEMP_PREFIX = ".tmp-"
 OLD_PREFIX = ".old-"
 MANIFEST_VERSION = 1
@@ -114,11 +115,15 @@ def writing(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 def seal(folder: Path, state: State, model_config: dict[str, Any], files: Mapping[str, tuple[int, str]]) -> None:
-    """Complete a folder in which `files`, with these sizes and hashes, are on the disk already.
+    """Complete a folder in which `files`, with these sizes and hashes, are on the disk already. Others may be there.
 
     The manifest comes last: its presence means that everything else is complete.
     """
     entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
+    for path in folder.iterdir():
+        if path.name not in entries:
+            sync_file(path)
+            entries[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
     for name, text in ((STATE, state.to_json()), (MODEL_CONFIG, json.dumps(model_config, indent=2) + "\n")):
         raw = text.encode("utf-8")
         _write_synced(folder / name, raw)
@@ -191,7 +196,7 @@ def usable(folder: Path) -> State:
         )
     if step != state.step:
         raise DataError(f"{folder / STATE}: damaged: the engine is at step {step}, the trainer at {state.step}")
-    named = STEP_NAME.fullmatch(folder.name)
+    named = STEP_NAME.fullmatch(folder.name) if folder.absolute().parent.name == CHECKPOINTS else None
     if named is not None and int(named[1]) != state.step:
         raise DataError(f"{folder}: holds step {state.step}, the name says {int(named[1])}", "was the folder renamed?")
     return state

@@ -24,7 +24,7 @@ from .metrics import LineLog
 from .nan_policy import NanPolicy, RolledBack
 from .resume import resume_command
 from .run import METRICS, SAMPLES, RunFolder
-from .saving import Saved, Saver, start_saving
+from .saving import Saved, Saver, Start, start_saving
 from .schedule import engine_config, eval_windows, final_eval_windows, pre_decay_step, windows_per_epoch
 from .signals import Stopped, StopSignals
 from .trace import Tracer
@@ -409,10 +409,8 @@ class Loop:
         self._event({"event": "sample", "step": self.step, "tokens": self.tokens, "text": self.view.sample})
         self.callbacks.call("on_sample", self.step, self.view.sample)
 
-    def _save(self, *, best: bool = False, only_best: bool = False) -> None:
-        """Begin to write the checkpoint of this step, or only `best/`; `_saved` is called when it is complete."""
-        if not only_best:
-            self.last_save = time.monotonic()
+    def _start(self) -> Start:
+        """A save of this moment."""
         trainer = {
             "step": self.step,
             "tokens": self.tokens,
@@ -421,8 +419,13 @@ class Loop:
             **self._metrics(),
             "nan": self.nan.to_json(),
         }
-        start = start_saving(self.engine, trainer, self.engine_config)
-        self.saver.begin(self.step, start, best=best, only_best=only_best)
+        return start_saving(self.engine, trainer, self.engine_config)
+
+    def _save(self, *, best: bool = False, only_best: bool = False) -> None:
+        """Begin to write the checkpoint of this step, or only `best/`; `_saved` is called when it is complete."""
+        if not only_best:
+            self.last_save = time.monotonic()
+        self.saver.begin(self.step, self._start(), best=best, only_best=only_best)
 
     def _saved(self, saved: Saved) -> None:
         step, path = saved.state.step, saved.path

@@ -27,6 +27,7 @@ from .metrics import plain, read_lines
 from .nan_policy import NanPolicy, merged
 from .resume import check_text
 from .run import BEST, BUNDLES, CONFIG, METRICS, TOKENIZER, RunFolder
+from .saving import Writing, start_saving, write_checkpoint
 from .schedule import engine_config
 from .settings import read_toml
 
@@ -263,13 +264,13 @@ class Replay:
     def save(self, folder: Path, source: Source) -> None:
         """Write the state as a checkpoint that generates and evaluates by itself."""
 
-        def write(temporary: Path) -> State:
-            engine = json.loads(self.engine.save(str(temporary)))
-            shutil.copyfile(source.path / TOKENIZER, temporary / TOKENIZER)
-            trainer = {"step": self.engine.step, "tokens": self.tokens, "elapsed_s": 0.0, "best_step": None}
-            return State(engine, trainer, {key: self.settings[key] for key in ("model", "train")})
+        trainer = {"step": self.engine.step, "tokens": self.tokens, "elapsed_s": 0.0, "best_step": None}
 
-        checkpoint.write_checkpoint(folder, source.config.model().to_hf(), write)
+        def start(temporary: Path) -> tuple[Writing, State]:
+            shutil.copyfile(source.path / TOKENIZER, temporary / TOKENIZER)
+            return start_saving(self.engine, trainer, self.settings)(temporary)
+
+        write_checkpoint(folder, source.config.model().to_hf(), start)
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------

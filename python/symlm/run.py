@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import MODEL_CONFIG, OLD_PREFIX, STEP_NAME, TEMP_PREFIX, WEIGHTS, State, write_atomic
+from .checkpoint import CHECKPOINTS, MODEL_CONFIG, OLD_PREFIX, STEP_NAME, TEMP_PREFIX, WEIGHTS, State, write_atomic
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, SymlmError, UserError, reason
 from .metrics import read_lines
@@ -27,7 +27,6 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 TOKENIZER = "tokenizer.json"
-CHECKPOINTS = "checkpoints"
 BUNDLES = "nan"
 BEST = "best"
 LAST = "last"

@@ -50,6 +50,15 @@ def start_saving(engine: _symlm.Engine, trainer: dict[str, Any], made_from: Mapp
     return start
 
 
+def write_checkpoint(folder: Path, model_config: dict[str, Any], start: Start) -> None:
+    """Write a checkpoint and wait for it; it takes the place of one that is there."""
+    with checkpoint.writing(folder) as temporary:
+        temporary.mkdir(parents=True)
+        writing, state = start(temporary)
+        checkpoint.seal(temporary, state, model_config, writing.finish())
+        checkpoint.put_in_place(temporary, folder)
+
+
 @dataclass(frozen=True)
 class Saved:
     """A checkpoint that is complete. `seconds` went by since it was begun; for `stall_s` of them the updates waited."""
