@@ -37,8 +37,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(folder: Path) -> Path:
-    """A finished training of 40 updates with checkpoints at 30 and 40."""
-    return fit(folder, "run", max_steps=40, keep_last=2).path
+    """A finished training of 40 updates with checkpoints at 30, where the decay begins, and 40."""
+    return fit(folder, "run", max_steps=40, keep_last=2, decay_frac=0.25).path
 
 
 def test_hashes_are_those_of_the_files(run: Path) -> None:
