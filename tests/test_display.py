@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from typing import Any
 
@@ -31,6 +32,11 @@ def a_view(workers: int = 2) -> View:
     return view
 
 
+NAN = {"event": "nan", "of": "update", "step": 10, "loss": math.inf, "grad_norm": math.nan, "lr": 1e-3,
+       "action": "rollback"}  # fmt: skip
+ROLLBACK = {"event": "rollback", "step": 2, "failed_step": 10, "left_out": [[3, 10]], "rollbacks": 1}
+
+
 def drive(display: Display, view: View) -> None:
     move = display.task("tokenizer")
     for done in range(11):
@@ -38,7 +44,7 @@ def drive(display: Display, view: View) -> None:
     display.message("hello")
     display.begin(view)
     display.tick(view)
-    for record in (TRAIN, EVAL, {"event": "sample", "step": 10, "text": view.sample},
+    for record in (TRAIN, EVAL, NAN, ROLLBACK, {"event": "sample", "step": 10, "text": view.sample},
                    {"event": "save", "step": 10, "path": "checkpoints/step-00000010"},
                    {"event": "stop", "step": 10, "reason": "--stop-at-step 10"}):  # fmt: skip
         display.event(record, view)
@@ -61,7 +67,7 @@ def test_the_live_view_shows_everything_without_a_thread(workers: int, width: in
     if width >= 80:
         for part in ("step 59/100", "eta", "train 3.0333", "1.7500 bits per byte", "best 1.7000", "tokens/s",
                      "61.0 % of FMA peak",
-                     "saved checkpoints/step-00000010",
+                     "saved checkpoints/step-00000010", "back from step 10",
                      "3/4 batches", "Once [bold]upon[/]", "2.9M parameters"):  # fmt: skip
             assert part in shown
         assert ("+" in shown) == (workers == 63 and width == 80)
@@ -81,6 +87,8 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     assert "step  10/100  loss 3.5000  lr 1.00e-03  grad 0.70  12.3k tok/s  peak 61 %  busy 93 %  eta 1m30s" in err
     assert "val loss 3.0000  bits per byte 1.7500  best 1.7000" in err
+    assert "step  10/100  loss inf  grad nan: rollback" in err
+    assert "step   2/100  back from step 10; left out: 3 to 10" in err
     assert "\x1b" not in err
 
 

@@ -120,12 +120,19 @@ def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
+def ranges_of(record: dict[str, Any]) -> list[tuple[int, int]]:
+    """The updates that a line of metrics about a rollback says are left out; none when it is damaged."""
+    try:
+        return [(int(first), int(last)) for first, last in record["left_out"]]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
 def drop_undone(path: Path, left_out: list[tuple[int, int]]) -> None:
     """Drop the rollbacks that the checkpoint a run goes on from does not know yet: they come again."""
 
     def known(record: dict[str, Any]) -> bool:
-        ranges = record.get("left_out", [])
-        return all(any(first <= low and high <= last for first, last in left_out) for low, high in ranges)
+        return all(any(first <= low and high <= last for first, last in left_out) for low, high in ranges_of(record))
 
     records = list(read_lines(path))
     kept = [record for record in records if record.get("event") != "rollback" or known(record)]

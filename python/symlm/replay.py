@@ -24,7 +24,7 @@ from .display import Display, make_display
 from .errors import DataError, InternalError, SymlmError, UserError
 from .machine import resolve_threads
 from .metrics import plain, read_lines
-from .nan_policy import NanPolicy, merged
+from .nan_policy import NanPolicy, merged, ranges_of
 from .resume import check_text
 from .run import BEST, BUNDLES, CONFIG, METRICS, TOKENIZER, RunFolder
 from .saving import Writing, start_saving, write_checkpoint
@@ -74,8 +74,7 @@ class Recorded:
             elif kind == "hash" and isinstance(record.get("weights_sha256"), str):
                 found.hashes[step] = record["weights_sha256"]
             elif kind == "rollback":
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    found.left_out += [(int(first), int(last)) for first, last in record["left_out"]]
+                found.left_out += ranges_of(record)
             elif kind in ("start", "resume"):
                 found.version = record.get("version")
             if kind in ("train", "hash", "eval", "save", "end"):
