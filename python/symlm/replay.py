@@ -26,7 +26,7 @@ from .machine import resolve_threads
 from .metrics import plain, read_lines
 from .nan_policy import NanPolicy, merged, ranges_of
 from .resume import check_text
-from .run import BEST, BUNDLES, CONFIG, METRICS, TOKENIZER, RunFolder
+from .run import BEST, CONFIG, METRICS, TOKENIZER, RunFolder
 from .saving import Writing, start_saving, write_checkpoint
 from .schedule import engine_config
 from .settings import read_toml
@@ -213,9 +213,6 @@ class Replay:
         self.left_out = source.left_out(begin)
         self.prepared = prepared
         self.settings = engine_config(source.config, threads)
-        if begin.folder is not None and begin.folder.parent.name == BUNDLES and begin.state is not None:
-            # A bundle stands for itself, whatever became of the run.
-            self.settings = {**self.settings, **begin.state.config}
         self.tokens = 0 if begin.state is None else int(begin.state.trainer.get("tokens", 0))
         self.engine = _symlm.Engine(json.dumps(self.settings), prepared.train)
         try:
@@ -342,9 +339,13 @@ def _begin_of(source: Source, step: int, display: Display) -> Begin:
     if own.is_dir():
         try:
             checkpoint.verify(own)
-            return Begin(own, State.read(own))
-        except SymlmError as error:
-            display.warning(f"{error.message}; beginning from a checkpoint")
+            state = State.read(own)
+            made_from = engine_config(source.config, 1)
+            if all(state.config[key] == made_from[key] for key in ("model", "train")):
+                return Begin(own, state)
+            display.warning(f"{own}: of a run with other settings; beginning from a checkpoint")
+        except (SymlmError, KeyError) as error:
+            display.warning(f"{getattr(error, 'message', own)}; beginning from a checkpoint")
     return source.newest(step - 1, display)
 
 
