@@ -8,7 +8,6 @@ stopped, so that the weights are the same bits either way. What the policy remem
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,8 +256,7 @@ def _checkpoint_before(folder: RunFolder, step: int, warn: Any) -> tuple[Path, S
         if at >= step:
             continue
         try:
-            checkpoint.verify(path)
-            return path, State.read(path)
+            return path, checkpoint.usable(path)
         except SymlmError as error:
             warn(f"{error.message}; trying an older checkpoint")
     return None
@@ -272,6 +270,4 @@ def _forget_checkpoints(folder: RunFolder, step: int, back: Path | None, back_st
         if back.name != step_name(back_step):
             checkpoint.link_checkpoint(back, folder.checkpoint_path(back_step))
         folder.point_last(back_step)
-    for at in folder.steps():
-        if at >= step:
-            shutil.rmtree(folder.checkpoint_path(at), ignore_errors=True)
+    folder.drop_past(step - 1)

@@ -193,7 +193,7 @@ class Source:
             if begin.step > limit or begin.folder is None:
                 continue
             try:
-                checkpoint.verify(begin.folder)
+                checkpoint.usable(begin.folder)
             except SymlmError as error:
                 display.warning(f"{error.message}; beginning from an older checkpoint")
             else:
@@ -338,8 +338,7 @@ def _begin_of(source: Source, step: int, display: Display) -> Begin:
     own = bundle_path(source.path, step)
     if own.is_dir():
         try:
-            checkpoint.verify(own)
-            state = State.read(own)
+            state = checkpoint.usable(own)
             made_from = engine_config(source.config, 1)
             if all(state.config[key] == made_from[key] for key in ("model", "train")):
                 return Begin(own, state)
@@ -445,7 +444,7 @@ def _begin_at(source: Source, start: str, steps: int, display: Display) -> Begin
     if start.isdigit():
         for begin in source.checkpoints():
             if begin.step == int(start) and begin.folder is not None:
-                checkpoint.verify(begin.folder)
+                checkpoint.usable(begin.folder)
                 return begin
     there = ", ".join(str(begin.step) for begin in source.checkpoints()) or "none"
     raise UserError(f"--from {start}: no such checkpoint", f"start, auto, or one of the steps: {there}")
