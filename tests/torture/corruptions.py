@@ -220,8 +220,7 @@ class Damage:
         _copy(self.patient.folder, self.folder)
         roots = [self.folder / "run", self.folder / "cache"]
         files = sorted(path for root in roots for path in root.rglob("*") if path.is_file() and path.stat().st_size)
-        path = rng.choice(files)
-        name = str(path.relative_to(self.folder))
+        name, path = self._choose(rng, files)
         before, detail = sha256(path), ""
         while sha256(path) == before:
             kind = rng.choices(KINDS, [kind.weight for kind in KINDS])[0]
@@ -231,7 +230,10 @@ class Damage:
         said: list[str] = []
         env = environment(self.folder / "cache")
         if rng.random() < 0.4:
-            key, words = rng.choice(list(self.patient.questions(self.folder / "run").items()))
+            # About the checkpoint that was damaged, if it was one.
+            aimed = {"best": "best", "checkpoints": "last", "last": "last"}.get(Path(name).parts[1])
+            asked = self.patient.questions(self.folder / "run").items()
+            key, words = rng.choice([item for item in asked if aimed in (None, item[0][1])])
             problems += self._ask(key, run(words, env, self.folder, "question"), said)
         words = ["train", "--resume", "auto", "--out-dir", self.folder / "run", "--threads", rng.choice((1, 2))]
         if rng.random() < 0.3:
@@ -247,6 +249,16 @@ class Damage:
             shutil.rmtree(self.folder)
         outcome = " and ".join(sorted({*said, outcome}))
         return [Case("corruption", self.number, what, role(name), outcome, problems, str(self.folder))]
+
+    def _choose(self, rng: random.Random, files: Sequence[Path]) -> tuple[str, Path]:
+        """A file: each role equally often, the configuration, which is all text that counts, three times as often."""
+        roles: dict[str, list[tuple[str, Path]]] = {}
+        for path in files:
+            name = str(path.relative_to(self.folder))
+            roles.setdefault(role(name), []).append((name, path))
+        names = sorted(roles)
+        chosen = rng.choices(names, [3 if name == "config.toml" else 1 for name in names])[0]
+        return rng.choice(roles[chosen])
 
     def _ask(self, key: tuple[object, ...], ended: Ended, said: list[str]) -> list[str]:
         name = " ".join(map(str, key))

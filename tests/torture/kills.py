@@ -20,6 +20,9 @@ MOST_IN_A_CHAIN = 12
 MISSES = 60
 """Trainings in a row that may end before the kill comes."""
 
+MISSES_OF_ONE = 5
+"""And where one trigger is waited for, which may never come."""
+
 THREADS = (1, 2, 3)
 _ORDER = ("model.safetensors", "optimizer.safetensors", "trainer_state.json", "config.json", "MANIFEST.json")
 
@@ -75,6 +78,7 @@ class Chain:
     reference: Reference
     folder: Path
     rng: random.Random
+    only: Trigger | None = None
     cases: list[Case] = field(default_factory=list)
     hits: Counter[str] = field(default_factory=Counter)
     drawn: Counter[str] = field(default_factory=Counter)
@@ -89,7 +93,7 @@ class Chain:
             session += 1
             folder = self.folder / f"run-{run}"
             plan = None
-            if len(self.cases) < self.kills and misses < MISSES:
+            if len(self.cases) < self.kills and misses < (MISSES if self.only is None else MISSES_OF_ONE):
                 plan = self._draw(fresh=not (folder / "config.toml").exists())
             finished, problems = self._session(folder, session, plan)
             if finished and problems:
@@ -115,7 +119,9 @@ class Chain:
         rng, reference = self.rng, self.reference
         choice = rng.random()
         delay = rng.choice((0.0, rng.uniform(0, 0.0005), rng.uniform(0, 0.004)))
-        if fresh and choice < 0.5:
+        if self.only is not None:
+            return Plan(delay, self.only)
+        if fresh and choice < 0.6:
             self.drawn["setup"] += 1
             return Plan(delay, SETUP[(self.number + self.drawn["setup"]) % len(SETUP)])
         if choice < 0.55:
@@ -219,6 +225,15 @@ def torture(total: int, seed: int, jobs: int, folder: Path, say: Callable[[str],
         chains.append(Chain(number, kills, first, reference, folder / f"chain-{number:03}", chain_rng))
         first += kills
     part.cases = in_parallel(chains, jobs, Chain.work, say)
+    if every:
+        # Chance may have left one out.
+        hits = sum((chain.hits for chain in chains), Counter[str]())
+        more = [
+            Chain(0, 1, first + place, reference, folder / f"more-{place}", random.Random(f"{seed} {place}"), trigger)
+            for place, trigger in enumerate(trigger for trigger in (*WRITES, *SETUP) if not hits[trigger.name])
+        ]
+        part.cases += in_parallel(more, jobs, Chain.work, say)
+        chains += more
     hits = sum((chain.hits for chain in chains), Counter[str]())
     lost, beyond = max(chain.lost for chain in chains), sum(chain.beyond for chain in chains)
     part.facts.append(f"sha256 of model.safetensors at the end: {reference.truth.weights}")
