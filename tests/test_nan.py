@@ -20,7 +20,7 @@ from symlm import _symlm, bundle, nan_policy
 from symlm.bundle import MOST_BUNDLES
 from symlm.checkpoint import MANIFEST, State, file_hash, verify
 from symlm.metrics import LineLog, read_lines
-from symlm.nan_policy import MOST_SKIPS, NEAR, WINDOWS, NanPolicy, drop_undone, merged
+from symlm.nan_policy import MOST_SKIPS, NEAR, WINDOWS, NanPolicy, computed, drop_undone, merged
 
 END = 60
 
@@ -288,6 +288,15 @@ def test_a_chunk_ends_before_what_is_left_out(pairs: list[tuple[int, int]], step
     assert step < end <= step + more
     assert not any(policy.leaves_out(at) for at in range(step + 1, end + 1))
     assert end == step + more or policy.leaves_out(end + 1)
+
+
+@given(ranges, ranges, steps)
+def test_a_state_is_known_by_what_it_left_out(
+    left_out: list[tuple[int, int]], known: list[tuple[int, int]], step: int
+) -> None:
+    gone, before = NanPolicy(left_out=merged(left_out)), NanPolicy(left_out=merged(known))
+    expected = any(gone.leaves_out(at) and not before.leaves_out(at) for at in range(1, step + 1))
+    assert computed(gone.left_out, before.left_out, step) == expected
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=12), st.integers(0, 11))

@@ -63,6 +63,10 @@ def test_verify_from_anywhere_on_any_threads(run: Path, cli: Cli) -> None:
         assert any(line.split() == [*what.split(), "10", "10"] for line in done.stdout.splitlines())
     for what in ("weights, by their hash", "weights of a checkpoint", "moments of a checkpoint"):
         assert any(line.split() == [*what.split(), "1", "1"] for line in done.stdout.splitlines())
+    done = cli("verify", "run", "--steps", 10, "--from", "start", env={"SYMLM_ISA": "portable"})
+    assert done.returncode == 0, done.stderr
+    assert "from the initial weights (step 0)" in done.stdout
+    assert done.stdout.splitlines()[0].endswith("portable")
     result = verify_run(run, steps=25, threads=1, progress="off")
     assert (result.begin.step, result.steps, result.difference) == (0, 25, None)
     result = verify_run(run, steps=1000, start="start", threads=2, progress="off")

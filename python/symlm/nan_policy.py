@@ -9,6 +9,7 @@ stopped, so that the weights are the same bits either way. What the policy remem
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -119,6 +120,13 @@ def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
+def computed(left_out: list[tuple[int, int]], known: list[tuple[int, int]], step: int) -> bool:
+    """Whether a state after `step` updates, which knew that `known` were left out, holds one of `left_out`."""
+    spans = merged(known)
+    parts = [(first, min(last, step)) for first, last in left_out if first <= step]
+    return not all(any(low <= first and last <= high for low, high in spans) for first, last in parts)
+
+
 def ranges_of(record: dict[str, Any]) -> list[tuple[int, int]]:
     """The updates that a line of metrics about a rollback says are left out; none when it is damaged."""
     try:
@@ -209,7 +217,7 @@ def _roll_back(loop: Loop, record: dict[str, Any]) -> str:
     window = policy.next_window(loop.step)
     if window is None:
         return f"; {count_of(len(WINDOWS), 'rollback')} did not get past it"
-    found = _checkpoint_before(folder, window[0], loop.display.warning)
+    found = _checkpoint_before(folder, window[0], policy.left_out, loop.display.warning)
     if found is None and loop.step > MOST_REPEATED:
         return f"; there is no checkpoint before step {window[0]} to go back to"
     policy.leave_out(window)
@@ -244,8 +252,10 @@ def _roll_back(loop: Loop, record: dict[str, Any]) -> str:
     raise RolledBack
 
 
-def _checkpoint_before(folder: RunFolder, step: int, warn: Any) -> tuple[Path, State] | None:
-    """The newest checkpoint before the update `step` that is whole."""
+def _checkpoint_before(
+    folder: RunFolder, step: int, left_out: list[tuple[int, int]], warn: Callable[[str], None]
+) -> tuple[Path, State] | None:
+    """The newest checkpoint before the update `step` that is whole and holds none of the updates that are left out."""
     candidates: list[tuple[int, Path]] = [(at, folder.checkpoint_path(at)) for at in folder.steps()]
     if (folder.path / BEST).is_dir():
         try:
@@ -256,9 +266,13 @@ def _checkpoint_before(folder: RunFolder, step: int, warn: Any) -> tuple[Path, S
         if at >= step:
             continue
         try:
-            return path, checkpoint.usable(path)
+            state = checkpoint.usable(path)
+            known = NanPolicy.restore("rollback", state.trainer, path).left_out
         except SymlmError as error:
             warn(f"{error.message}; trying an older checkpoint")
+            continue
+        if not computed(left_out, known, state.step):
+            return path, state
     return None
 
 

@@ -24,7 +24,7 @@ from .display import Display, make_display
 from .errors import DataError, InternalError, SymlmError, UserError
 from .machine import resolve_threads
 from .metrics import plain, read_lines
-from .nan_policy import NanPolicy, merged, ranges_of
+from .nan_policy import NanPolicy, computed, merged, ranges_of
 from .resume import check_text
 from .run import BEST, CONFIG, METRICS, TOKENIZER, RunFolder
 from .saving import Writing, start_saving, write_checkpoint
@@ -173,19 +173,9 @@ class Source:
         for path in paths:
             with contextlib.suppress(SymlmError):
                 begin = Begin(path, State.read(path))
-                if self._belongs(begin):
+                if not computed(self.recorded.left_out, begin.left_out, begin.step):
                     found.append(begin)
         return sorted(found, key=lambda begin: begin.step)
-
-    def _belongs(self, begin: Begin) -> bool:
-        before = NanPolicy("skip", begin.left_out)
-        computed = (
-            step
-            for first, last in self.recorded.left_out
-            for step in range(first, min(last, begin.step) + 1)
-            if not before.leaves_out(step)
-        )
-        return next(computed, None) is None
 
     def newest(self, limit: int, display: Display) -> Begin:
         """The newest whole checkpoint up to step `limit`, else the initial weights."""
