@@ -71,5 +71,6 @@ def describe() -> dict[str, Any]:
         "isa_available": list(_symlm.available_isas()),
         "isa_from_environment": os.environ.get("SYMLM_ISA"),
         "cgroup": cgroup_limits(),
-        "memory_available_bytes": memory,
+        "memory_available_bytes": None if memory is None else memory[0],
+        "memory_available_rule": None if memory is None else memory[1],
     }

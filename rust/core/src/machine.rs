@@ -64,27 +64,59 @@ fn siblings(cpu: usize) -> String {
     std::fs::read_to_string(path).map_or_else(|_| cpu.to_string(), |text| text.trim().to_owned())
 }
 
-/// Folders of this process's control groups for a controller, each group's parents too.
-fn cgroup_folders(controller: &str) -> Vec<PathBuf> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mut folders = Vec::new();
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        let root = Path::new("/sys/fs/cgroup");
-        let root = match controllers {
-            "" => root.to_owned(),
-            list if list.split(',').any(|c| c == controller) => root.join(controller),
-            _ => continue,
-        };
-        folders.extend(Path::new(path.trim_start_matches('/')).ancestors().map(|group| root.join(group)));
+/// What the kernel shows of this process's limits.
+struct Shown {
+    /// `/proc/meminfo`.
+    memory: String,
+    /// `/proc/self/cgroup`.
+    groups: String,
+    /// Where the control groups are mounted.
+    root: PathBuf,
+}
+
+impl Shown {
+    fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        Self { memory: read("/proc/meminfo"), groups: read("/proc/self/cgroup"), root: "/sys/fs/cgroup".into() }
     }
-    folders
+
+    /// Folders of the process's control groups for a controller, each group's parents too.
+    fn folders(&self, controller: &str) -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        for line in self.groups.lines() {
+            let mut parts = line.splitn(3, ':');
+            let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+            let root = match controllers {
+                "" => self.root.clone(),
+                list if list.split(',').any(|c| c == controller) => self.root.join(controller),
+                _ => continue,
+            };
+            folders.extend(Path::new(path.trim_start_matches('/')).ancestors().map(|group| root.join(group)));
+        }
+        folders
+    }
+
+    /// See [`available_memory`].
+    fn available_memory(&self) -> Option<Available> {
+        let line = self.memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let bytes = line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0;
+        let mut least = Available { bytes, rule: "what the system has left" };
+        for folder in self.folders("memory") {
+            let left = group_memory(&folder, "memory.max", "memory.current", "inactive_file ").or_else(|| {
+                group_memory(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+            });
+            if let Some(bytes) = left.filter(|left| *left < least.bytes) {
+                least = Available { bytes, rule: "what the control group has left" };
+            }
+        }
+        Some(least)
+    }
 }
 
 /// Processors' worth of time that the control group allows, the tightest on the way up.
 fn cgroup_quota() -> Option<f64> {
-    let quotas = cgroup_folders("cpu")
+    let quotas = Shown::here()
+        .folders("cpu")
         .into_iter()
         .filter_map(|folder| read_v2(&folder.join("cpu.max")).or_else(|| read_v1(&folder)));
     quotas.filter(|quota| *quota > 0.0).reduce(f64::min)
@@ -101,19 +133,37 @@ fn read_v1(folder: &Path) -> Option<f64> {
     Some(number("cpu.cfs_quota_us")? / number("cpu.cfs_period_us")?).filter(|q| *q > 0.0)
 }
 
-/// Bytes of memory that this process may still take: what the system has available, or what a control group leaves if
-/// that is less. `None` where the system does not tell.
-pub fn available_memory() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let mut least = line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? * 1024.0;
-    for folder in cgroup_folders("memory") {
-        let left = group_memory(&folder, "memory.max", "memory.current", "inactive_file ").or_else(|| {
-            group_memory(&folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
-        });
-        least = left.map_or(least, |left| left.min(least));
+/// Memory that a process may still take, and the rule that decided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Available {
+    /// Bytes.
+    pub bytes: f64,
+    /// What it is, for messages.
+    pub rule: &'static str,
+}
+
+/// Memory that this process may still take: what the system has available, or what a control group or `ulimit -v` leaves
+/// if that is less. `None` where the system does not tell.
+pub fn available_memory() -> Option<Available> {
+    let least = Shown::here().available_memory()?;
+    Some(match address_space_left() {
+        Some(bytes) if bytes < least.bytes => Available { bytes, rule: "what ulimit -v leaves" },
+        _ => least,
+    })
+}
+
+/// What the limit on the address space leaves, if there is one.
+fn address_space_left() -> Option<f64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the structure that it is given.
+    if unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
     }
-    Some(least)
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages = text.split(' ').next()?.parse::<f64>().ok()?;
+    // SAFETY: reads a number of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as f64;
+    Some((limit.rlim_cur as f64 - pages * page).max(0.0))
 }
 
 /// What a control group leaves; file pages that were not used lately give way, so they do not count.
@@ -176,6 +226,70 @@ pub fn fma_peak(isa: Isa, threads: usize, seconds: f64) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KIB: f64 = 1024.0;
+
+    /// A machine with 8 GiB to spare and these files of control groups.
+    fn shown(groups: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Shown) {
+        let root = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        let memory = "MemTotal:       16000000 kB\nMemFree:  1 kB\nMemAvailable:    8388608 kB\n".to_owned();
+        let shown = Shown { memory, groups: groups.to_owned(), root: root.path().to_owned() };
+        (root, shown)
+    }
+
+    #[test]
+    fn without_a_limit_the_system_decides() {
+        for files in [&[][..], &[("a/memory.max", "max\n"), ("a/memory.current", "5\n")][..]] {
+            let (_root, shown) = shown("0::/a\n", files);
+            assert_eq!(shown.available_memory().unwrap().bytes, 8388608.0 * KIB);
+        }
+    }
+
+    #[test]
+    fn the_tightest_group_on_the_way_up_decides() {
+        let files = [
+            ("a/memory.max", "3000\n"),
+            ("a/memory.current", "1000\n"),
+            ("a/memory.stat", "anon 500\nfile 400\ninactive_file 300\n"),
+            ("a/b/memory.max", "10000\n"),
+            ("a/b/memory.current", "900\n"),
+        ];
+        let (_root, second) = shown("0::/a/b\n", &files);
+        let left = second.available_memory().unwrap();
+        assert_eq!((left.bytes, left.rule), (2300.0, "what the control group has left"));
+        // A container sees its own group as the root.
+        let files = [("memory.max", "5000"), ("memory.current", "6000")];
+        let (_root, container) = shown("0::/not/visible\n", &files);
+        assert_eq!(container.available_memory().unwrap().bytes, 0.0);
+    }
+
+    #[test]
+    fn the_first_version_has_a_folder_for_each_controller() {
+        let files = [
+            ("memory/x/memory.limit_in_bytes", "4096000\n"),
+            ("memory/x/memory.usage_in_bytes", "96000\n"),
+            ("memory/x/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory/memory.usage_in_bytes", "1\n"),
+            ("cpu/memory.limit_in_bytes", "1\n"),
+            ("cpu/memory.usage_in_bytes", "1\n"),
+        ];
+        let (_root, first) = shown("9:cpu,cpuacct:/\n4:memory:/x\n0::/\n", &files);
+        assert_eq!(first.available_memory().unwrap().bytes, 4001000.0);
+    }
+
+    #[test]
+    fn damaged_files_of_the_kernel_count_as_no_limit() {
+        let (_root, mut odd) = shown("nonsense\n4:memory\n:::\n", &[("memory.max", ""), ("memory.current", "x")]);
+        assert_eq!(odd.available_memory().unwrap().bytes, 8388608.0 * KIB);
+        odd.memory = "MemAvailable: many kB\n".into();
+        assert_eq!(odd.available_memory(), None);
+    }
 
     #[test]
     fn there_is_at_least_one_processor_and_a_peak() {

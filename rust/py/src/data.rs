@@ -98,7 +98,7 @@ impl Corpus {
     ) -> PyResult<Tokenizer> {
         with_progress(py, progress, |p| self.0.train_tokenizer(vocab_size, threads, p)).map(Tokenizer)
     }
-    /// Encodes into memory-mapped shards of training and validation tokens, or finds them in the cache.
+    /// Encodes into shards of training and validation tokens, or finds them in the cache.
     #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]
     #[allow(clippy::too_many_arguments)]
     fn prepare(
@@ -120,7 +120,7 @@ impl Corpus {
     }
 }
 
-/// Memory-mapped token ids.
+/// Token ids on disk.
 #[pyclass(frozen, module = "symlm._symlm")]
 pub struct Shards(pub Arc<data::Shards>);
 

@@ -27,7 +27,7 @@ mod _symlm {
     use super::generate::{Generator, TokenStream};
     #[pymodule_export]
     use super::machine::{
-        available_cpus, available_isas, available_memory, check_memory, fma_peak, isa, parameter_table,
+        available_cpus, available_isas, available_memory, check_memory, fma_peak, isa, memory_plan, parameter_table,
     };
     #[pymodule_export]
     use super::probe::Probe;

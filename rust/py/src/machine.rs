@@ -3,8 +3,11 @@
 use crate::errors::{detached, to_py};
 use pyo3::prelude::*;
 use symlm_core::config::{EngineConfig, ModelConfig};
-use symlm_core::{Error, machine, model};
+use symlm_core::{Error, machine, model, step};
 use symlm_kernels::Isa;
+
+/// A part of a plan: its name and its bytes.
+type Part = (&'static str, f64);
 
 /// The instruction set in use; `SYMLM_ISA` overrides the choice.
 #[pyfunction]
@@ -51,13 +54,21 @@ pub(crate) fn model_config(json: &str) -> symlm_core::Result<ModelConfig> {
 /// Raises MemoryPlanError if an engine of this configuration would not fit into the memory available now.
 #[pyfunction]
 pub fn check_memory(py: Python<'_>, config_json: &str) -> PyResult<()> {
-    detached(py, || symlm_core::step::check_memory(&EngineConfig::from_json(config_json)?))
+    detached(py, || step::check_memory(&EngineConfig::from_json(config_json)?))
 }
 
-/// Bytes of memory that are available now; None if the system does not tell.
+/// What a training of this configuration takes in memory: parts of the engine, and copies that are held beside it for a
+/// while, each as (name, bytes).
 #[pyfunction]
-pub fn available_memory() -> Option<u64> {
-    machine::available_memory().map(|bytes| bytes as u64)
+pub fn memory_plan(py: Python<'_>, config_json: &str) -> PyResult<(Vec<Part>, Vec<Part>)> {
+    let plan = detached(py, || Ok(step::MemoryPlan::new(&EngineConfig::from_json(config_json)?)))?;
+    Ok((plan.engine, plan.beside))
+}
+
+/// Bytes of memory that are available now, and the rule that decided; None if the system does not tell.
+#[pyfunction]
+pub fn available_memory() -> Option<(u64, &'static str)> {
+    machine::available_memory().map(|available| (available.bytes as u64, available.rule))
 }
 
 /// Names and shapes of the tensors of a model, in storage order.

@@ -3,10 +3,13 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::documents::{Documents, PieceSize};
 use super::jsonl;
+use super::progress::INTERVAL;
 use super::source::{Format, Source};
+use super::stream::Stream;
 use crate::error::{Error, Result, io_reason};
 
 /// Extensions that are taken from folders; each also with `.gz` behind it.
@@ -38,8 +41,8 @@ impl Corpus {
         Self::open_interruptible(paths, text_field, &mut || Ok(()))
     }
 
-    /// As [`Corpus::open`]; `interrupted` is called when a signal interrupts the reading of a pipe, and may stop it by an
-    /// error.
+    /// As [`Corpus::open`]; `interrupted` is called again and again while a pipe is waited for and read, and may stop it by
+    /// an error.
     ///
     /// # Errors
     /// As [`Corpus::open`], and what `interrupted` returns.
@@ -61,7 +64,9 @@ impl Corpus {
                 if std::mem::replace(&mut standard_input, true) {
                     return Err(Error::usage("found - twice, the standard input can only be read once"));
                 }
-                sources.push(spool(&mut std::io::stdin().lock(), "standard input", None, interrupted)?);
+                let name = "standard input";
+                let mut stream = Stream::standard_input().map_err(|e| Error::cannot_read(Path::new(name), &e))?;
+                sources.push(spool(&mut stream, name, None, interrupted)?);
             } else {
                 add_path(path, &mut sources, interrupted)?;
             }
@@ -125,8 +130,8 @@ fn add_path(given: &str, sources: &mut Vec<Source>, interrupted: Interrupted<'_>
         }
         Ok(_) => {
             // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
-            let mut pipe = std::fs::File::open(path).map_err(|e| Error::cannot_read(path, &e))?;
-            sources.push(spool(&mut pipe, given, Some(path), interrupted)?);
+            let mut stream = Stream::open(path).map_err(|e| Error::cannot_read(path, &e))?;
+            sources.push(spool(&mut stream, given, Some(path), interrupted)?);
             Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.contains(['*', '?', '[']) => {
@@ -228,7 +233,7 @@ fn file(path: PathBuf, bytes: u64) -> Source {
 }
 
 /// Copies a stream to a temporary file.
-fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>, interrupted: Interrupted<'_>) -> Result<Source> {
+fn spool(stream: &mut Stream, name: &str, given: Option<&Path>, interrupted: Interrupted<'_>) -> Result<Source> {
     let failed = |error: &std::io::Error| {
         let error = Error::user(format!("cannot copy {name} to a temporary file: {}", io_reason(error)));
         error.hint("TMPDIR says where temporary files go")
@@ -239,13 +244,15 @@ fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>, interrupted: I
     let mut source =
         Source { path: file.path().to_owned(), name: name.to_owned(), format, gzip, bytes: 0, _spool: None };
     let mut buffer = vec![0; PREFIX_BYTES];
+    let mut checked = Instant::now();
     loop {
+        if checked.elapsed() >= INTERVAL {
+            interrupted()?;
+            checked = Instant::now();
+        }
         let n = match stream.read(&mut buffer) {
-            Ok(n) => n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                interrupted()?;
-                continue;
-            }
+            Ok(Some(n)) => n,
+            Ok(None) => continue,
             Err(error) => return Err(source.read_error(&error)),
         };
         if n == 0 {
@@ -262,7 +269,7 @@ fn spool(stream: &mut dyn Read, name: &str, given: Option<&Path>, interrupted: I
     Ok(source)
 }
 
-/// Called when a signal has interrupted a read.
+/// Called at least every [`INTERVAL`] or so while a stream is waited for, and may stop that.
 type Interrupted<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// Looks at the beginning of a file.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Corpus::open -> documents -> Corpus::train_tokenizer -> Tokenizer
-//!                           -> Corpus::prepare         -> Shards (memory-mapped, cached)
+//!                           -> Corpus::prepare         -> Shards (checked, cached)
 //! ```
 //!
 //! Everything streams in bounded memory, gives the same bytes for any number of threads, and leaves no thread behind.
@@ -17,6 +17,7 @@ mod progress;
 mod shards;
 mod source;
 mod split;
+mod stream;
 mod tokenizer;
 mod tokenizer_file;
 mod train_tokenizer;

@@ -11,7 +11,7 @@ use super::documents::{Piece, PieceSize};
 use super::pool::Pool;
 use super::pretoken::PIECE_BYTES;
 use super::progress::{Meter, Progress};
-use super::shards::{ShardWriter, Shards};
+use super::shards::{ShardWriter, Shards, remove_unfinished};
 use super::source::Format;
 use super::split::{Divider, Planner};
 use super::tokenizer::{Encoder, Tokenizer, hex};
@@ -50,6 +50,7 @@ impl Corpus {
             return Err(Error::usage("found sequence length 0, expected at least 1"));
         }
         std::fs::create_dir_all(cache_dir).map_err(|e| Error::cannot_write(cache_dir, &e))?;
+        remove_unfinished(cache_dir);
         let mut meter = Meter::new(progress, self.bytes());
         let digests = self.hash_files(&mut meter)?;
         let key = self.key(&digests, tokenizer, val_split);

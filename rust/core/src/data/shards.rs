@@ -1,17 +1,19 @@
-//! Memory-mapped files of token ids.
+//! Files of token ids.
 //!
 //! A shard is a header of 256 bytes and the ids as little-endian `u16` (vocabularies up to 65,536) or `u32`. The
 //! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen.
 //!
-//! The pages that were read stay in the page cache of the system, but not for long in the memory of the process: a
-//! training that has seen all of its text is no larger than one that has just begun.
+//! Reading uses positioned reads and no memory map: a file that is cut, or a disk that fails, while a training reads it
+//! gives an error, not a signal that ends the process. The pages stay in the page cache of the system and never count
+//! as memory of the process. A file that was written to since it was checked is refused, for its ids are not known any
+//! more.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
-use memmap2::{Mmap, UncheckedAdvice};
 use sha2::{Digest, Sha256};
 
 use super::tokenizer::{default_permissions, hex};
@@ -28,10 +30,12 @@ const CHECK_BYTES: usize = 1 << 20;
 /// Random ids made at a time.
 const RANDOM_BLOCK: u64 = 1 << 16;
 const LARGEST_U16_VOCAB: u32 = 1 << 16;
-/// Mapped pages are given back after reading about this much.
-const RESIDENT_BYTES: usize = 4 << 20;
-/// A read of a few ids maps this much: the system maps the pages around the one that was missing along with it.
-const FAULT_BYTES: usize = 64 << 10;
+/// Bytes that a read of a few ids takes without asking for memory.
+const READ_BYTES: usize = 4096;
+/// What an unfinished shard is called before it has its name.
+const UNFINISHED: &str = ".shard-";
+/// An unfinished shard that nobody holds is left alone for so long: its writer may be about to lock it.
+const UNFINISHED_AGE: Duration = Duration::from_secs(60);
 
 /// What a shard says about its ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,14 +106,27 @@ impl Header {
     }
 }
 
-/// Token ids of one part of a corpus, memory-mapped and checked.
+/// Size and times of a file: another pair means that somebody wrote to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self { size: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+/// Token ids of one part of a corpus, checked.
 #[derive(Debug)]
 pub struct Shards {
-    map: Mmap,
+    file: File,
     header: Header,
     path: PathBuf,
-    /// Bytes that may have been mapped since pages were last given back.
-    mapped: AtomicUsize,
+    /// Of the file as it was checked.
+    stamp: Stamp,
 }
 
 impl Shards {
@@ -120,24 +137,27 @@ impl Shards {
             let error = Error::data(format!("{}: {what}", path.display()));
             error.hint("delete it; it is made again from the text")
         };
-        let file = File::open(path).map_err(|e| Error::cannot_read(path, &e))?;
-        let metadata = file.metadata().map_err(|e| Error::cannot_read(path, &e))?;
+        let cannot_read = |error: std::io::Error| Error::cannot_read(path, &error);
+        let file = File::open(path).map_err(cannot_read)?;
+        let metadata = file.metadata().map_err(cannot_read)?;
         if !metadata.is_file() {
             return Err(bad("found no regular file, expected a symlm shard".into()));
         }
-        // SAFETY: the map is read-only and of a file that this program writes under another name, completes and only
-        // then renames to this one, and never writes to again, so its bytes do not change while they are borrowed.
-        // (Another program that overwrites or truncates a file in the cache while it is in use breaks this, as it
-        // would for every user of memory maps; deleting or replacing the file does not.)
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::cannot_read(path, &e))?;
-        let header = Header::from_bytes(&map).map_err(bad)?;
+        let size = metadata.len();
+        let mut block = vec![0; size.min(HEADER_BYTES as u64) as usize];
+        file.read_exact_at(&mut block, 0).map_err(cannot_read)?;
+        let header = Header::from_bytes(&block).map_err(bad)?;
         let expected = u128::from(header.tokens) * u128::from(header.id_bytes()) + HEADER_BYTES as u128;
-        if map.len() as u128 != expected {
-            return Err(bad(format!("found {} bytes, expected {expected}", map.len())));
+        if u128::from(size) != expected {
+            return Err(bad(format!("found {size} bytes, expected {expected}")));
         }
         let mut hash = Sha256::new();
-        for (number, block) in map[HEADER_BYTES..].chunks(CHECK_BYTES).enumerate() {
-            hash.update(block);
+        let mut at = HEADER_BYTES as u64;
+        while at < size {
+            block.resize((size - at).min(CHECK_BYTES as u64) as usize, 0);
+            file.read_exact_at(&mut block, at).map_err(cannot_read)?;
+            at += block.len() as u64;
+            hash.update(&block);
             let largest = match header.id_bytes() {
                 2 => block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).max(),
                 _ => block.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).max(),
@@ -145,15 +165,11 @@ impl Shards {
             if let Some(id) = largest.filter(|&id| id >= header.vocab_size) {
                 return Err(bad(format!("found token id {id}, expected ids below {}", header.vocab_size)));
             }
-            if number % (RESIDENT_BYTES / CHECK_BYTES) == 0 {
-                give_back(&map);
-            }
         }
-        give_back(&map);
         if hash.finalize()[..] != header.ids {
             return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
         }
-        Ok(Self { map, header, path: path.to_owned(), mapped: AtomicUsize::new(0) })
+        Ok(Self { file, header, path: path.to_owned(), stamp: Stamp::of(&metadata) })
     }
 
     /// Writes a shard of random ids, each equally likely: for measurements, which need tokens but no text.
@@ -214,9 +230,26 @@ impl Shards {
             let (path, count) = (self.path.display(), out.len());
             return Err(Error::data(format!("{path}: asked for {count} ids from {start}, expected at most {tokens}")));
         };
+        let metadata = self.file.metadata().map_err(|e| Error::cannot_read(&self.path, &e))?;
+        if Stamp::of(&metadata) != self.stamp {
+            let error = Error::data(format!(
+                "{}: the tokens changed while they were in use, expected a file that stays as it is",
+                self.path.display()
+            ));
+            return Err(error.hint("start again: they are made anew from the text where they are damaged"));
+        }
         let width = self.header.id_bytes() as usize;
-        // The map holds all tokens, so the products fit.
-        let ids = &self.map[HEADER_BYTES + start as usize * width..HEADER_BYTES + end as usize * width];
+        let (mut few, mut many) = ([0; READ_BYTES], Vec::new());
+        let length = (end - start) as usize * width;
+        let ids: &mut [u8] = if length <= READ_BYTES {
+            &mut few[..length]
+        } else {
+            many.resize(length, 0);
+            &mut many
+        };
+        // The file holds all tokens, so the product fits.
+        let at = HEADER_BYTES as u64 + start * width as u64;
+        self.file.read_exact_at(ids, at).map_err(|e| Error::cannot_read(&self.path, &e))?;
         match width {
             2 => {
                 for (id, b) in out.iter_mut().zip(ids.chunks_exact(2)) {
@@ -229,12 +262,6 @@ impl Shards {
                 }
             }
         }
-        // A count that two threads reset at once only comes a little late or early.
-        let read = ids.len() + FAULT_BYTES;
-        if self.mapped.fetch_add(read, Ordering::Relaxed) + read > RESIDENT_BYTES {
-            self.mapped.store(0, Ordering::Relaxed);
-            give_back(&self.map);
-        }
         Ok(())
     }
 
@@ -244,11 +271,25 @@ impl Shards {
     }
 }
 
-/// Unmaps the pages of a map that were read. They remain in the page cache, from where the next access maps them again.
-fn give_back(map: &Mmap) {
-    // SAFETY: the map is of a file and never written through, so the same bytes come back.
-    // A refusal costs memory, nothing else.
-    let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+/// Removes the unfinished shards of processes that were killed: old ones that no process holds locked.
+pub(crate) fn remove_unfinished(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNFINISHED_AGE);
+        let is_old = entry.metadata().and_then(|m| m.modified()).is_ok_and(old);
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+            && is_old
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            // Another process may have been quicker.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// A shard that cannot be written.
+fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
+    Error::cannot_write(path, error).hint("make room there, or set SYMLM_CACHE_DIR to a folder on another disk")
 }
 
 /// Writes a shard under a temporary name; dropped before [`Self::finish`], it leaves nothing.
@@ -266,10 +307,12 @@ impl ShardWriter {
     pub(crate) fn create(path: PathBuf, vocab_size: u32, key: [u8; 32]) -> Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let file = tempfile::Builder::new()
-            .prefix(".shard-")
+            .prefix(UNFINISHED)
             .permissions(default_permissions())
             .tempfile_in(folder)
-            .map_err(|e| Error::cannot_write(folder, &e))?;
+            .map_err(|e| cannot_write(folder, &e))?;
+        // Says that the file has a writer, until that ends or is killed. Where there are no locks nothing is removed.
+        let _ = file.as_file().try_lock();
         let header = Header { tokens: 0, bytes: 0, documents: 0, vocab_size, key, ids: [0; 32] };
         let file = BufWriter::with_capacity(1 << 20, file);
         let mut this = Self { file, header, hash: Sha256::new(), buffer: Vec::new(), path };
@@ -278,7 +321,7 @@ impl ShardWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| Error::cannot_write(&self.path, &e))
+        self.file.write_all(bytes).map_err(|e| cannot_write(&self.path, &e))
     }
 
     /// Appends ids.
@@ -319,7 +362,7 @@ impl ShardWriter {
         self.header.ids = std::mem::take(&mut self.hash).finalize().into();
         let header = self.header.to_bytes();
         let path = self.path.clone();
-        let failed = |error: &std::io::Error| Error::cannot_write(&path, error);
+        let failed = |error: &std::io::Error| cannot_write(&path, error);
         self.file.seek(SeekFrom::Start(0)).map_err(|e| failed(&e))?;
         self.write(&header)?;
         let file = self.file.into_inner().map_err(|e| failed(e.error()))?;

@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::rows::{Block, Rows};
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::float_env::ContractRounding;
 use std::sync::Arc;
@@ -26,12 +27,16 @@ struct Cache {
 }
 
 impl Cache {
+    /// Elements of the keys and of the values of one head.
+    fn regions(c: &ModelConfig) -> [usize; 2] {
+        // Whole cache lines, so that no region starts inside one.
+        [packed_len(c.head_size(), c.seq_len), (c.head_size() * c.seq_len).next_multiple_of(16)]
+    }
+
     fn new(model: &Model) -> Result<Self> {
         let c = model.config();
         let (head_size, heads) = (c.head_size(), c.num_kv_heads);
-        let key_region = packed_len(head_size, c.seq_len);
-        // Whole cache lines, so that no region starts inside one.
-        let value_region = (head_size * c.seq_len).next_multiple_of(16);
+        let [key_region, value_region] = Self::regions(c);
         let regions = c.num_layers * heads;
         let (keys, values) = (Block::new(regions * key_region)?, Block::new(regions * value_region)?);
         Ok(Self { keys, values, key_region, value_region, head_size, heads })
@@ -112,6 +117,13 @@ impl Session {
             inverse_sum: [0.0; STRIP],
             logits: Block::new(c.vocab_size)?,
         })
+    }
+
+    /// Elements that a session of this shape holds, for a plan of the memory.
+    pub fn elements(c: &ModelConfig) -> usize {
+        let width = 3 * c.hidden_size + (c.hidden_size + 2 * c.kv_size()) + 3 * c.intermediate_size;
+        let working = CHUNK.min(c.seq_len) * width + attention::strip_len(STRIP, c.seq_len) + c.vocab_size;
+        Cache::regions(c).iter().sum::<usize>() * c.num_layers * c.num_kv_heads + working
     }
 
     /// The model.

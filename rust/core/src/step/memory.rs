@@ -1,44 +1,118 @@
-//! What an engine will need in memory, before anything is allocated.
+//! What an engine takes in memory: the sizes that [`State::new`](super::state::State::new) allocates by, and their sum
+//! before anything is allocated.
 
-use super::plan::{Cut, STRIP_ALIGN};
+use super::forward::LOGIT_ROWS;
+use super::plan::{Cut, STRIP_ALIGN, TILE_COLS, tile_height};
 use super::prefetch::CAPACITY;
 use super::save::COPY_BYTES;
+use super::slots::SlotLayout;
 use crate::arena::row_stride;
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, ModelConfig};
 use crate::error::{Error, Result};
+use crate::generate::Session;
 use crate::machine;
+use crate::model::Layout;
+use symlm_kernels::attention;
+use symlm_kernels::gemm::weight_gradient_scratch;
 
 /// Bytes of a graph node with its edges, roughly.
 const NODE_BYTES: f64 = 160.0;
 
-/// Bytes that the arenas and graphs of an engine take. In f64, so that absurd sizes cannot overflow.
-pub(super) fn planned_bytes(c: &EngineConfig) -> f64 {
-    let (m, cut) = (&c.model, Cut::new(c));
-    let stride = |cols: usize| row_stride(cols) as f64;
-    let (d, f, vocab) = (m.hidden_size, m.intermediate_size, m.vocab_size);
-    let layers = m.num_layers as f64;
-    let embedding = vocab as f64 * d as f64;
-    let layer = d as f64 * (2.0 * d as f64 + 2.0 * m.kv_size() as f64 + 3.0 * f as f64 + 2.0);
-    let head = if m.tie_embeddings { 0.0 } else { embedding };
-    let weights = embedding + head + layers * layer;
-    // Weights, both packed copies, gradient, third triple, two moments; one more where a triple is split.
-    let copies = if cut.group == 3 { 7.0 } else { 8.0 };
-    let rows = cut.slot_windows() as f64 * cut.positions as f64;
-    let per_layer =
-        5.0 * stride(d) + stride(d + 2 * m.kv_size()) + stride(2 * f) + stride(f) + 2.0 * m.num_heads as f64;
-    let per_row = layers * per_layer + 4.0 * stride(d) + stride(f);
-    let activations = rows * (cut.slots as f64 * per_row + cut.logit_slots as f64 * stride(vocab));
-    let tokens = cut.batch as f64 * cut.positions as f64;
-    let norm_blocks = (2.0 * layers + 1.0) * cut.batch as f64 * cut.positions.div_ceil(STRIP_ALIGN) as f64 * d as f64;
-    // Inputs, targets and their order, for each buffer and the batch at hand.
-    let batches = (CAPACITY + 2) as f64 * (3.0 * tokens + vocab as f64);
-    let rotary = cut.positions as f64 * m.head_size() as f64;
-    let floats =
-        copies * weights + embedding + activations + norm_blocks + batches + rotary + tokens * (stride(d) + 1.0);
-    let stages = 2.0 * layers * (cut.strips() + cut.head_parts()) as f64;
-    let nodes = 2.0 * cut.batch as f64 * stages + 12.0 * weights / 4096.0;
-    // A sample has a copy of the weights too, but never while a save is under way.
-    4.0 * floats + NODE_BYTES * nodes + COPY_BYTES * weights
+/// Elements of the arenas of an engine.
+pub(super) struct Sizes {
+    pub slot: SlotLayout,
+    /// Distance between the logits of two slots.
+    pub logit_rows: usize,
+    pub slots: usize,
+    pub embedded: usize,
+    pub logits: usize,
+    pub norm_blocks: usize,
+    pub losses: usize,
+    /// Of each arena with the shape of the parameters.
+    pub parameters: usize,
+    /// Whether triples need an arena of their own.
+    pub triple: bool,
+    pub head_triple: usize,
+}
+
+impl Sizes {
+    pub fn new(m: &ModelConfig, cut: &Cut, layout: &Layout) -> Self {
+        let rows = cut.slot_windows() * m.seq_len;
+        let slot = SlotLayout::new(m, rows);
+        let (tokens, d) = (cut.batch * m.seq_len, m.hidden_size);
+        let logit_rows = rows * row_stride(m.vocab_size);
+        Self {
+            slots: cut.slots * slot.len,
+            embedded: tokens * row_stride(d),
+            logits: cut.logit_slots * logit_rows,
+            norm_blocks: layout.norms.len() * cut.batch * m.seq_len.div_ceil(STRIP_ALIGN) * d,
+            losses: tokens,
+            parameters: layout.len,
+            triple: cut.group != 3,
+            head_triple: m.vocab_size * d,
+            slot,
+            logit_rows,
+        }
+    }
+}
+
+/// Bytes of memory, part by part. In f64, so that absurd sizes cannot overflow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryPlan {
+    /// What the engine holds from its start to its end.
+    pub engine: Vec<(&'static str, f64)>,
+    /// What is held beside it for a while: the copy that a checkpoint is written from, the copy that writes samples.
+    pub beside: Vec<(&'static str, f64)>,
+}
+
+impl MemoryPlan {
+    /// The plan of a training.
+    pub fn new(c: &EngineConfig) -> Self {
+        let (m, cut, layout) = (&c.model, Cut::new(c), Layout::new(&c.model));
+        let sizes = Sizes::new(m, &cut, &layout);
+        let floats = |count: usize| 4.0 * count as f64;
+        let tokens = cut.batch * cut.positions;
+        // Inputs, targets and their order, for each buffer and the batch at hand.
+        let batches = (CAPACITY + 2) as f64 * floats(3 * tokens + m.vocab_size);
+        let stages = 2 * m.num_layers * (cut.strips() + cut.head_parts());
+        let nodes = 2.0 * (cut.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
+        let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
+        let sums = sizes.parameters * (1 + usize::from(sizes.triple)) + sizes.head_triple;
+        let rotary = 2 * cut.positions * m.head_size();
+        let engine = vec![
+            ("parameters", floats(sizes.parameters)),
+            ("packed parameters", floats(layout.packed_len)),
+            ("gradient", floats(sizes.parameters)),
+            ("partial gradients", floats(sums)),
+            ("optimizer", floats(2 * sizes.parameters)),
+            ("activations", floats(activations)),
+            ("logits", floats(sizes.logits)),
+            ("batches", batches),
+            ("workers", c.threads as f64 * floats(scratch(m, &cut))),
+            ("task graphs", NODE_BYTES * nodes + floats(rotary)),
+        ];
+        // Of the packed copies only the one for the forward pass is touched.
+        let forward = layout.packed_len / 2;
+        let beside = vec![
+            ("checkpoint copy", COPY_BYTES * layout.parameters() as f64),
+            ("sampling copy", floats(sizes.parameters + forward + Session::elements(m))),
+        ];
+        Self { engine, beside }
+    }
+
+    /// Bytes of the engine alone.
+    pub fn engine_bytes(&self) -> f64 {
+        self.engine.iter().map(|part| part.1).sum()
+    }
+}
+
+/// Elements of the buffers that a worker grows to.
+fn scratch(m: &ModelConfig, cut: &Cut) -> usize {
+    let (rows, cols) = (tile_height(cut.threads), TILE_COLS);
+    let area = rows.min(m.vocab_size.max(2 * m.intermediate_size)) * cols.min(m.hidden_size.max(m.intermediate_size));
+    let tokens = cut.slot_windows() * cut.positions;
+    let first = [area, attention::scratch_len(cut.positions, m.head_size()), LOGIT_ROWS * row_stride(m.vocab_size)];
+    first.into_iter().max().unwrap_or_default() + weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size))
 }
 
 /// Checks that an engine of this configuration fits into the memory that is available now.
@@ -46,15 +120,16 @@ pub(super) fn planned_bytes(c: &EngineConfig) -> f64 {
 /// # Errors
 /// `Memory` with what it needs and what there is.
 pub fn check_memory(c: &EngineConfig) -> Result<()> {
-    let (needed, available) = (planned_bytes(c), machine::available_memory());
-    if available.is_some_and(|available| needed > available) {
-        let gigabytes = |bytes: f64| bytes / 1e9;
-        let available = gigabytes(available.unwrap_or_default());
-        return Err(Error::memory(format!(
-            "training needs about {:.1} GB of memory, {available:.1} GB are available",
-            gigabytes(needed)
-        ))
-        .hint("use a smaller model, batch_size, seq_len or sectors_in_flight"));
-    }
-    Ok(())
+    let needed = MemoryPlan::new(c).engine_bytes();
+    let Some(available) = machine::available_memory().filter(|available| needed > available.bytes) else {
+        return Ok(());
+    };
+    let gigabytes = |bytes: f64| bytes / 1e9;
+    Err(Error::memory(format!(
+        "training needs about {:.1} GB of memory, {:.1} GB are available ({})",
+        gigabytes(needed),
+        gigabytes(available.bytes),
+        available.rule,
+    ))
+    .hint("use a smaller model, batch_size, seq_len or sectors_in_flight"))
 }

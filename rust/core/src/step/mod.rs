@@ -24,7 +24,7 @@ mod update;
 
 pub use control::{EvalReport, StepReport};
 pub use engine::{Engine, NamedTensor, Switches, Tensors, WorkerReport};
-pub use memory::check_memory;
+pub use memory::{MemoryPlan, check_memory};
 pub use prefetch::{Batch, TokenSource, WindowOrder};
 pub use recover::TensorNumbers;
 pub use save::{SavedFiles, Saving};

@@ -132,9 +132,14 @@ impl Cut {
 /// Rows and columns of a weight-gradient tile.
 pub(super) type Tile = (Range<usize>, Range<usize>);
 
-/// Tiles of a matrix's weight gradient. High tiles read each sector's inputs less often; many workers need more tiles.
+/// Rows of a weight-gradient tile. High tiles read each sector's inputs less often; many workers need more tiles.
+pub(super) fn tile_height(threads: usize) -> usize {
+    if threads <= 4 { 256 } else { 64 }
+}
+
+/// Tiles of a matrix's weight gradient.
 pub(super) fn tiles(rows: usize, cols: usize, threads: usize) -> Vec<Tile> {
-    let height = if threads <= 4 { 256 } else { 64 };
+    let height = tile_height(threads);
     let parts = cols.div_ceil(TILE_COLS);
     let width = cols.div_ceil(parts).next_multiple_of(32);
     let mut out = Vec::new();

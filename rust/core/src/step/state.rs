@@ -1,10 +1,11 @@
 //! Everything the nodes of the graphs read and write.
 
+use super::memory::Sizes;
 use super::plan::{Cut, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
 use super::prefetch::{Batch, TokenSource};
 use super::slots::{Buffer, SlotLayout};
 use super::symmetry::sector_windows;
-use crate::arena::{Arena, row_stride};
+use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::Result;
 use crate::float_env::ContractRounding;
@@ -112,15 +113,13 @@ impl State {
         let _environment = ContractRounding::enter();
         let (m, cut) = (&config.model, Cut::new(&config));
         let weights = Weights::zeros(m)?;
-        let rows = cut.slot_windows() * m.seq_len;
-        let layout = SlotLayout::new(m, rows);
-        let (tokens, d) = (cut.batch * m.seq_len, m.hidden_size);
-        let logit_rows = rows * row_stride(m.vocab_size);
+        let sizes = Sizes::new(m, &cut, &weights.layout);
+        let (slot, logit_rows) = (sizes.slot.len, sizes.logit_rows);
         let places = (0..cut.batch)
             .map(|window| {
                 let sector = cut.sector_of(window);
                 let row = (window - sector_windows(cut.batch, sector).start) * m.seq_len;
-                Place { slot: sector % cut.slots * layout.len, logits: sector % cut.logit_slots * logit_rows, row }
+                Place { slot: sector % cut.slots * slot, logits: sector % cut.logit_slots * logit_rows, row }
             })
             .collect();
         let index = |id| weights.layout.matrix_index(id);
@@ -137,8 +136,7 @@ impl State {
             square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
         }
         let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
-        let (head, len) = (weights.layout.head(), weights.layout.len);
-        let norm_blocks = weights.layout.norms.len() * cut.batch * m.seq_len.div_ceil(STRIP_ALIGN) * d;
+        let (head, len) = (weights.layout.head(), sizes.parameters);
         let train = &config.train;
         Ok(Self {
             isa,
@@ -148,15 +146,15 @@ impl State {
             embedding: index(MatrixId::Embedding),
             rope: rope::Table::new(m.rope_theta, m.head_size(), m.seq_len),
             places,
-            slots: Arena::new(cut.slots * layout.len)?,
-            embedded: Arena::new(tokens * row_stride(d))?,
-            logits: Arena::new(cut.logit_slots * logit_rows)?,
-            norm_blocks: Arena::new(norm_blocks)?,
-            losses: Arena::new(tokens)?,
+            slots: Arena::new(sizes.slots)?,
+            embedded: Arena::new(sizes.embedded)?,
+            logits: Arena::new(sizes.logits)?,
+            norm_blocks: Arena::new(sizes.norm_blocks)?,
+            losses: Arena::new(sizes.losses)?,
             gradient: Arena::new(len)?,
             pair: Arena::new(len)?,
-            triple: if cut.group == 3 { None } else { Some(Arena::new(len)?) },
-            head_triple: Arena::new(m.vocab_size * d)?,
+            triple: if sizes.triple { Some(Arena::new(len)?) } else { None },
+            head_triple: Arena::new(sizes.head_triple)?,
             first_moment: Arena::new(len)?,
             second_moment: Arena::new(len)?,
             squares,
@@ -166,7 +164,7 @@ impl State {
             result: Mutex::new(StepResult::default()),
             failed: AtomicBool::new(false),
             evaluation: Mutex::new(EvalState::default()),
-            layout,
+            layout: sizes.slot,
             cut,
             weights,
             config,

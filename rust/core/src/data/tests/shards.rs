@@ -248,3 +248,43 @@ fn random_ids_cover_the_vocabulary_and_follow_the_seed() {
     assert!(counts.iter().all(|count| (130..340).contains(count)), "{counts:?}");
     assert_eq!(make("d", 100_000, 1).vocab_size(), 100_000);
 }
+
+#[test]
+fn a_shard_that_changes_under_way_is_an_error() {
+    let cache = folder(&[]);
+    let change: [fn(&std::fs::File); 3] = [
+        |file| file.set_len(HALF).unwrap(),
+        |file| file.set_len(0).unwrap(),
+        |file| std::os::unix::fs::FileExt::write_all_at(file, &[7; 64], HALF).unwrap(),
+    ];
+    for (number, change) in change.into_iter().enumerate() {
+        let path = cache.path().join(format!("{number}.ids"));
+        let shards = Shards::random(&path, 300, 50_000, number as u64).unwrap();
+        let mut ids = vec![0; 5000];
+        shards.copy_ids(40_000, &mut ids).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        // Times of files may be as coarse as the clock of the system.
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        change(&file);
+        let error = shards.copy_ids(40_000, &mut ids).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Data);
+        assert!(error.message.contains("changed while they were in use"), "{error}");
+    }
+}
+
+/// A place in the middle of the shards of that test.
+const HALF: u64 = 50_000;
+
+#[test]
+fn what_a_killed_process_left_in_the_cache_goes_away() {
+    let cache = folder(&[(".shard-old", b"x"), (".shard-new", b"x"), (".shard-held", b"x"), ("other", b"x")]);
+    let held = std::fs::File::open(cache.path().join(".shard-held")).unwrap();
+    held.lock().unwrap();
+    for name in [".shard-old", ".shard-held", "other"] {
+        let file = std::fs::File::options().write(true).open(cache.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600)).unwrap();
+    }
+    crate::data::shards::remove_unfinished(cache.path());
+    let left: Vec<_> = cached(cache.path()).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+    assert_eq!(left, [".shard-held", ".shard-new", "other"]);
+}
