@@ -312,7 +312,7 @@ def test_an_evaluation_that_is_not_a_number_fails(
 def test_a_full_disk_is_found_first(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     config = symlm.TrainConfig(preset="tiny", keep_last=10**6, out_dir=str(tmp_path / "run"), progress="off")
-    with pytest.raises(symlm.UserError, match=r"1 MiB free on its disk, 4 checkpoints of .* parameters need"):
+    with pytest.raises(symlm.MemoryPlanError, match=r"1 MiB free on its disk, 5 checkpoints of .* parameters need"):
         symlm.Trainer(config, data=[text]).fit()
     assert not (tmp_path / "run").exists()
 

@@ -74,14 +74,20 @@ def sync_file(path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace a small file so that a reader sees the old text or the new one, never a part."""
+    """Replace a small file so that a reader sees the old text or the new one, never a part; UserError when it cannot be
+    written."""
     temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_file(path.parent)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_file(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot write: {reason(error)}") from None
 
 
 def file_hash(path: Path) -> str:

@@ -45,7 +45,7 @@ class DataError(SymlmError):
 
 
 class MemoryPlanError(SymlmError):
-    """The work would need more memory than the machine has."""
+    """The work would need more memory or disk than there is."""
 
     exit_code = 4
 
@@ -74,12 +74,13 @@ def reason(error: OSError) -> str:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was stopped by a signal after the step under way was finished and saved.
+    """The work was stopped by a signal; nothing is left half done.
 
-    `signum` is the signal, `run_path` the run folder, `step` the number of updates in the saved checkpoint.
+    `signum` is the signal. A training that had begun was saved after the step under way: `run_path` is its run folder
+    (None when there is nothing to go on from) and `step` the number of updates in the checkpoint (0 before the first).
     """
 
-    def __init__(self, signum: int, run_path: str, step: int) -> None:
+    def __init__(self, signum: int, run_path: str | None = None, step: int = 0) -> None:
         super().__init__(f"stopped by signal {signum} after step {step}")
         self.signum = signum
         self.run_path = run_path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from .checkpoint import State
 from .config import TrainConfig
 from .corpus import Prepared
 from .display import Display
-from .errors import InternalError, Interrupted, NanError
+from .errors import DataError, InternalError, Interrupted, MemoryPlanError, NanError, SymlmError, UserError
 from .generate import Generator
 from .metrics import LineLog
 from .nan_policy import NanPolicy, RolledBack
@@ -60,6 +59,7 @@ class Loop:
         display: Display,
         callbacks: CallbackList,
         peak_gflops: float,
+        signals: StopSignals,
     ) -> None:
         self.config = config
         self.threads = threads
@@ -71,7 +71,8 @@ class Loop:
         self.model = config.model()
         self.max_steps = config.max_steps or 1
         self.engine_config = engine_config(config, threads)
-        self.signals = StopSignals()
+        self.signals = signals
+        self.trouble: SymlmError | None = None
         self.view = View(run=str(folder.path), preset=config.preset_name, threads=threads, max_steps=self.max_steps)
         self.step = self.start_step = 0
         self.tokens = 0
@@ -97,14 +98,18 @@ class Loop:
         self.log = LineLog(self.folder.path / METRICS)
         self.samples = LineLog(self.folder.path / SAMPLES)
         try:
-            with self.signals:
-                if checkpoint is not None and state is not None:
-                    self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
-                    self._restore(checkpoint, state)
-                try:
-                    return self._run(checkpoint)
-                finally:
-                    self._settle()
+            if checkpoint is not None and state is not None:
+                self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
+                self._restore(checkpoint, state)
+            if self.signals.received is not None:
+                raise Interrupted(self.signals.received)
+            try:
+                outcome = self._run(checkpoint)
+            finally:
+                self._settle()
+            if self.trouble is not None:
+                raise self.trouble
+            return outcome
         finally:
             self.engine.close()
             self.log.close()
@@ -164,11 +169,19 @@ class Loop:
         self._event(record)
 
     def _event(self, record: dict[str, Any]) -> None:
-        self.log.write(record)
+        self._append(self.log, record)
         self.display.event(record, self.view)
         if record["event"] != "save":
             # A save comes to its end in the middle of an update.
             self.window = Window()
+
+    def _append(self, log: LineLog, record: dict[str, Any]) -> None:
+        """A line of a log. When it cannot be written the updates end and are saved: they count for more."""
+        try:
+            self.folder.check_held()
+            log.write(record)
+        except UserError as error:
+            self.trouble = self.trouble or error
 
     def _elapsed(self) -> float:
         return self.elapsed_before + time.monotonic() - self.began
@@ -208,7 +221,7 @@ class Loop:
             if reason is None and self.step < self.max_steps:
                 self._between()
                 reason = self._stop_reason()
-            if reason is not None and (self.step < self.max_steps or self.signals.received is not None):
+            if reason is not None and (self.step < self.max_steps or self._must_stop):
                 return reason
         return None if self.step >= self.max_steps else f"--stop-at-step {end}"
 
@@ -222,7 +235,12 @@ class Loop:
         self.engine.run_until(target)
         self.saver.poll()
         while self.step < target:
-            report = self.engine.poll(POLL_S)
+            try:
+                report = self.engine.poll(POLL_S)
+            except DataError as error:
+                # The tokens cannot be read any more; the weights are those of the update before.
+                self.trouble = error
+                break
             if report is None or report.step < target:
                 # Not at the end of a chunk: there the engine waits for its next steps.
                 self._refresh()
@@ -234,8 +252,15 @@ class Loop:
 
     def _stop_reason(self) -> str | None:
         if self.signals.received is not None:
-            return f"signal {signal.Signals(self.signals.received).name}"
+            return f"signal {self.signals.name}"
+        if self.trouble is not None:
+            return self.trouble.message
         return "a callback asked for it" if self.callbacks.stop else None
+
+    @property
+    def _must_stop(self) -> bool:
+        """Whether something from outside ends the run, also after its last update."""
+        return self.signals.received is not None or self.trouble is not None
 
     def _next_target(self, end: int) -> int:
         config, step = self.config, self.step
@@ -362,6 +387,9 @@ class Loop:
             report = self.engine.evaluate(val, count, self._progress("evaluation"))
         except Stopped:
             return False
+        except DataError as error:
+            self.trouble = error
+            return False
         view = self.view
         if not math.isfinite(report.loss):
             nan_policy.after_check(
@@ -395,17 +423,27 @@ class Loop:
         config = self.config
         # Each holds a copy of the weights: not both at once.
         self.saver.wait()
-        generator = Generator(self.engine.snapshot(), self.prepared.tokenizer)
+        pieces: list[str] = []
         try:
-            text = generator.generate(
+            generator = Generator(self.engine.snapshot(), self.prepared.tokenizer)
+            for piece in generator.stream(
                 config.sample_prompt, max_new_tokens=SAMPLE_TOKENS, seed=config.seed, sample_index=self.step
-            )
+            ):
+                self.signals.check()
+                pieces.append(piece)
+        except Stopped:
+            return
+        except MemoryPlanError as error:
+            self.display.warning(f"no sample: {error.message}")
+            return
         except NanError as error:
             view = self.view
             numbers = {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr}
             nan_policy.after_check(self, error.message, numbers)
+        text = "".join(pieces)
         self.view.sample = config.sample_prompt + text
-        self.samples.write({"step": self.step, "prompt": config.sample_prompt, "text": text, "seed": config.seed})
+        line = {"step": self.step, "prompt": config.sample_prompt, "text": text, "seed": config.seed}
+        self._append(self.samples, line)
         self._event({"event": "sample", "step": self.step, "tokens": self.tokens, "text": self.view.sample})
         self.callbacks.call("on_sample", self.step, self.view.sample)
 
@@ -457,7 +495,7 @@ class Loop:
             self._sample()
         self._save(best=improved)
         self.saver.wait()
-        if self.signals.received is not None:
+        if self._must_stop:
             return self._stop_reason()
         stats = self.engine.worker_stats()
         self._event({
@@ -473,17 +511,19 @@ class Loop:
         return None
 
     def _stop(self, reason: str) -> None:
-        """Save where the updates ended. After a signal this raises `Interrupted`.
+        """Save where the updates ended. After a signal this raises `Interrupted`, after trouble its error.
 
         The evaluation before is not compared: which step is the best does not depend on where a run was stopped.
         """
         # Whatever is found now, the run ends here.
         self.nan.on_nan = "stop"
-        if self.signals.received is None and self.evaluated_step != self.step:
+        if not self._must_stop and self.evaluated_step != self.step:
             self._evaluate(compare=False)
         self._save()
         self.saver.wait()
         self._event({"event": "stop", "step": self.step, "tokens": self.tokens, "reason": reason})
         self.display.message(f"to go on: {shlex.join(resume_command(self.folder.path))}")
+        if self.trouble is not None:
+            raise self.trouble
         if self.signals.received is not None:
             raise Interrupted(self.signals.received, str(self.folder.path), self.step)

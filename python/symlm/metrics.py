@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from .checkpoint import write_atomic
+from .errors import UserError, reason
 
 
 def plain(value: Any) -> Any:
@@ -32,16 +35,34 @@ class LineLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO = path.open("a", encoding="utf-8", errors="replace")
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise self._failed(error) from None
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record and hand it to the operating system at once."""
-        self._file.write(to_line(record) + "\n")
-        self._file.flush()
+        """Append a record and hand it to the operating system at once.
+
+        UserError when that is not possible. Then the file is as it was: no part of a line stays in it.
+        """
+        rest = (to_line(record) + "\n").encode("utf-8", errors="replace")
+        before = os.fstat(self._file).st_size
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, before)
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> UserError:
+        return UserError(f"{self.path}: cannot write: {reason(error)}")
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._file.close()
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

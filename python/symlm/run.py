@@ -30,7 +30,12 @@ TOKENIZER = "tokenizer.json"
 BUNDLES = "nan"
 BEST = "best"
 LAST = "last"
+TOKENIZER_TEMP = ".tokenizer-"
+"""Begins the name of a tokenizer that is being written."""
+
 _LOCK = ".lock"
+_START = {_LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS}
+"""What is in a run folder before `config.toml` makes it a run."""
 
 
 def step_name(step: int) -> str:
@@ -65,30 +70,58 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: not a folder", "choose another --out-dir")
         try:
-            used = self.path.is_dir() and any(entry.name != _LOCK for entry in self.path.iterdir())
+            used = self.path.is_dir() and not self._unfinished_start()
         except OSError as error:
             raise UserError(f"{self.path}: cannot read the run folder: {reason(error)}") from None
         if used:
             raise UserError(f"{self.path}: the folder is not empty and holds no run", "choose another --out-dir")
 
     def lock(self) -> None:
-        """Make the folder if needed and become its only writer; UserError when another process is."""
+        """Make the folder if needed and become its only writer; UserError when another process is.
+
+        The lock ends with the process, however that ends.
+        """
+        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        while self._lock is None:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: cannot write to the run folder: {reason(error)}", "choose another --out-dir"
+                ) from None
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(handle)
+                if isinstance(error, BlockingIOError):
+                    message = f"{self.path}: another process is training this run"
+                    raise UserError(message, "wait for it, or choose another --out-dir") from None
+                message = f"{self.path}: cannot lock the run folder: {reason(error)}"
+                raise UserError(message, "choose an --out-dir on a file system that has locks") from None
+            if self._lock_lost(handle) is None:
+                self._lock = handle
+            else:
+                # The holder before has removed its lock file, and with it what was locked here.
+                os.close(handle)
+
+    def _lock_lost(self, handle: int) -> str | None:
+        """Why the file that `handle` has locked is no longer the lock of the folder; None when it is."""
         try:
-            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            same = os.path.samestat(os.fstat(handle), (self.path / _LOCK).stat())
         except OSError as error:
+            return reason(error)
+        return None if same else "another one has taken its place"
+
+    def check_held(self) -> None:
+        """UserError when the folder is no longer the one that was locked: what is written would be lost, or would fall
+        between the files of somebody else."""
+        problem = None if self._lock is None else self._lock_lost(self._lock)
+        if problem is not None:
             raise UserError(
-                f"{self.path}: cannot write to the run folder: {reason(error)}", "choose another --out-dir"
-            ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise UserError(
-                f"{self.path}: another process is training this run", "wait for it, or choose another --out-dir"
-            ) from None
-        self._lock = handle
+                f"{self.path}: the run folder was removed or moved under way ({problem}), nothing can be saved in it",
+                "put it back if it was moved, and go on by --resume auto",
+            )
 
     def unlock(self) -> None:
         """Let go of the folder. One that this object made and in which no run was started is removed."""
@@ -96,11 +129,32 @@ class RunFolder:
             return
         if not self.exists:
             with contextlib.suppress(OSError):
+                if self._made:
+                    self._clear_start()
                 (self.path / _LOCK).unlink()
                 for path in self._made:
                     path.rmdir()
         os.close(self._lock)
         self._lock = None
+
+    def _unfinished_start(self) -> bool:
+        """Whether the folder holds nothing, or nothing but what `start` and the lines before it had written when the
+        process was killed. The lock file tells it from files of somebody else."""
+        names = {entry.name for entry in self.path.iterdir()}
+        if not names - {_LOCK}:
+            return True
+        ours = all(name in _START or name.startswith((TEMP_PREFIX, TOKENIZER_TEMP)) for name in names)
+        return _LOCK in names and ours and not (CHECKPOINTS in names and any((self.path / CHECKPOINTS).iterdir()))
+
+    def _clear_start(self) -> None:
+        """Remove what a start that did not come to its end has written."""
+        if not self._unfinished_start():
+            return
+        for entry in list(self.path.iterdir()):
+            if entry.name == CHECKPOINTS:
+                entry.rmdir()
+            elif entry.name != _LOCK:
+                entry.unlink()
 
     def start(self, config: TrainConfig, requested: dict[str, Any], environment: dict[str, Any]) -> None:
         """Write what describes the run. `config.toml` comes last: it is what makes the folder a run."""

@@ -124,6 +124,7 @@ class Saver:
         """
         began = time.monotonic()
         self.wait()
+        self._folder.check_held()
         target = self._folder.path / BEST if only_best else self._folder.checkpoint_path(step)
         if self.saved_step == step:
             if best:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import shlex
+import signal
 import statistics
 import sys
 import time
@@ -19,15 +20,17 @@ from .callbacks import Callback, CallbackList
 from .config import TrainConfig
 from .corpus import Prepared, Sources
 from .display import Display, make_display
-from .errors import UsageError, UserError
+from .errors import Interrupted, UsageError, UserError
 from .extend import extend
 from .loop import Loop
-from .machine import describe, gib, resolve_threads
+from .machine import describe, resolve_threads
 from .metrics import truncate_past
 from .nan_policy import NanPolicy, drop_undone
-from .resume import Opened, check_text, open_run
+from .plan import Plan, check_fits, disk_of, make_plan, memory_of
+from .resume import Opened, check_text, open_run, resume_command
 from .run import METRICS, SAMPLES, TOKENIZER
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
+from .signals import StopSignals
 from .target import check_target
 from .units import count_of, format_count
 
@@ -39,11 +42,6 @@ CALIBRATION_LEAST = 3
 _CALIBRATION_HORIZON = 1_000_000
 PEAK_SECONDS = 0.1
 PEAK_ROUNDS = 4
-
-CHECKPOINT_BYTES = 12
-"""A checkpoint holds three floats for each parameter: the weight and its two moments."""
-
-_FEW_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -84,22 +82,31 @@ class Trainer:
     def fit(self) -> Run:
         """Train to the end, or until a limit, a callback or a signal stops it.
 
-        After Ctrl-C or SIGTERM the step under way is finished and saved, and `Interrupted` is raised. A run that was
-        finished before is left as it is.
+        After Ctrl-C, SIGTERM or SIGHUP the step under way is finished and saved, and `Interrupted` is raised; before
+        the first update there is nothing to save. A run that was finished before is left as it is.
         """
-        display = make_display(self.config.progress)
-        try:
-            opened = open_run(self.config)
+        with StopSignals() as signals:
+            display = make_display(self.config.progress)
             try:
-                for note in opened.notes:
-                    display.warning(note)
-                return self._train(opened, display)
+                opened = open_run(self.config)
+                try:
+                    for note in opened.notes:
+                        display.warning(note)
+                    return self._train(opened, display, signals)
+                except Interrupted as stopped:
+                    if stopped.run_path is None:
+                        raise _not_begun(opened, display, stopped.signum) from None
+                    raise
+                finally:
+                    opened.folder.unlock()
             finally:
-                opened.folder.unlock()
-        finally:
-            display.close()
+                display.close()
 
-    def _train(self, opened: Opened, display: Display) -> Run:
+    def plan(self) -> Plan:
+        """What the training will take: memory, disk, time. Nothing is started and nothing written."""
+        return make_plan(self.config)
+
+    def _train(self, opened: Opened, display: Display, signals: StopSignals) -> Run:
         config, folder = opened.config, opened.folder
         if opened.state is not None and opened.done:
             display.message(f"{folder.path}: the run is finished ({opened.state.step:,} updates)")
@@ -113,24 +120,28 @@ class Trainer:
             display.message(f"{folder.path}: {opened.extension}")
         isa = _symlm.isa()
         threads, rule = resolve_threads(config.threads)
-        # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
-        planned = config.with_model(vocab_size=config.model().vocab_size)
-        _symlm.check_memory(json.dumps(engine_config(planned, threads, max_steps=_CALIBRATION_HORIZON)))
-        _check_room(opened, planned.model().parameters)
-        sources = Sources(config, _tokenizer_path(opened))
-        if config.trace is not None:
-            # Only now it is known which files a folder or a pattern stands for.
-            check_target("--trace", config.trace, sources.inputs)
-        _say_hello(display, sources, threads, rule, isa)
-        prepared = sources.prepare(threads, display)
-        _check_prompt(config, prepared)
+        # Until the run is set up nothing is half done: a signal may end it anywhere.
+        with signals.raising():
+            # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
+            planned = config.with_model(vocab_size=config.model().vocab_size)
+            disk = disk_of(config, folder, planned.model().parameters)
+            check_fits(planned, threads, memory_of(planned, threads), disk, resumed=opened.state is not None)
+            sources = Sources(config, _tokenizer_path(opened))
+            if config.trace is not None:
+                # Only now it is known which files a folder or a pattern stands for.
+                check_target("--trace", config.trace, sources.inputs)
+            _say_hello(display, sources, threads, rule, isa)
+            prepared = sources.prepare(threads, display)
+            _check_prompt(config, prepared)
+            speed = _speed(opened, prepared, threads, display)
         if opened.is_new:
-            config = _set_up(opened, prepared, threads, rule, display)
+            config = _set_up(opened, prepared, threads, rule, speed, display)
         else:
             _go_on(opened, prepared, threads, rule)
-        cores = max(min(threads, _symlm.available_cpus()[0]), 1)
-        # The best of several: what else runs on the machine can only lower it.
-        peak = max(_symlm.fma_peak(cores, PEAK_SECONDS) for _ in range(PEAK_ROUNDS))
+        with signals.raising():
+            cores = max(min(threads, _symlm.available_cpus()[0]), 1)
+            # The best of several: what else runs on the machine can only lower it.
+            peak = max(_symlm.fma_peak(cores, PEAK_SECONDS) for _ in range(PEAK_ROUNDS))
         loop = Loop(
             config=config,
             threads=threads,
@@ -139,29 +150,21 @@ class Trainer:
             display=display,
             callbacks=CallbackList(self.callbacks),
             peak_gflops=peak,
+            signals=signals,
         )
         outcome = loop.run(opened.checkpoint, opened.state)
         return Run(folder.path, config, outcome.step, outcome.finished, outcome.metrics)
 
 
-def _check_room(opened: Opened, parameters: int) -> None:
-    """UserError when the disk clearly cannot hold the checkpoints: those that are kept, with the one before the decay,
-    and the one being written."""
-    config, path = opened.config, opened.folder.path
-    possible = _FEW_CHECKPOINTS
-    if config.max_steps is not None and config.save_every_seconds is None:
-        every = config.save_every_steps or config.max_steps
-        possible = -(-config.max_steps // every)
-    kept = min(config.keep_last, possible) + (config.schedule == "wsd")
-    count = max(kept + 1 - len(opened.folder.steps()), 1)
-    needed = count * CHECKPOINT_BYTES * parameters
-    free = shutil.disk_usage(path).free
-    if free < needed:
-        many = count_of(count, "checkpoint")
-        raise UserError(
-            f"{path}: {gib(free)} free on its disk, {many} of {parameters:,} parameters need {gib(needed)}",
-            "make room, choose an --out-dir on another disk, a smaller model or a smaller --keep-last",
-        )
+def _not_begun(opened: Opened, display: Display, signum: int) -> Interrupted:
+    """A signal came before the first update: nothing is lost but the time."""
+    folder, name = opened.folder, signal.Signals(signum).name
+    if not folder.exists:
+        display.message(f"stopped by {name} before the run began: the same command starts it again")
+        return Interrupted(signum)
+    display.message(f"stopped by {name} before the first update")
+    display.message(f"to go on: {shlex.join(resume_command(folder.path))}")
+    return Interrupted(signum, str(folder.path), 0 if opened.state is None else opened.state.step)
 
 
 def _tokenizer_path(opened: Opened) -> Path | str | None:
@@ -196,7 +199,22 @@ def _check_prompt(config: TrainConfig, prepared: Prepared) -> None:
         )
 
 
-def _set_up(opened: Opened, prepared: Prepared, threads: int, rule: str, display: Display) -> TrainConfig:
+def _speed(opened: Opened, prepared: Prepared, threads: int, display: Display) -> tuple[float | None, float]:
+    """Seconds of an update and of measuring them, where a new run has a time limit."""
+    asked = opened.config
+    if not opened.is_new or asked.max_time is None:
+        return None, 0.0
+    return _seconds_per_step(asked.with_model(vocab_size=prepared.tokenizer.vocab_size), prepared, threads, display)
+
+
+def _set_up(
+    opened: Opened,
+    prepared: Prepared,
+    threads: int,
+    rule: str,
+    speed: tuple[float | None, float],
+    display: Display,
+) -> TrainConfig:
     """Fix the step numbers of a new run and write the files that describe it."""
     asked, folder = opened.config, opened.folder
     vocab_size = prepared.tokenizer.vocab_size
@@ -204,9 +222,7 @@ def _set_up(opened: Opened, prepared: Prepared, threads: int, rule: str, display
     seq_len = asked.model().seq_len
     if prepared.val is not None:
         val_windows = windows_per_epoch(prepared.val.tokens, seq_len)
-    per_step, spent = None, 0.0
-    if asked.max_time is not None:
-        per_step, spent = _seconds_per_step(asked.with_model(vocab_size=vocab_size), prepared, threads, display)
+    per_step, spent = speed
     plan = plan_steps(
         asked, prepared.train.tokens, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent
     )

@@ -12,6 +12,7 @@ from typing import TextIO
 import click
 
 from ..errors import DataError, InternalError, MemoryPlanError, NanError, SymlmError, UsageError, reason
+from ..signals import StopSignals
 from .common import Group, debug_wanted, say
 
 _BUG = "this is a bug; run again with --debug and report what it prints"
@@ -76,6 +77,8 @@ def report(error: SymlmError, command: str = "symlm") -> int:
 def _general_hint(error: SymlmError, command: str) -> str:
     """What helps with an error that brings no hint of its own."""
     text = error.message.lower()
+    if "file too large" in text:
+        return "raise the limit on the size of files: ulimit -f"
     if "no space left" in text or "quota exceeded" in text:
         return f"free some space, or write to another disk{' with --out-dir' if command == 'symlm train' else ''}"
     if "SYMLM_ISA" in error.message:
@@ -118,12 +121,17 @@ def _one_line(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    signals = StopSignals()
     try:
-        result = cli.main(args=words, prog_name="symlm", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with signals, signals.raising():
+            result = cli.main(args=words, prog_name="symlm", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as error:
+        if signals.received is not None and isinstance(error, (KeyboardInterrupt, click.Abort, OSError)):
+            say(f"stopped by {signals.name}")
+            return 128 + signals.received
         if debug_wanted():
             import traceback
 

@@ -47,7 +47,7 @@ def _run(**values: Any) -> int:
     from ..resume import locate
     from ..train import Trainer
 
-    file = values.pop("config_file")
+    file, dry_run = values.pop("config_file"), values.pop("dry_run")
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     gathered = gather(given, file=file)
     for warning in gathered.warnings:
@@ -58,10 +58,18 @@ def _run(**values: Any) -> int:
         if folder.exists:
             # Only what is given explicitly can be in conflict with the run.
             config = TrainConfig(**{**folder.settings().values, **gathered.values})
+    if dry_run:
+        from ..display.plan import print_plan
+        from ..plan import refuse_what_cannot_fit
+
+        plan = Trainer(config).plan()
+        print_plan(plan, as_json=config.progress == "json")
+        refuse_what_cannot_fit(plan)
+        return 0
     try:
         run = Trainer(config).fit()
     except Interrupted as stopped:
-        # Saved well; what would be an abort elsewhere is the documented exit code here.
+        # Saved well, or nothing to save; what would be an abort elsewhere is the documented exit code here.
         return 128 + stopped.signum
     if config.progress != "off":
         metrics = run.metrics
@@ -81,6 +89,11 @@ command = Command(
     params=[
         click.Argument(["data"], nargs=-1, metavar="[PATH]..."),
         click.Option(["-c", "--config", "config_file"], metavar="FILE", help="Read settings from a TOML file."),
+        click.Option(
+            ["--dry-run"],
+            is_flag=True,
+            help="Print what the training will take (memory, disk, time) and leave; nothing is written.",
+        ),
         *(setting_option(TrainConfig, name, spec) for name, spec in SPECS.items() if name != "data"),
     ],
     help="""Train a model from text.

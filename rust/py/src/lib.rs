@@ -27,7 +27,8 @@ mod _symlm {
     use super::generate::{Generator, TokenStream};
     #[pymodule_export]
     use super::machine::{
-        available_cpus, available_isas, available_memory, check_memory, fma_peak, isa, memory_plan, parameter_table,
+        available_cpus, available_isas, available_memory, check_memory, flops_per_token, fma_peak, isa, memory_plan,
+        parameter_table,
     };
     #[pymodule_export]
     use super::probe::Probe;
