@@ -157,8 +157,8 @@ def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *,
     """MemoryPlanError when the memory or the disk cannot hold the training; says what would fit."""
     if not memory.fits:
         raise MemoryPlanError(
-            f"training needs about {gib(memory.needed)} of memory, {gib(memory.available or 0)} are available "
-            f"({memory.rule})",
+            f"training with --batch-size {config.batch_size} needs about {gib(memory.needed)} of memory, "
+            f"{gib(memory.available or 0)} are available ({memory.rule})",
             _what_fits(config, threads, memory.available or 0, resumed=resumed),
         )
     if disk.free < disk.needed:
