@@ -82,7 +82,7 @@ impl Engine {
     /// # Errors
     /// `Internal` if the engine is closed or busy. Everything else comes with [`Saving::finish`].
     pub fn save_begin(&self, folder: &Path) -> Result<Saving> {
-        self.save_with(folder, machine::available_memory())
+        self.save_with(folder, machine::available_memory().map(|available| available.bytes))
     }
 
     fn save_with(&self, folder: &Path, available: Option<f64>) -> Result<Saving> {
