@@ -41,6 +41,7 @@ CALIBRATION_PART = 0.1
 CALIBRATION_LEAST = 3
 _CALIBRATION_HORIZON = 1_000_000
 PEAK_SECONDS = 0.1
+PEAK_SECONDS_RESUMED = 0.025
 PEAK_ROUNDS = 4
 
 
@@ -140,8 +141,9 @@ class Trainer:
             _go_on(opened, prepared, threads, rule)
         with signals.raising():
             cores = max(min(threads, _symlm.available_cpus()[0]), 1)
-            # The best of several: what else runs on the machine can only lower it.
-            peak = max(_symlm.fma_peak(cores, PEAK_SECONDS) for _ in range(PEAK_ROUNDS))
+            # The best of several: what else runs on the machine can only lower it. A resume is to be quick.
+            seconds = PEAK_SECONDS if opened.state is None else PEAK_SECONDS_RESUMED
+            peak = max(_symlm.fma_peak(cores, seconds) for _ in range(PEAK_ROUNDS))
         loop = Loop(
             config=config,
             threads=threads,
