@@ -76,8 +76,14 @@ def plant(run: Path, step: int) -> None:
     head = tensor("lm_head.weight")
     head[rare] = 0.0
     head[rare, 0] = -3e38
-    path.write_bytes(raw[: 8 + length] + data.tobytes())
-    manifest = folder / MANIFEST
+    overwrite(folder, raw[: 8 + length] + data.tobytes())
+
+
+def overwrite(folder: Path, raw: bytes) -> None:
+    """Give a checkpoint other weights, and a manifest that goes with them. Other names of the old file keep it."""
+    path, manifest = folder / WEIGHTS, folder / MANIFEST
+    path.unlink()
+    path.write_bytes(raw)
     content = json.loads(manifest.read_text())
     content["files"][WEIGHTS]["sha256"] = file_hash(path)
     manifest.write_text(json.dumps(content))

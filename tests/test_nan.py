@@ -253,6 +253,48 @@ def test_rollback_without_a_checkpoint_begins_again(folder: Path) -> None:
     assert [record["weights_sha256"] for record in events(run.path, "hash")] == hashes
 
 
+def test_skipped_updates_push_out_no_good_checkpoint(often: Path) -> None:
+    """Ten in a row, with a save due after each: the one that was good before them is still there."""
+    fit(often, "run", resume="auto", on_nan="skip", stop_at_step=16, keep_last=2)
+    run = often / "run"
+    source = run / "checkpoints" / "step-00000016"
+    raw = bytearray((source / "model.safetensors").read_bytes())
+    length = int.from_bytes(raw[:8], "little")
+    first, _ = json.loads(raw[8 : 8 + length])["model.norm.weight"]["data_offsets"]
+    raw[8 + length + first : 8 + length + first + 4] = (0x7F7FFFFF).to_bytes(4, "little")
+    planted.overwrite(source, bytes(raw))
+    with pytest.raises(symlm.NanError, match=f"for {MOST_SKIPS} updates in a row"):
+        fit(often, "run", resume="auto", on_nan="skip", save_interval=1, keep_last=2)
+    assert len(events(run, "nan")) == MOST_SKIPS
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["step-00000010", "step-00000016"]
+
+
+def test_a_state_that_is_not_finite_is_never_saved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted.write_text(folder / "text.txt", 90, 40)
+    real = _symlm.Engine
+
+    class Overflows:
+        """An engine in which a weight becomes infinite at step 20, while all losses stay finite."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self.engine = real(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.engine, name)
+
+        def tensor_numbers(self) -> Any:
+            rows = self.engine.tensor_numbers()
+            return rows if self.engine.step < 20 else [*rows[:-1], (*rows[-1][:3], 1, 0)]
+
+    monkeypatch.setattr(_symlm, "Engine", Overflows)
+    for on_nan in ("stop", "skip"):
+        with pytest.raises(symlm.NanError, match=r"step 20: weights or moments of 1 tensor are not finite.*00000010"):
+            fit(folder, on_nan, max_steps=40, on_nan=on_nan)
+        assert [path.name for path in (folder / on_nan / "checkpoints").iterdir()] == ["step-00000010"]
+        assert (folder / on_nan / "last").read_text() == "checkpoints/step-00000010\n"
+
+
 @pytest.mark.parametrize("on_nan", ["skip", "rollback"])
 def test_a_learning_rate_that_is_far_too_high_ends_the_run(folder: Path, on_nan: str) -> None:
     planted.write_text(folder / "text.txt", 90, 40)

@@ -90,7 +90,6 @@ def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> 
     path = bundle_path(loop.folder.path, report.step)
 
     def start(temporary: Path) -> tuple[Writing, State]:
-        writing, state = loop._start()(temporary)
         numbers = {
             "step": report.step,
             "what": what,
@@ -109,7 +108,8 @@ def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> 
         (temporary / NUMBERS).write_text(json.dumps(plain(numbers), indent=1) + "\n", encoding="utf-8")
         _write_batch(temporary / BATCH, loop, report.step, found)
         shutil.copyfile(loop.folder.path / CONFIG, temporary / CONFIG)
-        # The update is not part of what was saved.
+        # Last, as it goes on by itself; the update is not part of what is saved.
+        writing, state = loop._start()(temporary)
         return writing, State(state.engine, {**state.trainer, "step": report.step - 1}, state.config)
 
     try:

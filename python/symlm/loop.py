@@ -84,7 +84,7 @@ class Loop:
         self.saver = Saver(
             folder, self.model.to_hf(), config.keep_last, self.pre_decay, self._saved, lambda: display.tick(self.view)
         )
-        self._announced = self._traced = False
+        self._announced = self._traced = self._postponed = False
         self.elapsed_before = 0.0
         self.step_s: float | None = None
         self.total = Window()
@@ -363,8 +363,15 @@ class Loop:
             return True
         by_steps, by_time = self.config.save_every_steps, self.config.save_every_seconds
         if by_time is not None:
-            return time.monotonic() - self.last_save >= by_time
-        return by_steps > 0 and self.step % by_steps == 0
+            due = time.monotonic() - self.last_save >= by_time
+        else:
+            due = by_steps > 0 and self.step % by_steps == 0
+        # After an update that was skipped nobody knows yet whether the weights are good: a save waits for one that
+        # is not, so that it pushes out no older checkpoint in vain.
+        due, self._postponed = due or self._postponed, False
+        if due and self.nan.skips:
+            due, self._postponed = False, True
+        return due
 
     def _progress(self, label: str) -> Callable[[int, int], None]:
         move = self.display.task(label)
@@ -461,6 +468,7 @@ class Loop:
 
     def _save(self, *, best: bool = False, only_best: bool = False) -> None:
         """Begin to write the checkpoint of this step, or only `best/`; `_saved` is called when it is complete."""
+        nan_policy.check_state(self)
         if not only_best:
             self.last_save = time.monotonic()
         self.saver.begin(self.step, self._start(), best=best, only_best=only_best)

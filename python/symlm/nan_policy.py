@@ -202,6 +202,18 @@ def after_check(loop: Loop, what: str, numbers: dict[str, Any]) -> NoReturn:
     _stop(loop, what + ending, None)
 
 
+def check_state(loop: Loop) -> None:
+    """Before a save: weights and moments that are not finite are never saved, though every loss was.
+
+    A learning rate that is far too high can bring them there between two updates.
+    """
+    bad = [name for name, _, _, weights, moments in loop.engine.tensor_numbers() if weights or moments]
+    if bad:
+        view = loop.view
+        what = f"weights or moments of {count_of(len(bad), 'tensor')} are not finite ({bad[0]})"
+        after_check(loop, what, {"loss": view.loss, "grad_norm": view.grad_norm, "lr": view.lr})
+
+
 def _stop(loop: Loop, what: str, kept: Path | None) -> NoReturn:
     last = loop.folder.newest(loop.finite_step)
     good = "there is no good checkpoint yet" if last is None else f"the last good checkpoint is {last}"
