@@ -8,7 +8,7 @@ DEMO := runs/demo
 PARTS := lint types rust install stubs python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check $(filter-out install,$(PARTS)) bench torture picture clean needs
+.PHONY: help demo install test check $(filter-out install,$(PARTS)) models schedules valgrind bench torture picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +30,7 @@ test: ## everything that a change must pass, on the installed wheel
 	done
 
 check: lint types ## the fast part of it: formatting, lints, types, unit tests of Rust
-	cargo test --locked --workspace --lib
+	cargo test --locked --workspace --exclude symlm-models --lib
 
 lint: $(VENV)/.tools
 	cargo fmt --all --check
@@ -42,13 +42,28 @@ types: $(VENV)/.tools
 	$(BIN)/mypy
 
 rust: needs
-	cargo test --locked --workspace
+	cargo test --locked --workspace --exclude symlm-models
 
 stubs: $(VENV)/.tools
 	$(BIN)/python -m mypy.stubtest symlm._symlm
 
 python: $(VENV)/.tools
 	$(BIN)/python -m pytest -q --durations=10
+
+models: needs ## every interleaving of the threads' protocols, by loom
+	cargo test --locked -p symlm-models -- --nocapture --test-threads=1
+
+schedules: needs ## 500 disturbed schedules on 1 to 63 threads must give one hash
+	SYMLM_SCHEDULES=500 cargo test --locked --release -p symlm-core --test schedules -- --nocapture
+
+valgrind: needs ## a small training under memcheck, portable and AVX2
+	@valgrind --version
+	cargo build --locked -p symlm-core --example step_times
+	@for isa in portable avx2; do \
+	  echo "== $$isa"; \
+	  echo 2 | SYMLM_ISA=$$isa valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+	    target/debug/examples/step_times rust/core/examples/small.json || exit 1; \
+	done
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace

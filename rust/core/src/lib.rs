@@ -12,6 +12,7 @@ pub mod model;
 pub mod pool;
 pub mod rng;
 pub mod step;
+mod sync;
 pub mod trace;
 
 pub use error::{Error, ErrorKind, Result};

@@ -123,7 +123,7 @@ impl Engine {
                 let (found, expected) = (train.0.vocab_size(), config.model.vocab_size);
                 return Err(Error::data(format!("the corpus has a vocabulary of {found}, the model of {expected}")));
             }
-            step::Engine::new(config, chosen_isa(isa)?, source, Switches { prefetch, barriers })
+            step::Engine::new(config, chosen_isa(isa)?, source, Switches { prefetch, barriers, ..Switches::default() })
         })
         .map(Self)
     }
@@ -261,17 +261,17 @@ impl Engine {
         })
     }
     /// Per worker, since the start.
-    fn worker_stats(&self) -> Vec<WorkerStats> {
-        let stats = self.0.workers().into_iter();
-        stats.map(|w| WorkerStats { tasks: w.tasks, busy_s: w.busy_ns as f64 * 1e-9, steals: w.steals }).collect()
+    fn worker_stats(&self, py: Python<'_>) -> PyResult<Vec<WorkerStats>> {
+        let stats = detached(py, || self.0.workers())?.into_iter();
+        Ok(stats.map(|w| WorkerStats { tasks: w.tasks, busy_s: w.busy_ns as f64 * 1e-9, steals: w.steals }).collect())
     }
     /// Records the updates that start from now on, or no more; ends by itself when the log is full.
     fn record(&self, on: bool) {
         self.0.record(on);
     }
     /// The updates recorded since the last call; one that is under way comes with the next.
-    fn take_trace(&self, py: Python<'_>) -> Trace {
-        py.detach(|| Trace(self.0.take_trace()))
+    fn take_trace(&self, py: Python<'_>) -> PyResult<Trace> {
+        detached(py, || self.0.take_trace()).map(Trace)
     }
     /// Of each node of the graph of an update: kind, detail, the nodes it waits for, whether it comes before those that
     /// can wait.

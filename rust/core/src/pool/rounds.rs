@@ -4,9 +4,10 @@
 //! be measured against the deques. Within a round the workers take nodes from a shared counter, so that they finish
 //! about together.
 
-use super::{Graph, YIELDS, lock};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use super::Graph;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, YIELDS, lock, spin_loop, thread};
+use std::sync::PoisonError;
 
 /// A round: nodes without work, then nodes in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +83,10 @@ impl Rounds {
 const PATIENCE: u32 = 50;
 
 /// Opens when all workers have come.
+///
+/// Each arrival is counted (`AcqRel`), so the last one to come sees what all others wrote. It resets the count before it opens
+/// the barrier (`Release`), and nobody comes again without having seen the opening (`Acquire`). The opening is
+/// counted inside the lock that a sleeper holds from its last look to its wait, so it cannot fall between the two.
 #[derive(Default)]
 pub(super) struct Barrier {
     arrived: AtomicUsize,
@@ -112,10 +117,10 @@ impl Barrier {
             if !closed() {
                 return;
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         for _ in 0..YIELDS {
-            std::thread::yield_now();
+            thread::yield_now();
             if !closed() {
                 return;
             }

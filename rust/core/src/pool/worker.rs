@@ -1,15 +1,19 @@
 //! A worker: finds nodes, runs them, hands on what they free.
+//!
+//! It keeps the run that its last node belonged to, and fetches the published one when the generation has moved. That
+//! may keep an ended run in memory until its next node or its end, and nothing else: a batch is not part of a run.
 
+use super::chaos::Mood;
 use super::record::Span;
-use super::{Run, Scratch, Shared, YIELDS, lock};
-use crossbeam_deque::{Steal, Stealer, Worker};
-use crossbeam_utils::sync::Parker;
+use super::{Run, Scratch, Shared};
+use crate::sync::atomic::{Ordering, fence};
+use crate::sync::deque::{Steal, Stealer, Worker};
+use crate::sync::{Parker, YIELDS, lock, spin_loop, thread};
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
-pub(super) struct WorkerThread {
+pub(super) struct WorkerThread<M> {
     index: usize,
     deque: Worker<u32>,
     parker: Parker,
@@ -21,6 +25,7 @@ pub(super) struct WorkerThread {
     free: Instant,
     /// The first look for the next node that found none.
     fruitless: Option<Instant>,
+    mood: M,
 }
 
 /// A node that was found, and whether it comes from another worker's deque.
@@ -34,16 +39,16 @@ fn steal(mut attempt: impl FnMut() -> Steal<u32>) -> Option<u32> {
         match attempt() {
             Steal::Success(node) => return Some(node),
             Steal::Empty => return None,
-            Steal::Retry => std::hint::spin_loop(),
+            Steal::Retry => spin_loop(),
         }
     }
 }
 
-impl WorkerThread {
-    pub fn new(index: usize, deque: Worker<u32>, parker: Parker, shared: Arc<Shared>) -> Self {
+impl<M: Mood> WorkerThread<M> {
+    pub fn new(index: usize, deque: Worker<u32>, parker: Parker, shared: Arc<Shared>, mood: M) -> Self {
         let scratch = Scratch::default();
         let free = Instant::now();
-        Self { index, deque, parker, shared, run: None, generation: 0, scratch, free, fruitless: None }
+        Self { index, deque, parker, shared, run: None, generation: 0, scratch, free, fruitless: None, mood }
     }
 
     pub fn main(mut self) {
@@ -55,18 +60,39 @@ impl WorkerThread {
     fn find(&self) -> Option<Found> {
         let shared = &*self.shared;
         let own = |node| Found { node, stolen: false };
+        let count = shared.stealers.len();
+        if let Some(first) = self.mood.first(count + 2) {
+            return (0..count + 2).find_map(|k| self.look((first + k) % (count + 2)));
+        }
         if let Some(node) = self.deque.pop().or_else(|| steal(|| shared.urgent.steal())) {
             return Some(own(node));
         }
-        let count = shared.stealers.len();
         for k in 1..count {
-            let victim: &Stealer<u32> = &shared.stealers[(self.index + k) % count];
-            if let Some(node) = steal(|| victim.steal()) {
-                shared.counters[self.index].steals.fetch_add(1, Ordering::Relaxed);
-                return Some(Found { node, stolen: true });
+            if let Some(found) = self.rob(k) {
+                return Some(found);
             }
         }
         steal(|| shared.later.steal()).map(own)
+    }
+
+    /// Takes a node from the `k`-th worker after this one.
+    fn rob(&self, k: usize) -> Option<Found> {
+        let shared = &*self.shared;
+        let victim: &Stealer<u32> = &shared.stealers[(self.index + k) % shared.stealers.len()];
+        let node = steal(|| victim.steal())?;
+        shared.counters[self.index].steals.fetch_add(1, Ordering::Relaxed);
+        Some(Found { node, stolen: true })
+    }
+
+    /// Looks in one place of all that [`Self::find`] looks in.
+    fn look(&self, place: usize) -> Option<Found> {
+        let own = |node| Found { node, stolen: false };
+        match place {
+            0 => self.deque.pop().map(own),
+            1 => steal(|| self.shared.urgent.steal()).map(own),
+            2 => steal(|| self.shared.later.steal()).map(own),
+            _ => self.rob(place - 2),
+        }
     }
 
     /// The next node to run; `None` at shutdown.
@@ -84,10 +110,10 @@ impl WorkerThread {
                 if shared.shutdown.load(Ordering::Acquire) {
                     return None;
                 }
-                std::hint::spin_loop();
+                spin_loop();
             }
             for _ in 0..YIELDS {
-                std::thread::yield_now();
+                thread::yield_now();
                 if let Some(found) = self.find() {
                     return Some(found);
                 }
@@ -97,6 +123,7 @@ impl WorkerThread {
                 sleepers.push(self.index);
                 shared.sleeper_count.store(sleepers.len(), Ordering::Relaxed);
             }
+            self.mood.pause();
             fence(Ordering::SeqCst);
             if let Some(found) = self.find() {
                 shared.rise(self.index);
@@ -105,6 +132,7 @@ impl WorkerThread {
             if shared.shutdown.load(Ordering::Acquire) {
                 return None;
             }
+            self.mood.pause();
             self.parker.park();
             // Woken by a pusher (already off the list), by shutdown, or by a token left from an earlier wake-up.
             shared.rise(self.index);
@@ -122,8 +150,10 @@ impl WorkerThread {
             self.follow(&run);
         } else {
             self.run_node(&run, found.node, found.stolen);
+            self.mood.pause();
             self.release(&run, found.node);
         }
+        self.mood.pause();
         self.count_down(run);
     }
 
@@ -131,8 +161,11 @@ impl WorkerThread {
     fn run_node(&mut self, run: &Run, node: u32, stolen: bool) {
         let start = Instant::now();
         if !run.poisoned.load(Ordering::Relaxed) {
-            let scratch = &mut self.scratch;
-            let body = std::panic::AssertUnwindSafe(|| run.program.run(node, scratch));
+            let (scratch, mood) = (&mut self.scratch, &self.mood);
+            let body = std::panic::AssertUnwindSafe(|| {
+                mood.before_node();
+                run.program.run(node, scratch);
+            });
             if let Err(payload) = std::panic::catch_unwind(body) {
                 run.poisoned.store(true, Ordering::Relaxed);
                 lock(&run.panic_message).get_or_insert_with(|| panic_text(payload.as_ref()));
@@ -153,21 +186,21 @@ impl WorkerThread {
 
     /// Pushes the nodes that waited for this one alone.
     fn release(&self, run: &Run, node: u32) {
-        let (mut own, mut shared_out) = (0, 0);
-        for &next in run.graph.successors(node) {
+        let mut pushed = 0;
+        self.mood.in_order(run.graph.successors(node), |next| {
             if run.pending[next as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
-                if run.graph.urgent[next as usize] {
+                self.mood.pause();
+                if self.mood.urgent(run.graph.urgent[next as usize]) {
                     self.deque.push(next);
-                    own += 1;
                 } else {
                     self.shared.later.push(next);
-                    shared_out += 1;
                 }
+                pushed += 1;
             }
-        }
+        });
         // One of the nodes is for this worker itself.
-        if own + shared_out > 1 {
-            self.shared.wake(own + shared_out - 1);
+        if pushed > 1 {
+            self.shared.wake(pushed - 1);
         }
     }
 

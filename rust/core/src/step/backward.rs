@@ -1,7 +1,7 @@
 //! Row stages from the loss back to the embedding. Safety of the blocks: as in `forward`.
 
+use super::batch::Batch;
 use super::forward::LOGIT_ROWS;
-use super::prefetch::Batch;
 use super::state::State;
 use crate::arena::row_stride;
 use std::ops::Range;

@@ -1,6 +1,26 @@
 //! The control thread: takes commands, publishes graphs, reports. It computes nothing.
+//!
+//! # Protocol
+//!
+//! It owns the pool and the prefetch thread, and works off one channel of commands in order. Neither that channel nor the one of
+//! reports has a limit, so no send ever waits, and no two threads wait for each other: the engine waits for
+//! answers, the control thread for commands, the workers and the prefetch thread.
+//!
+//! What the nodes read and write belongs to the control thread's commands. The engine touches it only while it holds
+//! the lock on the sender and has had an answer to a command that did nothing: then everything sent before is done, and
+//! nobody can send more.
+//!
+//! A request to stop is a count. A `Train` command carries the count at the time of the call, and ends after the update under
+//! way once the count is another one: a request is never taken for a later command, and none is lost in between.
+//!
+//! The thread ends when the sender of commands is dropped and those sent are done; a request to stop goes ahead, so that
+//! is at most one update away. It then drops the pool, which joins the workers, and the prefetch thread.
+//!
+//! After a panic in a node that writes weights nobody knows which of them are written. The error is kept, and the answer to every
+//! later command.
 
-use super::prefetch::{Prefetcher, TokenSource};
+use super::prefetch::Prefetcher;
+use super::source::TokenSource;
 use super::state::{EvalState, State, lock};
 use crate::error::{Error, Result};
 use crate::pool::record::Span;
@@ -95,6 +115,20 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// Answers with an error.
+    fn refuse(self, error: &Error, reports: &Sender<Result<StepReport>>) {
+        let error = error.clone();
+        // Whoever asked may have gone.
+        let _ = match self {
+            Self::Train { .. } => reports.send(Err(error)).is_ok(),
+            Self::Evaluate { reply, .. } => reply.send(Err(error)).is_ok(),
+            Self::Execute { reply, .. } => reply.send(Err(error)).is_ok(),
+            Self::Seek { .. } => true,
+        };
+    }
+}
+
 pub(super) enum Progress {
     Windows(u64),
     Done(EvalReport),
@@ -111,11 +145,17 @@ pub(super) struct Control {
     pub stops: Arc<AtomicU64>,
     pub workers: Arc<Mutex<Vec<WorkerStats>>>,
     pub recording: Arc<Recording>,
+    /// Set when a node that writes weights failed: nobody knows which of them it has changed.
+    pub broken: Option<Error>,
 }
 
 impl Control {
-    pub fn main(self, commands: &Receiver<Command>) {
+    pub fn main(mut self, commands: &Receiver<Command>) {
         while let Ok(command) = commands.recv() {
+            if let Some(error) = &self.broken {
+                command.refuse(error, &self.reports);
+                continue;
+            }
             match command {
                 Command::Train { until, stops } => {
                     if let Err(error) = self.train(until, stops) {
@@ -131,7 +171,9 @@ impl Control {
                     let _ = reply.send(outcome.map(Progress::Done));
                 }
                 Command::Execute { run, reply } => {
-                    let _ = reply.send(self.pool.execute(&run));
+                    let outcome = self.pool.execute(&run);
+                    self.broken = outcome.clone().err();
+                    let _ = reply.send(outcome);
                 }
                 Command::Seek { step } => self.prefetch.seek(step),
             }
@@ -148,7 +190,20 @@ impl Control {
         }
     }
 
-    fn train(&self, until: u64, stops: u64) -> Result<()> {
+    /// Runs a graph that writes weights. A failure says that they are lost.
+    fn update(&mut self, record: bool) -> Result<Vec<Span>> {
+        let outcome = if record {
+            self.pool.record(&self.training)
+        } else {
+            self.pool.execute(&self.training).map(|()| Vec::new())
+        };
+        outcome.map_err(|error| {
+            let hint = "the weights in memory are lost; go on from the last checkpoint with --resume auto";
+            self.broken.insert(error.hint(hint)).clone()
+        })
+    }
+
+    fn train(&mut self, until: u64, stops: u64) -> Result<()> {
         let mut before = self.pool.stats();
         let mut start = Instant::now();
         while self.step.load(Ordering::Relaxed) < until && self.stops.load(Ordering::Acquire) == stops {
@@ -161,12 +216,7 @@ impl Control {
             if found != expected {
                 return Err(Error::internal(format!("batch of step {found} where {expected} was due")));
             }
-            let spans = if record {
-                self.pool.record(&self.training)?
-            } else {
-                self.pool.execute(&self.training)?;
-                Vec::new()
-            };
+            let spans = self.update(record)?;
             self.release_batch();
             let end = Instant::now();
             if record {

@@ -4,20 +4,23 @@
 //! graphs, waits for their end and sends a report per update into another channel. The thread that calls the methods
 //! (Python's main thread) only sends, polls and reads.
 
+use super::batch::{Batch, WindowOrder};
 use super::control::{Command, Control, EvalReport, Progress, Recording, StepReport};
 use super::fill::{Initialise, PackAll};
 use super::plan::{Cut as WorkCut, Plan, Task};
-use super::prefetch::{Batch, CAPACITY, Cut, Prefetcher, TokenSource, WindowOrder};
+use super::prefetch::{CAPACITY, Gauge, Prefetcher};
+use super::source::TokenSource;
 use super::state::{Job, State, lock};
 use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::float_env::ContractRounding;
+use crate::pool::chaos::Chaos;
 use crate::pool::{Pool, Run, WorkerStats};
 use crate::trace::{TaskNode, Trace};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use symlm_kernels::Isa;
@@ -26,17 +29,19 @@ use symlm_kernels::Isa;
 pub type WorkerReport = WorkerStats;
 
 /// Parts that can be left out to measure what they bring. No switch changes a bit of the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Switches {
     /// Batches are cut ahead of the updates; else each when its update is due, while the workers have nothing to do.
     pub prefetch: bool,
     /// Updates go operation by operation, with a barrier after each, instead of through the deques.
     pub barriers: bool,
+    /// Disturbs the workers; for tests.
+    pub chaos: Option<Chaos>,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { prefetch: true, barriers: false }
+        Self { prefetch: true, barriers: false, chaos: None }
     }
 }
 
@@ -52,7 +57,7 @@ pub struct Engine {
     pub(super) step: Arc<AtomicU64>,
     stops: Arc<AtomicU64>,
     workers: Arc<Mutex<Vec<WorkerStats>>>,
-    gauge: Receiver<Cut>,
+    gauge: Gauge,
     recording: Arc<Recording>,
     /// The threads live in this process only, not in one forked from it.
     process: u32,
@@ -104,7 +109,8 @@ impl Engine {
         let gauge = prefetch.gauge();
         let recording = Arc::new(Recording::default());
         let control = Control {
-            pool: Pool::new(threads)?,
+            pool: switches.chaos.map_or_else(|| Pool::new(threads), |chaos| Pool::disturbed(threads, chaos))?,
+            broken: None,
             prefetch,
             training: run(Plan::training(cut, &state.weights.layout, true), switches.barriers),
             evaluation: run(Plan::evaluation(cut), false),
@@ -143,15 +149,26 @@ impl Engine {
 
     /// The right to send commands. Held while tensors are read or written, it keeps the control thread idle.
     fn commander(&self) -> Result<Commander<'_>> {
-        if std::process::id() != self.process {
-            return Err(Error::internal("the engine's threads are in the process it was made in, not in this fork")
-                .hint("make an engine in each process"));
+        self.check_process()?;
+        let commands = match self.commands.try_lock() {
+            Ok(commands) => commands,
+            // A caller's function panicked while it had the tensors. The sender is as good as before.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::internal("the engine is busy with a call of another thread"));
+            }
+        };
+        if commands.is_some() { Ok(Commander(commands)) } else { Err(Error::internal("the engine is closed")) }
+    }
+
+    /// A fork has the handles but not the threads, and a lock that a thread held at that moment stays shut in it: nothing
+    /// that might wait may be touched there.
+    fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.process {
+            return Ok(());
         }
-        match self.commands.try_lock() {
-            Ok(commands) if commands.is_some() => Ok(Commander(commands)),
-            Ok(_) => Err(Error::internal("the engine is closed")),
-            Err(_) => Err(Error::internal("the engine is busy with a call of another thread")),
-        }
+        Err(Error::internal("the engine's threads are in the process it was made in, not in this fork")
+            .hint("make an engine in each process"))
     }
 
     /// The right to send commands, once every command sent before is done.
@@ -175,6 +192,7 @@ impl Engine {
     /// # Errors
     /// What stopped the control thread's work.
     pub fn poll(&self, timeout: Duration) -> Result<Option<StepReport>> {
+        self.check_process()?;
         match self.reports.recv_timeout(timeout) {
             Ok(report) => report.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -337,12 +355,16 @@ impl Engine {
         self.state.isa
     }
     /// What each worker did, as of the last finished update or evaluation.
-    pub fn workers(&self) -> Vec<WorkerReport> {
-        lock(&self.workers).clone()
+    ///
+    /// # Errors
+    /// `Internal` in a fork.
+    pub fn workers(&self) -> Result<Vec<WorkerReport>> {
+        self.check_process()?;
+        Ok(lock(&self.workers).clone())
     }
     /// Batches in the prefetch channel, and its capacity.
     pub fn queue_fill(&self) -> (usize, usize) {
-        (self.gauge.len(), CAPACITY)
+        (self.gauge.fill(), CAPACITY)
     }
 
     /// Records the updates that start from now on, or no more. Ends by itself when the log is full.
@@ -351,11 +373,15 @@ impl Engine {
     }
 
     /// The updates recorded and ended since the last call.
-    pub fn take_trace(&self) -> Trace {
+    ///
+    /// # Errors
+    /// `Internal` in a fork.
+    pub fn take_trace(&self) -> Result<Trace> {
+        self.check_process()?;
         let mut log = std::mem::take(&mut *lock(&self.recording.log));
         log.spans.sort_unstable_by_key(|span| (span.start, span.end, span.node));
         let (spans, updates, prefetch_waits) = (log.spans, log.updates, log.prefetch_waits);
-        Trace { threads: self.state.config.threads, graph: self.task_graph(), spans, updates, prefetch_waits }
+        Ok(Trace { threads: self.state.config.threads, graph: self.task_graph(), spans, updates, prefetch_waits })
     }
 
     /// The graph of an update.
@@ -369,9 +395,10 @@ impl Engine {
         self.request_stop();
         let commands = self.commands.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let control = self.control.take();
-        if std::process::id() != self.process {
-            // A forked child has the handles but not the threads: there is nothing to end.
-            std::mem::forget((commands, control));
+        if self.check_process().is_err() {
+            // There is nothing to end, and the last end of a channel would wait for a sender that is not there.
+            let reports = std::mem::replace(&mut self.reports, never());
+            std::mem::forget((commands, control, reports));
             return;
         }
         drop(commands);

@@ -4,8 +4,8 @@
 //! strip or heads; `plan` orders the stages of a window by dependencies, gives a slot to the next sector only when its
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
+use super::batch::Batch;
 use super::plan::STRIP_ALIGN;
-use super::prefetch::Batch;
 use super::state::{State, lock};
 use crate::arena::row_stride;
 use crate::pool::Scratch;

@@ -1,197 +1,71 @@
 //! Batches, cut ahead of the step by a thread of their own.
+//!
+//! # Protocol
+//!
+//! A fixed number of buffers goes round: the control thread sends an empty one, the thread fills it and sends it back
+//! with what became of it. Both channels have room for all buffers that can come, so the control thread never blocks in a
+//! send and the prefetch thread only while it is ahead by [`CAPACITY`] batches. A buffer has one owner at a time: who
+//! received it last.
+//!
+//! A seek replaces the number of the next step. The pair of generation and step is written under a lock, and the
+//! generation's atomic counter inside that lock: the thread that sees a new count finds its pair, or a newer one. Each
+//! batch carries the generation that it was cut in; the control thread, which alone seeks, returns those of an older one.
+//! So no batch from before a seek is ever trained on, and none is lost.
+//!
+//! The thread waits in two places, for an empty buffer and for room for a full one. [`Prefetcher::close`] drops the
+//! other ends of both channels, either wait then fails, and the thread ends after at most the batch it is cutting. If it
+//! is the thread that ends first (its source panicked), the control thread's receive fails and becomes an error.
 
+use super::batch::{Batch, WindowOrder};
+use super::source::TokenSource;
 use crate::error::{Error, Result};
-use crate::rng::{Permutation, Stream, draw};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::{Mutex, lock, thread};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-
-/// Token ids by position.
-pub trait TokenSource: Send + Sync + 'static {
-    /// Number of ids.
-    fn tokens(&self) -> u64;
-    /// Copies `out.len()` ids from position `start`.
-    ///
-    /// # Errors
-    /// If the position is outside or an id is damaged.
-    fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()>;
-}
-
-impl TokenSource for crate::data::Shards {
-    fn tokens(&self) -> u64 {
-        Self::tokens(self)
-    }
-    fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
-        Self::copy_ids(self, start, out)
-    }
-}
-
-impl TokenSource for Vec<u32> {
-    fn tokens(&self) -> u64 {
-        self.len() as u64
-    }
-    fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
-        let part = self.get(start as usize..start as usize + out.len());
-        out.copy_from_slice(
-            part.ok_or_else(|| Error::internal(format!("ids {start}+{} of {}", out.len(), self.len())))?,
-        );
-        Ok(())
-    }
-}
-
-/// The windows of one update.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Update that the batch belongs to, from 0.
-    pub step: u64,
-    /// Windows that count (an evaluation's last batch may be short).
-    pub windows: usize,
-    /// Inputs, window after window.
-    pub inputs: Vec<u32>,
-    /// Targets, window after window.
-    pub targets: Vec<u32>,
-    /// Positions in `inputs`, ordered by id, then ascending.
-    order: Vec<u32>,
-    /// First entry of `order` for each id; one more at the end.
-    id_start: Vec<u32>,
-    ids: Vec<u32>,
-}
-
-impl Batch {
-    /// An empty batch.
-    pub fn new(windows: usize, positions: usize) -> Self {
-        let tokens = vec![0; windows * positions];
-        Self { inputs: tokens.clone(), targets: tokens, ids: vec![0; positions + 1], ..Self::default() }
-    }
-
-    /// Tokens that the buffers hold; 0 for the placeholder between updates.
-    pub fn capacity(&self) -> usize {
-        self.inputs.len()
-    }
-
-    /// Reads window `index` from position `at` of the source.
-    ///
-    /// # Errors
-    /// As the source.
-    pub fn set_window(&mut self, index: usize, source: &dyn TokenSource, at: u64) -> Result<()> {
-        let positions = self.ids.len() - 1;
-        source.copy_ids(at, &mut self.ids)?;
-        let range = index * positions..(index + 1) * positions;
-        self.inputs[range.clone()].copy_from_slice(&self.ids[..positions]);
-        self.targets[range].copy_from_slice(&self.ids[1..]);
-        Ok(())
-    }
-
-    /// Checks that every id is below `vocab`.
-    ///
-    /// # Errors
-    /// `Data` with the first that is not.
-    pub fn check_ids(&self, vocab: usize) -> Result<()> {
-        match self.inputs.iter().chain(&self.targets).find(|&&id| id as usize >= vocab) {
-            Some(id) => {
-                Err(Error::data(format!("token id {id} found, expected ids below the vocabulary size {vocab}")))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Orders the inputs by id (a stable counting sort), for the embedding's gradient.
-    ///
-    /// # Errors
-    /// `Data` if an id is not below `vocab`.
-    pub fn index(&mut self, vocab: usize) -> Result<()> {
-        self.check_ids(vocab)?;
-        self.id_start.clear();
-        self.id_start.resize(vocab + 1, 0);
-        for &id in &self.inputs {
-            self.id_start[id as usize + 1] += 1;
-        }
-        for id in 0..vocab {
-            self.id_start[id + 1] += self.id_start[id];
-        }
-        self.order.resize(self.inputs.len(), 0);
-        // Fill from the back, so that the starts end where they belong.
-        let mut next = std::mem::take(&mut self.id_start);
-        for (position, &id) in self.inputs.iter().enumerate() {
-            self.order[next[id as usize] as usize] = position as u32;
-            next[id as usize] += 1;
-        }
-        // Each start has moved to the next id's start: shift back.
-        for id in (1..=vocab).rev() {
-            next[id] = next[id - 1];
-        }
-        next[0] = 0;
-        self.id_start = next;
-        Ok(())
-    }
-
-    /// Positions of an id in `inputs`, ascending.
-    pub fn tokens_with_id(&self, id: usize) -> &[u32] {
-        &self.order[self.id_start[id] as usize..self.id_start[id + 1] as usize]
-    }
-}
-
-/// Which window comes at which place of the run (contract R2, R3).
-#[derive(Clone, Copy, Debug)]
-pub struct WindowOrder {
-    seed: u64,
-    tokens: u64,
-    positions: u64,
-    /// Windows of an epoch.
-    pub windows: u64,
-}
-
-impl WindowOrder {
-    /// # Errors
-    /// `Data` if there is not even one window.
-    pub fn new(seed: u64, tokens: u64, positions: usize) -> Result<Self> {
-        let positions = positions as u64;
-        if tokens < positions + 1 {
-            return Err(Error::data(format!(
-                "the corpus has {tokens} tokens, expected at least {} (one window)",
-                positions + 1
-            ))
-            .hint("use more text or a smaller seq_len"));
-        }
-        // One window less than fits, so that any offset below a window's length leaves room.
-        let windows = (tokens / positions).saturating_sub(1).max(1);
-        Ok(Self { seed, tokens, positions, windows })
-    }
-
-    /// First token of the window at place `place` of the run.
-    pub fn start(&self, place: u64) -> u64 {
-        let (epoch, index) = ((place / self.windows) as u32, place % self.windows);
-        let room = (self.tokens - self.windows * self.positions).min(self.positions);
-        let offset = u64::from(draw(self.seed, Stream::Offset, u64::from(epoch), 0)[0]) % room;
-        offset + Permutation::new(self.seed, epoch, self.windows).at(index) * self.positions
-    }
-}
+use std::sync::Arc;
 
 /// Batches in the channel at most.
 pub(super) const CAPACITY: usize = 3;
 
 /// What the thread sends: the buffer always comes along, so that none is lost on an error.
-pub(super) struct Cut {
+struct Cut {
     generation: u64,
     batch: Batch,
     outcome: Result<()>,
 }
 
+/// How many batches are ready. It holds no end of the channel, so it keeps nobody alive.
+#[derive(Clone, Default)]
+pub struct Gauge(Arc<AtomicUsize>);
+
+impl Gauge {
+    /// Batches in the channel.
+    pub fn fill(&self) -> usize {
+        // One more is counted while the thread waits for room.
+        self.0.load(Ordering::Relaxed).min(CAPACITY)
+    }
+}
+
 /// The thread `symlm-pre` and its channels.
-pub(super) struct Prefetcher {
-    full: Receiver<Cut>,
+pub struct Prefetcher {
+    /// `None` once closed, as `empty`.
+    full: Option<Receiver<Cut>>,
     empty: Option<Sender<Batch>>,
     /// Generation and next step: a seek replaces both at once.
     seek: Arc<Mutex<(u64, u64)>>,
     generation: Arc<AtomicU64>,
+    fill: Gauge,
     /// Without cutting ahead the buffers wait here, and the thread gets one when a batch is asked for.
     held: Option<RefCell<Vec<Batch>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Prefetcher {
+    /// Starts the thread. Without `ahead` it cuts a batch only when one is asked for.
+    ///
+    /// # Errors
+    /// `User` if the system refuses the thread.
     pub fn new(
         source: Arc<dyn TokenSource>,
         order: WindowOrder,
@@ -213,12 +87,13 @@ impl Prefetcher {
         };
         let seek = Arc::new(Mutex::new((0, 0)));
         let generation = Arc::new(AtomicU64::new(0));
-        let (thread_seek, thread_generation) = (seek.clone(), generation.clone());
+        let fill = Gauge::default();
+        let (thread_seek, thread_generation, thread_fill) = (seek.clone(), generation.clone(), fill.clone());
         let body = move || {
             let (mut current, mut step) = (0, 0);
             while let Ok(mut buffer) = empty_out.recv() {
                 if thread_generation.load(Ordering::Acquire) != current {
-                    (current, step) = *super::state::lock(&thread_seek);
+                    (current, step) = *lock(&thread_seek);
                 }
                 let outcome = (|| {
                     buffer.step = step;
@@ -230,21 +105,23 @@ impl Prefetcher {
                 })();
                 // After an error the same step is tried again: the cause may have gone.
                 step += u64::from(outcome.is_ok());
+                // Before the send, so that the count is never below what was received.
+                thread_fill.0.fetch_add(1, Ordering::Relaxed);
                 if full_in.send(Cut { generation: current, batch: buffer, outcome }).is_err() {
                     return;
                 }
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("symlm-pre".into())
             .spawn(body)
             .map_err(|e| Error::user(format!("cannot start the prefetch thread: {}", crate::error::io_reason(&e))))?;
-        Ok(Self { full, empty: Some(empty), seek, generation, held, thread: Some(thread) })
+        Ok(Self { full: Some(full), empty: Some(empty), seek, generation, fill, held, thread: Some(thread) })
     }
 
     /// The next batch will be that of `step`. Called from the thread that also receives.
     pub fn seek(&self, step: u64) {
-        let mut seek = super::state::lock(&self.seek);
+        let mut seek = lock(&self.seek);
         *seek = (seek.0 + 1, step);
         // Inside the lock, so that the thread never sees a newer pair than the number that announces it.
         self.generation.store(seek.0, Ordering::Release);
@@ -255,13 +132,16 @@ impl Prefetcher {
     /// # Errors
     /// As the source; the next call tries again.
     pub fn next(&self) -> Result<Batch> {
+        let ended = || Error::internal("the prefetch thread has ended");
         loop {
             if let (Some(held), Some(empty)) = (&self.held, &self.empty) {
-                let batch = held.borrow_mut().pop().ok_or_else(|| Error::internal("the buffer of a batch is gone"))?;
+                // A buffer that never came back went down with the thread.
+                let batch = held.borrow_mut().pop().ok_or_else(ended)?;
                 // A failed send means that the thread has ended; the receive reports it.
                 let _ = empty.try_send(batch);
             }
-            let cut = self.full.recv().map_err(|_| Error::internal("the prefetch thread has ended"))?;
+            let cut = self.full.as_ref().and_then(|full| full.recv().ok()).ok_or_else(ended)?;
+            self.fill.0.fetch_sub(1, Ordering::Relaxed);
             if cut.generation == self.generation.load(Ordering::Acquire) {
                 match cut.outcome {
                     Ok(()) => return Ok(cut.batch),
@@ -286,22 +166,16 @@ impl Prefetcher {
         }
     }
 
-    /// A receiver that only serves to look at the fill.
-    pub fn gauge(&self) -> Receiver<Cut> {
-        self.full.clone()
+    /// To look at the fill from elsewhere.
+    pub fn gauge(&self) -> Gauge {
+        self.fill.clone()
     }
 
     /// Ends the thread.
     pub fn close(&mut self) {
-        self.empty = None;
-        // Make room, so that a blocked send ends.
-        while let Some(thread) = &self.thread {
-            if thread.is_finished() {
-                break;
-            }
-            let _ = self.full.recv_timeout(std::time::Duration::from_millis(1));
-        }
+        (self.empty, self.full) = (None, None);
         if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by a receive, or nobody asked for its batches.
             let _ = thread.join();
         }
     }
@@ -316,39 +190,6 @@ impl Drop for Prefetcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn an_epoch_visits_every_window_once_and_stays_inside(seed: u64, tokens in 9_u64..3000, positions in 1_usize..8) {
-            let order = WindowOrder::new(seed, tokens, positions).unwrap();
-            for epoch in 0..3 {
-                let mut starts: Vec<u64> = (0..order.windows).map(|i| order.start(epoch * order.windows + i)).collect();
-                starts.sort_unstable();
-                for pair in starts.windows(2) {
-                    prop_assert_eq!(pair[1] - pair[0], positions as u64);
-                }
-                prop_assert!(starts[starts.len() - 1] + (positions as u64) < tokens);
-            }
-        }
-
-        #[test]
-        fn the_index_lists_every_position_by_id(ids in proptest::collection::vec(0_u32..20, 21)) {
-            let mut batch = Batch::new(4, 5);
-            for i in 0..4 {
-                batch.set_window(i, &ids, i as u64 * 5).unwrap();
-            }
-            batch.index(20).unwrap();
-            let mut count = 0;
-            for id in 0..20 {
-                let places = batch.tokens_with_id(id);
-                prop_assert!(places.windows(2).all(|p| p[0] < p[1]));
-                prop_assert!(places.iter().all(|&p| batch.inputs[p as usize] == id as u32));
-                count += places.len();
-            }
-            prop_assert_eq!(count, 20);
-        }
-    }
 
     /// A source that fails until told otherwise.
     struct Flaky(std::sync::atomic::AtomicBool);
@@ -387,8 +228,9 @@ mod tests {
         let (ahead, demand) = (make(true), make(false));
         for step in 0..20 {
             let (a, b) = (ahead.next().unwrap(), demand.next().unwrap());
-            assert_eq!((a.step, &a.inputs, &a.targets, &a.order), (step, &b.inputs, &b.targets, &b.order));
-            assert_eq!((b.step, demand.gauge().len()), (step, 0));
+            assert_eq!((a.step, &a.inputs, &a.targets), (step, &b.inputs, &b.targets));
+            assert!((0..50).all(|id| a.tokens_with_id(id) == b.tokens_with_id(id)));
+            assert_eq!((b.step, demand.gauge().fill()), (step, 0));
             ahead.recycle(a);
             demand.recycle(b);
         }

@@ -1,9 +1,10 @@
 //! Everything the nodes of the graphs read and write.
 
+use super::batch::Batch;
 use super::memory::Sizes;
 use super::plan::{Cut, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
-use super::prefetch::{Batch, TokenSource};
 use super::slots::{Buffer, SlotLayout};
+use super::source::TokenSource;
 use super::symmetry::sector_windows;
 use crate::arena::Arena;
 use crate::config::EngineConfig;
@@ -11,6 +12,7 @@ use crate::error::Result;
 use crate::float_env::ContractRounding;
 use crate::model::{MatrixId, Weights};
 use crate::pool::{Program, Scratch};
+pub(super) use crate::sync::lock;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -100,11 +102,6 @@ pub(super) struct State {
     /// Set when loss or gradient norm are no numbers: the update is then left out.
     pub failed: AtomicBool,
     pub evaluation: Mutex<EvalState>,
-}
-
-/// A poisoned lock still guards valid data here: every section assigns whole values.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {

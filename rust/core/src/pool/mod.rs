@@ -2,41 +2,61 @@
 //!
 //! # Protocol
 //!
-//! A [`Graph`] is a fixed set of nodes with dependency counters. Publishing a [`Run`] resets the counters and pushes
-//! the nodes without dependencies. A worker that finishes a node decrements the counter of each successor
-//! (`AcqRel`); whoever brings a counter to zero pushes that node, so it is pushed exactly once and the writes of all
-//! its predecessors are visible to whoever runs it (the pushes and steals of crossbeam's deques are release/acquire
-//! pairs). There are no barriers: a join is a node without work.
+//! **Nodes.** A [`Graph`] is a fixed set of nodes with dependency counters. Publishing a [`Run`] resets the counters and
+//! pushes the nodes without dependencies. A worker that finishes a node decrements the counter of each successor
+//! (`AcqRel`); whoever brings a counter to zero pushes that node, so it is pushed exactly once, and the writes of all
+//! its predecessors are visible to whoever runs it: each decrement releases them, the last one acquires them, and a push
+//! and the take of it are a release/acquire pair of crossbeam's queues. There are no barriers: a join is a node
+//! without work.
 //!
 //! Urgent nodes go to the finishing worker's own deque (last in, first out: the activations are still in its cache) and
 //! can be stolen; the rest go to one shared queue that workers turn to when nothing urgent is left.
 //!
-//! An idle worker looks a while, yields a few times, then sleeps. The sleep protocol is an event count: (1) the
-//! worker registers itself as a sleeper, (2) fence, (3) looks once more, (4) parks. A pusher (a) pushes, (b) fence,
+//! **Publication and end.** One thread publishes. It writes counters and `current`, then the generation (`Release`), then
+//! pushes; a worker that has taken a node therefore sees this generation and finds this run. Every node, when it is
+//! finished and has pushed its successors, counts `remaining` down (`AcqRel`); who brings it to zero wakes the
+//! publisher, which parks until then. So when [`Pool::execute`] returns, no worker holds a node, all writes
+//! of all nodes are visible, and the counters may be written again.
+//!
+//! **Sleep.** An idle worker looks a while, yields a few times, then sleeps. The sleep protocol is an event count: (1)
+//! the worker registers itself as a sleeper, (2) fence, (3) looks once more, (4) parks. A pusher (a) pushes, (b) fence,
 //! (c) reads the number of sleepers and wakes some. Either the worker's look (3) sees the push, or the pusher's read
-//! (c) sees the sleeper: with both fences sequentially consistent they cannot both miss. A wake-up that comes early is kept
-//! by the parker as a token, so it is never lost.
+//! (c) sees the sleeper: with both fences sequentially consistent they cannot both miss. A wake-up that comes early is
+//! kept by the parker as a token, so it is never lost; one that comes late only makes a worker look once more. Only
+//! publications depend on this: a worker that pushes is awake, and looks at everything itself before it sleeps.
+//!
+//! **Shutdown.** Dropping the pool sets `shutdown`, then leaves a token with every parker. A worker reads the flag each
+//! time before it parks; if it reads too early, the token is there or comes, and it looks again. The publisher owns
+//! the pool, so no run is under way.
+//!
+//! **Panics.** A panic in a node is caught; the other nodes of the run are then passed over (their counters still count
+//! down), so that the run ends and the publisher can report it. No lock of the pool is held while a node runs.
 //!
 //! A run may be scheduled in rounds instead, with a barrier between them ([`rounds`]); that is for measuring only. What
-//! the workers do can be recorded ([`record`]).
+//! the workers do can be recorded ([`record`]), and they can be disturbed ([`chaos`]).
 //!
-//! The last node of a run wakes the publisher. A panic in a node is caught; the other nodes of the run are then
-//! passed over (their counters still count down), so that the run ends and the publisher can report it.
+//! # Evidence
+//!
+//! `rust/models` runs these files under loom, which tries every interleaving of two workers and a publisher up to a
+//! number of preemptions, with loads as old as the memory model allows. `tests/schedules.rs` trains under random
+//! schedules on up to 63 workers.
 
+pub mod chaos;
 pub mod record;
 pub mod rounds;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use crossbeam_deque::{Injector, Stealer, Worker};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::deque::{Injector, Stealer, Worker};
+use crate::sync::{Mutex, Parker, SPINS, Unparker, lock, thread};
+use chaos::{Calm, Chaos, Disturbed, Mood};
 use crossbeam_utils::CachePadded;
-use crossbeam_utils::sync::{Parker, Unparker};
 use record::{Recorder, Span};
 use rounds::{Round, Rounds};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64 as Tally;
 use std::time::Instant;
 use worker::WorkerThread;
 
@@ -160,12 +180,12 @@ impl Run {
     }
 }
 
-/// What a worker did since it started.
+/// What a worker did since it started: for people, no part of the protocol.
 #[derive(Default)]
 pub struct WorkerCounters {
-    tasks: AtomicU64,
-    busy_ns: AtomicU64,
-    steals: AtomicU64,
+    tasks: Tally,
+    busy_ns: Tally,
+    steals: Tally,
 }
 
 /// A reading of [`WorkerCounters`].
@@ -201,13 +221,10 @@ struct Shared {
 pub struct Pool {
     shared: Arc<Shared>,
     parker: Parker,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
+    /// Disturbs publications, as the workers disturb themselves.
+    chaos: Option<Disturbed>,
 }
-
-/// Yields before a worker sleeps.
-const YIELDS: u32 = 8;
-/// Looks of about 50 ns: long enough to bridge the gaps inside a step.
-const SPINS: u32 = 400;
 
 impl Pool {
     /// Starts `threads` workers named `symlm-w00`, ...
@@ -215,10 +232,31 @@ impl Pool {
     /// # Errors
     /// `User` if the system refuses a thread.
     pub fn new(threads: usize) -> crate::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let spins = if threads <= processors { SPINS } else { 0 };
+        Self::start(threads, spins, None, |_| Calm)
+    }
+
+    /// As [`Pool::new`], with workers that follow `chaos`. For tests.
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn disturbed(threads: usize, chaos: Chaos) -> crate::Result<Self> {
+        let count = Arc::default();
+        let moods = |thread| Disturbed::new(chaos, thread, &count);
+        // Whoever looks only once sleeps often.
+        Self::start(threads, chaos.seed as u32 % 2 * 20, Some(moods(threads)), moods)
+    }
+
+    fn start<M: Mood>(
+        threads: usize,
+        spins: u32,
+        chaos: Option<Disturbed>,
+        mood: impl Fn(usize) -> M,
+    ) -> crate::Result<Self> {
         let parker = Parker::new();
         let parkers: Vec<Parker> = (0..threads).map(|_| Parker::new()).collect();
         let deques: Vec<Worker<u32>> = (0..threads).map(|_| Worker::new_lifo()).collect();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             urgent: Injector::new(),
             later: Injector::new(),
@@ -231,17 +269,17 @@ impl Pool {
             publisher: parker.unparker().clone(),
             counters: (0..threads).map(|_| CachePadded::default()).collect(),
             shutdown: AtomicBool::new(false),
-            spins: if threads <= processors { SPINS } else { 0 },
+            spins,
             origin: Instant::now(),
         });
-        let mut pool = Self { shared: shared.clone(), parker, threads: Vec::with_capacity(threads) };
+        let mut pool = Self { shared: shared.clone(), parker, threads: Vec::with_capacity(threads), chaos };
         for (index, (deque, parker)) in deques.into_iter().zip(parkers).enumerate() {
-            let shared = shared.clone();
-            let thread = std::thread::Builder::new()
+            let (shared, mood) = (shared.clone(), mood(index));
+            let thread = thread::Builder::new()
                 .name(format!("symlm-w{index:02}"))
                 .spawn(move || {
                     crate::float_env::set_contract_rounding();
-                    WorkerThread::new(index, deque, parker, shared).main();
+                    WorkerThread::new(index, deque, parker, shared, mood).main();
                 })
                 .map_err(|e| {
                     crate::Error::user(format!(
@@ -280,18 +318,10 @@ impl Pool {
         let published = if let Some(rounds) = &run.rounds {
             rounds.reset();
             // Any number will do: whoever takes it follows the rounds.
-            (0..followers).for_each(|_| self.shared.urgent.push(0));
+            (0..followers).for_each(|i| self.shared.urgent.push(i as u32));
             followers
         } else {
-            let mut published = 0;
-            for (node, &d) in run.graph.dependencies.iter().enumerate() {
-                if d == 0 {
-                    let queue = if run.graph.urgent[node] { &self.shared.urgent } else { &self.shared.later };
-                    queue.push(node as u32);
-                    published += 1;
-                }
-            }
-            published
+            self.publish(&run.graph)
         };
         self.shared.wake(published);
         while run.remaining.load(Ordering::Acquire) > 0 {
@@ -302,6 +332,27 @@ impl Pool {
             Some(message) => Err(crate::Error::internal(format!("a worker failed: {message}"))),
             None => Ok(()),
         }
+    }
+
+    /// Pushes the nodes without dependencies; returns how many.
+    fn publish(&self, graph: &Graph) -> usize {
+        let push = |node: u32, urgent: bool| {
+            let queue = if urgent { &self.shared.urgent } else { &self.shared.later };
+            queue.push(node);
+        };
+        let ready = (0..graph.len() as u32).filter(|&node| graph.dependencies[node as usize] == 0);
+        let Some(chaos) = &self.chaos else {
+            return ready.fold(0, |count, node| {
+                push(node, graph.urgent[node as usize]);
+                count + 1
+            });
+        };
+        let ready: Vec<u32> = ready.collect();
+        chaos.in_order(&ready, |node| {
+            chaos.pause();
+            push(node, chaos.urgent(graph.urgent[node as usize]));
+        });
+        ready.len()
     }
 
     /// As [`Pool::execute`]; gives what the workers did, a span per node.
@@ -345,11 +396,6 @@ impl Drop for Pool {
             let _ = thread.join();
         }
     }
-}
-
-/// A poisoned lock still guards valid data: the sections below do not panic half-way.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
