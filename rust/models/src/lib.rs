@@ -4,6 +4,8 @@
 //! `crate::sync::...`; here that is [`sync`], whose operations loom interleaves in every order that the memory model
 //! allows, up to a number of preemptions. The models are the tests of this package: `make models`.
 
+#![allow(clippy::reversed_empty_ranges, reason = "the stand-ins neither spin nor yield")]
+
 #[path = "../../core/src/error.rs"]
 pub mod error;
 #[path = "../../core/src/float_env.rs"]
