@@ -93,7 +93,7 @@ impl Mood for Disturbed {
     fn before_node(&self) {
         self.pause();
         let node = self.nodes.fetch_add(1, Ordering::Relaxed);
-        assert_ne!(Some(node), self.chaos.panic_at, "node {node} was told to fail");
+        assert!(Some(node) != self.chaos.panic_at, "node {node} was told to fail");
     }
 
     fn in_order(&self, nodes: &[u32], each: impl FnMut(u32)) {

@@ -231,7 +231,9 @@ impl<M: Mood> WorkerThread<M> {
     }
 }
 
+/// What a panic said, on one line.
 fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".into())
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let lines: Vec<&str> = text.unwrap_or("unknown panic").lines().map(str::trim).collect();
+    lines.join(", ")
 }
