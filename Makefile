@@ -61,7 +61,8 @@ valgrind: needs ## a small training under memcheck, portable and AVX2
 	cargo build --locked -p symlm-core --example step_times
 	@for isa in portable avx2; do \
 	  echo "== $$isa"; \
-	  echo 2 | SYMLM_ISA=$$isa valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+	  echo 2 | SYMLM_ISA=$$isa valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
+	    --errors-for-leak-kinds=definite \
 	    target/debug/examples/step_times rust/core/examples/small.json || exit 1; \
 	done
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{config, engine, tokens, train};
+use common::{config_of, engine, tokens, train};
 use std::fs;
 use symlm_core::step::Switches;
 
@@ -19,9 +19,10 @@ fn resident_kb() -> u64 {
 
 #[test]
 fn a_thousand_starts_and_stops_leak_no_thread_no_file_and_no_memory() {
+    let ids = tokens();
     let cycle = |turn: usize| {
         let switches = Switches { prefetch: turn.is_multiple_of(2), ..Switches::default() };
-        let engine = engine(config(1 + turn % 4, 0), tokens(), switches).unwrap();
+        let engine = engine(config_of(1 + turn % 4, 0, 5, 3), ids.clone(), switches).unwrap();
         match turn % 4 {
             // Dropped before, in the middle of and after an update.
             0 => {}

@@ -11,10 +11,15 @@ use symlm_core::{Result, machine};
 
 /// A model of two layers that has every kind of task; windows of 130 tokens make strips of rows for many workers.
 pub fn config(threads: usize, sectors_in_flight: usize) -> EngineConfig {
+    config_of(threads, sectors_in_flight, 130, 13)
+}
+
+/// As [`config`], with other batches.
+pub fn config_of(threads: usize, sectors_in_flight: usize, seq_len: usize, batch_size: usize) -> EngineConfig {
     let json = format!(
         r#"{{"model": {{"vocab_size": 97, "hidden_size": 16, "intermediate_size": 24, "num_layers": 2, "num_heads": 4,
-        "num_kv_heads": 2, "seq_len": 130, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_embeddings": false}},
-        "train": {{"batch_size": 13, "max_steps": 100, "learning_rate": 0.003, "warmup_steps": 2, "decay_start": 80,
+        "num_kv_heads": 2, "seq_len": {seq_len}, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_embeddings": false}},
+        "train": {{"batch_size": {batch_size}, "max_steps": 100, "learning_rate": 0.003, "warmup_steps": 2, "decay_start": 80,
         "schedule": "wsd", "min_lr_ratio": 0.1, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
         "grad_clip": 1.0, "seed": 42}}, "threads": {threads}, "sectors_in_flight": {sectors_in_flight}}}"#
     );
