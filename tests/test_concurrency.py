@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,13 +12,14 @@ import pytest
 import symlm
 from symlm.checkpoint import file_hash
 
+
 def train(text: Path, out_dir: Path, threads: int) -> str:
     config = symlm.TrainConfig(
         preset="tiny", vocab_size=300, seq_len=32, batch_size=4, max_steps=12, eval_interval=5, sample_every=0,
         progress="off", threads=threads, out_dir=str(out_dir),
     )  # fmt: skip
     run = symlm.Trainer(config, data=[text]).fit()
-    return file_hash(run.checkpoint_path(12) / "model.safetensors")
+    return file_hash(run.path / "checkpoints" / "step-00000012" / "model.safetensors")
 
 
 FORK = """
@@ -113,7 +113,7 @@ def test_trainers_leave_no_thread_and_no_file_behind(
     train(text, tmp_path / "first", 3)
 
     def count() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
 
     before = count()
     for turn in range(5):
