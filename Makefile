@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 PARTS := lint types rust install stubs python
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS ?= safetensors tokenizer documents gzip shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check $(filter-out install,$(PARTS)) models schedules valgrind bench torture picture clean needs
+.PHONY: help demo install test check $(filter-out install,$(PARTS)) models schedules valgrind bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +73,15 @@ bench: needs ## speed of the kernels; each benchmark checks its answers
 
 torture: install ## 200 kills, 500 damaged files, 50 full disks on real trainings: a quarter of an hour
 	PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)
+
+fuzz: needs ## the readers of files against arbitrary bytes, FUZZ_SECONDS=300 for each target; needs cargo-fuzz
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	  echo "error: cargo-fuzz not found" >&2; echo "hint: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p rust/fuzz/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz $$target rust/fuzz/corpus/$$target rust/fuzz/seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=4096 -print_final_stats=1 || exit 1; \
+	done
 
 picture: install ## draw docs/images/display.svg from a real training
 	$(BIN)/python docs/images/display.py

@@ -6,7 +6,6 @@ comes last, then the folder gets its name. Whatever is interrupted leaves the ea
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import _symlm
-from .errors import DataError, UserError, reason
+from .errors import DataError, UserError, reason, shown
+from .reading import Fields, open_regular, read_object
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -29,9 +29,13 @@ CHECKPOINTS = "checkpoints"
 TEMP_PREFIX = ".tmp-"
 OLD_PREFIX = ".old-"
 MANIFEST_VERSION = 1
-STEP_NAME = re.compile(r"step-(\d{8,})")
+STEP_NAME = re.compile(r"step-([0-9]{8,15})")
 """Folder name of a checkpoint."""
 _BLOCK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_FILE_BYTES = 1 << 50
+_MOST_STEPS = 10**12
+_MEASURES = ("train_loss", "val_loss", "val_bpb", "best_val_bpb", "tok_s")
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,18 @@ class State:
     def read(cls, folder: Path) -> State:
         """Read it from a checkpoint folder; DataError when it is not usable."""
         path = folder / STATE
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            state = cls(*(dict(raw[part]) for part in ("engine", "trainer", "config")))
-            _ = state.step
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"{path}: cannot read the trainer state: {error}") from None
+        what = "trainer state"
+        fields = Fields(path, read_object(path, what), what)
+        state = cls(fields.object("engine"), fields.object("trainer"), fields.object("config"))
+        trainer = Fields(path, state.trainer, what)
+        step = trainer.whole("step", 0, _MOST_STEPS)
+        trainer.whole("tokens", 0, 1 << 62)
+        trainer.number("elapsed_s")
+        for name in ("best_step", *_MEASURES):
+            trainer.perhaps_number(name)
+        if state.engine.get("step", step) != step:
+            found = shown(state.engine["step"])
+            raise DataError(f"{path}: damaged {what}: found step {found} of the engine and {step} of the trainer")
         return state
 
 
@@ -91,9 +101,9 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file in hexadecimal."""
+    """sha256 of a regular file in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -209,45 +219,61 @@ def usable(folder: Path) -> State:
 
 
 def verify_weights(folder: Path) -> None:
-    """DataError when the weights are not what the manifest beside them says; a folder without one is taken as it is."""
-    if not (folder / MANIFEST).is_file():
+    """DataError when the model is not what the manifest beside it says; a folder without one is taken as it is."""
+    if not (folder / MANIFEST).exists():
         return
     try:
-        verify(folder, only=WEIGHTS)
+        verify(folder, only=(WEIGHTS, MODEL_CONFIG, STATE))
     except DataError as error:
         raise DataError(
             error.message, "choose another with --checkpoint, or go on training from an older one by --resume auto"
         ) from None
 
 
-def verify(folder: Path, only: str | None = None) -> None:
-    """DataError when a checkpoint, or the file `only` of it, is incomplete or damaged; says which file and how."""
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """Name -> size and sha256 of every file of a checkpoint; DataError when the manifest is not one of them."""
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = manifest.get("version"), manifest["files"]
-        if isinstance(version, int) and version > MANIFEST_VERSION:
-            raise DataError(
-                f"{path}: version {version}, expected {MANIFEST_VERSION}", "go on with the symlm version that wrote it"
-            )
-        expected = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
-    except FileNotFoundError:
-        raise DataError(f"{folder}: incomplete checkpoint: no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged manifest: {error}") from None
-    for required in (WEIGHTS, STATE):
+    if not path.exists():
+        raise DataError(f"{folder}: incomplete checkpoint: no {MANIFEST}")
+    raw = read_object(path, "manifest")
+    fields = Fields(path, raw, "manifest")
+    version = fields.whole("version", 1, 10**9)
+    if version > MANIFEST_VERSION:
+        raise DataError(
+            f"{path}: version {version}, expected {MANIFEST_VERSION}", "go on with the symlm version that wrote it"
+        )
+    files = Fields(path, fields.object("files"), "manifest")
+    expected = {}
+    for name in fields.object("files"):
+        # A name leads to a file of this folder and nowhere else.
+        if name in ("", ".", "..", MANIFEST) or "/" in name or "\0" in name or len(name) > 255:
+            raise DataError(f"{path}: damaged manifest: found {shown(name)}, expected names of files in its folder")
+        entry = Fields(path, files.object(name), f"manifest: {name}")
+        size, digest = entry.whole("size", 0, _MOST_FILE_BYTES), entry.text("sha256")
+        if not _SHA256.fullmatch(digest):
+            raise DataError(f"{path}: damaged manifest: {name}: found {shown(digest)}, expected a sha256")
+        expected[name] = (size, digest)
+    for required in (WEIGHTS, OPTIMIZER, STATE, MODEL_CONFIG):
         if required not in expected:
             raise DataError(f"{path}: damaged manifest: {required} is not listed")
-    for name, (size, digest) in expected.items():
-        if only not in (None, name):
+    return expected
+
+
+def verify(folder: Path, only: tuple[str, ...] | None = None) -> None:
+    """DataError when a checkpoint, or the files `only` of it, is incomplete or damaged; says which file and how."""
+    for name, (size, digest) in read_manifest(folder).items():
+        if only is not None and name not in only:
             continue
         file = folder / name
-        found = -1
-        with contextlib.suppress(OSError):
+        try:
             found = file.stat().st_size
-        if found < 0:
-            raise DataError(f"{file}: missing from the checkpoint")
+        except (OSError, ValueError):
+            raise DataError(f"{file}: missing from the checkpoint") from None
         if found != size:
             raise DataError(f"{file}: damaged: {found} bytes, the manifest has {size}")
-        if file_hash(file) != digest:
+        try:
+            same = file_hash(file) == digest
+        except OSError as error:
+            raise DataError(f"{file}: cannot read: {reason(error)}") from None
+        if not same:
             raise DataError(f"{file}: damaged: the content is not what the manifest has")

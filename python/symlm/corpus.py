@@ -86,11 +86,17 @@ def ensure_cache_dir() -> str:
     return str(folder)
 
 
-def load_tokenizer(path: str | Path) -> _symlm.Tokenizer:
-    """Read a tokenizer.json; UserError when there is none."""
+def load_tokenizer(path: str | Path, sha256: str | None = None) -> _symlm.Tokenizer:
+    """Read a tokenizer.json; UserError when there is none, DataError when it is not the one with this `sha256`."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such tokenizer", "make one with: symlm tokenizer train TEXT --vocab-size 1024")
-    return _symlm.Tokenizer.from_file(str(path))
+    tokenizer = _symlm.Tokenizer.from_file(str(path))
+    if sha256 is not None and tokenizer.sha256 != sha256:
+        raise DataError(
+            f"{path}: damaged or replaced: not the tokenizer that the run was started with",
+            "restore the file; its sha256 is in environment.json",
+        )
+    return tokenizer
 
 
 class Sources:

@@ -73,6 +73,20 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+_MOST_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on a part of a line, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    try:
+        text = repr(value[:_MOST_SHOWN] if isinstance(value, (str, list, tuple)) else value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+
+
 class Interrupted(KeyboardInterrupt):
     """The work was stopped by a signal; nothing is left half done.
 

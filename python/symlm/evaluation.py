@@ -7,14 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from . import _symlm
-from .checkpoint import State, verify_weights
+from .checkpoint import STATE, State, verify_weights
 from .config import Progress
 from .corpus import ensure_cache_dir, load_tokenizer
 from .display import make_display
-from .errors import NanError
+from .errors import DataError, NanError, UsageError, UserError
 from .machine import resolve_threads
 from .run import BEST, resolve_model
 
@@ -54,10 +54,10 @@ def evaluate(
         if files.note is not None:
             display.message(files.note)
         corpus = _symlm.Corpus.open([str(path) for path in paths], text_field)
-        tokenizer = load_tokenizer(files.tokenizer)
+        tokenizer = load_tokenizer(files.tokenizer, files.tokenizer_sha256)
         move = display.task("encoding")
         shards, _ = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, count, move)
-        engine = _symlm.Engine(json.dumps({**state.config, "threads": count, "sectors_in_flight": 0}), shards)
+        engine = _engine(files.folder, {**state.config, "threads": count, "sectors_in_flight": 0}, shards)
         try:
             engine.load(str(files.folder), json.dumps(state.engine))
             report = engine.evaluate(shards, max_windows, display.task("evaluation"))
@@ -78,3 +78,11 @@ def evaluate(
         text_bytes=shards.bytes,
         step=state.step,
     )
+
+
+def _engine(folder: Path, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
+    """The engine that a checkpoint's state describes; what it refuses is the state's fault."""
+    try:
+        return _symlm.Engine(json.dumps(settings), shards)
+    except (UsageError, UserError) as error:
+        raise DataError(f"{folder / STATE}: {error.message}", error.hint) from None

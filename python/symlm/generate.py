@@ -48,7 +48,7 @@ class Generator:
         files = resolve_model(path, str(checkpoint))
         verify_weights(files.folder)
         model = files.model_config()
-        tokenizer = load_tokenizer(files.tokenizer)
+        tokenizer = load_tokenizer(files.tokenizer, files.tokenizer_sha256)
         engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))
         generator = cls(engine, tokenizer, model)
         generator.note = files.note

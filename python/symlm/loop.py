@@ -21,7 +21,7 @@ from .errors import DataError, InternalError, Interrupted, MemoryPlanError, NanE
 from .generate import Generator
 from .metrics import LineLog
 from .nan_policy import NanPolicy, RolledBack
-from .resume import resume_command
+from .resume import check_made_from, resume_command
 from .run import METRICS, SAMPLES, RunFolder
 from .saving import Saved, Saver, Start, start_saving
 from .schedule import engine_config, eval_windows, final_eval_windows, pre_decay_step, windows_per_epoch
@@ -116,6 +116,7 @@ class Loop:
             self.samples.close()
 
     def _restore(self, checkpoint: Path, state: State) -> None:
+        check_made_from(checkpoint, state, self.engine_config)
         self.engine.load(str(checkpoint), json.dumps(state.engine))
         if self.engine.step != state.step:
             raise InternalError(f"{checkpoint}: holds step {self.engine.step}, the trainer state says {state.step}")

@@ -12,6 +12,10 @@ from typing import Any
 
 from .checkpoint import write_atomic
 from .errors import UserError, reason
+from .reading import parse_json
+
+_MOST_LINE = 1 << 20
+"""Characters of a line; a longer one is no record."""
 
 
 def plain(value: Any) -> Any:
@@ -67,16 +71,26 @@ class LineLog:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file; a last line that was cut by a crash is left out."""
+    return (record for _, record in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line that holds a record, and the record."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        whole = True
+        while line := file.readline(_MOST_LINE):
+            # A part of a line that is too long is no record, whatever it looks like.
+            begins, whole = whole, line.endswith("\n")
+            if not begins or (not whole and len(line) == _MOST_LINE):
+                continue
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except ValueError:
                 continue
             if isinstance(record, dict):
-                yield record
+                yield line.rstrip("\r\n"), record
 
 
 def truncate_past(path: Path, step: int) -> int:
@@ -86,11 +100,11 @@ def truncate_past(path: Path, step: int) -> int:
     """
     if not path.is_file():
         return 0
-    records = list(read_lines(path))
-    before = (r for r in records if not isinstance(r.get("step"), int) or r["step"] <= step)
-    kept = [record for record in before if record.get("event") != "end"]
-    rewrite(path, kept)
-    return len(records) - len(kept)
+    lines = list(_lines(path))
+    before = (line for line in lines if not isinstance(line[1].get("step"), int) or line[1]["step"] <= step)
+    kept = [text for text, record in before if record.get("event") != "end"]
+    write_atomic(path, "".join(f"{text}\n" for text in kept))
+    return len(lines) - len(kept)
 
 
 def rewrite(path: Path, records: list[dict[str, Any]]) -> None:

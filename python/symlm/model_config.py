@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, UsageError
+from .errors import DataError, UsageError, shown
+from .reading import Fields, read_object
 
 ROPE_THETA = 10000.0
 RMS_NORM_EPS = 1e-5
 INIT_STD = 0.02
 EOT_ID = 0
 MAX_PARAMETERS = 20_000_000_000
+MAX_VOCAB, MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 1 << 20, 1 << 16, 1 << 10, 1 << 17
+"""Sizes of a `config.json` beyond these are refused; the engine has the same limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,41 +109,40 @@ class ModelConfig:
     @classmethod
     def from_hf(cls, path: Path) -> ModelConfig:
         """Read a `config.json`; DataError when it is not that of a Llama model symlm can run."""
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot read the model configuration: {error}") from None
-        if not isinstance(raw, dict) or raw.get("model_type") != "llama":
-            raise DataError(f"{path}: expected model_type llama, found {_found(raw)}")
+        what = "model configuration"
+        raw = read_object(path, what)
+        if raw.get("model_type") != "llama":
+            raise DataError(f"{path}: expected model_type llama, found {shown(raw.get('model_type'))}")
         if raw.get("attention_bias") or raw.get("mlp_bias") or raw.get("hidden_act", "silu") != "silu":
             raise DataError(f"{path}: biases and activations other than silu are not supported")
-        rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-        if rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise DataError(f"{path}: rope type {rope.get('rope_type', rope.get('type'))} is not supported")
+        fields = Fields(path, raw, what)
+        rope: dict[str, Any] = {}
+        for name in ("rope_scaling", "rope_parameters"):
+            if raw.get(name):
+                rope = fields.object(name)
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise DataError(f"{path}: rope type {shown(kind)} is not supported")
+        heads = fields.whole("num_attention_heads", 1, MAX_WIDTH)
+        theta = fields if "rope_theta" in raw else Fields(path, {"rope_theta": ROPE_THETA, **rope}, what)
         try:
             config = cls(
-                vocab_size=int(raw["vocab_size"]),
-                hidden_size=int(raw["hidden_size"]),
-                intermediate_size=int(raw["intermediate_size"]),
-                num_layers=int(raw["num_hidden_layers"]),
-                num_heads=int(raw["num_attention_heads"]),
-                num_kv_heads=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
-                seq_len=int(raw["max_position_embeddings"]),
-                rope_theta=float(raw.get("rope_theta", rope.get("rope_theta", ROPE_THETA))),
-                rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-                tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
+                vocab_size=fields.whole("vocab_size", 1, MAX_VOCAB),
+                hidden_size=fields.whole("hidden_size", 1, MAX_WIDTH),
+                intermediate_size=fields.whole("intermediate_size", 1, MAX_WIDTH),
+                num_layers=fields.whole("num_hidden_layers", 1, MAX_LAYERS),
+                num_heads=heads,
+                num_kv_heads=fields.whole("num_key_value_heads", 1, heads) if raw.get("num_key_value_heads") else heads,
+                seq_len=fields.whole("max_position_embeddings", 1, MAX_POSITIONS),
+                rope_theta=theta.number("rope_theta"),
+                rms_norm_eps=fields.number("rms_norm_eps") if "rms_norm_eps" in raw else 1e-6,
+                tie_embeddings=fields.flag("tie_word_embeddings") if "tie_word_embeddings" in raw else False,
             )
-        except KeyError as error:
-            raise DataError(f"{path}: the key {error.args[0]} is missing") from None
-        except (TypeError, ValueError, UsageError) as error:
-            raise DataError(f"{path}: {getattr(error, 'message', error)}") from None
-        if raw.get("head_dim", config.head_dim) != config.head_dim:
-            raise DataError(f"{path}: head_dim {raw['head_dim']} is not hidden_size / num_attention_heads")
+        except UsageError as error:
+            raise DataError(f"{path}: {error.message}") from None
+        if raw.get("head_dim") not in (None, config.head_dim):
+            raise DataError(f"{path}: head_dim {shown(raw['head_dim'])} is not hidden_size / num_attention_heads")
         return config
-
-
-def _found(raw: Any) -> str:
-    return repr(raw.get("model_type")) if isinstance(raw, dict) else "something else"
 
 
 def _divisors(number: int, even_quotient: bool = True) -> str:

@@ -70,7 +70,7 @@ class NanPolicy:
             return cls(
                 on_nan, ranges, int(stored["skips"]), None if failed is None else int(failed), int(stored["rollbacks"])
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"{where}: damaged trainer state: nan", "use an older checkpoint") from None
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from .errors import UsageError
+from .errors import UsageError, shown
 from .units import did_you_mean, parse_count, parse_duration
 
 T = TypeVar("T")
@@ -74,7 +74,8 @@ def _check_limits(name: str, spec: Spec, value: float) -> None:
     elif spec.high is not None and value > spec.high:
         expected = f"at most {_bound(spec.high)}"
     if expected is not None:
-        raise UsageError(f"{flag_of(name)}: expected {expected}, found {value:,}", _hint(name, spec, value))
+        found = f"{value:,}" if abs(value) < 1e18 else shown(value)
+        raise UsageError(f"{flag_of(name)}: expected {expected}, found {found}", _hint(name, spec, value))
 
 
 def _bound(value: float) -> str:
@@ -112,9 +113,9 @@ def _integer(_: Spec, raw: Any) -> int:
     if isinstance(raw, str):
         return parse_count(raw)
     if isinstance(raw, bool) or not isinstance(raw, (int, float)) or raw != raw or raw in (math.inf, -math.inf):
-        raise ValueError(f"expected a whole number, found {raw!r}")
+        raise ValueError(f"expected a whole number, found {shown(raw)}")
     if raw != int(raw):
-        raise ValueError(f"expected a whole number, found {raw!r}")
+        raise ValueError(f"expected a whole number, found {shown(raw)}")
     return int(raw)
 
 
@@ -123,9 +124,9 @@ def _number(_: Spec, raw: Any) -> float:
         try:
             return float(raw)
         except ValueError:
-            raise ValueError(f'expected a number, found "{raw}"') from None
+            raise ValueError(f'expected a number, found "{raw[:80]}"') from None
     if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-        raise ValueError(f"expected a number, found {raw!r}")
+        raise ValueError(f"expected a number, found {shown(raw)}")
     return float(raw)
 
 
@@ -136,14 +137,14 @@ def _boolean(_: Spec, raw: Any) -> bool:
         return True
     if isinstance(raw, str) and raw.strip().lower() in _FALSE:
         return False
-    raise ValueError(f"expected true or false, found {raw!r}")
+    raise ValueError(f"expected true or false, found {shown(raw)}")
 
 
 def _string(_: Spec, raw: Any) -> str:
     if hasattr(raw, "__fspath__"):
         raw = raw.__fspath__()
     if not isinstance(raw, str):
-        raise ValueError(f"expected text, found {raw!r}")
+        raise ValueError(f"expected text, found {shown(raw)}")
     if "\0" in raw:
         raise ValueError("expected text without NUL characters")
     return raw
@@ -153,7 +154,7 @@ def _choice(spec: Spec, raw: Any) -> str:
     text = _string(spec, raw).strip().lower()
     if text in spec.choices:
         return text
-    raise ValueError(f'expected one of {", ".join(spec.choices)}, found "{raw}"')
+    raise ValueError(f'expected one of {", ".join(spec.choices)}, found "{text[:80]}"')
 
 
 def _auto_integer(spec: Spec, raw: Any) -> int | str:
@@ -162,7 +163,7 @@ def _auto_integer(spec: Spec, raw: Any) -> int | str:
     try:
         return _integer(spec, raw)
     except ValueError:
-        raise ValueError(f"expected auto or a whole number, found {raw!r}") from None
+        raise ValueError(f"expected auto or a whole number, found {shown(raw)}") from None
 
 
 def _duration(spec: Spec, raw: Any) -> float:
@@ -182,7 +183,7 @@ def _interval(spec: Spec, raw: Any) -> int | str:
             # "m" is minutes here, so only a plain number is a number of steps.
             return parse_count(raw) if raw.strip()[-1:].isdigit() else _checked_duration(raw)
         except ValueError:
-            raise ValueError(f'expected steps (500) or a duration (10m), found "{raw}"') from None
+            raise ValueError(f'expected steps (500) or a duration (10m), found "{raw[:80]}"') from None
     return _integer(spec, raw)
 
 
@@ -194,7 +195,7 @@ def _checked_duration(raw: str) -> str:
 def _paths(spec: Spec, raw: Any) -> tuple[str, ...]:
     items = [raw] if isinstance(raw, str) or hasattr(raw, "__fspath__") else raw
     if not isinstance(items, (list, tuple)):
-        raise ValueError(f"expected a path or a list of paths, found {raw!r}")
+        raise ValueError(f"expected a path or a list of paths, found {shown(raw)}")
     paths = tuple(_string(spec, item) for item in items)
     if any(not path for path in paths):
         raise ValueError("expected a path, found an empty string")

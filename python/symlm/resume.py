@@ -11,9 +11,9 @@ from typing import Any
 from . import checkpoint
 from .checkpoint import WEIGHTS, State
 from .config import SPECS, TrainConfig
-from .errors import UsageError, UserError
+from .errors import DataError, UsageError, UserError, shown
 from .extend import Extension, plan_extension
-from .run import BEST, LAST, RunFolder, default_out_dir, run_of_checkpoint
+from .run import BEST, CONFIG, LAST, RunFolder, default_out_dir, run_of_checkpoint
 from .settings import conflicts, resumed
 
 AUTO = "auto"
@@ -97,7 +97,11 @@ def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -
         return _fresh(folder, config)
     stored = folder.settings()
     requested = stored.requested or {}
-    run_config = TrainConfig(**stored.values)
+    try:
+        run_config = TrainConfig(**stored.values)
+    except UsageError as error:
+        where = folder.path / CONFIG
+        raise DataError(f"{where}: {error.message}", f"the run is damaged: restore {where}") from None
     clashes = conflicts(run_config, requested, config)
     if clashes:
         listed = "; ".join(map(str, clashes))
@@ -144,6 +148,29 @@ def check_text(folder: RunFolder, **hashes: str | None) -> None:
                 f"{folder.path}: the text is not the one that the run was started with ({key} differs)",
                 "give the same files, or start a new run with another --out-dir",
             )
+
+
+def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:
+    """DataError when a checkpoint was not made by the configuration that its run has now: one of the two is damaged.
+
+    `now` is what the engine is made from. The end of a wsd run may move as long as the decay has not begun.
+    """
+    free: set[str] = set()
+    old, new = (made.get("train", {}) for made in (state.config, now))
+    if isinstance(old, dict) and old.get("schedule") == new["schedule"] == "wsd":
+        begun = [made.get("decay_start") for made in (old, new)]
+        if all(isinstance(step, int) and state.step <= step for step in begun):
+            free = {"max_steps", "decay_start"}
+    for part in ("model", "train"):
+        known = state.config.get(part)
+        known = known if isinstance(known, dict) else {}
+        for name in sorted({*now[part], *known} - free, key=str):
+            if name not in known or name not in now[part] or known[name] != now[part][name]:
+                raise DataError(
+                    f"{path}: was made with {name} {shown(known.get(name))}, but {CONFIG} of its run gives "
+                    f"{shown(now[part].get(name))}",
+                    f"restore {CONFIG} of the run; it must stay as symlm wrote it",
+                )
 
 
 def resume_command(folder: Path) -> list[str]:

@@ -16,10 +16,11 @@ from typing import Any
 from . import checkpoint
 from .checkpoint import CHECKPOINTS, MODEL_CONFIG, OLD_PREFIX, STEP_NAME, TEMP_PREFIX, WEIGHTS, State, write_atomic
 from .config import MODEL_FIELDS, TrainConfig
-from .errors import DataError, SymlmError, UserError, reason
+from .errors import DataError, SymlmError, UsageError, UserError, reason
 from .metrics import read_lines
 from .model_config import ModelConfig
 from .presets import PRESETS
+from .reading import read_object, read_text
 from .settings import DERIVED_FIELDS, TomlSettings, read_toml, to_toml
 
 CONFIG = "config.toml"
@@ -36,6 +37,10 @@ TOKENIZER_TEMP = ".tokenizer-"
 _LOCK = ".lock"
 _START = {_LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS}
 """What is in a run folder before `config.toml` makes it a run."""
+_POINTER = re.compile(rf"{CHECKPOINTS}/step-[0-9]{{8,15}}")
+_MOST_POINTER_BYTES = 4096
+_MOST_ENVIRONMENT_BYTES = 16 << 20
+"""The command in it may name many files."""
 
 
 def step_name(step: int) -> str:
@@ -171,16 +176,20 @@ class RunFolder:
 
         A run without any checkpoint starts afresh: there nothing that follows from a limit or a preset is resolved.
         """
-        stored = read_toml(str(self.path / CONFIG))
+        try:
+            stored = read_toml(str(self.path / CONFIG))
+        except UsageError as error:
+            # Nobody typed it: the run has written it itself.
+            raise DataError(error.message, f"the run is damaged: restore {self.path / CONFIG}") from None
         return stored if self.has_checkpoints else TomlSettings(_unresolved(stored), stored.requested)
 
     def environment(self) -> dict[str, Any]:
         """`environment.json`, empty when it cannot be read."""
         try:
-            raw = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            raw = read_object(self.path / ENVIRONMENT, "description of the machine", _MOST_ENVIRONMENT_BYTES)
+        except DataError:
             return {}
-        return raw if isinstance(raw, dict) else {}
+        return raw if isinstance(raw.get("data", {}), dict) else {}
 
     @property
     def has_checkpoints(self) -> bool:
@@ -217,11 +226,13 @@ class RunFolder:
     def last(self) -> Path | None:
         """The checkpoint that `last` names; None when there is none."""
         try:
-            name = (self.path / LAST).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            name = read_text(self.path / LAST, "pointer", _MOST_POINTER_BYTES).strip()
+        except DataError:
+            return None
+        if not _POINTER.fullmatch(name):
             return None
         path = self.path / name
-        if not name or not path.resolve().is_relative_to(self.path.resolve()):
+        if not path.resolve().is_relative_to(self.path.resolve()):
             return None
         match = STEP_NAME.fullmatch(path.name)
         if path.is_dir() or match is None:
@@ -308,6 +319,8 @@ class ModelFiles:
     tokenizer: Path
     run: Path | None
     note: str | None = None
+    tokenizer_sha256: str | None = None
+    """Of the file that the run was started with, where the run says so."""
 
     @property
     def weights(self) -> Path:
@@ -352,7 +365,7 @@ def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:
         if last is None:
             raise UserError(f"{run.path}: no checkpoint yet")
         return last, f"{run.path}: no best checkpoint (no evaluation yet), using the last one"
-    if not which.isdigit():
+    if not (which.isascii() and which.isdigit() and len(which) <= 15):
         raise UserError(f'no checkpoint "{which}"', "--checkpoint takes best, last or a step number")
     folder = run.checkpoint_path(int(which))
     if not folder.is_dir():
@@ -366,9 +379,11 @@ def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFile
         if not (folder / name).is_file():
             raise DataError(f"{folder / name}: missing from the checkpoint")
     places = [folder] if run is None else [folder, run]
+    known = {} if run is None else RunFolder(run).environment().get("data", {})
+    digest = known.get("tokenizer_sha256")
     for place in places:
         if (place / TOKENIZER).is_file():
-            return ModelFiles(folder, place / TOKENIZER, run, note)
+            return ModelFiles(folder, place / TOKENIZER, run, note, digest if isinstance(digest, str) else None)
     raise DataError(f"{folder}: no {TOKENIZER} beside the checkpoint", "keep the checkpoint inside its run folder")
 
 

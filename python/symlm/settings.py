@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,12 @@ INVOCATION_FIELDS = ("out_dir", "resume", "stop_at_step", "extend_steps", "trace
 """Settings of one call rather than of a run; the file of a run does not hold them, so it can start another run."""
 
 _CAUSES = (*LIMIT_FIELDS, "decay_frac", "schedule")
+
+_MOST_BYTES = 16 << 20
+"""Of a file of settings: a run may have been started with very many paths."""
+
+_MANY_DOTS = re.compile(r"(?:\.[ \t]{0,8}[\w\"'-]{1,64}[ \t]{0,8}){64}")
+"""Keys within keys without end, on which the parser takes quadratic time. No setting has a dot."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +123,18 @@ def _environment_names() -> list[str]:
 def read_toml(path: str) -> TomlSettings:
     """Read a settings file; UsageError names the file and the key."""
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        with Path(path).open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration: {reason(error)}", "check the path after -c") from None
+    if len(raw) > _MOST_BYTES:
+        raise UsageError(
+            f"{path}: found more than {_MOST_BYTES:,} bytes, expected a configuration of at most that",
+            "check the path after -c",
+        )
+    try:
+        # Some editors begin a file with a mark.
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: the configuration is not UTF-8 text", "save the file as UTF-8") from None
     return parse_toml(text, path)
@@ -126,13 +142,16 @@ def read_toml(path: str) -> TomlSettings:
 
 def parse_toml(text: str, origin: str = "config") -> TomlSettings:
     """Parse settings; `origin` names the file in errors. Dashes and underscores in keys are the same."""
+    looks = 'a line looks like batch_size = 32 or preset = "3m"; text needs quotes'
+    if _MANY_DOTS.search(text):
+        raise UsageError(f"{origin}: found a key of more than 64 parts, expected the name of a setting", looks)
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            f"{origin}: not valid TOML: {error}",
-            'a line looks like batch_size = 32 or preset = "3m"; text needs quotes',
-        ) from None
+    except RecursionError:
+        raise UsageError(f"{origin}: not valid TOML for settings: nested too deeply", looks) from None
+    except ValueError as error:
+        # Mostly its subclass TOMLDecodeError; a number of thousands of digits is a plain one.
+        raise UsageError(f"{origin}: not valid TOML: {error}", looks) from None
     requested = table.pop(REQUESTED, None)
     if requested is not None and not isinstance(requested, dict):
         raise UsageError(f"{origin}: {REQUESTED} must be a table", f"leave {REQUESTED} out: symlm writes it itself")
@@ -148,10 +167,10 @@ def _table(table: Mapping[str, Any], allowed: Iterable[str], origin: str) -> dic
         name = FLAGS.get("--" + key.replace("_", "-"), name)
         if name not in known and isinstance(raw, dict):
             raise UsageError(
-                f'{origin}: unknown table "[{key}]"', "settings stand in the file without a table above them"
+                f'{origin}: unknown table "[{key[:80]}]"', "settings stand in the file without a table above them"
             )
         if name not in known:
-            raise UsageError(f'{origin}: unknown key "{key}"', _hint(key, known))
+            raise UsageError(f'{origin}: unknown key "{key[:80]}"', _hint(key, known))
         if name in values:
             raise UsageError(f'{origin}: the key "{key}" is given twice', "keep one of the two")
         try:

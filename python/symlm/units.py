@@ -10,7 +10,9 @@ from collections.abc import Iterable
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_COUNT = re.compile(r"([+-]?\d[\d_,]*(?:\.\d+)?)([kKmMgGbB]?)")
+_COUNT = re.compile(r"([+-]?[0-9][0-9_,]*(?:\.[0-9]+)?)([kKmMgGbB]?)")
+_MOST_DIGITS = 40
+_MOST_NAME = 64
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 
@@ -18,18 +20,18 @@ def parse_duration(text: str) -> float:
     """Seconds of `25s`, `10m`, `2h`, `1d` or a chain of them such as `1h30m`; ValueError for anything else."""
     compact = text.strip().lower().replace(" ", "")
     if not _DURATION.fullmatch(compact):
-        raise ValueError(f'expected a duration such as 25s, 10m or 2h, found "{text}"')
+        raise ValueError(f'expected a duration such as 25s, 10m or 2h, found "{text[:_MOST_DIGITS]}"')
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(compact))
     if not math.isfinite(seconds) or seconds <= 0:
-        raise ValueError(f'expected a duration longer than zero, found "{text}"')
+        raise ValueError(f'expected a duration longer than zero, found "{text[:_MOST_DIGITS]}"')
     return seconds
 
 
 def parse_count(text: str) -> int:
     """A whole number, where `10k`, `3M`, `1.5B` and `10_000` are understood; ValueError for anything else."""
-    match = _COUNT.fullmatch(text.strip())
+    match = _COUNT.fullmatch(text.strip()) if len(text) <= _MOST_DIGITS else None
     if match is None:
-        raise ValueError(f'expected a whole number, found "{text}"')
+        raise ValueError(f'expected a whole number, found "{text[:_MOST_DIGITS]}"')
     digits = match[1].replace("_", "").replace(",", "")
     scale = _SCALE[match[2].lower()]
     if "." not in digits:
@@ -70,6 +72,8 @@ def count_of(number: int, noun: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """The known name nearest to `name`, or None when nothing is near; dashes and underscores count as the same."""
+    if len(name) > _MOST_NAME:
+        return None
     table = {candidate.replace("-", "_").lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.replace("-", "_").lower(), table, n=1, cutoff=0.6)
     return table[near[0]] if near else None

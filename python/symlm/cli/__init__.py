@@ -115,7 +115,8 @@ def _command_of(words: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """The text without line ends, and without characters that a name of a file may use to control a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,21 @@ def _records(run: str) -> list[dict[str, Any]]:
     lines = []
     for record in read_lines(path):
         # Evaluations carry no time of their own: they take that of the training line before them.
-        seconds = record.get("elapsed_s", seconds)
-        lines.append({"elapsed_s": seconds, **record})
+        if _is_number(record.get("elapsed_s")):
+            seconds = record["elapsed_s"]
+        lines.append({**record, "elapsed_s": seconds})
     return lines
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _curve(axes: Any, lines: list[dict[str, Any]], event: str, axis: str, field: str, name: str) -> None:
     points = [
         (line[axis], line[field])
         for line in lines
-        if line.get("event") == event and isinstance(line.get(field), float) and axis in line
+        if line.get("event") == event and _is_number(line.get(field)) and _is_number(line.get(axis))
     ]
     if points:
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 60 else None)

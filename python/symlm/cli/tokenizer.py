@@ -100,4 +100,7 @@ def _load(source: str) -> _symlm.Tokenizer:
     from ..run import resolve_model
 
     path = Path(source)
-    return load_tokenizer(resolve_model(path, "last").tokenizer if path.is_dir() else path)
+    if not path.is_dir():
+        return load_tokenizer(path)
+    files = resolve_model(path, "last")
+    return load_tokenizer(files.tokenizer, files.tokenizer_sha256)

@@ -5,10 +5,11 @@
 //! no memory map: a file that is cut while it is read gives an error, not a signal.
 
 use crate::data::hex;
-use crate::error::{Error, Result, io_reason};
+use crate::error::{Error, Result, brief, io_reason};
+use crate::files::open_regular;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -146,8 +147,7 @@ impl<'a> Content<'a> {
 /// `Data` with the file, and the tensor if it is about one, if the file cannot be read or is not exactly this.
 pub fn read_tensors(path: &Path, expected: &[(String, Vec<usize>)], sink: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
     let cannot_read = |e: std::io::Error| Error::cannot_read(path, &e);
-    let file = File::open(path).map_err(cannot_read)?;
-    let size = file.metadata().map_err(cannot_read)?.len();
+    let (file, size) = open_regular(path).map_err(cannot_read)?;
     let (data_start, header) = read_header(path, &file, size, expected.len())?;
     for (name, shape) in expected {
         let wrong = |what: String| Err(damaged(path, format!("tensor {name}: {what}")));
@@ -162,8 +162,10 @@ pub fn read_tensors(path: &Path, expected: &[(String, Vec<usize>)], sink: &mut d
         }
     }
     let mut names = header.offset_keys();
-    names.retain(|name| !expected.iter().any(|(known, _)| known == name));
+    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    names.retain(|name| !known.contains(name.as_str()));
     if let Some(name) = names.first() {
+        let name = brief(name);
         return Err(damaged(
             path,
             format!("found {} tensors, expected {}; unknown: {name:?}", header.offset_keys().len(), expected.len()),
@@ -209,7 +211,7 @@ fn read_header(path: &Path, file: &File, size: u64, tensors: usize) -> Result<(u
     }
     let mut header = vec![0; length as usize];
     file.read_exact_at(&mut header, LENGTH_BYTES as u64).map_err(|e| Error::cannot_read(path, &e))?;
-    let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(format!("header: {e}")))?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(format!("header: {}", brief(&e))))?;
     let data_start = LENGTH_BYTES as u64 + length;
     if data_start.checked_add(header.data_len() as u64) != Some(size) {
         let found = size - data_start;

@@ -1,6 +1,6 @@
 //! The resolved configuration that the engine computes from. Defaults live in the Python dataclasses alone.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use serde::{Deserialize, Serialize};
 
 /// Shape of a Llama-architecture model.
@@ -55,6 +55,17 @@ impl ModelConfig {
     /// Query heads of a key/value head.
     pub fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
+    }
+
+    /// Reads the JSON that Python sends.
+    ///
+    /// # Errors
+    /// `Usage` if it is not of this form, `User` if a value is out of range.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let config: Self =
+            serde_json::from_str(json).map_err(|e| Error::usage(format!("model configuration: {}", brief(&e))))?;
+        config.check()?;
+        Ok(config)
     }
 
     /// Checks that the shape makes sense.
@@ -175,8 +186,10 @@ impl TrainConfig {
             }
         }
         for (name, x) in [("weight_decay", self.weight_decay), ("grad_clip", self.grad_clip)] {
-            if !(x.is_finite() && x >= 0.0) {
-                return Err(Error::user(format!("{name} is {x}, expected zero or a positive number")));
+            if !((x as f32).is_finite() && x >= 0.0) {
+                return Err(Error::user(format!(
+                    "{name} is {x}, expected zero or a positive number that an f32 holds"
+                )));
             }
         }
         Ok(())
@@ -231,7 +244,7 @@ impl EngineConfig {
     /// `Usage` if it is not of this form, `User` if a value is out of range.
     pub fn from_json(json: &str) -> Result<Self> {
         let config: Self =
-            serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {e}")))?;
+            serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {}", brief(&e))))?;
         config.model.check()?;
         config.train.check()?;
         let tokens = config.train.batch_size * config.model.seq_len;

@@ -116,9 +116,42 @@ pub(crate) fn io_reason(error: &std::io::Error) -> String {
     }
 }
 
+/// Characters of somebody else's message that are shown.
+const BRIEF: usize = 200;
+
+/// A message about the content of a file, which it may repeat: cut, on one line, without control characters.
+pub(crate) fn brief(message: &dyn std::fmt::Display) -> String {
+    use std::fmt::Write;
+
+    /// Takes the beginning and refuses the rest, so that a huge message is never put together.
+    struct Beginning(String, usize);
+    impl Write for Beginning {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            for c in text.chars() {
+                self.1 = self.1.checked_sub(1).ok_or(std::fmt::Error)?;
+                self.0.push(if c.is_control() { ' ' } else { c });
+            }
+            Ok(())
+        }
+    }
+
+    let mut text = Beginning(String::new(), BRIEF);
+    if write!(text, "{message}").is_err() {
+        text.0.push_str("...");
+    }
+    text.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_others_are_cut() {
+        assert_eq!(brief(&"a\nb\u{1b}"), "a b ");
+        assert_eq!(brief(&"ä".repeat(1000)), "ä".repeat(BRIEF) + "...");
+        assert_eq!(brief(&"ä".repeat(BRIEF)), "ä".repeat(BRIEF));
+    }
 
     #[test]
     fn kinds_have_the_documented_exit_codes() {

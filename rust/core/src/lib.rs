@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;
+mod files;
 pub mod float_env;
 pub mod generate;
 pub mod machine;

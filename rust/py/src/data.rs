@@ -1,6 +1,6 @@
 //! Corpus, tokenizer, shards.
 
-use crate::errors::{detached, to_py, with_progress};
+use crate::errors::{detached, guarded, to_py, with_progress};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::Path;
@@ -63,12 +63,13 @@ impl Corpus {
     fn open(py: Python<'_>, paths: Vec<String>, text_field: &str) -> PyResult<Self> {
         let mut raised = None;
         let opened = py.detach(|| {
-            data::Corpus::open_interruptible(&paths, text_field, &mut || {
+            let mut interrupted = || {
                 Python::attach(|py| py.check_signals()).map_err(|error| {
                     raised = Some(error);
                     symlm_core::Error::user("interrupted")
                 })
-            })
+            };
+            guarded(|| data::Corpus::open_interruptible(&paths, text_field, &mut interrupted))
         });
         raised.map_or_else(|| opened.map(Self).map_err(|error| to_py(py, error)), Err)
     }

@@ -1,7 +1,9 @@
 //! Errors of the core as Python exceptions, and progress callbacks.
 
 use pyo3::prelude::*;
-use symlm_core::{Error, ErrorKind};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use symlm_core::{Error, ErrorKind, Result};
 
 fn class(kind: ErrorKind) -> &'static str {
     match kind {
@@ -22,9 +24,46 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
     make().map_or_else(|failed| failed, PyErr::from_value)
 }
 
+thread_local! {
+    /// How many calls of `guarded` this thread is in.
+    static GUARDS: Cell<u32> = const { Cell::new(0) };
+    /// What the last panic below one of them said, and where.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps panics below `guarded` from the terminal: they become errors, which say what the hook would have printed.
+pub fn quieten_panics() {
+    let before = take_hook();
+    set_hook(Box::new(move |info| {
+        if GUARDS.get() > 0 {
+            let place =
+                info.location().map_or_else(String::new, |place| format!("{}:{}: ", place.file(), place.line()));
+            let what = info.payload_as_str().unwrap_or("no message");
+            PANIC.set(Some(format!("{place}{what}")));
+        } else {
+            before(info);
+        }
+    }));
+}
+
+/// Runs `f`; a panic in it is an internal error like any other.
+pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    GUARDS.set(GUARDS.get() + 1);
+    // What `f` was changing may be left halfway; whoever gets an internal error stops using it.
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    GUARDS.set(GUARDS.get() - 1);
+    outcome.unwrap_or_else(|payload| {
+        // A panic of another thread that goes on in this one has not passed the hook here.
+        let said = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let said = said.or_else(|| payload.downcast_ref::<String>().cloned());
+        let what = PANIC.take().or(said).unwrap_or_else(|| "no message".into());
+        Err(Error::internal(format!("panic in the core: {what}")))
+    })
+}
+
 /// Runs `f` without the GIL and maps its error.
-pub fn detached<T: Send>(py: Python<'_>, f: impl Send + FnOnce() -> symlm_core::Result<T>) -> PyResult<T> {
-    py.detach(f).map_err(|error| to_py(py, error))
+pub fn detached<T: Send>(py: Python<'_>, f: impl Send + FnOnce() -> Result<T>) -> PyResult<T> {
+    py.detach(|| guarded(f)).map_err(|error| to_py(py, error))
 }
 
 /// Runs `f` without the GIL, with a progress function that calls `callback`. An exception of the callback stops `f` and is
@@ -32,19 +71,21 @@ pub fn detached<T: Send>(py: Python<'_>, f: impl Send + FnOnce() -> symlm_core::
 pub fn with_progress<T: Send>(
     py: Python<'_>,
     callback: Option<Py<PyAny>>,
-    f: impl Send + FnOnce(&mut dyn FnMut(u64, u64) -> symlm_core::Result<()>) -> symlm_core::Result<T>,
+    f: impl Send + FnOnce(&mut dyn FnMut(u64, u64) -> Result<()>) -> Result<T>,
 ) -> PyResult<T> {
     let mut raised: Option<PyErr> = None;
     let outcome = py.detach(|| {
-        f(&mut |done, total| {
-            let call = |py: Python<'_>| match &callback {
-                Some(callback) => callback.call1(py, (done, total)).map(drop),
-                // Without a callback signals are still looked at.
-                None => py.check_signals(),
-            };
-            Python::attach(call).map_err(|error| {
-                raised = Some(error);
-                Error::user("stopped by the progress callback")
+        guarded(|| {
+            f(&mut |done, total| {
+                let call = |py: Python<'_>| match &callback {
+                    Some(callback) => callback.call1(py, (done, total)).map(drop),
+                    // Without a callback signals are still looked at.
+                    None => py.check_signals(),
+                };
+                Python::attach(call).map_err(|error| {
+                    raised = Some(error);
+                    Error::user("stopped by the progress callback")
+                })
             })
         })
     });

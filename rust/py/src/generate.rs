@@ -1,11 +1,11 @@
 //! Text generation.
 
-use crate::errors::{detached, to_py};
-use crate::machine::model_config;
+use crate::errors::detached;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use symlm_core::config::ModelConfig;
 use symlm_core::generate::{self, Model, SampleOptions, Session};
 use symlm_core::machine;
 
@@ -25,8 +25,10 @@ impl Generator {
     /// Reads weights.
     #[staticmethod]
     fn from_weights(py: Python<'_>, model_json: &str, safetensors_path: &str) -> PyResult<Self> {
-        detached(py, || Model::load(&model_config(model_json)?, machine::active_isa()?, Path::new(safetensors_path)))
-            .map(Self::new)
+        detached(py, || {
+            Model::load(&ModelConfig::from_json(model_json)?, machine::active_isa()?, Path::new(safetensors_path))
+        })
+        .map(Self::new)
     }
     /// Little-endian f32 logits, len(ids) x vocabulary.
     fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
@@ -52,7 +54,6 @@ impl TokenStream {
         this
     }
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<u32>> {
-        let next = py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).next());
-        next.transpose().map_err(|e| to_py(py, e))
+        detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next().transpose())
     }
 }

@@ -16,6 +16,8 @@ const _: () = assert!(!symlm_kernels::ANY_ORDER, "the feature any-order is for m
 /// The compiled part of symlm.
 #[pymodule]
 mod _symlm {
+    use pyo3::prelude::*;
+
     /// Version of the numeric contract.
     #[pymodule_export]
     const CONTRACT_VERSION: u64 = symlm_core::CONTRACT_VERSION;
@@ -34,4 +36,10 @@ mod _symlm {
     use super::probe::Probe;
     #[pymodule_export]
     use super::trace::Trace;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::errors::quieten_panics();
+        Ok(())
+    }
 }

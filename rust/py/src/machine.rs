@@ -44,13 +44,6 @@ pub(crate) fn chosen_isa(name: Option<&str>) -> symlm_core::Result<Isa> {
     })
 }
 
-pub(crate) fn model_config(json: &str) -> symlm_core::Result<ModelConfig> {
-    let config: ModelConfig =
-        serde_json::from_str(json).map_err(|e| Error::usage(format!("model configuration: {e}")))?;
-    config.check()?;
-    Ok(config)
-}
-
 /// Raises MemoryPlanError if an engine of this configuration would not fit into the memory available now.
 #[pyfunction]
 pub fn check_memory(py: Python<'_>, config_json: &str) -> PyResult<()> {
@@ -80,6 +73,6 @@ pub fn flops_per_token(py: Python<'_>, model_json: &str) -> PyResult<f64> {
 /// Names and shapes of the tensors of a model, in storage order.
 #[pyfunction]
 pub fn parameter_table(py: Python<'_>, model_json: &str) -> PyResult<Vec<(String, Vec<usize>)>> {
-    let config = model_config(model_json).map_err(|e| to_py(py, e))?;
+    let config = ModelConfig::from_json(model_json).map_err(|e| to_py(py, e))?;
     Ok(model::Layout::new(&config).params.into_iter().map(|p| (p.name, p.shape)).collect())
 }

@@ -36,6 +36,11 @@ impl Probe {
         })
         .map(Self)
     }
+    /// Panics, to show what becomes of it.
+    #[staticmethod]
+    fn panic(py: Python<'_>) -> PyResult<()> {
+        detached(py, || panic!("as the test asked"))
+    }
     /// Overwrites a tensor with little-endian f32.
     fn set_parameter(&self, py: Python<'_>, name: &str, values: &[u8]) -> PyResult<()> {
         detached(py, || {

@@ -11,6 +11,7 @@ use super::progress::INTERVAL;
 use super::source::{Format, Source};
 use super::stream::Stream;
 use crate::error::{Error, Result, io_reason};
+use crate::files::Room;
 
 /// Extensions that are taken from folders; each also with `.gz` behind it.
 const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
@@ -110,6 +111,18 @@ impl Corpus {
     /// The stream of all documents.
     pub(crate) fn documents(&self, size: PieceSize) -> Documents<'_> {
         Documents::new(&self.sources, &self.text_field, size)
+    }
+
+    /// Reads all text and hands it on piece by piece, each with whether a document begins or ends with it.
+    ///
+    /// # Errors
+    /// `Data` with the file, and what `take` returns.
+    pub fn read(&self, take: &mut dyn FnMut(&str, bool, bool) -> Result<()>) -> Result<()> {
+        let mut documents = self.documents(PieceSize::default());
+        while let Some(piece) = documents.next_piece()? {
+            take(&piece.text, piece.first, piece.last)?;
+        }
+        Ok(())
     }
 
     /// The error of a corpus in which no document has text.
@@ -245,6 +258,7 @@ fn spool(stream: &mut Stream, name: &str, given: Option<&Path>, interrupted: Int
         Source { path: file.path().to_owned(), name: name.to_owned(), format, gzip, bytes: 0, _spool: None };
     let mut buffer = vec![0; PREFIX_BYTES];
     let mut checked = Instant::now();
+    let mut room = Room::default();
     loop {
         if checked.elapsed() >= INTERVAL {
             interrupted()?;
@@ -262,7 +276,8 @@ fn spool(stream: &mut Stream, name: &str, given: Option<&Path>, interrupted: Int
         if !gzip && let Some(at) = memchr::memchr(0, &buffer[..n]) {
             return Err(source.binary(source.bytes + at as u64));
         }
-        file.write_all(&buffer[..n]).map_err(|e| failed(&e))?;
+        let written = file.write_all(&buffer[..n]).and_then(|()| room.wrote(file.as_file(), n));
+        written.map_err(|e| failed(&e))?;
         source.bytes += n as u64;
     }
     source._spool = Some(file.into_temp_path());

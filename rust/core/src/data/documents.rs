@@ -198,6 +198,7 @@ impl Open {
             self.complete = true;
         }
         // One huge line must not hold its memory for the rest of the file.
+        self.tail.clear();
         self.tail.shrink_to(READ_BYTES);
         Ok(())
     }

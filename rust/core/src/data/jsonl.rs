@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::source::Source;
 use crate::error::Result;
 
 /// A longer line is refused: it has to be held in memory at once.
-pub(crate) const MAX_LINE_BYTES: usize = 256 << 20;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
 /// So many names of fields are listed when the wanted one is missing.
 const NAMES_SHOWN: usize = 6;
 
@@ -107,14 +106,7 @@ impl<'de> Visitor<'de> for Field<'_> {
         let mut names = Vec::new();
         while let Some(Name(name)) = map.next_key()? {
             if name == self.0 {
-                found = Some(match map.next_value()? {
-                    Value::String(text) => Found::Text(text),
-                    Value::Null => Found::Other("null"),
-                    Value::Bool(_) => Found::Other("a boolean"),
-                    Value::Number(_) => Found::Other("a number"),
-                    Value::Array(_) => Found::Other("a list"),
-                    Value::Object(_) => Found::Other("an object"),
-                });
+                found = Some(map.next_value_seed(Content)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
                 if names.len() < NAMES_SHOWN {
@@ -123,6 +115,59 @@ impl<'de> Visitor<'de> for Field<'_> {
             }
         }
         Ok(found.unwrap_or(Found::Missing(names)))
+    }
+}
+
+/// The value of the field asked for. Anything but a text is skipped without being stored.
+struct Content;
+
+impl<'de> DeserializeSeed<'de> for Content {
+    type Value = Found;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Found, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Content {
+    type Value = Found;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("any value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Found, E> {
+        Ok(Found::Text(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Found, E> {
+        Ok(Found::Other("null"))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Found, E> {
+        Ok(Found::Other("a boolean"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Found, E> {
+        Ok(Found::Other("a number"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Found, E> {
+        Ok(Found::Other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Found, E> {
+        Ok(Found::Other("a number"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Found, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("a list"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Found, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("an object"))
     }
 }
 

@@ -20,6 +20,7 @@ mod split;
 mod stream;
 mod tokenizer;
 mod tokenizer_file;
+mod tokenizer_parts;
 mod train_tokenizer;
 mod words;
 

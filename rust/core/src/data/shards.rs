@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::tokenizer::{default_permissions, hex};
 use crate::error::{Error, Result};
+use crate::files::{Room, open_regular};
 use crate::rng::philox;
 
 const MAGIC: [u8; 8] = *b"symlmids";
@@ -138,12 +139,7 @@ impl Shards {
             error.hint("delete it; it is made again from the text")
         };
         let cannot_read = |error: std::io::Error| Error::cannot_read(path, &error);
-        let file = File::open(path).map_err(cannot_read)?;
-        let metadata = file.metadata().map_err(cannot_read)?;
-        if !metadata.is_file() {
-            return Err(bad("found no regular file, expected a symlm shard".into()));
-        }
-        let size = metadata.len();
+        let (file, size) = open_regular(path).map_err(cannot_read)?;
         let mut block = vec![0; size.min(HEADER_BYTES as u64) as usize];
         file.read_exact_at(&mut block, 0).map_err(cannot_read)?;
         let header = Header::from_bytes(&block).map_err(bad)?;
@@ -300,6 +296,7 @@ pub(crate) struct ShardWriter {
     hash: Sha256,
     buffer: Vec<u8>,
     path: PathBuf,
+    room: Room,
 }
 
 impl ShardWriter {
@@ -315,13 +312,15 @@ impl ShardWriter {
         let _ = file.as_file().try_lock();
         let header = Header { tokens: 0, bytes: 0, documents: 0, vocab_size, key, ids: [0; 32] };
         let file = BufWriter::with_capacity(1 << 20, file);
-        let mut this = Self { file, header, hash: Sha256::new(), buffer: Vec::new(), path };
+        let mut this = Self { file, header, hash: Sha256::new(), buffer: Vec::new(), path, room: Room::default() };
         this.write(&[0; HEADER_BYTES])?;
         Ok(this)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| cannot_write(&self.path, &e))
+        let written = self.file.write_all(bytes);
+        let written = written.and_then(|()| self.room.wrote(self.file.get_ref().as_file(), bytes.len()));
+        written.map_err(|e| cannot_write(&self.path, &e))
     }
 
     /// Appends ids.

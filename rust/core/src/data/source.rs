@@ -44,6 +44,9 @@ impl Source {
     /// An error of reading this file.
     pub(crate) fn read_error(&self, error: &std::io::Error) -> Error {
         let reason = crate::error::io_reason(error);
+        if self.gzip && error.kind() == std::io::ErrorKind::FileTooLarge {
+            return self.error(reason).hint("leave it out: it holds little but the same bytes over and over");
+        }
         if self.gzip && error.kind() != std::io::ErrorKind::PermissionDenied {
             return self.error(format!("damaged or truncated gzip data: {reason}")).hint("check it with gzip -t");
         }
@@ -56,7 +59,8 @@ impl Source {
             .map_err(|e| Error::data(format!("cannot read {}: {}", self.name, crate::error::io_reason(&e))))?;
         let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: 0, hash: Sha256::new() });
         Ok(if self.gzip {
-            Raw::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(counted))))
+            let unpacked = Unpacked { packed: MultiGzDecoder::new(counted), bytes: 0 };
+            Raw::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)))
         } else {
             Raw::Plain(counted)
         })
@@ -105,11 +109,41 @@ impl Read for Counted {
     }
 }
 
+/// Bytes that any gzip file may unpack to.
+const UNPACKED_BYTES: u64 = 64 << 20;
+/// Beyond that, so many for each byte on disk. Text has 2 to 20; what has more is nothing to learn from, but may fill
+/// a disk: the format goes up to 1,032.
+const UNPACKED_RATIO: u64 = 200;
+
+/// Unpacks gzip data up to a measure.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    packed: MultiGzDecoder<BufReader<Counted>>,
+    bytes: u64,
+}
+
+impl Read for Unpacked {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.packed.read(buffer)?;
+        self.bytes += n as u64;
+        let packed = self.packed.get_ref().get_ref().bytes();
+        if self.bytes > UNPACKED_BYTES && self.bytes / UNPACKED_RATIO > packed {
+            let what = format!(
+                "found gzip data that unpacks to more than {UNPACKED_RATIO} times its size ({} MiB of {packed} bytes), \
+                 expected text",
+                self.bytes >> 20
+            );
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, what));
+        }
+        Ok(n)
+    }
+}
+
 /// The text of a file, decompressed if need be.
 #[derive(Debug)]
 pub(crate) enum Raw {
     Plain(BufReader<Counted>),
-    Gzip(Box<BufReader<MultiGzDecoder<BufReader<Counted>>>>),
+    Gzip(Box<BufReader<Unpacked>>),
 }
 
 impl Raw {
@@ -117,7 +151,7 @@ impl Raw {
     pub(crate) fn counted(&self) -> &Counted {
         match self {
             Self::Plain(reader) => reader.get_ref(),
-            Self::Gzip(reader) => reader.get_ref().get_ref().get_ref(),
+            Self::Gzip(reader) => reader.get_ref().packed.get_ref().get_ref(),
         }
     }
 
@@ -125,7 +159,7 @@ impl Raw {
     pub(crate) fn into_digest(self) -> std::io::Result<[u8; 32]> {
         let mut counted = match self {
             Self::Plain(reader) => reader.into_inner(),
-            Self::Gzip(reader) => reader.into_inner().into_inner().into_inner(),
+            Self::Gzip(reader) => reader.into_inner().packed.into_inner().into_inner(),
         };
         std::io::copy(&mut counted, &mut std::io::sink())?;
         Ok(counted.hash.finalize().into())

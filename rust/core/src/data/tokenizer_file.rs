@@ -1,15 +1,17 @@
 //! Reading `tokenizer.json`: everything is checked before the model is built, because the file may come from anywhere.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 use ahash::AHashMap;
 use serde::Deserialize;
-use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 
 use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, byte_chars};
-use crate::error::{Error, Result};
+use super::tokenizer_parts::{AtMost, Merge, Vocab};
+use crate::error::{Error, Result, brief};
+use crate::files::open_regular;
 
 /// A larger file is no tokenizer.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -23,26 +25,47 @@ pub(crate) struct Parsed {
     pub(crate) eot_id: u32,
 }
 
+/// Everything but the vocabulary and the merges. What is not named here is skipped without being stored.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct File {
     #[serde(default)]
-    normalizer: Value,
+    normalizer: Option<Part>,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pre_tokenizer: Option<Part>,
     #[serde(default)]
-    decoder: Value,
+    decoder: Option<Part>,
     #[serde(default)]
-    added_tokens: Vec<Added>,
-    model: Value,
+    added_tokens: AtMost<Added>,
+    model: Part,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct Part {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    add_prefix_space: Option<bool>,
+    #[serde(default)]
+    use_regex: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Added {
     id: u32,
     content: String,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct ModelOf {
+    model: BpeFile,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct BpeFile {
     dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
@@ -51,15 +74,8 @@ struct BpeFile {
     byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: HashMap<String, u32>,
-    merges: Vec<Merge>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Pair(String, String),
-    Line(String),
+    vocab: Vocab,
+    merges: AtMost<Merge>,
 }
 
 /// The bytes of a tokenizer file.
@@ -68,75 +84,90 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
         let error = Error::cannot_read(path, error);
         error.hint("expected a tokenizer.json")
     };
-    let metadata = std::fs::metadata(path).map_err(|e| failed(&e))?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
-        let what = if metadata.is_dir() { "a folder".into() } else { format!("{} bytes", metadata.len()) };
-        return Err(Error::data(format!("{}: found {what}, expected a tokenizer.json", path.display())));
+    let (file, size) = open_regular(path).map_err(|e| failed(&e))?;
+    let mut json = Vec::new();
+    if size <= MAX_FILE_BYTES {
+        // The file may grow while it is read.
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut json).map_err(|e| failed(&e))?;
     }
-    std::fs::read(path).map_err(|e| failed(&e))
+    if size.max(json.len() as u64) > MAX_FILE_BYTES {
+        let path = path.display();
+        return Err(Error::data(format!(
+            "{path}: found {size} bytes, expected a tokenizer.json of at most {} MiB",
+            MAX_FILE_BYTES >> 20
+        )));
+    }
+    Ok(json)
 }
 
 /// Checks the file and builds the model.
 pub(crate) fn parse(json: &[u8], name: &str) -> Result<Parsed> {
     let bad = |what: String| Error::data(format!("{name}: {what}")).hint(HINT);
-    let broken = |error: serde_json::Error| bad(format!("not a tokenizer.json: {error}"));
+    let broken = |error: serde_json::Error| bad(format!("not a tokenizer.json: {}", brief(&error)));
+    // Twice over the text, so that a model of another kind is called by its name and not by a missing field.
     let file: File = serde_json::from_slice(json).map_err(broken)?;
     check_parts(&file).map_err(bad)?;
-    let model: BpeFile = serde_json::from_value(file.model).map_err(broken)?;
+    let ModelOf { model } = serde_json::from_slice(json).map_err(broken)?;
     check_model(&model).map_err(bad)?;
-    let (tokens, eot_id) = tokens(&model.vocab).map_err(bad)?;
-    for added in &file.added_tokens {
+    let Vocab(vocab) = model.vocab;
+    let (tokens, eot_id) = tokens(&vocab).map_err(bad)?;
+    for added in &file.added_tokens.0 {
         if added.content != END_OF_TEXT || added.id != eot_id {
-            let found = format!("found added token {:?} with id {}", added.content, added.id);
+            let found = format!("found added token {:?} with id {}", beginning(&added.content), added.id);
             return Err(bad(format!("{found}, expected {END_OF_TEXT:?} with id {eot_id} and no other")));
         }
     }
-    if file.added_tokens.is_empty() {
+    if file.added_tokens.0.is_empty() {
         return Err(bad(format!("found no special token, expected {END_OF_TEXT:?}")));
     }
-    let merges = merges(model.merges, &model.vocab).map_err(bad)?;
-    let vocab: AHashMap<String, u32> = model.vocab.into_iter().collect();
+    let merges = merges(model.merges.0, &vocab).map_err(bad)?;
+    let vocab: AHashMap<String, u32> = vocab.into_iter().collect();
     let bpe = BPE::builder()
         .vocab_and_merges(vocab, merges)
         .ignore_merges(model.ignore_merges)
         // Its memory is one per thread and never freed; `Encoder` has its own.
         .cache_capacity(0)
         .build()
-        .map_err(|error| bad(format!("not a usable vocabulary: {error}")))?;
+        .map_err(|error| bad(format!("not a usable vocabulary: {}", brief(&error))))?;
     Ok(Parsed { bpe, tokens, eot_id })
 }
 
-fn type_of(part: &Value) -> String {
-    match part {
-        Value::Null => "none".into(),
-        part => part.get("type").and_then(Value::as_str).unwrap_or("one without a type").chars().take(40).collect(),
+/// So much of a text from the file is shown.
+fn beginning(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+fn type_of(part: Option<&Part>) -> String {
+    match part.map(|part| part.kind.as_deref()) {
+        None => "none".into(),
+        Some(kind) => beginning(kind.unwrap_or("one without a type")),
     }
 }
 
 /// The parts around the model.
 fn check_parts(file: &File) -> std::result::Result<(), String> {
-    if !file.normalizer.is_null() {
-        return Err(format!("found normalizer {}, expected none", type_of(&file.normalizer)));
+    let kind = |part: &Option<Part>| type_of(part.as_ref());
+    if file.normalizer.is_some() {
+        return Err(format!("found normalizer {}, expected none", kind(&file.normalizer)));
     }
-    let pre = &file.pre_tokenizer;
-    let flag = |name| pre.get(name).and_then(Value::as_bool).unwrap_or(true);
-    if type_of(pre) != "ByteLevel" {
-        return Err(format!("found pre-tokenizer {}, expected ByteLevel as GPT-2 has it", type_of(pre)));
-    }
-    if flag("add_prefix_space") || !flag("use_regex") {
+    let pre = file.pre_tokenizer.as_ref().filter(|pre| type_of(Some(pre)) == "ByteLevel");
+    let Some(pre) = pre else {
+        let found = kind(&file.pre_tokenizer);
+        return Err(format!("found pre-tokenizer {found}, expected ByteLevel as GPT-2 has it"));
+    };
+    if pre.add_prefix_space.unwrap_or(true) || !pre.use_regex.unwrap_or(true) {
         return Err(
             "found a ByteLevel pre-tokenizer with other settings, expected add_prefix_space false, use_regex true"
                 .into(),
         );
     }
-    if !file.decoder.is_null() && type_of(&file.decoder) != "ByteLevel" {
-        return Err(format!("found decoder {}, expected ByteLevel", type_of(&file.decoder)));
+    if file.decoder.is_some() && kind(&file.decoder) != "ByteLevel" {
+        return Err(format!("found decoder {}, expected ByteLevel", kind(&file.decoder)));
     }
     // Old files have no type in the model; the fields are checked anyway.
-    let kind = file.model.get("type").and_then(Value::as_str).unwrap_or("BPE");
+    let kind = file.model.kind.as_deref().unwrap_or("BPE");
     if kind != "BPE" {
-        let kind: String = kind.chars().take(40).collect();
-        return Err(format!("found a {kind} model, expected BPE"));
+        return Err(format!("found a {} model, expected BPE", beginning(kind)));
     }
     Ok(())
 }
@@ -146,7 +177,8 @@ fn check_model(model: &BpeFile) -> std::result::Result<(), String> {
         return Err("found dropout, expected none: it makes the ids random".into());
     }
     for affix in [&model.continuing_subword_prefix, &model.end_of_word_suffix] {
-        if affix.as_ref().is_some_and(|affix| !affix.is_empty()) {
+        if let Some(affix) = affix.as_ref().filter(|affix| !affix.is_empty()) {
+            let affix = beginning(affix);
             return Err(format!("found subword affix {affix:?}, expected a byte-level model without"));
         }
     }
@@ -183,7 +215,7 @@ fn tokens(vocab: &HashMap<String, u32>) -> std::result::Result<(Vec<Vec<u8>>, u3
         } else {
             token.chars().map(|c| byte_of.get(&c).copied()).collect()
         };
-        let shown: String = token.chars().take(40).collect();
+        let shown = beginning(token);
         let bytes = bytes.ok_or_else(|| format!("found token {shown:?}, which is not byte-level"))?;
         let place = tokens.get_mut(id as usize);
         let place = place.ok_or_else(|| format!("found id {id}, expected ids below the vocabulary size {size}"))?;
@@ -198,18 +230,16 @@ fn tokens(vocab: &HashMap<String, u32>) -> std::result::Result<(Vec<Vec<u8>>, u3
 /// The merges as pairs, each of known tokens that make a known token.
 fn merges(merges: Vec<Merge>, vocab: &HashMap<String, u32>) -> std::result::Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::with_capacity(merges.len());
-    for (number, merge) in merges.into_iter().enumerate() {
-        let pair = match merge {
-            Merge::Pair(a, b) => Some((a, b)),
-            Merge::Line(line) => line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())),
-        };
-        let known = |token: &str| vocab.contains_key(token);
-        match pair {
-            Some((a, b)) if known(&a) && known(&b) && known(&format!("{a}{b}")) => pairs.push((a, b)),
-            _ => {
-                return Err(format!("merge {number}: found tokens that are not in the vocabulary"));
-            }
+    for (number, Merge(a, b)) in merges.into_iter().enumerate() {
+        let made = format!("{a}{b}");
+        if !(vocab.contains_key(&a) && vocab.contains_key(&b) && vocab.contains_key(&made)) {
+            return Err(format!("merge {number}: found tokens that are not in the vocabulary"));
         }
+        // Its text is plain text wherever it stands.
+        if made == END_OF_TEXT || a == END_OF_TEXT || b == END_OF_TEXT {
+            return Err(format!("merge {number}: found {END_OF_TEXT:?}, expected no merge that makes or takes it"));
+        }
+        pairs.push((a, b));
     }
     Ok(pairs)
 }

@@ -17,8 +17,9 @@ pub use stream::TokenStream;
 
 use crate::checkpoint;
 use crate::config::ModelConfig;
-use crate::error::Result;
-use crate::model::{MatrixId, Weights};
+use crate::error::{Error, Result};
+use crate::machine::available_memory;
+use crate::model::{Layout, MatrixId, Weights};
 use std::path::Path;
 use symlm_kernels::gemm::{Right, packed_len};
 use symlm_kernels::rope::Table;
@@ -49,6 +50,7 @@ impl Model {
     /// # Errors
     /// `User` for an impossible shape, `Data` if the file is not of this shape, `Memory` if the system refuses.
     pub fn load(config: &ModelConfig, isa: Isa, safetensors: &Path) -> Result<Self> {
+        check_memory(config)?;
         let mut weights = Self::empty(config)?;
         let expected: Vec<_> = weights.layout.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
         checkpoint::read_tensors(safetensors, &expected, &mut |param, values| weights.set(param, values))?;
@@ -130,5 +132,23 @@ impl Model {
     /// The head.
     fn head(&self) -> Right<'_> {
         self.right(self.weights.layout.head())
+    }
+}
+
+/// Checks that a model of this shape fits into the memory that is available now: a file with a shape is no reason to
+/// take all of it.
+fn check_memory(config: &ModelConfig) -> Result<()> {
+    config.check()?;
+    let layout = Layout::new(config);
+    let forward: f64 = layout.matrices.iter().map(|m| packed_len(m.cols, m.rows) as f64).sum();
+    let rotary = config.seq_len as f64 * config.head_size() as f64;
+    let needed = size_of::<f32>() as f64 * (layout.len as f64 + forward + rotary);
+    match available_memory() {
+        Some(available) if needed > available => {
+            let what =
+                format!("the model needs {:.1} GB of memory, {:.1} GB are available", needed / 1e9, available / 1e9);
+            Err(Error::memory(what).hint("use a smaller model"))
+        }
+        _ => Ok(()),
     }
 }

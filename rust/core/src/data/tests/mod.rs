@@ -1,13 +1,14 @@
 //! Tests of the modules together.
 
 mod corpus;
+mod hostile;
 mod shards;
 mod threads;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
-use super::documents::{Piece, PieceSize};
+use super::documents::PieceSize;
 use super::*;
 use crate::error::Result;
 
@@ -39,15 +40,16 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// All documents of a corpus.
 fn documents(corpus: &Corpus) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut stream = corpus.documents(PieceSize::default());
-    while let Some(Piece { text, first, .. }) = stream.next_piece().unwrap() {
+    let mut all: Vec<String> = Vec::new();
+    let mut take = |text: &str, first, _| {
         if first {
-            all.push(text);
+            all.push(text.to_owned());
         } else {
-            all.last_mut().unwrap().push_str(&text);
+            all.last_mut().unwrap().push_str(text);
         }
-    }
+        Ok(())
+    };
+    corpus.read(&mut take).unwrap();
     all
 }
 

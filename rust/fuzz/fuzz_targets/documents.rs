@@ -1,0 +1,52 @@
+//! Any bytes as a text and as a file of JSON lines: an error that names the file, or the documents in pieces that
+//! follow each other.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use symlm_core::data::Corpus;
+
+fn read(name: &str, data: &[u8]) -> Option<Vec<String>> {
+    let path = symlm_fuzz::file(name, data);
+    let corpus = match Corpus::open(&[path.to_str().expect("an ASCII name")], "text") {
+        Ok(corpus) => corpus,
+        Err(error) => {
+            symlm_fuzz::check(&error, &path);
+            return None;
+        }
+    };
+    let mut documents: Vec<String> = Vec::new();
+    let mut open = false;
+    let outcome = corpus.read(&mut |text, first, last| {
+        assert_eq!(first, !open);
+        assert!(!text.is_empty());
+        open = !last;
+        if first {
+            documents.push(String::new());
+        }
+        documents.last_mut().expect("begun").push_str(text);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {
+            assert!(!open);
+            Some(documents)
+        }
+        Err(error) => {
+            symlm_fuzz::check(&error, &path);
+            None
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let expected = std::str::from_utf8(data).ok().filter(|text| !text.contains('\0'));
+    let expected = expected.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text)).filter(|_| !data.is_empty());
+    let found = read("a.txt", data);
+    assert_eq!(found.map(|documents| documents.concat()), expected.map(str::to_owned));
+    // Lines do not influence each other.
+    let lines = read("b.jsonl", data);
+    if let Some(lines) = lines {
+        let twice = [data, b"\n", data.strip_prefix("\u{feff}".as_bytes()).unwrap_or(data)].concat();
+        assert_eq!(read("c.jsonl", &twice), Some([&lines[..], &lines[..]].concat()));
+    }
+});

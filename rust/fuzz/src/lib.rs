@@ -1,0 +1,28 @@
+//! What the targets share: files in memory, and what an error may look like.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use symlm_core::{Error, ErrorKind};
+
+/// A file on the memory file system, its own for each process and name, with the bytes given.
+pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let base = PathBuf::from("/dev/shm");
+        let base = if base.is_dir() { base } else { std::env::temp_dir() };
+        let folder = base.join(format!("symlm-fuzz-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for the files");
+        folder
+    });
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).expect("a file for the target");
+    path
+}
+
+/// An error about a file is of the kind `Data`, on one line, short, and names the file.
+pub fn check(error: &Error, path: &std::path::Path) {
+    assert_eq!(error.kind, ErrorKind::Data, "{error}");
+    assert!(error.message.len() < 2000 && !error.message.contains('\n'), "{error}");
+    assert!(error.message.contains(path.to_str().expect("an ASCII name")), "{error}");
+}
