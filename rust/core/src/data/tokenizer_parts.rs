@@ -85,8 +85,9 @@ impl<'de> Deserialize<'de> for Merge {
             }
 
             fn visit_str<E: Error>(self, line: &str) -> Result<Merge, E> {
-                let pair = line.split_once(' ').map(|(a, b)| Merge(a.to_owned(), b.to_owned()));
-                pair.ok_or_else(|| E::custom("a merge without a blank between its tokens"))
+                // Without a blank it has a token without text, which no vocabulary has.
+                let (a, b) = line.split_once(' ').unwrap_or((line, ""));
+                Ok(Merge(a.to_owned(), b.to_owned()))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merge, A::Error> {

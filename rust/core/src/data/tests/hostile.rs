@@ -21,31 +21,30 @@ fn tokenizer_error(json: &str) -> String {
     error.message
 }
 
+/// Compressed as fast as possible.
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 #[test]
 fn a_gzip_bomb_stops_early() {
-    let bomb = gzip(&vec![b'x'; 80 << 20]);
+    // As members that are compressed once.
+    let bomb = packed(&vec![b'x'; 1 << 20]).repeat(65);
     let found = error("a.txt.gz", &bomb);
     assert!(found.message.contains("unpacks to more than 200 times its size"), "{found}");
-    // The same with lines; a repetitive text of the same size is read.
-    let found = error("a.jsonl.gz", &gzip(&b"{\"text\": \"x\"}\n".repeat(6 << 20)));
-    assert!(found.message.contains("unpacks to more than 200 times its size"), "{found}");
-    let text = text(9, 100_000);
-    let fine = gzip(text.repeat((80 << 20) / text.len()).as_bytes());
-    let files = folder(&[("a.txt.gz", &fine)]);
-    let mut bytes = 0;
-    let mut count = |text: &str, _, _| {
-        bytes += text.len();
-        Ok(())
-    };
-    open(files.path()).unwrap().read(&mut count).unwrap();
-    assert!(bytes > 70 << 20);
+    let files = folder(&[("a.txt.gz", &packed(&vec![b'x'; 1 << 20]).repeat(3))]);
+    assert_eq!(documents(&open(files.path()).unwrap())[0].len(), 3 << 20);
 }
 
 #[test]
 fn gzip_data_with_an_end_that_is_none() {
     let whole = gzip(b"some text, some text, some text");
     for cut in 1..whole.len() {
-        assert!(error("a.gz", &whole[..cut]).message.contains("damaged or truncated gzip data"), "{cut}");
+        let found = error("a.gz", &whole[..cut]);
+        assert!(found.message.contains("damaged or truncated gzip data"), "{cut}: {found}");
     }
     for tail in [&b"garbage"[..], &[0; 512], &whole[..7]] {
         assert!(error("a.gz", &[&whole[..], tail].concat()).message.contains("damaged or truncated gzip data"));
@@ -54,7 +53,7 @@ fn gzip_data_with_an_end_that_is_none() {
     let at = wrong.len() - 6;
     wrong[at] ^= 1;
     assert!(error("a.gz", &wrong).message.contains("damaged or truncated gzip data"));
-    assert!(error("a.gz", b"").message.contains("empty"));
+    assert!(error("a.gz", b"").message.contains("damaged or truncated gzip data"));
     // A header whose name never ends.
     let endless = [&b"\x1f\x8b\x08\x08\0\0\0\0\0\0"[..], &vec![b'n'; 1 << 20]].concat();
     assert!(error("a.gz", &endless).message.contains("damaged or truncated gzip data"));
@@ -95,7 +94,7 @@ fn a_tokenizer_has_a_size_and_a_depth() {
     let tokens: String = (0..MAX_VOCAB).map(|i| format!("\"{i}\":0,")).collect();
     let many = format!("\"vocab\": {{{tokens}\"x\":0}}, \"merges\": []");
     assert!(tokenizer_error(&with(&many)).contains("a vocabulary of more than 1048576 tokens"));
-    for merges in ["[1]", "[[\"a\"]]", "[[\"a\", \"b\", \"c\"]]", "[\"ab\"]", "{}", "[[[]]]", "null"] {
+    for merges in ["[1]", "[[\"a\"]]", "[[\"a\", \"b\", \"c\"]]", "{}", "[[[]]]", "null"] {
         let found = tokenizer_error(&with(&format!("\"vocab\": {{}}, \"merges\": {merges}")));
         assert!(found.contains("not a tokenizer.json"), "{found}");
     }
