@@ -206,7 +206,7 @@ def test_a_manifest_leads_nowhere_else(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "newer symlm"),
+        ({"version": 2}, "that wrote it"),
         ({"version": True}, "version: found True"),
         ({"files": {**FILES, WEIGHTS: {"size": -1, "sha256": "0" * 64}}}, "size: found -1"),
         ({"files": {**FILES, WEIGHTS: {"size": 1, "sha256": "0" * 63}}}, "expected a sha256"),
@@ -244,11 +244,21 @@ def test_a_state_has_the_numbers_of_a_run(tmp_path: Path, part: str, change: dic
 
 
 def test_a_run_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
-    made_from = {"model": {"vocab_size": 300}, "train": {"learning_rate": 0.1, "seed": 1}}
-    check_made_from(tmp_path, json.loads(json.dumps(made_from)), made_from)
-    for changed_part in ({"learning_rate": 0.2}, {"seed": 2, "learning_rate": 0.1}, {}):
+    train = {"learning_rate": 0.1, "seed": 1, "schedule": "wsd", "max_steps": 100, "decay_start": 80}
+    now = {"model": {"vocab_size": 300}, "train": train, "threads": 2}
+
+    def check(step: int, **changes: Any) -> None:
+        made_from = {"model": {"vocab_size": 300}, "train": {**train, **changes}}
+        check_made_from(tmp_path, State({}, {"step": step}, json.loads(json.dumps(made_from))), now)
+
+    check(90)
+    # A longer run goes on from before its decay.
+    check(50, max_steps=60, decay_start=50)
+    for step, changes in [(50, {"seed": 2}), (50, {"x": 1}), (60, {"max_steps": 60, "decay_start": 50})]:
         with pytest.raises(DataError, match="was made with"):
-            check_made_from(tmp_path, {**made_from, "train": changed_part}, made_from)
+            check(step, **changes)
+    with pytest.raises(DataError, match="was made with"):
+        check_made_from(tmp_path, State({}, {"step": 1}, {"train": []}), now)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ comes last, then the folder gets its name. Whatever is interrupted leaves the ea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os

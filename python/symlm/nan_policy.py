@@ -131,7 +131,7 @@ def ranges_of(record: dict[str, Any]) -> list[tuple[int, int]]:
     """The updates that a line of metrics about a rollback says are left out; none when it is damaged."""
     try:
         return [(int(first), int(last)) for first, last in record["left_out"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return []
 
 
