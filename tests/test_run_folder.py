@@ -191,7 +191,7 @@ def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
         (STATE, lambda raw: raw | {"engine": raw["engine"] | {"contract": 2}}, "numeric contract 2, expected 1"),
         (STATE, lambda raw: raw | {"engine": raw["engine"] | {"step": 19}}, "the engine is at step 19"),
         (STATE, lambda raw: {part: raw[part] | {"step": 15} for part in raw}, "holds step 15, the name says 20"),
-        (STATE, lambda raw: {"engine": 1}, "cannot read the trainer state"),
+        (STATE, lambda raw: {"engine": 1}, "damaged trainer state: engine: found 1"),
         (STATE, None, "missing from the checkpoint"),
     ],
 )

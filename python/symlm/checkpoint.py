@@ -71,7 +71,7 @@ class State:
             trainer.perhaps_number(name)
         if state.engine.get("step", step) != step:
             found = shown(state.engine["step"])
-            raise DataError(f"{path}: damaged {what}: found step {found} of the engine and {step} of the trainer")
+            raise DataError(f"{path}: damaged {what}: the engine is at step {found}, the trainer at {step}")
         return state
 
 

@@ -1,6 +1,7 @@
 //! Errors of the core as Python exceptions, and progress callbacks.
 
 use pyo3::prelude::*;
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use symlm_core::{Error, ErrorKind, Result};
@@ -38,7 +39,7 @@ pub fn quieten_panics() {
         if GUARDS.get() > 0 {
             let place =
                 info.location().map_or_else(String::new, |place| format!("{}:{}: ", place.file(), place.line()));
-            let what = info.payload_as_str().unwrap_or("no message");
+            let what = said(info.payload()).unwrap_or("no message");
             PANIC.set(Some(format!("{place}{what}")));
         } else {
             before(info);
@@ -46,17 +47,22 @@ pub fn quieten_panics() {
     }));
 }
 
+/// The message of a panic.
+fn said(payload: &(dyn Any + Send)) -> Option<&str> {
+    payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
 /// Runs `f`; a panic in it is an internal error like any other.
 pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     GUARDS.set(GUARDS.get() + 1);
+    PANIC.take();
     // What `f` was changing may be left halfway; whoever gets an internal error stops using it.
     let outcome = catch_unwind(AssertUnwindSafe(f));
     GUARDS.set(GUARDS.get() - 1);
     outcome.unwrap_or_else(|payload| {
         // A panic of another thread that goes on in this one has not passed the hook here.
-        let said = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let said = said.or_else(|| payload.downcast_ref::<String>().cloned());
-        let what = PANIC.take().or(said).unwrap_or_else(|| "no message".into());
+        let known = PANIC.take();
+        let what = known.as_deref().or_else(|| said(payload.as_ref())).unwrap_or("no message");
         Err(Error::internal(format!("panic in the core: {what}")))
     })
 }
