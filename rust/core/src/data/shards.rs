@@ -140,6 +140,7 @@ impl Shards {
         };
         let cannot_read = |error: std::io::Error| Error::cannot_read(path, &error);
         let (file, size) = open_regular(path).map_err(cannot_read)?;
+        let metadata = file.metadata().map_err(cannot_read)?;
         let mut block = vec![0; size.min(HEADER_BYTES as u64) as usize];
         file.read_exact_at(&mut block, 0).map_err(cannot_read)?;
         let header = Header::from_bytes(&block).map_err(bad)?;

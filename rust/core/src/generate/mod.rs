@@ -144,9 +144,9 @@ fn check_memory(config: &ModelConfig) -> Result<()> {
     let rotary = config.seq_len as f64 * config.head_size() as f64;
     let needed = size_of::<f32>() as f64 * (layout.len as f64 + forward + rotary);
     match available_memory() {
-        Some(available) if needed > available => {
-            let what =
-                format!("the model needs {:.1} GB of memory, {:.1} GB are available", needed / 1e9, available / 1e9);
+        Some(available) if needed > available.bytes => {
+            let (needed, available) = (needed / 1e9, available.bytes / 1e9);
+            let what = format!("the model needs {needed:.1} GB of memory, {available:.1} GB are available");
             Err(Error::memory(what).hint("use a smaller model"))
         }
         _ => Ok(()),
