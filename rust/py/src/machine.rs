@@ -67,7 +67,7 @@ pub fn available_memory() -> Option<(u64, &'static str)> {
 /// Floating-point operations per trained token of a model.
 #[pyfunction]
 pub fn flops_per_token(py: Python<'_>, model_json: &str) -> PyResult<f64> {
-    model_config(model_json).map(|config| config.flops_per_token()).map_err(|e| to_py(py, e))
+    ModelConfig::from_json(model_json).map(|config| config.flops_per_token()).map_err(|e| to_py(py, e))
 }
 
 /// Names and shapes of the tensors of a model, in storage order.
