@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz targets, `seeds/TARGET/NAME`: what is right, and what is wrong in one interesting way."""
+"""Writes the seeds of the fuzz targets, `seeds/TARGET/NAME`: what is right, and what is wrong in one way."""
 
 import gzip
 import hashlib
