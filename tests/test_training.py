@@ -89,6 +89,20 @@ def test_stop_and_resume_give_the_same_weights(cli: Cli, run: Path, tmp_path: Pa
     assert (parts / "metrics.jsonl").read_bytes() == before
 
 
+def test_killed_after_the_last_checkpoint(cli: Cli, run: Path) -> None:
+    """What comes after the last update is done once more, and stands in the files once."""
+    before = {kind: events(run, kind) for kind in ("train", "eval", "sample")}
+    samples = (run / "samples.jsonl").read_bytes()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert '"end"' in lines[-1]
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]))
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert {kind: events(run, kind) for kind in before} == before
+    assert (run / "samples.jsonl").read_bytes() == samples
+    assert len(events(run, "end")) == 1
+
+
 def test_a_damaged_checkpoint_is_skipped(cli: Cli, run: Path, tmp_path: Path) -> None:
     reference = weights(run, 30)
     broken = run / "checkpoints" / "step-00000030" / "model.safetensors"

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,14 @@ def truncate_past(path: Path, step: int) -> int:
     kept = [text for text, record in before if record.get("event") != "end"]
     write_atomic(path, "".join(f"{text}\n" for text in kept))
     return len(lines) - len(kept)
+
+
+def drop_at(path: Path, step: int, events: Collection[str] | None = None) -> None:
+    """Drop the records of `step`: those with an event of `events`, or all."""
+    records = list(read_lines(path))
+    kept = [r for r in records if r.get("step") != step or (events is not None and r.get("event") not in events)]
+    if len(kept) < len(records):
+        rewrite(path, kept)
 
 
 def rewrite(path: Path, records: list[dict[str, Any]]) -> None:

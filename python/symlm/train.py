@@ -24,7 +24,7 @@ from .errors import Interrupted, UsageError, UserError
 from .extend import extend
 from .loop import Loop
 from .machine import describe, resolve_threads
-from .metrics import truncate_past
+from .metrics import drop_at, truncate_past
 from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
 from .resume import Opened, check_text, open_run, resume_command
@@ -248,6 +248,10 @@ def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
         opened.state = extend(folder, opened.extension)
     for name in (METRICS, SAMPLES):
         truncate_past(folder.path / name, opened.state.step)
+    if opened.state.step >= (opened.config.max_steps or 0):
+        # Ended between its last checkpoint and its end: what comes after the last update is done once more.
+        drop_at(folder.path / METRICS, opened.state.step, ("eval", "sample", "hash"))
+        drop_at(folder.path / SAMPLES, opened.state.step)
     known = NanPolicy.restore(opened.config.on_nan, opened.state.trainer, folder.path)
     drop_undone(folder.path / METRICS, known.left_out)
 
