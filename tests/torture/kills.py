@@ -177,13 +177,13 @@ class Chain:
         return False, problems
 
     def _account(self, sight: Sight) -> list[str]:
-        """How many updates the kill cost: at most those since the last save; while a checkpoint is being written,
-        those since the save before."""
+        """How many updates the kill cost: at most those since the last save; while a checkpoint is being written, those
+        since the save before. (The next save waits for that one, so there are two intervals at most.)"""
         lost, interval = max(sight.trained - sight.newest, 0), self.reference.training.save_interval
         self.lost = max(self.lost, lost)
         allowed = interval
         if any("step-" in name for name in sight.hidden):
-            allowed += sight.trained % interval
+            allowed += (sight.trained - 1) % interval + 1
         if lost <= allowed:
             return []
         self.beyond += lost - allowed
