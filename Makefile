@@ -52,7 +52,7 @@ stubs: $(VENV)/.tools
 python: $(VENV)/.tools
 	$(BIN)/python -m pytest -q --durations=10
 
-models: needs ## every interleaving of the threads' protocols, by loom
+models: needs ## the interleavings of the threads' protocols up to three preemptions, by loom
 	cargo test --locked -p symlm-models -- --nocapture --test-threads=1
 
 schedules: needs ## 500 disturbed schedules on 1 to 63 threads must give one hash

@@ -6,6 +6,7 @@
 
 #![allow(clippy::reversed_empty_ranges, reason = "the stand-ins neither spin nor yield")]
 
+#[allow(dead_code, reason = "the readers of files are not here")]
 #[path = "../../core/src/error.rs"]
 pub mod error;
 #[path = "../../core/src/float_env.rs"]
