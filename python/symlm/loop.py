@@ -118,6 +118,7 @@ class Loop:
             self.engine.close()
             self.log.close()
             self.samples.close()
+            self.saver.close()
 
     def _restore(self, checkpoint: Path, state: State) -> None:
         check_made_from(checkpoint, state, self.engine_config)

@@ -138,6 +138,11 @@ class Saver:
         if not only_best:
             self.saved_step = step
 
+    def close(self) -> None:
+        """Let go of those who are told, when the training has ended: they hold this saver, and text whose files are open."""
+        self._report = lambda saved: None
+        self._tick = lambda: None
+
     def poll(self) -> None:
         """Complete the checkpoint under way if its files are there; UserError when they could not be written."""
         if self._pending is not None and self._pending.writing.wait():
