@@ -1,7 +1,7 @@
 """The loop of a training: hands the engine a few steps at a time and does what is due between them.
 
-A long file: whatever is due between two updates reads and changes the one state of the session, which is here. What can be
-done from outside it is in `saving`, `nan_policy`, `bundle`, `extend` and `trace`.
+A long file: whatever is due between two updates reads and changes the one state of the session, which is here. What can
+be done from outside it is in `saving`, `nan_policy`, `bundle`, `extend` and `trace`.
 """
 
 from __future__ import annotations

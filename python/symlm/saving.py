@@ -139,7 +139,7 @@ class Saver:
             self.saved_step = step
 
     def close(self) -> None:
-        """Let go of those who are told, when the training has ended: they hold this saver, and text whose files are open."""
+        """Let go of those who are told, when the training has ended: they hold this saver, and files that are open."""
         self._report = lambda saved: None
         self._tick = lambda: None
 
