@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ STOP_BEFORE = 7
 """The damaged run was stopped this many updates before its end."""
 
 _BLOCK = 512
+_TOLD = re.compile(r"^(warning|note): ", re.MULTILINE)
 _SEEDS = ("--prompt", "a", "--seed", "1", "--max-new-tokens", "40")
 
 
@@ -263,9 +265,11 @@ class Damage:
     def _ask(self, key: tuple[object, ...], ended: Ended, said: list[str]) -> list[str]:
         name = " ".join(map(str, key))
         if ended.code == 0:
-            said.append("harmless")
-            same = ended.out == self.patient.answers[key] or "warning: " in ended.err
-            return ended.ugly() if same else [f"WRONG: {name} gives another answer without a word: {ended.out[:200]!r}"]
+            same, told = ended.out == self.patient.answers[key], _TOLD.search(ended.err) is not None
+            said.append("harmless" if same else "another one used, and said so")
+            if same or told:
+                return ended.ugly()
+            return [f"WRONG: {name} gives another answer without a word: {ended.out[:200]!r}"]
         said.append("refused")
         return [f"{name}: {problem}" for problem in ended.unclear()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -83,6 +84,7 @@ class Chain:
     hits: Counter[str] = field(default_factory=Counter)
     drawn: Counter[str] = field(default_factory=Counter)
     lost: int = 0
+    under_way: int = 0
     beyond: int = 0
 
     def work(self) -> list[Case]:
@@ -177,13 +179,14 @@ class Chain:
         return False, problems
 
     def _account(self, sight: Sight) -> list[str]:
-        """How many updates the kill cost: at most those since the last save; while a checkpoint is being written, those
-        since the save before. (The next save waits for that one, so there are two intervals at most.)"""
+        """How many updates the kill cost: at most those since the last save. While a checkpoint is being written the
+        updates go on, up to the next one: those are lost as well, and counted apart."""
         lost, interval = max(sight.trained - sight.newest, 0), self.reference.training.save_interval
         self.lost = max(self.lost, lost)
-        allowed = interval
-        if any("step-" in name for name in sight.hidden):
-            allowed += (sight.trained - 1) % interval + 1
+        writing = [int(name[-8:]) for name in sight.hidden if re.fullmatch(r"\.tmp-step-\d{8}", name)]
+        during = max((sight.trained - step for step in writing if step > sight.newest), default=0)
+        self.under_way += during > 0
+        allowed = interval + min(max(during, 0), interval)
         if lost <= allowed:
             return []
         self.beyond += lost - allowed
@@ -237,9 +240,10 @@ def torture(total: int, seed: int, jobs: int, folder: Path, say: Callable[[str],
     hits = sum((chain.hits for chain in chains), Counter[str]())
     lost, beyond = max(chain.lost for chain in chains), sum(chain.beyond for chain in chains)
     part.facts.append(f"sha256 of model.safetensors at the end: {reference.truth.weights}")
+    under_way = sum(chain.under_way for chain in chains)
     part.facts.append(
-        f"at most {lost} updates lost by a kill (save interval {training.save_interval}); {beyond} beyond what a save "
-        "under way explains"
+        f"at most {lost} updates lost by a kill: the {training.save_interval} of a save interval, and those done while "
+        f"the next checkpoint was being written ({under_way} kills); {beyond} beyond that"
     )
     part.facts.append("aimed at: " + ", ".join(f"{t.name} {hits[t.name]}" for t in (*WRITES, *SETUP)))
     if every:
