@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::documents::{Documents, PieceSize};
 use super::jsonl;
+use super::pattern::{MAX_DEPTH, expand};
 use super::progress::INTERVAL;
 use super::source::{Format, Source};
 use super::stream::Stream;
@@ -17,8 +18,6 @@ use crate::files::Room;
 const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
 /// So much of every file is looked at when a corpus is opened.
 const PREFIX_BYTES: usize = 64 * 1024;
-/// Folders within folders; deeper is a loop made by mounts.
-const MAX_DEPTH: usize = 128;
 
 /// An inspected list of text files.
 ///
@@ -159,12 +158,7 @@ fn add_path(given: &str, sources: &mut Vec<Source>, interrupted: Interrupted<'_>
 }
 
 fn add_glob(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
-    let matches =
-        glob::glob(pattern).map_err(|error| Error::data(format!("{pattern}: not a valid pattern: {}", error.msg)))?;
-    let mut paths = Vec::new();
-    for path in matches {
-        paths.push(path.map_err(|error| Error::cannot_read(error.path(), error.error()))?);
-    }
+    let mut paths = expand(pattern)?;
     if paths.is_empty() {
         return Err(Error::data(format!("found nothing that matches {pattern}, expected text files")));
     }

@@ -10,6 +10,7 @@
 mod corpus;
 mod documents;
 mod jsonl;
+mod pattern;
 mod pool;
 mod prepare;
 mod pretoken;
