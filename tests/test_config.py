@@ -15,7 +15,7 @@ from symlm.config import FLAGS, SPECS, TrainConfig
 from symlm.errors import UsageError
 from symlm.presets import PRESETS
 from symlm.settings import conflicts, gather, parse_toml, read_environment, resumed, to_toml
-from symlm.units import did_you_mean, format_count, format_duration, parse_count, parse_duration
+from symlm.units import did_you_mean, format_count, format_duration, format_short_duration, parse_count, parse_duration
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 
@@ -199,6 +199,8 @@ def test_counts(number: int) -> None:
 def test_units_for_people() -> None:
     assert [parse_count(text) for text in ("10M", "1.5B", "4,096")] == [10_000_000, 1_500_000_000, 4096]
     assert [format_duration(seconds) for seconds in (42, 187, 7500, math.inf)] == ["42s", "3m07s", "2h05m", "?"]
+    short = [format_short_duration(seconds) for seconds in (0.00024, 0.0051, 0.24, 0.9999, 2.4, 9.99, 75, 12_345)]
+    assert short == ["0.24 ms", "5.1 ms", "240 ms", "1.0s", "2.4s", "10s", "1m15s", "3h25m"]
     assert [format_count(value) for value in (812, 9300, 2_900_000)] == ["812", "9.3k", "2.9M"]
     with pytest.raises(ValueError, match="whole number"):
         parse_count("1.2345k5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,48 @@ def test_a_finished_run_says_so(tmp_path: Path) -> None:
     opened.folder.unlock()
 
 
+def test_a_pointer_that_leads_nowhere(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20], best=10)
+    shutil.rmtree(run.checkpoint_path(10))
+    # Killed between the pointer and the rename of the first checkpoint; `best/` is all there is.
+    run.checkpoint_path(20).rename(run.checkpoint_path(20).with_name(".tmp-step-00000020"))
+    found = resolve_model(run.path, "last")
+    assert found.folder == run.path / BEST
+    assert found.note == f'{run.path}: "last" leads to no checkpoint, using best'
+    # The newest that is whole, whatever the pointer is.
+    (run.path / "last").write_text("rubbish")
+    run = make_run(tmp_path / "other", [10, 20], best=10)
+    (run.path / "last").write_text("rubbish")
+    assert resolve_model(run.path, "last").folder == run.checkpoint_path(20)
+    (run.checkpoint_path(20) / WEIGHTS).write_bytes(b"damaged")
+    assert resolve_model(run.path, "last").folder == run.checkpoint_path(10)
+    for path in (run.checkpoint_path(10), run.path / BEST):
+        (path / MANIFEST).unlink()
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        resolve_model(run.path, "last")
+
+
+def test_why_there_is_no_best_checkpoint(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [10, 20], best=10)
+    shutil.rmtree(run.path / BEST)
+
+    def note() -> str:
+        found = resolve_model(run.path)
+        assert found.folder == run.checkpoint_path(20) and found.note is not None
+        return found.note.removeprefix(f"{run.path}: no best checkpoint").removesuffix(
+            ", using checkpoints/step-00000020"
+        )
+
+    assert note() == ""
+    lines = [{"event": "eval", "step": 10, "val_bpb": 2.0, "best_val_bpb": value} for value in (None, 2.0)]
+    log = LineLog(run.path / "metrics.jsonl")
+    log.write(lines[0])
+    assert note() == " (no evaluation to choose one by)"
+    log.write(lines[1])
+    assert note() == " (best/ is gone)"
+    log.close()
+
+
 def test_model_arguments(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [10, 20], best=10)
     assert resolve_model(run.path).folder == run.path / BEST
@@ -332,7 +375,7 @@ def test_model_arguments(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a run folder nor"):
         resolve_model(tmp_path)
     plain = make_run(tmp_path / "plain", [10])
-    assert "last one" in (resolve_model(plain.path).note or "")
+    assert "no best checkpoint, using checkpoints/step-00000010" in (resolve_model(plain.path).note or "")
 
 
 def test_default_names(tmp_path: Path) -> None:

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import CHECKPOINTS, MODEL_CONFIG, OLD_PREFIX, STEP_NAME, TEMP_PREFIX, WEIGHTS, State, write_atomic
+from .checkpoint import (
+    CHECKPOINTS,
+    MODEL_CONFIG,
+    OLD_PREFIX,
+    STATE,
+    STEP_NAME,
+    TEMP_PREFIX,
+    WEIGHTS,
+    State,
+    write_atomic,
+)
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, SymlmError, UsageError, UserError, reason
 from .metrics import read_lines
@@ -248,6 +258,18 @@ class RunFolder:
             return self.checkpoint_path(steps[-1])
         return self.path / BEST if (self.path / BEST).is_dir() else None
 
+    def newest_sound(self) -> Path | None:
+        """The newest checkpoint, `best/` among them, whose model can be read; None when there is none."""
+        found = [(step, self.checkpoint_path(step)) for step in self.steps()]
+        best = self.best_step()
+        if best is not None:
+            found.append((best, self.path / BEST))
+        for _, folder in sorted(found, reverse=True):
+            with contextlib.suppress(DataError):
+                checkpoint.verify(folder, only=(WEIGHTS, MODEL_CONFIG, STATE))
+                return folder
+        return None
+
     def prune(self, keep: int, now: int, needed: Collection[int] = ()) -> list[int]:
         """Remove all checkpoints up to step `now` but the newest `keep` and the `needed`; gives the steps removed."""
         older = [step for step in self.steps() if step <= now][:-keep]
@@ -335,7 +357,8 @@ class ModelFiles:
 def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
     """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step) or a checkpoint folder.
 
-    `best` of a run without any evaluation is its last checkpoint; `note` says so.
+    `best` of a run without any evaluation is its last checkpoint, and where the pointer to that one leads nowhere it is
+    the newest that is whole; `note` says so.
     """
     path = Path(model)
     if not path.exists():
@@ -354,17 +377,17 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
 
 
 def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:
-    last = run.last()
-    if which == LAST:
-        if last is None:
+    if which == BEST and (run.path / BEST / WEIGHTS).is_file():
+        return run.path / BEST, None
+    if which in (BEST, LAST):
+        last = run.last()
+        folder = last or run.newest_sound()
+        if folder is None:
             raise UserError(f"{run.path}: no checkpoint yet")
-        return last, None
-    if which == BEST:
-        if (run.path / BEST / WEIGHTS).is_file():
-            return run.path / BEST, None
-        if last is None:
-            raise UserError(f"{run.path}: no checkpoint yet")
-        return last, f"{run.path}: no best checkpoint (no evaluation yet), using the last one"
+        if which == LAST and last is not None:
+            return last, None
+        problem = f"no best checkpoint{_why_no_best(run)}" if which == BEST else f'"{LAST}" leads to no checkpoint'
+        return folder, f"{run.path}: {problem}, using {folder.relative_to(run.path)}"
     if not (which.isascii() and which.isdigit() and len(which) <= 15):
         raise UserError(f'no checkpoint "{which}"', "--checkpoint takes best, last or a step number")
     folder = run.checkpoint_path(int(which))
@@ -372,6 +395,14 @@ def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:
         steps = ", ".join(map(str, run.steps())) or "none"
         raise UserError(f"{run.path}: no checkpoint of step {which}", f"there are: {steps}")
     return folder, None
+
+
+def _why_no_best(run: RunFolder) -> str:
+    """In brackets, as far as the metrics tell."""
+    if not (run.path / METRICS).is_file():
+        return ""
+    compared = any(record.get("best_val_bpb") is not None for record in read_lines(run.path / METRICS))
+    return f" ({BEST}/ is gone)" if compared else " (no evaluation to choose one by)"
 
 
 def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFiles:

@@ -56,6 +56,16 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def format_short_duration(seconds: float) -> str:
+    """As `format_duration`, with more digits below a minute: `0.24 ms`, `85 ms`, `2.4s`."""
+    for limit, scale, digits, unit in (
+        (0.000995, 1e3, 2, " ms"), (0.00995, 1e3, 1, " ms"), (0.9995, 1e3, 0, " ms"), (9.95, 1.0, 1, "s"),
+    ):  # fmt: skip
+        if 0 <= seconds < limit:
+            return f"{seconds * scale:.{digits}f}{unit}"
+    return format_duration(seconds)
+
+
 def format_count(value: float) -> str:
     """Short text for people: `812`, `9.3k`, `2.9M`, `1.2B`."""
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

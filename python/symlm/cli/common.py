@@ -83,6 +83,16 @@ def threads_option(function: F) -> F:
     )
 
 
+def progress_option(function: F) -> F:
+    """`--progress` for commands that take a while."""
+    from ..config import SPECS
+
+    return click.option(
+        "--progress", type=click.Choice(SPECS["progress"].choices), default="auto", show_default=True,
+        help="Display on standard error.",
+    )(function)  # fmt: skip
+
+
 def data_option(function: F) -> F:
     """`--data` for commands that need the text of a run again."""
     return click.option(

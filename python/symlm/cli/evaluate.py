@@ -6,8 +6,7 @@ import dataclasses
 
 import click
 
-from ..config import SPECS
-from .common import Command, checkpoint_option, parse_threads, threads_option
+from .common import Command, checkpoint_option, parse_threads, progress_option, threads_option
 
 
 @click.command("eval", cls=Command, short_help="Loss, perplexity and bits per byte on a text.")
@@ -17,13 +16,7 @@ from .common import Command, checkpoint_option, parse_threads, threads_option
 @threads_option
 @click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-@click.option(
-    "--progress",
-    type=click.Choice(SPECS["progress"].choices),
-    default="auto",
-    show_default=True,
-    help="Display on standard error.",
-)
+@progress_option
 def command(
     model: str, data: tuple[str, ...], checkpoint: str, threads: str, text_field: str, as_json: bool, progress: str
 ) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..config import SPECS
-from .common import Command, data_option, parse_threads, say, threads_option
+from .common import Command, data_option, parse_threads, progress_option, say, threads_option
 
 _MOST_LINES = 20
 
@@ -18,13 +17,7 @@ _MOST_LINES = 20
 @click.option("--out", default=None, metavar="PATH", help="Write the state after it there, as a checkpoint.")
 @data_option
 @threads_option
-@click.option(
-    "--progress",
-    type=click.Choice(SPECS["progress"].choices),
-    default="auto",
-    show_default=True,
-    help="Display on standard error.",
-)
+@progress_option
 def command(run: str, step: int, out: str | None, data: tuple[str, ...], threads: str, progress: str) -> None:
     """Compute update N of RUN again: from the bundle of that update, which a run leaves when its numbers are not
     finite, else from the newest checkpoint before it. Nothing is written to the run.

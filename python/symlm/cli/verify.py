@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..config import SPECS
-from .common import Command, data_option, parse_threads, threads_option
+from .common import Command, data_option, parse_threads, progress_option, threads_option
 
 
 @click.command("verify", cls=Command, short_help="Compute updates of a run again and compare.")
@@ -23,13 +22,7 @@ from .common import Command, data_option, parse_threads, threads_option
 )
 @data_option
 @threads_option
-@click.option(
-    "--progress",
-    type=click.Choice(SPECS["progress"].choices),
-    default="auto",
-    show_default=True,
-    help="Display on standard error.",
-)
+@progress_option
 def command(run: str, steps: int, start: str, data: tuple[str, ...], threads: str, progress: str) -> None:
     """Compute N updates of RUN again, on any number of threads, and compare them bit for bit with what it recorded:
     losses, gradient norms, learning rates, hashes of the weights, and the checkpoints on the way.

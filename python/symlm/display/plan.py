@@ -7,7 +7,7 @@ import sys
 from ..machine import gib
 from ..metrics import to_line
 from ..plan import USUAL_PART_OF_PEAK, Plan
-from ..units import count_of, format_count, format_duration
+from ..units import count_of, format_count, format_duration, format_short_duration
 
 Row = tuple[str, str, str]
 """What, how much, remark."""
@@ -33,7 +33,7 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
         ("updates", f"{plan.updates:,}", plan.decided_by),
         (
             "an update",
-            f"about {plan.seconds_per_update * 1e3:.0f} ms",
+            f"about {format_short_duration(plan.seconds_per_update)}",
             f"at {100 * USUAL_PART_OF_PEAK:.0f} % of the peak",
         ),
         ("training", f"about {format_duration(plan.seconds)}", "an estimate; other work on the machine adds to it"),
