@@ -32,7 +32,7 @@ SEED = 42
 class Generator:
     """A model ready to generate. Make one with `Generator.from_pretrained`."""
 
-    def __init__(self, engine: _symlm.Generator, tokenizer: _symlm.Tokenizer, model: ModelConfig | None = None) -> None:
+    def __init__(self, engine: _symlm.Generator, tokenizer: _symlm.Tokenizer, model: ModelConfig) -> None:
         self._engine = engine
         self.tokenizer = tokenizer
         self.model = model
@@ -56,8 +56,14 @@ class Generator:
         return generator
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Token ids of a prompt; an empty one is the start of a document, `<|endoftext|>`."""
-        return self.tokenizer.encode(prompt) or [EOT_ID]
+        """Token ids of a prompt; an empty one is the start of a document: the token that begins a text, else the one
+        that ends one."""
+        return self.tokenizer.encode(prompt) or self._start()
+
+    def _start(self) -> list[int]:
+        if self.model.bos_token_id is not None:
+            return [self.model.bos_token_id]
+        return list(self.model.eos_token_ids[:1]) or [EOT_ID]
 
     def stream(
         self,
@@ -94,7 +100,7 @@ class Generator:
 
     def _token_bytes(self, tokens: _symlm.TokenStream) -> Iterator[bytes]:
         for token in tokens:
-            if token == EOT_ID:
+            if token in self.model.eos_token_ids:
                 return
             yield self.tokenizer.decode_bytes([token])
 
@@ -174,7 +180,7 @@ def sampling_options(
         "repetition_penalty": float(repetition_penalty),
         "seed": seed,
         "sample_index": sample_index,
-        "stop_at_eot": True,
+        "stop_at_eot": False,
     }
 
 

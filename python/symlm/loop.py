@@ -438,7 +438,7 @@ class Loop:
         self.saver.wait()
         pieces: list[str] = []
         try:
-            generator = Generator(self.engine.snapshot(), self.prepared.tokenizer)
+            generator = Generator(self.engine.snapshot(), self.prepared.tokenizer, self.model)
             for piece in generator.stream(
                 config.sample_prompt, max_new_tokens=SAMPLE_TOKENS, seed=config.seed, sample_index=self.step
             ):
