@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._symlm import Tokenizer
     from .callbacks import Callback, Control
+    from .choices import ChoicesEvaluation, ItemResult, evaluate_choices
     from .config import TrainConfig
     from .errors import (
         DataError,
@@ -29,22 +30,27 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
     from .generate import Generator
     from .model_config import ModelConfig
+    from .rolling import DocumentLoss, RollingEvaluation, evaluate_rolling
     from .train import Run, Trainer
 
     __version__: str
 
 __all__ = [
     "Callback",
+    "ChoicesEvaluation",
     "Control",
     "DataError",
     "DifferenceError",
+    "DocumentLoss",
     "Evaluation",
     "Generator",
     "InternalError",
     "Interrupted",
+    "ItemResult",
     "MemoryPlanError",
     "ModelConfig",
     "NanError",
+    "RollingEvaluation",
     "Run",
     "SymlmError",
     "Tokenizer",
@@ -54,20 +60,26 @@ __all__ = [
     "UserError",
     "__version__",
     "evaluate",
+    "evaluate_choices",
+    "evaluate_rolling",
 ]
 
 _HOME = {
     "Callback": "callbacks",
+    "ChoicesEvaluation": "choices",
     "Control": "callbacks",
     "DataError": "errors",
     "DifferenceError": "errors",
+    "DocumentLoss": "rolling",
     "Evaluation": "evaluation",
     "Generator": "generate",
     "InternalError": "errors",
     "Interrupted": "errors",
+    "ItemResult": "choices",
     "MemoryPlanError": "errors",
     "ModelConfig": "model_config",
     "NanError": "errors",
+    "RollingEvaluation": "rolling",
     "Run": "train",
     "SymlmError": "errors",
     "Tokenizer": "_symlm",
@@ -76,6 +88,8 @@ _HOME = {
     "UsageError": "errors",
     "UserError": "errors",
     "evaluate": "evaluation",
+    "evaluate_choices": "choices",
+    "evaluate_rolling": "rolling",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -97,6 +97,32 @@ def load_tokenizer(path: str | Path, sha256: str | None = None) -> _symlm.Tokeni
             "restore the file; its sha256 is in environment.json",
         )
     return tokenizer
+
+
+ID_BLOCK = 1 << 16
+"""Ids that are taken out of shards at once."""
+
+
+def encode_text(
+    data: str | Path | Sequence[str | Path],
+    text_field: str,
+    tokenizer: _symlm.Tokenizer,
+    seq_len: int,
+    threads: int,
+    progress: ProgressFactory,
+) -> _symlm.Shards:
+    """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets."""
+    paths = [data] if isinstance(data, (str, Path)) else data
+    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field)
+    move = progress.task("encoding")
+    return corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
+
+
+def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[bytes]:
+    """The text that shards were made from, documents one right after the other."""
+    for at in range(0, shards.tokens, ID_BLOCK):
+        ids = shards.ids(at, min(ID_BLOCK, shards.tokens - at))
+        yield tokenizer.decode_bytes([token for token in ids if token != tokenizer.eot_id])
 
 
 class Sources:

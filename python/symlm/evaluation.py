@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from . import _symlm
 from .checkpoint import STATE, State, verify_weights
+from .compress import compressed_sizes
 from .config import Progress
-from .corpus import ensure_cache_dir, load_tokenizer
+from .corpus import encode_text, load_tokenizer, text_blocks
 from .display import make_display
 from .errors import DataError, NanError, UsageError, UserError
 from .machine import resolve_threads
@@ -21,7 +22,10 @@ from .run import BEST, resolve_model
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result over all non-overlapping windows of a text. `loss` in nats per token."""
+    """Result over all non-overlapping windows of a text. `loss` in nats per token.
+
+    `compressed` are the bytes that compressors need for the text, `model_bytes` those of the file of weights.
+    """
 
     loss: float
     perplexity: float
@@ -30,6 +34,8 @@ class Evaluation:
     windows: int
     text_bytes: int
     step: int
+    model_bytes: int
+    compressed: dict[str, int]
 
 
 def evaluate(
@@ -40,29 +46,33 @@ def evaluate(
     threads: int | Literal["auto"] = "auto",
     text_field: str = "text",
     max_windows: int = 0,
+    against: Sequence[str] = (),
     progress: Progress = "auto",
 ) -> Evaluation:
-    """Evaluate a run folder or checkpoint on `data`; `max_windows` 0 takes all windows."""
+    """Evaluate a run folder or checkpoint on `data`; `max_windows` 0 takes all windows.
+
+    `against` names compressors (gzip, bzip2, xz) for the same text. Tokens at the end that fill no window are left out;
+    `evaluate_rolling` counts them too.
+    """
     files = resolve_model(model, str(checkpoint))
     verify_weights(files.folder)
     state = State.read(files.folder)
-    paths = [data] if isinstance(data, (str, Path)) else list(data)
     count, _ = resolve_threads(threads)
     seq_len = files.model_config().seq_len
     display = make_display(progress)
     try:
         if files.note is not None:
             display.message(files.note)
-        corpus = _symlm.Corpus.open([str(path) for path in paths], text_field)
         tokenizer = load_tokenizer(files.tokenizer, files.tokenizer_sha256)
-        move = display.task("encoding")
-        shards, _ = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, count, move)
+        shards = encode_text(data, text_field, tokenizer, seq_len, count, display)
         engine = _engine(files.folder, {**state.config, "threads": count, "sectors_in_flight": 0}, shards)
         try:
             engine.load(str(files.folder), json.dumps(state.engine))
             report = engine.evaluate(shards, max_windows, display.task("evaluation"))
         finally:
             engine.close()
+        blocks = text_blocks(shards, tokenizer)
+        compressed = compressed_sizes(blocks, shards.bytes, against, display.task("compressing"))
     finally:
         display.close()
     if not math.isfinite(report.loss):
@@ -71,13 +81,25 @@ def evaluate(
         )
     return Evaluation(
         loss=report.loss,
-        perplexity=math.exp(report.loss) if report.loss < 700 else math.inf,
+        perplexity=perplexity_of(report.loss),
         bits_per_byte=report.bits_per_byte,
         tokens=report.tokens,
         windows=report.windows,
         text_bytes=shards.bytes,
         step=state.step,
+        model_bytes=weights_bytes(files.folder),
+        compressed=compressed,
     )
+
+
+def weights_bytes(folder: Path) -> int:
+    """Bytes of the weights in a folder."""
+    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+
+
+def perplexity_of(loss: float) -> float:
+    """e to the power of a loss in nats; infinite beyond what a float holds."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 def _engine(folder: Path, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
