@@ -179,10 +179,37 @@ def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
     opened.folder.unlock()
     with pytest.raises(DataError, match="damaged"):
         open_run(TrainConfig(out_dir=str(run.path), resume="last"))
-    (run.checkpoint_path(10) / MANIFEST).unlink()
-    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
-    assert opened.checkpoint is None
-    opened.folder.unlock()
+
+
+def test_a_run_with_no_usable_checkpoint_is_left_as_it_is(tmp_path: Path) -> None:
+    """It never begins anew: that would take the place of everything that it has."""
+    run = make_run(tmp_path / "run", [10, 20], best=10)
+    for folder in (run.checkpoint_path(10), run.checkpoint_path(20), run.path / BEST):
+        raw = json.loads((folder / MANIFEST).read_text())
+        (folder / MANIFEST).unlink()
+        (folder / MANIFEST).write_text(json.dumps(raw | {"version": 2}))
+    before = sorted(run.path.rglob("*"))
+    with pytest.raises(
+        DataError, match=r"no checkpoint to go on from: .*step-00000020.*version 2, expected 1"
+    ) as caught:
+        open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+    assert "2 other checkpoints" in caught.value.message
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_a_run_that_was_started_meanwhile_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = RunFolder.lock
+
+    def after_another(folder: RunFolder) -> None:
+        monkeypatch.setattr(RunFolder, "lock", lock)
+        make_run(tmp_path / "run", [10])
+        lock(folder)
+
+    monkeypatch.setattr(RunFolder, "lock", after_another)
+    with pytest.raises(UserError, match="there is a run already"):
+        open_run(TrainConfig(out_dir=str(tmp_path / "run"), resume="auto"))
+    RunFolder(tmp_path / "run").lock()
+    assert RunFolder(tmp_path / "run").steps() == [10]
 
 
 @pytest.mark.parametrize(

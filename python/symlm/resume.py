@@ -15,6 +15,7 @@ from .errors import DataError, UsageError, UserError, shown
 from .extend import Extension, plan_extension
 from .run import BEST, CONFIG, LAST, RunFolder, default_out_dir, run_of_checkpoint
 from .settings import conflicts, resumed
+from .units import count_of
 
 AUTO = "auto"
 
@@ -74,6 +75,12 @@ def open_run(config: TrainConfig) -> Opened:
             raise UserError(f"{folder.path}: no run to resume", "leave --resume out, or use --resume auto")
         folder.check_new()
         folder.lock()
+        try:
+            # Another process may have started a run here since, and ended.
+            folder.check_new()
+        except BaseException:
+            folder.unlock()
+            raise
         return Opened(folder, at_folder)
     folder.lock()
     try:
@@ -132,10 +139,20 @@ def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) 
         if path is None or not path.is_dir():
             raise UserError(f"{folder.path}: there is no {resume} checkpoint", "use --resume auto")
         return path
+    problems = []
     for path, problem in folder.valid_checkpoints():
         if problem is None:
+            for passed in problems:
+                warn(f"{passed}; trying an older checkpoint")
             return path
-        warn(f"{problem.message}; trying an older checkpoint")
+        problems.append(problem.message)
+    if problems:
+        # Beginning anew would take the place of what may still be mended, or be read by another version.
+        more = f" (nor can {count_of(len(problems) - 1, 'other checkpoint')} be used)" if len(problems) > 1 else ""
+        raise DataError(
+            f"{folder.path}: there is no checkpoint to go on from: {problems[0]}{more}",
+            "restore one, go on with the symlm version that wrote them, or start a new run with another --out-dir",
+        )
     return None
 
 
