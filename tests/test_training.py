@@ -140,6 +140,32 @@ def test_other_text_is_refused_on_resume(cli: Cli, text: Path, tmp_path: Path) -
     assert "the text is not the one" in done.stderr
 
 
+def test_a_checkpoint_knows_its_text_and_tokenizer(cli: Cli, text: Path, tmp_path: Path) -> None:
+    common = ("train", text.name, *SMALL, "--max-steps", 12)
+    run = tmp_path / "run"
+    assert cli(*common, "--out-dir", "run", "--stop-at-step", 5).returncode == 0
+    tokenizer = (run / "tokenizer.json").read_bytes()
+    # Without the description of the run nothing else tells the text from another.
+    (run / "environment.json").unlink()
+    words = text.read_text()
+    text.write_text(words.replace("fox", "dog"))
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    assert (done.returncode, "the text is not the one" in done.stderr) == (1, True), done.stderr
+    text.write_text(words)
+    # Two bytes that the text does not have change their places: it has the same tokens.
+    raw = json.loads(tokenizer)
+    vocab = raw["model"]["vocab"]
+    vocab["Q"], vocab["X"] = vocab["X"], vocab["Q"]
+    (run / "tokenizer.json").write_text(json.dumps(raw))
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    assert (done.returncode, "not the tokenizer" in done.stderr) == (3, True), done.stderr
+    # One that is lost follows from the text, and comes back.
+    (run / "tokenizer.json").unlink()
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert (run / "tokenizer.json").read_bytes() == tokenizer
+
+
 def test_a_time_limit_is_resolved_once(cli: Cli, text: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     done = cli("train", text.name, *SMALL, "--max-time", "3s", "--out-dir", "run", "--save-interval", "1h")

@@ -69,6 +69,8 @@ class State:
         trainer.number("elapsed_s")
         for name in ("best_step", *_MEASURES):
             trainer.perhaps_number(name)
+        if "data" in state.trainer:
+            trainer.object("data")
         if state.engine.get("step", step) != step:
             found = shown(state.engine["step"])
             raise DataError(f"{path}: damaged {what}: the engine is at step {found}, the trainer at {step}")

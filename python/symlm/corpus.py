@@ -37,6 +37,15 @@ class Prepared:
     train_files: int
     train_bytes: int
 
+    @property
+    def hashes(self) -> dict[str, str | None]:
+        """What tells these tokens from others: sha256 of the training ids, the held-out ids and the tokenizer."""
+        return {
+            "train_sha256": self.train.sha256,
+            "val_sha256": None if self.val is None else self.val.sha256,
+            "tokenizer_sha256": self.tokenizer.sha256,
+        }
+
 
 def builtin_files() -> list[str]:
     """The `.py` files of the running interpreter's standard library without its tests, in a fixed order, up to
@@ -128,12 +137,14 @@ def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[
 class Sources:
     """The opened texts of a training: everything cheap is checked, nothing long has been done."""
 
-    def __init__(self, config: TrainConfig, tokenizer_path: str | Path | None) -> None:
+    def __init__(
+        self, config: TrainConfig, tokenizer_path: str | Path | None, tokenizer_sha256: str | None = None
+    ) -> None:
         self.config = config
         paths = list(config.data) or builtin_files()
         self.train = _symlm.Corpus.open(paths, config.text_field)
         self.val = _symlm.Corpus.open(list(config.val_data), config.text_field) if config.val_data else None
-        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
+        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
         """All files that are read, the tokenizer among them."""
         if tokenizer_path is not None:

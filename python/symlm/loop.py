@@ -467,6 +467,7 @@ class Loop:
             "tokens": self.tokens,
             "elapsed_s": self._elapsed(),
             "best_step": self.best_step,
+            "data": self.prepared.hashes,
             **self._metrics(),
             "nan": self.nan.to_json(),
         }

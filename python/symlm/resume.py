@@ -139,7 +139,7 @@ def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) 
         if path is None or not path.is_dir():
             raise UserError(f"{folder.path}: there is no {resume} checkpoint", "use --resume auto")
         return path
-    problems = []
+    problems: list[str] = []
     for path, problem in folder.valid_checkpoints():
         if problem is None:
             for passed in problems:
@@ -156,9 +156,16 @@ def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) 
     return None
 
 
-def check_text(folder: RunFolder, **hashes: str | None) -> None:
+def known_hashes(folder: RunFolder, state: State | None) -> dict[str, Any]:
+    """Hashes of the tokens that a run was started with, as `Prepared.hashes`. Those of a checkpoint count: its manifest
+    covers them."""
+    made = {} if state is None else state.trainer.get("data", {})
+    return {**folder.environment().get("data", {}), **made}
+
+
+def check_text(folder: RunFolder, state: State | None, **hashes: str | None) -> None:
     """UserError unless these hashes of the tokens are those that the run was started with."""
-    known = folder.environment().get("data", {})
+    known = known_hashes(folder, state)
     for key, found in hashes.items():
         if key in known and known[key] != found:
             raise UserError(

@@ -27,7 +27,7 @@ from .machine import describe, resolve_threads
 from .metrics import drop_at, truncate_past
 from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
-from .resume import Opened, check_text, open_run, resume_command
+from .resume import Opened, check_text, known_hashes, open_run, resume_command
 from .run import METRICS, SAMPLES, TOKENIZER
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
 from .signals import StopSignals
@@ -127,7 +127,8 @@ class Trainer:
             planned = config.with_model(vocab_size=config.model().vocab_size)
             disk = disk_of(config, folder, planned.model().parameters)
             check_fits(planned, threads, memory_of(planned, threads), disk, resumed=opened.state is not None)
-            sources = Sources(config, _tokenizer_path(opened))
+            known = {} if opened.is_new else known_hashes(folder, opened.state)
+            sources = Sources(config, _tokenizer_path(opened), known.get("tokenizer_sha256"))
             if config.trace is not None:
                 # Only now it is known which files a folder or a pattern stands for.
                 check_target("--trace", config.trace, sources.inputs)
@@ -239,9 +240,10 @@ def _set_up(
 def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
     """Check that the text is the same, and cut the metrics back to the step that training goes on from."""
     folder = opened.folder
-    check_text(folder, train_sha256=prepared.train.sha256, val_sha256=prepared.val and prepared.val.sha256)
-    if opened.state is None:
+    check_text(folder, opened.state, **prepared.hashes)
+    if opened.state is None or not (folder.path / TOKENIZER).is_file():
         prepared.tokenizer.save(str(folder.path / TOKENIZER))
+    if opened.state is None:
         folder.start(opened.config, opened.requested or {}, _environment(opened.config, prepared, threads, rule))
         return
     if opened.extension is not None:
@@ -271,11 +273,9 @@ def _environment(config: TrainConfig, prepared: Prepared, threads: int, rule: st
             "train_tokens": prepared.train.tokens,
             "train_bytes": prepared.train.bytes,
             "train_documents": prepared.train.documents,
-            "train_sha256": prepared.train.sha256,
             "val_tokens": None if val is None else val.tokens,
             "val_bytes": None if val is None else val.bytes,
-            "val_sha256": None if val is None else val.sha256,
-            "tokenizer_sha256": prepared.tokenizer.sha256,
+            **prepared.hashes,
         },
         "parameters": config.model().parameters,
         "machine": describe(),
