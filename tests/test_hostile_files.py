@@ -230,6 +230,9 @@ def test_a_manifest_is_complete_and_has_numbers(tmp_path: Path, change: dict[str
         ("trainer", {"tokens": -1}),
         ("trainer", {"elapsed_s": "x"}),
         ("trainer", {"best_val_bpb": [1]}),
+        ("trainer", {"best_step": 1.5}),
+        ("trainer", {"best_step": float("inf")}),
+        ("trainer", {"data": 1}),
         ("engine", {"step": 4}),
     ],
 )

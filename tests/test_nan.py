@@ -386,7 +386,17 @@ def test_skips_in_a_row_are_counted_across_a_stop() -> None:
     assert not policy.may_skip()
 
 
-@pytest.mark.parametrize("stored", [3, [], {}, {"left_out": 3}, {"left_out": [[1]], "skips": 0, "failed": None}])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        3,
+        [],
+        {},
+        {"left_out": 3},
+        {"left_out": [[1]], "skips": 0, "failed": None},
+        {"left_out": [], "skips": 0, "failed": 9, "rollbacks": -4},
+    ],
+)
 def test_a_damaged_policy_is_an_error(stored: Any) -> None:
     with pytest.raises(symlm.DataError, match="damaged trainer state"):
         NanPolicy.restore("stop", {"nan": stored}, Path("checkpoint"))

@@ -67,8 +67,10 @@ class State:
         step = trainer.whole("step", 0, _MOST_STEPS)
         trainer.whole("tokens", 0, 1 << 62)
         trainer.number("elapsed_s")
-        for name in ("best_step", *_MEASURES):
+        for name in _MEASURES:
             trainer.perhaps_number(name)
+        if state.trainer.get("best_step") is not None:
+            state.trainer["best_step"] = trainer.whole("best_step", 0, _MOST_STEPS)
         if "data" in state.trainer:
             trainer.object("data")
         if state.engine.get("step", step) != step:
@@ -182,7 +184,7 @@ def recover(parent: Path) -> None:
             else:
                 shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(TEMP_PREFIX):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
