@@ -114,6 +114,18 @@ def test_verify_says_when_there_is_nothing_to_compare(run: Path, cli: Cli) -> No
     assert cli("verify", "run", "--steps", 0).returncode == 2
 
 
+@pytest.mark.parametrize("change", [("batch_size = ", "batch_size = -"), ("num_heads = ", "num_heads = 1")])
+def test_a_damaged_configuration_is_damage(run: Path, cli: Cli, change: tuple[str, str]) -> None:
+    """Nobody typed it: it is no usage error, and the file is named."""
+    path = run / "config.toml"
+    path.write_text(path.read_text().replace(*change))
+    for words in (("verify", "run"), ("replay", "run", "--step", 5), ("train", "--resume", "auto", "--out-dir", "run")):
+        done = cli(*words)
+        assert done.returncode == 3, done.stderr
+        assert "error: run/config.toml: " in done.stderr
+        assert "the run is damaged: restore run/config.toml" in done.stderr
+
+
 def test_a_text_that_has_changed_is_refused(run: Path, cli: Cli, folder: Path) -> None:
     text = folder / "text.txt"
     moved = text.rename(folder / "moved.txt")

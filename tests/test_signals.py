@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import symlm
 from conftest import Cli
-from symlm.checkpoint import verify
+from symlm.checkpoint import State, verify
 from symlm.metrics import read_lines
 
 BOUND_S = 60
@@ -192,6 +195,56 @@ def test_before_a_sample(text: Path, tmp_path: Path, environment: dict[str, str]
     assert (done.returncode, done.stdout) == (0, "15 run 5\n"), done.stderr
     events = [record["event"] for record in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert events == ["start", "train", "eval", "save", "stop"]
+
+
+@pytest.mark.parametrize("way", ["signal", "inside", "callback"])
+def test_what_is_due_at_the_step_of_a_stop_is_not_left_out(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A signal leaves it to the session that goes on, a callback does not: as if the run had not been stopped.
+
+    With this learning rate the model is best at that step.
+    """
+    monkeypatch.setenv("SYMLM_CACHE_DIR", str(tmp_path / "cache"))
+    config = symlm.TrainConfig(
+        preset="tiny", vocab_size=300, seq_len=32, batch_size=2, learning_rate=1.0, warmup_steps=3,
+        schedule="constant", max_steps=9, eval_interval=3, sample_every=3, hash_interval=3, save_interval=4, threads=1,
+        progress="off",
+    )  # fmt: skip
+
+    class Stop(symlm.Callback):
+        def on_step(self, metrics: Mapping[str, Any]) -> symlm.Control | None:
+            if metrics["step"] != 3 or way == "inside":
+                return None
+            if way == "callback":
+                return symlm.Control.STOP
+            os.kill(os.getpid(), signal.SIGTERM)
+            return None
+
+        def on_eval(self, metrics: Mapping[str, Any]) -> None:
+            if metrics["step"] == 3 and way == "inside":
+                # Between the evaluation and the sample.
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def told(run: Path) -> list[dict[str, Any]]:
+        kept = ("event", "step", "tokens", "val_bpb", "best_val_bpb", "weights_sha256", "text")
+        records = [*read_lines(run / "metrics.jsonl"), *read_lines(run / "samples.jsonl")]
+        due = [record for record in records if record.get("event") in (None, "hash", "eval", "sample")]
+        return [{name: record[name] for name in kept if name in record} for record in due]
+
+    def train(folder: str, *callbacks: symlm.Callback, resume: str | None = None) -> None:
+        symlm.Trainer(
+            dataclasses.replace(config, out_dir=str(tmp_path / folder), resume=resume), data=text, callbacks=callbacks
+        ).fit()
+
+    train("whole")
+    with contextlib.nullcontext() if way == "callback" else pytest.raises(symlm.Interrupted):
+        train("stopped", Stop())
+    train("stopped", resume="auto")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert told(stopped) == told(whole)
+    assert State.read(stopped / "best").step == State.read(whole / "best").step == 3
+    assert (stopped / "best" / "model.safetensors").read_bytes() == (whole / "best" / "model.safetensors").read_bytes()
 
 
 def test_the_second_signal_ends_the_process_at_once(

@@ -103,6 +103,36 @@ def test_killed_after_the_last_checkpoint(cli: Cli, run: Path) -> None:
     assert len(events(run, "end")) == 1
 
 
+@pytest.mark.parametrize("start", ["checkpoints/step-00000020", "best"])
+def test_killed_after_a_resume_from_an_older_checkpoint(
+    cli: Cli, run: Path, environment: dict[str, str], start: str
+) -> None:
+    """No line of the metrics is lost: the run goes on from there again, not from what it had before."""
+    before = {kind: events(run, kind) for kind in ("eval", "sample")}
+    if start == "best":
+        shutil.rmtree(run / "best")
+        shutil.copytree(run / "checkpoints" / "step-00000020", run / "best")
+        shutil.rmtree(run / "checkpoints" / "step-00000020")
+    script = """
+import os, signal, sys, symlm
+class Kill(symlm.Callback):
+    def on_step(self, metrics):
+        if metrics["step"] == 22:
+            os.kill(os.getpid(), signal.SIGKILL)
+from symlm.settings import parse_toml
+values = parse_toml(open("run/config.toml").read()).values
+symlm.Trainer(symlm.TrainConfig(**{**values, "resume": sys.argv[1], "progress": "off"}), callbacks=[Kill()]).fit()
+"""
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(run / start)], cwd=run.parent, env=environment, timeout=300, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    done = cli("train", "--resume", "auto", "--out-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert {kind: events(run, kind) for kind in before} == before
+    assert [record["step"] for record in events(run, "train")] == [1, 10, 20, 30]
+
+
 def test_a_damaged_checkpoint_is_skipped(cli: Cli, run: Path, tmp_path: Path) -> None:
     reference = weights(run, 30)
     broken = run / "checkpoints" / "step-00000030" / "model.safetensors"

@@ -89,6 +89,8 @@ class Loop:
             folder, self.model.to_hf(), config.keep_last, self.pre_decay, self._saved, lambda: display.tick(self.view)
         )
         self._announced = self._traced = self._postponed = False
+        self._undone = False
+        """Whether something is due at this step (`_between`) that has not been done."""
         self.elapsed_before = 0.0
         self.step_s: float | None = None
         self.total = Window()
@@ -132,6 +134,7 @@ class Loop:
         self.elapsed_before = float(known["elapsed_s"])
         self.best_step = known.get("best_step")
         self.finite_step = self.step if self.best_step == self.step else self.step - 1
+        self._undone = known.get("undone") is True
         self.view.step, self.view.tokens = self.step, self.tokens
         self.view.loss, self.view.val_loss = known.get("train_loss"), known.get("val_loss")
         self.view.val_bpb, self.view.best_bpb = known.get("val_bpb"), known.get("best_val_bpb")
@@ -217,16 +220,21 @@ class Loop:
                 tracer.close()
 
     def _updates_to(self, end: int, tracer: Tracer | None) -> str | None:
+        if self._undone and self.step < self.max_steps:
+            # A signal came before it, in the session that ended with this checkpoint.
+            self._between()
+            if (reason := self._stop_reason()) is not None:
+                return reason
         while self.step < end:
             target = self._next_target(end)
             if tracer is not None:
                 tracer.at(self.step)
                 target = min(target, *(bound for bound in (tracer.first, tracer.last, end) if bound > self.step))
-            target = self._run_until(target)
-            reason = self._stop_reason()
-            if reason is None and self.step < self.max_steps:
+            self._run_until(target)
+            self._undone = self._due()
+            if not self._must_stop and self.step < self.max_steps:
                 self._between()
-                reason = self._stop_reason()
+            reason = self._stop_reason()
             if reason is not None and (self.step < self.max_steps or self._must_stop):
                 return reason
         return None if self.step >= self.max_steps else f"--stop-at-step {end}"
@@ -356,9 +364,17 @@ class Loop:
             improved = self._evaluate()
         if config.sample_every and step % config.sample_every == 0:
             self._sample()
+        # What a signal has cut short is done by the session that goes on.
+        self._undone &= self._must_stop
         due = self._save_due()
         if due or improved:
             self._save(best=improved, only_best=not due)
+
+    def _due(self) -> bool:
+        """Whether a hash, an evaluation or a sample is due at this step."""
+        config = self.config
+        intervals = (config.hash_interval, config.eval_interval, config.sample_every)
+        return any(interval and self.step % interval == 0 for interval in intervals)
 
     def _hash(self) -> None:
         digest = self.engine.weights_sha256()
@@ -468,6 +484,7 @@ class Loop:
             "elapsed_s": self._elapsed(),
             "best_step": self.best_step,
             "data": self.prepared.hashes,
+            "undone": self._undone,
             **self._metrics(),
             "nan": self.nan.to_json(),
         }

@@ -19,7 +19,7 @@ from .checkpoint import State
 from .config import OnNan
 from .errors import DataError, NanError, SymlmError
 from .metrics import LineLog, read_lines, rewrite, truncate_past
-from .run import BEST, LAST, METRICS, SAMPLES, RunFolder, step_name
+from .run import BEST, LAST, METRICS, SAMPLES, RunFolder
 from .units import count_of
 
 if TYPE_CHECKING:
@@ -66,10 +66,11 @@ class NanPolicy:
             return cls(on_nan)
         try:
             ranges = [(int(first), int(last)) for first, last in stored["left_out"]]
-            failed = stored["failed"]
-            return cls(
-                on_nan, ranges, int(stored["skips"]), None if failed is None else int(failed), int(stored["rollbacks"])
-            )
+            failed = None if stored["failed"] is None else int(stored["failed"])
+            skips, rollbacks = int(stored["skips"]), int(stored["rollbacks"])
+            if min(skips, rollbacks) < 0:
+                raise ValueError("a count below 0")
+            return cls(on_nan, ranges, skips, failed, rollbacks)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"{where}: damaged trainer state: nan", "use an older checkpoint") from None
 
@@ -250,7 +251,8 @@ def _roll_back(loop: Loop, record: dict[str, Any]) -> str:
     else:
         loop._restore(*found)
     (loop.best_step, loop.view.best_bpb), loop.elapsed_before = best, spent
-    loop.began, loop.evaluated_step = time.monotonic(), -1
+    # What was due there was done before the updates that failed.
+    loop.began, loop.evaluated_step, loop._undone = time.monotonic(), -1, False
     loop._event({**record, "action": "rollback"})
     loop._event({
         "event": "rollback",
@@ -293,7 +295,5 @@ def _forget_checkpoints(folder: RunFolder, step: int, back: Path | None, back_st
     if back is None:
         (folder.path / LAST).unlink(missing_ok=True)
     else:
-        if back.name != step_name(back_step):
-            checkpoint.link_checkpoint(back, folder.checkpoint_path(back_step))
-        folder.point_last(back_step)
+        folder.go_back_to(back, back_step)
     folder.drop_past(step - 1)

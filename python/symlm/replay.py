@@ -26,10 +26,9 @@ from .machine import resolve_threads
 from .metrics import plain, read_lines
 from .nan_policy import NanPolicy, computed, merged, ranges_of
 from .resume import check_text
-from .run import BEST, CONFIG, METRICS, TOKENIZER, RunFolder
+from .run import BEST, METRICS, TOKENIZER, RunFolder
 from .saving import Writing, start_saving, write_checkpoint
 from .schedule import engine_config
-from .settings import read_toml
 
 POLL_S = 0.1
 VERIFY_STEPS = 50
@@ -136,7 +135,7 @@ class Source:
         self.path = self.folder.path
         if not self.folder.exists:
             raise UserError(f"{self.path}: no run there", "give a run folder, such as runs/my-3m")
-        values = read_toml(str(self.path / CONFIG)).values
+        values = self.folder.stored().values
         config = TrainConfig(**{**values, "data": tuple(data) or values.get("data", ())})
         if "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
             raise UserError(

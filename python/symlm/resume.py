@@ -104,11 +104,7 @@ def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -
         return _fresh(folder, config)
     stored = folder.settings()
     requested = stored.requested or {}
-    try:
-        run_config = TrainConfig(**stored.values)
-    except UsageError as error:
-        where = folder.path / CONFIG
-        raise DataError(f"{where}: {error.message}", f"the run is damaged: restore {where}") from None
+    run_config = TrainConfig(**stored.values)
     clashes = conflicts(run_config, requested, config)
     if clashes:
         listed = "; ".join(map(str, clashes))

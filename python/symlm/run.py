@@ -181,16 +181,24 @@ class RunFolder:
         write_atomic(self.path / ENVIRONMENT, json.dumps(environment, indent=1, ensure_ascii=False) + "\n")
         write_atomic(self.path / CONFIG, to_toml(config, requested))
 
+    def stored(self) -> TomlSettings:
+        """`config.toml`: settings that make a configuration. DataError when it is damaged."""
+        path = self.path / CONFIG
+        try:
+            stored = read_toml(str(path))
+            TrainConfig(**stored.values)
+        except UsageError as error:
+            # Nobody typed it: the run has written it itself.
+            message = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
+            raise DataError(message, f"the run is damaged: restore {path}") from None
+        return stored
+
     def settings(self) -> TomlSettings:
         """The resolved configuration of the run and what had been asked for.
 
         A run without any checkpoint starts afresh: there nothing that follows from a limit or a preset is resolved.
         """
-        try:
-            stored = read_toml(str(self.path / CONFIG))
-        except UsageError as error:
-            # Nobody typed it: the run has written it itself.
-            raise DataError(error.message, f"the run is damaged: restore {self.path / CONFIG}") from None
+        stored = self.stored()
         return stored if self.has_checkpoints else TomlSettings(_unresolved(stored), stored.requested)
 
     def environment(self) -> dict[str, Any]:
@@ -232,6 +240,15 @@ class RunFolder:
     def point_last(self, step: int) -> None:
         """Let the file `last` name the checkpoint of `step`."""
         write_atomic(self.path / LAST, f"{CHECKPOINTS}/{step_name(step)}\n")
+
+    def go_back_to(self, path: Path, step: int) -> None:
+        """Let `last` name the checkpoint `path`, of `step`, so that a resume begins there; `best/` first gets a name
+        among the others."""
+        target = self.checkpoint_path(step)
+        if path.name != target.name:
+            with checkpoint.writing(target):
+                checkpoint.link_checkpoint(path, target)
+        self.point_last(step)
 
     def last(self) -> Path | None:
         """The checkpoint that `last` names; None when there is none."""

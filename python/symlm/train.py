@@ -28,7 +28,7 @@ from .metrics import drop_at, truncate_past
 from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
 from .resume import Opened, check_text, known_hashes, open_run, resume_command
-from .run import METRICS, SAMPLES, TOKENIZER
+from .run import METRICS, SAMPLES, TOKENIZER, step_name
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
 from .signals import StopSignals
 from .target import check_target
@@ -246,12 +246,16 @@ def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
     if opened.state is None:
         folder.start(opened.config, opened.requested or {}, _environment(opened.config, prepared, threads, rule))
         return
+    last = folder.last()
     if opened.extension is not None:
         opened.state = extend(folder, opened.extension)
+    elif opened.checkpoint is not None and (last is None or last.name != step_name(opened.state.step)):
+        # The metrics behind it go, so a later checkpoint must not be gone on from unless they come again.
+        folder.go_back_to(opened.checkpoint, opened.state.step)
     for name in (METRICS, SAMPLES):
         truncate_past(folder.path / name, opened.state.step)
-    if opened.state.step >= (opened.config.max_steps or 0):
-        # Ended between its last checkpoint and its end: what comes after the last update is done once more.
+    if opened.state.step >= (opened.config.max_steps or 0) or opened.state.trainer.get("undone") is True:
+        # Ended between its last checkpoint and its end, or before what was due at this step: that is done once more.
         drop_at(folder.path / METRICS, opened.state.step, ("eval", "sample", "hash"))
         drop_at(folder.path / SAMPLES, opened.state.step)
     known = NanPolicy.restore(opened.config.on_nan, opened.state.trainer, folder.path)
