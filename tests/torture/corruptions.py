@@ -288,6 +288,8 @@ class Damage:
         weights = sha256(folder / "checkpoints" / f"step-{truth.step:08d}" / "model.safetensors")
         if weights != truth.weights:
             problems.append(f"WRONG: ends with sha256 {weights or 'none'}, expected {truth.weights}, without an error")
+        if sha256(folder / "tokenizer.json") != sha256(self.patient.reference.folder / "run" / "tokenizer.json"):
+            problems.append("WRONG: ends with another tokenizer, or none, without an error")
         noticed = ended.events("warning") or "damaged" in ended.err
         return "older one taken" if noticed else "harmless", problems
 
