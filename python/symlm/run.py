@@ -242,8 +242,8 @@ class RunFolder:
         write_atomic(self.path / LAST, f"{CHECKPOINTS}/{step_name(step)}\n")
 
     def go_back_to(self, path: Path, step: int) -> None:
-        """Let `last` name the checkpoint `path`, of `step`, so that a resume begins there; `best/` or a bundle first gets
-        a name among the others."""
+        """Let `last` name the checkpoint `path`, of `step`, so that a resume begins there; `best/` or a bundle first
+        gets a name among the others."""
         target = self.checkpoint_path(step)
         if path.resolve() != target.resolve():
             with checkpoint.writing(target):
