@@ -36,7 +36,7 @@ engine = _symlm.Engine(json.dumps(engine_config(config.with_model(), 2)), shards
 engine.run_until(10**6)
 CALLS = [
     lambda: engine.run_until(5), lambda: engine.poll(60.0), lambda: engine.evaluate(shards, 1, None),
-    lambda: engine.save(sys.argv[2]), lambda: engine.snapshot(), engine.worker_stats, engine.take_trace,
+    lambda: engine.save_begin(sys.argv[2]), lambda: engine.snapshot(), engine.worker_stats, engine.take_trace,
 ]
 
 
@@ -71,7 +71,7 @@ for _ in range(40):
 engine.request_stop()
 while engine.poll(0.2) is not None:
     pass
-engine.save(sys.argv[2])
+engine.save_begin(sys.argv[2]).finish()
 engine.close()
 print("survived")
 """

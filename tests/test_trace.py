@@ -59,7 +59,7 @@ def test_no_switch_changes_a_bit(shards: _symlm.Shards, tmp_path: Path) -> None:
         engine.record(threads == 2)
         run_until(engine, 3)
         assert engine.isa == (switches["isa"] or _symlm.isa())
-        engine.save(str(tmp_path))
+        engine.save_begin(str(tmp_path)).finish()
         engine.close()
         hashes.add(tuple(file_hash(tmp_path / name) for name in ("model.safetensors", "optimizer.safetensors")))
     assert len(hashes) == 1

@@ -4,7 +4,7 @@
 //! task graph keeps writers and readers of an element apart in time, so the accessors are unsafe; this file and the
 //! task bodies in `step/` are the only users. The rule they rely on: **two tasks that touch the same element, one of
 //! them writing, are ordered by a chain of dependencies of the graph**, and the executor makes the writes of a task
-//! visible to its successors (pool.rs).
+//! visible to its successors (`pool`).
 
 use std::ptr::NonNull;
 use symlm_kernels::{Mat, MatMut};

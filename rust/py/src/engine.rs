@@ -169,16 +169,13 @@ impl Engine {
             bits_per_byte: report.loss / std::f64::consts::LN_2 * tokens_per_byte,
         })
     }
-    /// Writes model.safetensors and optimizer.safetensors into a folder; returns the rest of the state as JSON.
-    fn save(&self, py: Python<'_>, directory: &str) -> PyResult<String> {
-        detached(py, || self.0.save(Path::new(directory)).map(|_| self.state()))
-    }
-    /// As `save`, while the updates go on: returns when a copy is taken.
+    /// Writes model.safetensors and optimizer.safetensors into a folder while the updates go on: returns when a copy is
+    /// taken.
     fn save_begin(&self, py: Python<'_>, directory: &str) -> PyResult<Saving> {
         let saving = detached(py, || self.0.save_begin(Path::new(directory)))?;
         Ok(Saving { state: self.state(), saving: Mutex::new(Some(saving)) })
     }
-    /// Restores what `save` wrote.
+    /// Restores what `save_begin` wrote.
     fn load(&self, py: Python<'_>, directory: &str, state_json: &str) -> PyResult<()> {
         let folder = Path::new(directory);
         detached(py, || {
@@ -217,11 +214,11 @@ impl Engine {
             self.0.set_step(step)
         })
     }
-    /// SHA-256 of the model.safetensors that `save` would write now.
+    /// SHA-256 of the model.safetensors that `save_begin` would write now.
     fn weights_sha256(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.tensors(WEIGHTS, checkpoint::hash_tensors)?)
     }
-    /// SHA-256 of the optimizer.safetensors that `save` would write now.
+    /// SHA-256 of the optimizer.safetensors that `save_begin` would write now.
     fn moments_sha256(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.tensors(MOMENTS, checkpoint::hash_tensors)?)
     }
