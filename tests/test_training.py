@@ -196,6 +196,21 @@ def test_a_checkpoint_knows_its_text_and_tokenizer(cli: Cli, text: Path, tmp_pat
     assert (run / "tokenizer.json").read_bytes() == tokenizer
 
 
+def test_a_terminal_is_not_waited_for(cli: Cli, text: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    piped = cli("train", "-", *SMALL, "--max-steps", 2, "--out-dir", "run", "--stop-at-step", 1, stdin=text.read_text())
+    assert piped.returncode == 0, piped.stderr
+    ours, theirs = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "symlm", "train", "--resume", "auto", "--out-dir", "run"],
+        cwd=tmp_path, env=environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 1, done.stderr
+    assert "the text of the run was standard input" in done.stderr
+    assert "hint: pipe it in again, or name its file" in done.stderr
+
+
 def test_a_time_limit_is_resolved_once(cli: Cli, text: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     done = cli("train", text.name, *SMALL, "--max-time", "3s", "--out-dir", "run", "--save-interval", "1h")

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from .errors import DataError, InternalError, SymlmError, UserError
 from .machine import resolve_threads
 from .metrics import plain, read_lines
 from .nan_policy import NanPolicy, computed, merged, ranges_of
-from .resume import check_text
+from .resume import check_input, check_text
 from .run import BEST, METRICS, TOKENIZER, RunFolder
 from .saving import Writing, start_saving, write_checkpoint
 from .schedule import engine_config
@@ -137,10 +136,7 @@ class Source:
             raise UserError(f"{self.path}: no run there", "give a run folder, such as runs/my-3m")
         values = self.folder.stored().values
         config = TrainConfig(**{**values, "data": tuple(data) or values.get("data", ())})
-        if "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
-            raise UserError(
-                f"{self.path}: the text of the run was standard input", "pipe it in again, or name it with --data"
-            )
+        check_input(self.folder, config.data, "pipe it in again, or name it with --data")
         if config.val_data:
             # Held-out text of its own is not trained on.
             config = dataclasses.replace(config, val_data=(), val_split=0.0)

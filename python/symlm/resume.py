@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,12 @@ def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) 
             "restore one, go on with the symlm version that wrote them, or start a new run with another --out-dir",
         )
     return None
+
+
+def check_input(folder: RunFolder, data: Sequence[str], hint: str) -> None:
+    """UserError when the text of a run came through a pipe and now a terminal would be waited for."""
+    if "-" in data and sys.stdin is not None and sys.stdin.isatty():
+        raise UserError(f"{folder.path}: the text of the run was standard input", hint)
 
 
 def known_hashes(folder: RunFolder, state: State | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from .machine import describe, resolve_threads
 from .metrics import drop_at, truncate_past
 from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
-from .resume import Opened, check_text, known_hashes, open_run, resume_command
+from .resume import Opened, check_input, check_text, known_hashes, open_run, resume_command
 from .run import METRICS, SAMPLES, TOKENIZER, step_name
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
 from .signals import StopSignals
@@ -117,6 +117,8 @@ class Trainer:
             return Run(folder.path, config, opened.state.step, False, dict(opened.state.trainer))
         if config.trace is not None:
             check_target("--trace", config.trace)
+        if not opened.is_new:
+            check_input(folder, (*config.data, *config.val_data), "pipe it in again, or name its file")
         if opened.extension is not None:
             display.message(f"{folder.path}: {opened.extension}")
         isa = _symlm.isa()
