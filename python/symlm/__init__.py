@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .generate import Generator
     from .model_config import ModelConfig
     from .rolling import DocumentLoss, RollingEvaluation, evaluate_rolling
+    from .tensorboard import TensorBoard
     from .train import Run, Trainer
 
     __version__: str
@@ -53,6 +54,7 @@ __all__ = [
     "RollingEvaluation",
     "Run",
     "SymlmError",
+    "TensorBoard",
     "Tokenizer",
     "TrainConfig",
     "Trainer",
@@ -82,6 +84,7 @@ _HOME = {
     "RollingEvaluation": "rolling",
     "Run": "train",
     "SymlmError": "errors",
+    "TensorBoard": "tensorboard",
     "Tokenizer": "_symlm",
     "TrainConfig": "config",
     "Trainer": "train",

@@ -22,6 +22,11 @@ class Callback:
     stop takes effect right after the step that was reported; the other hooks cost nothing between their events.
     """
 
+    def on_start(self, step: int, path: Path) -> Control | None:
+        """Before updates begin in the run folder `path`, with `step` of them done: at a start, a resume, and after
+        going back to an earlier step, where what was reported of later ones counts no more."""
+        return None
+
     def on_step(self, metrics: Mapping[str, Any]) -> Control | None:
         """After every update: `step`, `loss` (nats per token), `lr`, `grad_norm`, `tokens`, `seconds`."""
         return None
@@ -40,6 +45,10 @@ class Callback:
 
     def on_sample(self, step: int, text: str) -> Control | None:
         """After a text sample was drawn."""
+        return None
+
+    def on_end(self) -> Control | None:
+        """When the training has ended, in whatever way."""
         return None
 
 

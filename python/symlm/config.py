@@ -331,6 +331,16 @@ class TrainConfig:
         ),
     )
 
+    tensorboard: str | None = option(
+        None,
+        Spec(
+            "write event files for TensorBoard into this folder; auto: into the run folder",
+            "run",
+            "str",
+            free=True,
+            metavar="auto|PATH",
+        ),
+    )
     trace: str | None = option(
         None,
         Spec(
@@ -375,10 +385,8 @@ class TrainConfig:
                 f"--decay-start {self.decay_start} is beyond --max-steps {self.max_steps}",
                 "leave --decay-start out: it follows from --decay-frac",
             )
-        if "" in (self.tokenizer, self.out_dir, self.resume, self.trace):
-            raise UsageError(
-                "a path must not be empty", "leave --tokenizer, --out-dir, --resume and --trace out, or name a path"
-            )
+        if "" in (self.tokenizer, self.out_dir, self.resume, self.trace, self.tensorboard):
+            raise UsageError("a path must not be empty", "leave the flag out, or name a path")
         if self.val_data and any(path == "-" for path in self.val_data) and "-" in self.data:
             raise UsageError(
                 "standard input cannot be both the training text and the held-out text", "name a file for one of them"

@@ -121,6 +121,7 @@ class Loop:
             self.log.close()
             self.samples.close()
             self.saver.close()
+            self.callbacks.call("on_end")
 
     def _restore(self, checkpoint: Path, state: State) -> None:
         check_made_from(checkpoint, state, self.engine_config)
@@ -146,6 +147,7 @@ class Loop:
         self._begin_event(checkpoint)
         self.display.begin(self.view)
         while True:
+            self.callbacks.call("on_start", self.step, self.folder.path)
             try:
                 reason = self._updates()
                 if reason is None:

@@ -21,6 +21,15 @@ def check_target(flag: str, path: str, inputs: Iterable[Path] = ()) -> None:
         raise UserError(f"{flag} {path}: this file is read, and would be replaced", "name another file")
 
 
+def check_new_folder(flag: str, path: str) -> None:
+    """UserError when files cannot be made in the folder that `flag` names, or that cannot be made."""
+    folder = Path(path).absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{flag} {path}: {there} is not a folder", "name a folder, new or not")
+    check_folder(flag, Path(path), there)
+
+
 def check_folder(flag: str, target: Path, folder: Path) -> None:
     """UserError when no files can be made in `folder`, which would hold `target` or is it."""
     try:

@@ -27,11 +27,11 @@ from .machine import describe, resolve_threads
 from .metrics import drop_at, truncate_past
 from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
-from .resume import Opened, check_input, check_text, known_hashes, open_run, resume_command
-from .run import METRICS, SAMPLES, TOKENIZER, step_name
+from .resume import AUTO, Opened, check_input, check_text, known_hashes, open_run, resume_command
+from .run import METRICS, SAMPLES, TENSORBOARD, TOKENIZER, step_name
 from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
 from .signals import StopSignals
-from .target import check_target
+from .target import check_new_folder, check_target
 from .units import count_of, format_count
 
 CALIBRATION_STEPS = 20
@@ -119,6 +119,8 @@ class Trainer:
             check_target("--trace", config.trace)
         if not opened.is_new:
             check_input(folder, (*config.data, *config.val_data), "pipe it in again, or name its file")
+        if config.tensorboard not in (None, AUTO):
+            check_new_folder("--tensorboard", str(config.tensorboard))
         if opened.extension is not None:
             display.message(f"{folder.path}: {opened.extension}")
         isa = _symlm.isa()
@@ -153,12 +155,22 @@ class Trainer:
             folder=folder,
             prepared=prepared,
             display=display,
-            callbacks=CallbackList(self.callbacks),
+            callbacks=CallbackList((*self.callbacks, *_tensor_board(config, folder.path, display))),
             peak_gflops=peak,
             signals=signals,
         )
         outcome = loop.run(opened.checkpoint, opened.state)
         return Run(folder.path, config, outcome.step, outcome.finished, outcome.metrics)
+
+
+def _tensor_board(config: TrainConfig, run: Path, display: Display) -> list[Callback]:
+    """What `--tensorboard` asks for."""
+    if config.tensorboard is None:
+        return []
+    from .tensorboard import TensorBoard
+
+    folder = run / TENSORBOARD if config.tensorboard == AUTO else Path(config.tensorboard)
+    return [TensorBoard(folder, display.warning)]
 
 
 def _not_begun(opened: Opened, display: Display, signum: int) -> Interrupted:
