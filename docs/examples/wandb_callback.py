@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import sys
 import tomllib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class WeightsAndBiases(symlm.Callback):
             return
         known = path / "wandb-id"
         if not known.exists():
-            known.write_text(wandb.util.generate_id(), encoding="utf-8")
+            known.write_text(uuid.uuid4().hex, encoding="utf-8")
         self.run = wandb.init(
             project=self.project,
             name=path.name,
