@@ -4,16 +4,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INTEROP := .venv-interop
 DEMO := runs/demo
 PARTS := lint types rust install stubs python
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check $(filter-out install,$(PARTS)) models schedules valgrind bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop check $(filter-out install,$(PARTS)) models schedules valgrind bench torture fuzz picture clean needs
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: install ## build, train on Python's standard library for about a minute, generate text
 	$(BIN)/python -m symlm train --out-dir $(DEMO) --resume auto
@@ -52,6 +53,10 @@ stubs: $(VENV)/.tools
 python: $(VENV)/.tools
 	$(BIN)/python -m pytest -q --durations=10
 
+test-interop: install $(INTEROP)/.tools ## models in transformers, PEFT and llama.cpp, in a venv of their own of some gigabytes
+	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
+	$(INTEROP)/bin/python -m pytest -q -m interop -W default -rP --durations=10 tests/interop
+
 models: needs ## the interleavings of the threads' protocols up to three preemptions, by loom
 	cargo test --locked -p symlm-models -- --nocapture --test-threads=1
 
@@ -88,7 +93,7 @@ picture: install ## draw docs/images/display.svg from a real training
 
 clean: ## remove what was built; what was trained stays
 	cargo clean
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 needs:
 	@cargo --version >/dev/null 2>&1 || { \
@@ -103,3 +108,10 @@ $(VENV)/.tools: pyproject.toml | needs
 	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*p["dependencies"], *p["optional-dependencies"]["dev"], sep="\n")' > $@
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
+
+# llama-cpp-python is compiled, which takes a quarter of an hour.
+$(INTEROP)/.tools: pyproject.toml | $(VENV)/.tools
+	$(PYTHON) -m venv $(INTEROP)
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*p["dependencies"], *p["optional-dependencies"]["interop"], sep="\n")' > $@
+	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
