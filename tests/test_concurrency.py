@@ -119,3 +119,24 @@ def test_trainers_leave_no_thread_and_no_file_behind(
     for turn in range(5):
         train(text, tmp_path / f"run-{turn}", 3)
     assert count() == before
+
+
+def test_a_training_that_cannot_begin_leaves_none_either(
+    text: Path, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even while the error is held, and with it everything on the way to it."""
+    monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
+
+    def workers() -> list[str]:
+        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+        return [name for name in names if name.startswith("symlm-")]
+
+    def no_log(path: Path) -> None:
+        assert workers()
+        raise symlm.UserError(f"{path}: cannot write: no space left on device")
+
+    monkeypatch.setattr("symlm.loop.LineLog", no_log)
+    with pytest.raises(symlm.UserError, match="cannot write") as held:
+        train(text, tmp_path / "run", 3)
+    assert held.value is not None
+    assert workers() == []

@@ -6,6 +6,7 @@ be done from outside it is in `saving`, `nan_policy`, `bundle`, `extend` and `tr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shlex
@@ -100,10 +101,15 @@ class Loop:
 
     def run(self, checkpoint: Path | None, state: State | None) -> Outcome:
         """Train, save, and leave the folder complete."""
-        self.engine = _symlm.Engine(json.dumps(self.engine_config), self.prepared.train)
-        self.log = LineLog(self.folder.path / METRICS)
-        self.samples = LineLog(self.folder.path / SAMPLES)
-        try:
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.callbacks.call, "on_end")
+            self.engine = _symlm.Engine(json.dumps(self.engine_config), self.prepared.train)
+            ending.callback(self.engine.close)
+            self.log = LineLog(self.folder.path / METRICS)
+            ending.callback(lambda: self.log.close())  # noqa: PLW0108 - a rollback puts another in its place
+            self.samples = LineLog(self.folder.path / SAMPLES)
+            ending.callback(lambda: self.samples.close())  # noqa: PLW0108 - as above
+            ending.callback(self.saver.close)
             if checkpoint is not None and state is not None:
                 self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
                 self._restore(checkpoint, state)
@@ -116,12 +122,6 @@ class Loop:
             if self.trouble is not None:
                 raise self.trouble
             return outcome
-        finally:
-            self.engine.close()
-            self.log.close()
-            self.samples.close()
-            self.saver.close()
-            self.callbacks.call("on_end")
 
     def _restore(self, checkpoint: Path, state: State) -> None:
         check_made_from(checkpoint, state, self.engine_config)
