@@ -137,6 +137,13 @@ def test_recovery_after_a_crash(tmp_path: Path) -> None:
     verify(best)
 
 
+def test_new_folders_are_flushed_with_those_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr("symlm.checkpoint.sync_file", flushed.append)
+    make_run(tmp_path / "a" / "run", [])
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "run"} <= set(flushed)
+
+
 def test_one_writer(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [10])
     run.lock()

@@ -181,6 +181,10 @@ class RunFolder:
         (self.path / CHECKPOINTS).mkdir(exist_ok=True)
         write_atomic(self.path / ENVIRONMENT, json.dumps(environment, indent=1, ensure_ascii=False) + "\n")
         write_atomic(self.path / CONFIG, to_toml(config, requested))
+        for made in self._made:
+            # The folder itself is safe on the disk only with the one above, which may be closed to us.
+            with contextlib.suppress(OSError):
+                checkpoint.sync_file(made.parent)
 
     def stored(self) -> TomlSettings:
         """`config.toml`: settings that make a configuration. DataError when it is damaged."""
