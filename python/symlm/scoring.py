@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST_LOGITS = 1 << 27
+MOST_LOGITS = 1 << 26
 """Floats in the logits of a window; models with longer windows are asked about shorter ones."""
 
 _BYTES_PER_LOGIT = 12
