@@ -165,6 +165,36 @@ def test_loss_and_every_gradient_agree(case: Case) -> None:
             assert_close(found, gradient, name)
 
 
+CONTEXT = 1 << 31
+"""The bit of an id that does not count as a target."""
+
+
+@pytest.mark.parametrize("name", ["fits", "awkward-untied", "one-kv-head", "long"])
+def test_loss_and_every_gradient_agree_where_some_targets_do_not_count(name: str) -> None:
+    """A few targets count in most windows and none in one; then they all count, which gives the bits of no mask."""
+    case = GRADIENT_CASES[name]
+    parameters = starting_parameters(case.config, seed=36)
+    windows = random_batch(case, seed=37)
+    counts = np.random.default_rng(38).random((case.batch_size, case.config.seq_len)) < 0.2
+    counts[1] = False
+    expected_loss, expected = model.loss_and_gradients(case.config, parameters, windows, counts)
+    masked = windows.copy()
+    masked[:, 1:] |= np.where(counts, 0, CONTEXT)
+    masked[:, 0] |= CONTEXT
+    with opened(case, parameters) as probe:
+        loss, gradients = probe.forward_backward(masked.tolist())
+        plain = probe.forward_backward(windows.tolist())
+        # The first id of a window is never a target, so its bit means nothing.
+        windows[:, 0] |= CONTEXT
+        assert probe.forward_backward(windows.tolist()) == plain
+        nothing_counts, zeros = probe.forward_backward((windows | CONTEXT).tolist())
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    for tensor, gradient in expected.items():
+        assert_close(as_array(gradients[tensor], gradient.shape), gradient, tensor)
+    assert nothing_counts == 0.0
+    assert not any(np.any(np.frombuffer(values, "<f4")) for values in zeros.values())
+
+
 @pytest.mark.parametrize("schedule", SETTINGS.keys())
 @pytest.mark.parametrize("name", ["fits", "awkward", "awkward-untied", "one-kv-head"])
 def test_ten_updates_agree(name: str, schedule: str) -> None:

@@ -15,6 +15,7 @@ from .units import parse_duration
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 Progress = Literal["auto", "rich", "plain", "json", "off"]
 OnNan = Literal["stop", "rollback", "skip"]
+DataFormat = Literal["auto", "text", "completion"]
 
 _FROM_PRESET = "from the preset"
 _MAX_STEPS = 10**9
@@ -54,6 +55,16 @@ class TrainConfig:
         Spec("part of the text that is held out for validation; 0: no validation", "data", "float", low=0.0, high=0.5),
     )
     text_field: str = option("text", Spec("field of a .jsonl line that holds the text", "data", "str"))
+    data_format: DataFormat | None = option(
+        None,
+        Spec(
+            "what a .jsonl line holds: a text, or a prompt and a completion, of which only the completion is learnt",
+            "data",
+            "choice",
+            choices=("auto", "text", "completion"),
+            default_text="auto: by the first line",
+        ),
+    )
     tokenizer: str | None = option(
         None, Spec("tokenizer.json to use instead of training one", "data", "str", free=True, metavar="PATH")
     )
@@ -358,6 +369,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, convert(name, spec, value))
+        if self.data_format == "auto":
+            object.__setattr__(self, "data_format", None)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from . import _symlm
-from .config import TrainConfig
+from .config import DataFormat, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
 
 BUILTIN_BYTES = 16 * 2**20
@@ -119,10 +119,11 @@ def encode_text(
     seq_len: int,
     threads: int,
     progress: ProgressFactory,
+    data_format: DataFormat = "text",
 ) -> _symlm.Shards:
     """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets."""
     paths = [data] if isinstance(data, (str, Path)) else data
-    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field)
+    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field, data_format)
     move = progress.task("encoding")
     return corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
 
@@ -142,8 +143,10 @@ class Sources:
     ) -> None:
         self.config = config
         paths = list(config.data) or builtin_files()
-        self.train = _symlm.Corpus.open(paths, config.text_field)
-        self.val = _symlm.Corpus.open(list(config.val_data), config.text_field) if config.val_data else None
+        self.train = _symlm.Corpus.open(paths, config.text_field, config.data_format or "auto")
+        self.val = None
+        if config.val_data:
+            self.val = _symlm.Corpus.open(list(config.val_data), config.text_field, self.train.data_format)
         self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
         """All files that are read, the tokenizer among them."""

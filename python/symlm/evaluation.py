@@ -12,7 +12,7 @@ from typing import Any, Literal
 from . import _symlm
 from .checkpoint import STATE, State, verify_weights
 from .compress import compressed_sizes
-from .config import Progress
+from .config import DataFormat, Progress
 from .corpus import encode_text, load_tokenizer, text_blocks
 from .display import make_display
 from .errors import DataError, NanError, UsageError, UserError
@@ -24,6 +24,7 @@ from .run import BEST, resolve_model
 class Evaluation:
     """Result over all non-overlapping windows of a text. `loss` in nats per token.
 
+    Of examples (a prompt and a completion) tokens, bytes and means are those of the completions.
     `compressed` are the bytes that compressors need for the text, `model_bytes` those of the file of weights.
     """
 
@@ -45,6 +46,7 @@ def evaluate(
     checkpoint: str | int = BEST,
     threads: int | Literal["auto"] = "auto",
     text_field: str = "text",
+    data_format: DataFormat = "auto",
     max_windows: int = 0,
     against: Sequence[str] = (),
     progress: Progress = "auto",
@@ -53,6 +55,8 @@ def evaluate(
 
     `against` names compressors (gzip, bzip2, xz) for the same text. Tokens at the end that fill no window are left out;
     `evaluate_rolling` counts them too.
+
+    Lines of .jsonl with a prompt and a completion count by their completions; `data_format` is as in `TrainConfig`.
     """
     files = resolve_model(model, str(checkpoint))
     verify_weights(files.folder)
@@ -64,7 +68,11 @@ def evaluate(
         if files.note is not None:
             display.message(files.note)
         tokenizer = load_tokenizer(files.tokenizer, files.tokenizer_sha256)
-        shards = encode_text(data, text_field, tokenizer, seq_len, count, display)
+        shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format)
+        if against and shards.window is not None:
+            raise UsageError(
+                "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
+            )
         engine = _engine(files.folder, {**state.config, "threads": count, "sectors_in_flight": 0}, shards)
         try:
             engine.load(str(files.folder), json.dumps(state.engine))

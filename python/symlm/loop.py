@@ -29,7 +29,7 @@ from .nan_policy import NanPolicy, RolledBack
 from .resume import check_made_from, resume_command
 from .run import METRICS, SAMPLES, RunFolder
 from .saving import Saved, Saver, Start, start_saving
-from .schedule import engine_config, eval_windows, final_eval_windows, pre_decay_step, windows_per_epoch
+from .schedule import engine_config, eval_windows, final_eval_windows, pre_decay_step, token_count, windows_per_epoch
 from .signals import Stopped, StopSignals
 from .trace import Tracer
 from .version import version
@@ -412,7 +412,8 @@ class Loop:
         val = self.prepared.val
         if val is None:
             return False
-        usual = eval_windows(self.config, windows_per_epoch(val.tokens, self.model.seq_len))
+        seq_len = self.model.seq_len
+        usual = eval_windows(self.config, windows_per_epoch(token_count(val, seq_len), seq_len))
         count = usual if windows is None else windows
         try:
             report = self.engine.evaluate(val, count, self._progress("evaluation"))
@@ -521,7 +522,8 @@ class Loop:
             self._hash()
         improved = self._evaluate()
         if self.prepared.val is not None:
-            available = windows_per_epoch(self.prepared.val.tokens, self.model.seq_len)
+            seq_len = self.model.seq_len
+            available = windows_per_epoch(token_count(self.prepared.val, seq_len), seq_len)
             last = final_eval_windows(self.config, self.max_steps, available)
             if last > eval_windows(self.config, available):
                 self._evaluate(last)

@@ -235,7 +235,8 @@ def make_plan(config: TrainConfig) -> Plan:
     evaluated += final_eval_windows(config, steps.max_steps, val_windows)
     seconds = per_update * (left + FORWARD_COST * evaluated / config.batch_size)
     disk = disk_of(dataclasses.replace(filled, max_steps=steps.max_steps), folder, model.parameters)
-    shard_bytes = round(tokens) * (2 if vocab_size <= _SHORT_IDS else 4)
+    short = vocab_size <= _SHORT_IDS and sources.train.data_format == "text"
+    shard_bytes = round(tokens) * (2 if short else 4)
     return Plan(
         config=filled,
         resumed=resumed,

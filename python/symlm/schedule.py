@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import _symlm
 from .config import TrainConfig
 from .errors import UsageError
 from .settings import REQUEST_FIELDS
@@ -42,6 +43,11 @@ class StepPlan:
 def windows_per_epoch(tokens: int, seq_len: int) -> int:
     """Windows of one pass; the target of the last position is the next token, hence the one less."""
     return max((tokens - 1) // seq_len, 0)
+
+
+def token_count(shards: _symlm.Shards, seq_len: int) -> int:
+    """Tokens of a text; of examples, which are cut into windows, those of a text with as many windows."""
+    return shards.tokens if shards.window is None else shards.tokens // shards.window * seq_len + 1
 
 
 def eval_windows(config: TrainConfig, available: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ from typing import Any
 
 from . import _symlm
 from .callbacks import Callback, CallbackList
-from .config import TrainConfig
+from .config import DataFormat, TrainConfig
 from .corpus import Prepared, Sources
 from .display import Display, make_display
 from .errors import Interrupted, UsageError, UserError
@@ -29,7 +30,7 @@ from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
 from .resume import AUTO, Opened, check_input, check_text, known_hashes, open_run, resume_command
 from .run import METRICS, SAMPLES, TENSORBOARD, TOKENIZER, step_name
-from .schedule import engine_config, plan_steps, resolve, windows_per_epoch
+from .schedule import engine_config, plan_steps, resolve, token_count, windows_per_epoch
 from .signals import StopSignals
 from .target import check_new_folder, check_target
 from .units import count_of, format_count
@@ -138,6 +139,7 @@ class Trainer:
                 check_target("--trace", config.trace, sources.inputs)
             _say_hello(display, sources, threads, rule, isa)
             prepared = sources.prepare(threads, display)
+            _tell_examples(prepared, display)
             _check_prompt(config, prepared)
             speed = _speed(opened, prepared, threads, display)
         if opened.is_new:
@@ -208,6 +210,27 @@ def _say_hello(display: Display, sources: Sources, threads: int, rule: str, isa:
     display.message(f"threads: {threads} ({rule}), instruction set {isa}")
 
 
+def _tell_examples(prepared: Prepared, display: Display) -> None:
+    """How the examples fill their windows, and how many are longer than one."""
+    parts = [shards for shards in (prepared.train, prepared.val) if shards is not None and shards.window]
+    if not parts:
+        return
+    train, window = parts[0], parts[0].window or 1
+    held = f", {parts[1].documents:,} held out" if len(parts) > 1 else ""
+    share = train.targets / train.tokens
+    display.message(
+        f"examples: {train.documents:,} in {count_of(train.tokens // window, 'window')}, {share:.0%} of the tokens are "
+        f"learnt{held}"
+    )
+    cut = sum(shards.cut for shards in parts)
+    if cut:
+        all_of_them = count_of(sum(shards.documents for shards in parts), "example")
+        display.warning(
+            f"{cut:,} of {all_of_them} are longer than a window of {window} tokens: the beginning of the prompt is "
+            "left out, then the end of the completion; a larger --seq-len takes more"
+        )
+
+
 def _check_prompt(config: TrainConfig, prepared: Prepared) -> None:
     length = len(prepared.tokenizer.encode(config.sample_prompt))
     if config.sample_every and length >= config.model().seq_len:
@@ -238,13 +261,13 @@ def _set_up(
     val_windows = 0
     seq_len = asked.model().seq_len
     if prepared.val is not None:
-        val_windows = windows_per_epoch(prepared.val.tokens, seq_len)
+        val_windows = windows_per_epoch(token_count(prepared.val, seq_len), seq_len)
     per_step, spent = speed
-    plan = plan_steps(
-        asked, prepared.train.tokens, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent
-    )
-    config, requested = resolve(asked, plan, vocab_size)
-    epochs = plan.max_steps * config.batch_size / max(windows_per_epoch(prepared.train.tokens, seq_len), 1)
+    tokens = token_count(prepared.train, seq_len)
+    plan = plan_steps(asked, tokens, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
+    data_format: DataFormat = "text" if prepared.train.window is None else "completion"
+    config, requested = resolve(dataclasses.replace(asked, data_format=data_format), plan, vocab_size)
+    epochs = plan.max_steps * config.batch_size / max(windows_per_epoch(tokens, seq_len), 1)
     display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
     prepared.tokenizer.save(str(folder.path / TOKENIZER))
     folder.start(config, requested, _environment(config, prepared, threads, rule))
@@ -291,6 +314,7 @@ def _environment(config: TrainConfig, prepared: Prepared, threads: int, rule: st
             "train_tokens": prepared.train.tokens,
             "train_bytes": prepared.train.bytes,
             "train_documents": prepared.train.documents,
+            "train_targets": prepared.train.targets,
             "val_tokens": None if val is None else val.tokens,
             "val_bytes": None if val is None else val.bytes,
             **prepared.hashes,

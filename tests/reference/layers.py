@@ -125,11 +125,16 @@ def swiglu_backward(dh: Array, gate: Array, up: Array) -> tuple[Array, Array]:
 
 
 def cross_entropy(logits: Array, targets: Ids) -> tuple[float, Array]:
-    """Return (mean loss in nats, dlogits [B, T, V]) for logits [B, T, V] and targets [B, T]."""
-    chosen = targets[..., None]
+    """Return (mean loss in nats, dlogits [B, T, V]) for logits [B, T, V] and targets [B, T].
+
+    Negative targets do not count.
+    """
+    counts = targets >= 0
+    chosen = np.where(counts, targets, 0)[..., None]
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_probabilities = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-    loss = -float(np.mean(np.take_along_axis(log_probabilities, chosen, axis=-1), dtype=np.float64))
+    losses = -np.take_along_axis(log_probabilities, chosen, axis=-1)[..., 0]
+    loss = float(np.mean(losses[counts], dtype=np.float64))
     dlogits = np.exp(log_probabilities)
     np.put_along_axis(dlogits, chosen, np.take_along_axis(dlogits, chosen, axis=-1) - 1.0, axis=-1)
-    return loss, dlogits / targets.size
+    return loss, dlogits * counts[..., None] / np.sum(counts)

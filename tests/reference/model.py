@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reference import layers
 from reference.layers import Array, Ids
@@ -162,9 +163,19 @@ def loss(config: ModelConfig, parameters: Parameters, windows: Ids) -> float:
     return layers.cross_entropy(logits(config, parameters, windows[:, :-1]), windows[:, 1:])[0]
 
 
-def loss_and_gradients(config: ModelConfig, parameters: Parameters, windows: Ids) -> tuple[float, Parameters]:
-    """Return (mean cross-entropy in nats, gradient of every parameter) for windows [B, T + 1]."""
-    ids, targets = windows[:, :-1], windows[:, 1:]
+def masked_targets(windows: Ids, counts: NDArray[np.bool_] | None) -> Ids:
+    """The targets of windows [B, T + 1]; those where `counts` [B, T] is false are -1."""
+    return windows[:, 1:] if counts is None else np.where(counts, windows[:, 1:], -1)
+
+
+def loss_and_gradients(
+    config: ModelConfig, parameters: Parameters, windows: Ids, counts: NDArray[np.bool_] | None = None
+) -> tuple[float, Parameters]:
+    """Return (mean cross-entropy in nats, gradient of every parameter) for windows [B, T + 1].
+
+    Only the targets where `counts` [B, T] is true count; all without it.
+    """
+    ids, targets = windows[:, :-1], masked_targets(windows, counts)
     x, normed, traces = _forward(config, parameters, ids)
     head = parameters[config.head_name]
     mean_loss, dlogits = layers.cross_entropy(layers.linear(normed, head), targets)

@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ..config import SPECS
 from ..errors import UsageError
 from .common import Command, checkpoint_option, parse_threads, progress_option, threads_option
 
 if TYPE_CHECKING:
     from ..choices import ChoicesEvaluation
+    from ..config import DataFormat
     from ..evaluation import Evaluation
     from ..rolling import DocumentLoss, RollingEvaluation
 
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 @checkpoint_option
 @threads_option
 @click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
+@click.option(
+    "--data-format",
+    type=click.Choice(SPECS["data_format"].choices),
+    default="auto",
+    show_default=True,
+    help="What a .jsonl line holds: a text, or a prompt and a completion, of which the completion counts.",
+)
 @click.option("--per-document", is_flag=True, help="Each document alone, from its beginning: every token counts once.")
 @click.option(
     "--stride",
@@ -49,6 +58,7 @@ def command(
     checkpoint: str,
     threads: str,
     text_field: str,
+    data_format: str,
     per_document: bool,
     stride: int | None,
     against: str,
@@ -60,7 +70,8 @@ def command(
     """Evaluate MODEL, a run folder or a checkpoint folder, on text it has not seen, or ask it questions.
 
     PATH is text as symlm train takes it. Without --per-document or --stride the loss is that of the evaluations of a
-    training: whole windows side by side over all documents; what does not fill the last window is left out.
+    training: whole windows side by side over all documents; what does not fill the last window is left out. Of .jsonl
+    with a prompt and a completion in each line it is that of the completions.
     """
     common: dict[str, Any] = {"checkpoint": checkpoint, "threads": parse_threads(threads), "progress": progress}
     if choices is not None:
@@ -79,6 +90,10 @@ def command(
 
     common.update(text_field=text_field, against=parse_compressors(against))
     if per_document or stride is not None:
+        if data_format == "completion":
+            raise UsageError(
+                "--per-document and --stride take texts, found --data-format completion", "leave one of the two out"
+            )
         from ..rolling import evaluate_rolling
 
         with _lines(out, data) as write:
@@ -90,7 +105,7 @@ def command(
         return
     from ..evaluation import evaluate
 
-    _print(evaluate(model, data, **common), as_json, _print_text)
+    _print(evaluate(model, data, **common, data_format=cast("DataFormat", data_format)), as_json, _print_text)
 
 
 def _refuse(others: dict[str, object], flag: str) -> None:

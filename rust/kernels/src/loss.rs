@@ -4,10 +4,14 @@ use crate::math::{exp, fold16, load, log, store};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 use crate::{Mat, MatMut, vectors};
 
+/// A target that does not count: the row has the loss +0 and the gradient +0, whatever its logits are (L2, L3).
+pub const IGNORED: u32 = u32::MAX;
+
 /// Row losses (L2): `m = max l`, `S = sum16(exp(l - m))`, `loss = (m - l_target) + log(S)`. The logits stay.
 ///
 /// Shapes: logits rows x vocabulary, targets and losses rows. Error of a loss at most about 3 + cols/16 half-ulps of S
-/// in log(S), plus 2 ulp of the result. A row with a NaN, or whose largest logit is infinite, has the loss NaN.
+/// in log(S), plus 2 ulp of the result. A row with a NaN, or whose largest logit is infinite, has the loss NaN. A row
+/// whose target is [`IGNORED`] is not looked at: its loss is 0.
 ///
 /// # Panics
 /// If the shapes do not match, the vocabulary is empty or a target is outside of it.
@@ -18,7 +22,8 @@ pub fn rows(isa: Isa, logits: Mat<'_>, targets: &[u32], losses: &mut [f32]) {
 
 /// Row losses as [`rows`], and in place of the logits their gradient (L3).
 ///
-/// `z = 1/S`, `dl_i = (e_i*z)*scale`, for the target `((e_y*z) - 1)*scale`. One exponential per logit.
+/// `z = 1/S`, `dl_i = (e_i*z)*scale`, for the target `((e_y*z) - 1)*scale`. One exponential per logit. The gradient of a
+/// row whose target is [`IGNORED`] is 0.
 ///
 /// Shapes and panics as there. Error of a gradient at most about (5 + cols/16 / 2) ulp of `e_i*z*scale`, for the
 /// target 1 ulp of scale more.
@@ -39,7 +44,7 @@ fn check(rows: usize, cols: usize, targets: &[u32], losses: &[f32]) {
         losses.len()
     );
     for t in targets {
-        assert!((*t as usize) < cols, "target {t} of a vocabulary of {cols}");
+        assert!(*t == IGNORED || (*t as usize) < cols, "target {t} of a vocabulary of {cols}");
     }
 }
 
@@ -55,6 +60,10 @@ impl Kernel for Rows<'_> {
     fn run<S: Simd>(self, s: S) {
         let n = self.logits.cols();
         for (row, (target, loss)) in self.targets.iter().zip(self.losses).enumerate() {
+            if *target == IGNORED {
+                *loss = 0.0;
+                continue;
+            }
             let l = self.logits.row(row);
             // SAFETY: the row has n elements, which are not written without KEEP.
             let (m, sum) = unsafe { softmax_terms::<S, false>(s, l.as_ptr().cast_mut(), n) };
@@ -77,8 +86,13 @@ impl Kernel for RowsBackward<'_> {
         let n = self.logits.cols();
         let scale = s.splat(self.scale);
         for (row, (target, loss)) in self.targets.iter().zip(self.losses).enumerate() {
-            let target = *target as usize;
             let l = self.logits.row(row);
+            if *target == IGNORED {
+                l.fill(0.0);
+                *loss = 0.0;
+                continue;
+            }
+            let target = *target as usize;
             let wanted = l[target];
             // SAFETY: the row has n elements and is this function's own.
             let (m, sum) = unsafe { softmax_terms::<S, true>(s, l.as_mut_ptr(), n) };

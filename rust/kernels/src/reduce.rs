@@ -105,12 +105,16 @@ impl Kernel for FoldPair<'_> {
     }
 }
 
-/// Mean of the row losses of a batch (L4): f64 sums of blocks of 4,096, added ascending, divided by the count.
+/// Mean of the row losses of a batch (L4): f64 sums of blocks of 4,096, added ascending, divided by the number of rows
+/// that count; the losses of the others are 0. The mean of no rows is 0.
 ///
 /// # Panics
-/// If there are no losses.
-pub fn batch_loss(losses: &[f32]) -> f64 {
-    assert!(!losses.is_empty(), "mean of no losses");
+/// If more rows count than there are.
+pub fn batch_loss(losses: &[f32], counted: usize) -> f64 {
+    assert!(counted <= losses.len(), "{counted} of {} losses count", losses.len());
+    if counted == 0 {
+        return 0.0;
+    }
     let mut total = 0.0;
     for block in losses.chunks(BLOCK) {
         let mut sum = 0.0;
@@ -119,5 +123,5 @@ pub fn batch_loss(losses: &[f32]) -> f64 {
         }
         total += sum;
     }
-    total / losses.len() as f64
+    total / counted as f64
 }

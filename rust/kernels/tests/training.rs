@@ -32,6 +32,30 @@ proptest! {
     }
 
     #[test]
+    fn ignored_rows_are_zero_and_the_others_as_before(seed: u32, rows in 1_usize..7, cols in 1_usize..200, wild: bool, mask: u8) {
+        let rng = &mut Lcg(seed);
+        let l = Buf::new(rng, rows, cols, wild);
+        let targets: Vec<u32> = (0..rows).map(|_| rng.below(cols) as u32).collect();
+        let ignored = |i: usize| mask >> i & 1 == 1;
+        let masked: Vec<u32> = (0..rows).map(|i| if ignored(i) { loss::IGNORED } else { targets[i] }).collect();
+        for isa in Isa::available() {
+            let (mut want, mut want_losses) = (l.clone(), vec![1.0; rows]);
+            loss::rows_backward(isa, want.view_mut(), &targets, 0.25, &mut want_losses);
+            for i in (0..rows).filter(|i| ignored(*i)) {
+                want.row_mut(i).fill(0.0);
+                want_losses[i] = 0.0;
+            }
+            let (mut got, mut losses) = (l.clone(), vec![1.0; rows]);
+            loss::rows(isa, l.view(), &masked, &mut losses);
+            assert_same(isa, "masked loss", &losses, &want_losses);
+            losses.fill(1.0);
+            loss::rows_backward(isa, got.view_mut(), &masked, 0.25, &mut losses);
+            assert_same(isa, "masked loss with gradient", &losses, &want_losses);
+            assert_same(isa, "masked gradient", &got.data, &want.data);
+        }
+    }
+
+    #[test]
     fn embedding_rows(seed: u32, rows in 1_usize..40, cols in 0_usize..150, wild: bool) {
         let rng = &mut Lcg(seed);
         let (table, out, dx) = (Buf::new(rng, 7, cols, wild), Buf::new(rng, rows, cols, false), Buf::new(rng, rows, cols, wild));
@@ -100,7 +124,9 @@ fn batch_loss_sums_blocks() {
     let losses = Lcg(3).vec(10_000, false);
     let block = |r: std::ops::Range<usize>| losses[r].iter().fold(0.0, |a, l| a + f64::from(*l));
     let want = (block(0..4096) + block(4096..8192) + block(8192..10_000)) / 10_000.0;
-    assert_eq!(reduce::batch_loss(&losses).to_bits(), want.to_bits());
+    assert_eq!(reduce::batch_loss(&losses, 10_000).to_bits(), want.to_bits());
+    assert_eq!(reduce::batch_loss(&losses, 625).to_bits(), (want * 16.0).to_bits());
+    assert_eq!(reduce::batch_loss(&losses, 0).to_bits(), 0);
 }
 
 #[test]

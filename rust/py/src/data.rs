@@ -59,8 +59,8 @@ pub struct Corpus(data::Corpus);
 impl Corpus {
     /// Files, folders, globs or "-"; fails early on what cannot be text.
     #[staticmethod]
-    #[pyo3(signature = (paths, text_field = "text"))]
-    fn open(py: Python<'_>, paths: Vec<String>, text_field: &str) -> PyResult<Self> {
+    #[pyo3(signature = (paths, text_field = "text", data_format = "auto"))]
+    fn open(py: Python<'_>, paths: Vec<String>, text_field: &str, data_format: &str) -> PyResult<Self> {
         let mut raised = None;
         let opened = py.detach(|| {
             let mut interrupted = || {
@@ -69,7 +69,10 @@ impl Corpus {
                     symlm_core::Error::user("interrupted")
                 })
             };
-            guarded(|| data::Corpus::open_interruptible(&paths, text_field, &mut interrupted))
+            guarded(|| {
+                let format = data::DataFormat::from_name(data_format)?;
+                data::Corpus::open_interruptible(&paths, text_field, format, &mut interrupted)
+            })
         });
         raised.map_or_else(|| opened.map(Self).map_err(|error| to_py(py, error)), Err)
     }
@@ -87,6 +90,11 @@ impl Corpus {
     #[getter]
     fn bytes(&self) -> u64 {
         self.0.bytes()
+    }
+    /// What a document is: a "text", or a prompt and a "completion".
+    #[getter]
+    fn data_format(&self) -> &'static str {
+        if self.0.has_examples() { "completion" } else { "text" }
     }
     /// Trains a byte-level BPE on a bounded sample.
     #[pyo3(signature = (vocab_size, threads, progress))]
@@ -138,12 +146,27 @@ impl Shards {
     fn tokens(&self) -> u64 {
         self.0.tokens()
     }
-    /// UTF-8 bytes of the text.
+    /// Number of token ids that count as targets: those of completions, or all of a text.
+    #[getter]
+    fn targets(&self) -> u64 {
+        self.0.targets()
+    }
+    /// Token ids of a window where they are cut into windows, of whole examples each.
+    #[getter]
+    fn window(&self) -> Option<u64> {
+        self.0.window()
+    }
+    /// Examples of which a part was left out, since they are longer than a window.
+    #[getter]
+    fn cut(&self) -> u64 {
+        self.0.cut()
+    }
+    /// UTF-8 bytes of the text, or of the completions.
     #[getter]
     fn bytes(&self) -> u64 {
         self.0.bytes()
     }
-    /// Number of documents.
+    /// Number of documents, or examples.
     #[getter]
     fn documents(&self) -> u64 {
         self.0.documents()
@@ -158,8 +181,9 @@ impl Shards {
     fn path(&self) -> String {
         self.0.path().to_string_lossy().into_owned()
     }
-    /// `count` ids from `start`.
-    fn ids(&self, py: Python<'_>, start: u64, count: usize) -> PyResult<Vec<u32>> {
+    /// `count` ids from `start`; with `masked` those that do not count as targets are negative: -1 - id.
+    #[pyo3(signature = (start, count, *, masked = false))]
+    fn ids(&self, py: Python<'_>, start: u64, count: usize, masked: bool) -> PyResult<Vec<i64>> {
         let fits = start.checked_add(count as u64).is_some_and(|end| end <= self.0.tokens());
         detached(py, || {
             if !fits {
@@ -167,8 +191,10 @@ impl Shards {
                 return Err(symlm_core::Error::usage(format!("ids {start}+{count} found, expected up to {tokens}")));
             }
             let mut ids = vec![0; count];
-            self.0.copy_ids(start, &mut ids)?;
-            Ok(ids)
+            self.0.copy_words(start, &mut ids)?;
+            let context = |word: u32| word & data::CONTEXT != 0;
+            let id = |word: u32| i64::from(word & !data::CONTEXT);
+            Ok(ids.into_iter().map(|word| if masked && context(word) { -1 - id(word) } else { id(word) }).collect())
         })
     }
 }

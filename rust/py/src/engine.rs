@@ -161,7 +161,7 @@ impl Engine {
     ) -> PyResult<EvalReport> {
         let source = shards.0.clone();
         let report = with_progress(py, progress, |p| self.0.evaluate(source, max_windows, p))?;
-        let tokens_per_byte = shards.0.tokens() as f64 / shards.0.bytes().max(1) as f64;
+        let tokens_per_byte = shards.0.targets() as f64 / shards.0.bytes().max(1) as f64;
         Ok(EvalReport {
             loss: report.loss,
             tokens: report.tokens,

@@ -59,7 +59,7 @@ impl Probe {
         let index = self.index(name).map_err(|e| to_py(py, e))?;
         self.0.tensors(&[Tensors::Weights], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
     }
-    /// Mean loss and the gradient of every tensor before clipping.
+    /// Mean loss and the gradient of every tensor before clipping. Ids with the bit 2^31 are no targets.
     fn forward_backward<'py>(&self, py: Python<'py>, ids: Vec<Vec<u32>>) -> PyResult<(f64, Bound<'py, PyDict>)> {
         let loss = detached(py, || self.0.gradients(&ids))?;
         let gradients = PyDict::new(py);

@@ -1,11 +1,11 @@
 //! Finding and inspecting the files of a corpus.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::documents::{Documents, PieceSize};
+use super::documents::{Documents, Fields, PieceSize};
 use super::jsonl;
 use super::pattern::{MAX_DEPTH, expand};
 use super::progress::INTERVAL;
@@ -19,6 +19,33 @@ const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
 /// So much of every file is looked at when a corpus is opened.
 const PREFIX_BYTES: usize = 64 * 1024;
 
+/// What the lines of `.jsonl` files hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataFormat {
+    /// Examples if that is what the first line of one of the files holds and it has no text, else texts.
+    #[default]
+    Auto,
+    /// A text in one field.
+    Text,
+    /// A prompt and a completion, of which only the completion is to be learnt.
+    Completion,
+}
+
+impl DataFormat {
+    /// The format of this name.
+    ///
+    /// # Errors
+    /// `Usage` if there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "completion" => Ok(Self::Completion),
+            _ => Err(Error::usage(format!("data format {name:?} found, expected auto, text or completion"))),
+        }
+    }
+}
+
 /// An inspected list of text files.
 ///
 /// A `.txt`, `.md` or `.py` file (or any other file named explicitly) is one document; a `.jsonl` file has one per
@@ -27,7 +54,7 @@ const PREFIX_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
-    text_field: String,
+    fields: Fields,
     bytes: u64,
 }
 
@@ -38,17 +65,18 @@ impl Corpus {
     /// `paths` may name files, folders (searched recursively; hidden entries and links to folders are left out),
     /// globs, and `-` for the standard input, which is copied to a temporary file first, as are pipes.
     pub fn open<S: AsRef<str>>(paths: &[S], text_field: &str) -> Result<Self> {
-        Self::open_interruptible(paths, text_field, &mut || Ok(()))
+        Self::open_interruptible(paths, text_field, DataFormat::Text, &mut || Ok(()))
     }
 
-    /// As [`Corpus::open`]; `interrupted` is called again and again while a pipe is waited for and read, and may stop it by
-    /// an error.
+    /// As [`Corpus::open`] for lines of any format; `interrupted` is called again and again while a pipe is waited for and
+    /// read, and may stop it by an error.
     ///
     /// # Errors
     /// As [`Corpus::open`], and what `interrupted` returns.
     pub fn open_interruptible<S: AsRef<str>>(
         paths: &[S],
         text_field: &str,
+        format: DataFormat,
         interrupted: Interrupted<'_>,
     ) -> Result<Self> {
         if paths.is_empty() {
@@ -66,14 +94,19 @@ impl Corpus {
                 }
                 let name = "standard input";
                 let mut stream = Stream::standard_input().map_err(|e| Error::cannot_read(Path::new(name), &e))?;
-                sources.push(spool(&mut stream, name, None, interrupted)?);
+                let mut source = spool(&mut stream, name, None, interrupted)?;
+                if format == DataFormat::Completion {
+                    source.format = Format::JsonLines;
+                }
+                sources.push(source);
             } else {
                 add_path(path, &mut sources, interrupted)?;
             }
         }
+        let fields = choose(&sources, text_field, format)?;
         let mut bytes = 0;
         for source in &sources {
-            inspect(source, text_field)?;
+            inspect(source, &fields)?;
             bytes += source.bytes;
         }
         if bytes == 0 {
@@ -81,7 +114,7 @@ impl Corpus {
             let error = Error::data(format!("the corpus is empty: found 0 bytes in {what}, expected text"));
             return Err(error.hint("check that the file was written, or name another"));
         }
-        Ok(Self { sources, text_field: text_field.to_owned(), bytes })
+        Ok(Self { sources, fields, bytes })
     }
 
     /// Number of files.
@@ -103,13 +136,18 @@ impl Corpus {
         &self.sources
     }
 
-    pub(crate) fn text_field(&self) -> &str {
-        &self.text_field
+    /// Whether the corpus is of examples, a prompt and a completion each.
+    pub fn has_examples(&self) -> bool {
+        self.fields == Fields::Example
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
     }
 
     /// The stream of all documents.
     pub(crate) fn documents(&self, size: PieceSize) -> Documents<'_> {
-        Documents::new(&self.sources, &self.text_field, size)
+        Documents::new(&self.sources, &self.fields, size)
     }
 
     /// Reads all text and hands it on piece by piece, each with whether a document begins or ends with it.
@@ -126,8 +164,8 @@ impl Corpus {
 
     /// The error of a corpus in which no document has text.
     pub(crate) fn no_text(&self) -> Error {
-        let files = self.files();
-        Error::data(format!("the corpus is empty: found no text in {files} file(s), expected at least one document"))
+        let (files, wanted) = (self.files(), if self.has_examples() { "example" } else { "document" });
+        Error::data(format!("the corpus is empty: found no text in {files} file(s), expected at least one {wanted}"))
             .hint("check that the files are the ones you mean")
     }
 }
@@ -281,8 +319,40 @@ fn spool(stream: &mut Stream, name: &str, given: Option<&Path>, interrupted: Int
 /// Called at least every [`INTERVAL`] or so while a stream is waited for, and may stop that.
 type Interrupted<'a> = &'a mut dyn FnMut() -> Result<()>;
 
+/// Where the text of the lines is, by what the files begin with.
+fn choose(sources: &[Source], text_field: &str, format: DataFormat) -> Result<Fields> {
+    let begins = |source: &Source| source.format == Format::JsonLines && begins_with_example(source, text_field);
+    let examples = match format {
+        DataFormat::Auto => sources.iter().any(begins),
+        DataFormat::Text => false,
+        DataFormat::Completion => true,
+    };
+    if !examples {
+        return Ok(Fields::Text(text_field.to_owned()));
+    }
+    match sources.iter().find(|source| source.format != Format::JsonLines) {
+        None => Ok(Fields::Example),
+        Some(source) => Err(source
+            .error("found a file of plain text, expected only .jsonl with a prompt and a completion in each line")
+            .hint("train on one kind at a time; --data-format text says that every line holds a text")),
+    }
+}
+
+/// Whether the first line that is not blank holds an example. What is wrong with a file shows later.
+fn begins_with_example(source: &Source, text_field: &str) -> bool {
+    let Ok(raw) = source.open() else { return false };
+    let (mut raw, mut line) = (raw.take(jsonl::MAX_LINE_BYTES as u64), Vec::new());
+    while raw.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        if !line.trim_ascii().is_empty() {
+            return jsonl::is_example(&line, text_field);
+        }
+        line.clear();
+    }
+    false
+}
+
 /// Looks at the beginning of a file.
-fn inspect(source: &Source, field: &str) -> Result<()> {
+fn inspect(source: &Source, fields: &Fields) -> Result<()> {
     let mut prefix = Vec::new();
     let raw = source.open()?;
     raw.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).map_err(|e| source.read_error(&e))?;
@@ -305,7 +375,10 @@ fn inspect(source: &Source, field: &str) -> Result<()> {
             None if whole => &prefix[..],
             None => return Ok(()),
         };
-        jsonl::document(line, field, source, 1)?;
+        match fields {
+            Fields::Text(field) => jsonl::document(line, field, source, 1).map(drop)?,
+            Fields::Example => jsonl::example(line, source, 1).map(drop)?,
+        }
     }
     Ok(())
 }

@@ -22,6 +22,24 @@ pub(crate) struct Piece {
     pub(crate) last: bool,
 }
 
+/// Where the text of a line of JSON is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fields {
+    /// In the field of this name.
+    Text(String),
+    /// In those of an example: the prompt, and behind it the completion.
+    Example,
+}
+
+/// A prompt and what is to follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Example {
+    /// Both, one after the other.
+    pub(crate) text: String,
+    /// Bytes of the prompt.
+    pub(crate) prompt: usize,
+}
+
 /// Sizes of pieces; the defaults everywhere but in tests and in sampling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PieceSize {
@@ -39,7 +57,7 @@ impl Default for PieceSize {
 #[derive(Debug)]
 pub(crate) struct Documents<'a> {
     sources: &'a [Source],
-    field: &'a str,
+    fields: &'a Fields,
     size: PieceSize,
     next: usize,
     open: Option<Open>,
@@ -54,6 +72,8 @@ struct Open {
     text: String,
     /// Where in `text` the next piece begins.
     position: usize,
+    /// Bytes of the prompt where the text is an example.
+    prompt: usize,
     /// Whether the next piece is the first of its document.
     first: bool,
     /// Whether `text` reaches to the end of its document.
@@ -67,8 +87,8 @@ struct Open {
 }
 
 impl<'a> Documents<'a> {
-    pub(crate) fn new(sources: &'a [Source], field: &'a str, size: PieceSize) -> Self {
-        Self { sources, field, size, next: 0, open: None, done_bytes: 0, digests: Vec::new() }
+    pub(crate) fn new(sources: &'a [Source], fields: &'a Fields, size: PieceSize) -> Self {
+        Self { sources, fields, size, next: 0, open: None, done_bytes: 0, digests: Vec::new() }
     }
 
     /// Bytes on disk read so far.
@@ -83,6 +103,17 @@ impl<'a> Documents<'a> {
 
     /// The next piece, `None` after the last.
     pub(crate) fn next_piece(&mut self) -> Result<Option<Piece>> {
+        let size = self.size;
+        self.next(|open| open.cut(size))
+    }
+
+    /// The next example of a corpus of these, `None` after the last.
+    pub(crate) fn next_example(&mut self) -> Result<Option<Example>> {
+        self.next(Open::take_example)
+    }
+
+    /// What `take` finds next in the text that is read, `None` after the last.
+    fn next<R>(&mut self, take: impl Fn(&mut Open) -> Option<R>) -> Result<Option<R>> {
         loop {
             let Some(open) = &mut self.open else {
                 let Some(source) = self.sources.get(self.next) else {
@@ -92,8 +123,8 @@ impl<'a> Documents<'a> {
                 continue;
             };
             let source = &self.sources[self.next];
-            if let Some(piece) = open.next_piece(source, self.field, self.size)? {
-                return Ok(Some(piece));
+            if let Some(taken) = open.next(source, self.fields, &take)? {
+                return Ok(Some(taken));
             }
             if let Some(open) = self.open.take() {
                 let read = open.raw.counted().bytes();
@@ -111,6 +142,7 @@ impl Open {
             raw,
             text: String::new(),
             position: 0,
+            prompt: 0,
             first: true,
             complete: false,
             tail: Vec::new(),
@@ -119,17 +151,22 @@ impl Open {
         }
     }
 
-    fn next_piece(&mut self, source: &Source, field: &str, size: PieceSize) -> Result<Option<Piece>> {
+    fn next<R>(
+        &mut self,
+        source: &Source,
+        fields: &Fields,
+        take: &impl Fn(&mut Self) -> Option<R>,
+    ) -> Result<Option<R>> {
         loop {
-            if let Some(piece) = self.cut(size) {
-                return Ok(Some(piece));
+            if let Some(taken) = take(self) {
+                return Ok(Some(taken));
             }
             if self.at_end {
                 return Ok(None);
             }
             match source.format {
                 Format::Text => self.read_text(source)?,
-                Format::JsonLines => self.read_line(source, field)?,
+                Format::JsonLines => self.read_line(source, fields)?,
             }
         }
     }
@@ -150,6 +187,14 @@ impl Open {
             self.position = 0;
         }
         Some(piece)
+    }
+
+    /// The example at hand.
+    fn take_example(&mut self) -> Option<Example> {
+        if self.text.is_empty() {
+            return None;
+        }
+        Some(Example { text: std::mem::take(&mut self.text), prompt: self.prompt })
     }
 
     /// Reads the next stretch of a file that is one document.
@@ -181,7 +226,7 @@ impl Open {
     }
 
     /// Reads the next document of a file of JSON lines.
-    fn read_line(&mut self, source: &Source, field: &str) -> Result<()> {
+    fn read_line(&mut self, source: &Source, fields: &Fields) -> Result<()> {
         self.text.clear();
         self.position = 0;
         self.tail.clear();
@@ -192,7 +237,14 @@ impl Open {
             return Ok(());
         }
         self.offset += 1;
-        if let Some(text) = jsonl::document(&self.tail, field, source, self.offset)? {
+        let text = match fields {
+            Fields::Text(field) => jsonl::document(&self.tail, field, source, self.offset)?,
+            Fields::Example => jsonl::example(&self.tail, source, self.offset)?.map(|[prompt, completion]| {
+                self.prompt = prompt.len();
+                prompt + &completion
+            }),
+        };
+        if let Some(text) = text {
             self.text = text;
             self.first = true;
             self.complete = true;

@@ -1,4 +1,4 @@
-//! One line of JSON: the text of one field.
+//! One line of JSON: the texts of its fields.
 
 use std::borrow::Cow;
 
@@ -12,16 +12,50 @@ pub(crate) const MAX_LINE_BYTES: usize = 64 << 20;
 /// So many names of fields are listed when the wanted one is missing.
 const NAMES_SHOWN: usize = 6;
 
-/// What a line has under the name asked for.
-#[derive(Debug, PartialEq, Eq)]
+/// The fields of an example.
+pub(crate) const EXAMPLE: [&str; 2] = ["prompt", "completion"];
+
+/// What a line has under a name asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Text(String),
     Other(&'static str),
-    Missing(Vec<String>),
+    Missing,
 }
 
 /// The document of line number `number`; `None` for a blank line.
 pub(crate) fn document(line: &[u8], field: &str, source: &Source, number: u64) -> Result<Option<String>> {
+    let texts = texts(line, [field], "name the field that holds the text with --text-field", source, number)?;
+    Ok(texts.map(|[text]| text))
+}
+
+/// Prompt and completion of line number `number`; `None` for a blank line.
+pub(crate) fn example(line: &[u8], source: &Source, number: u64) -> Result<Option<[String; 2]>> {
+    let hint = "each line needs both; lines of plain text are another --data-format";
+    let texts = texts(line, EXAMPLE, hint, source, number)?;
+    if texts.as_ref().is_some_and(|[_, completion]| completion.is_empty()) {
+        let error = source.error(format!("line {number}: found an empty completion, expected text"));
+        return Err(error.hint("leave the line out, or write what the model is to answer"));
+    }
+    Ok(texts)
+}
+
+/// Whether a line holds an example rather than a text in the field `field`.
+pub(crate) fn is_example(line: &[u8], field: &str) -> bool {
+    let Ok(text) = std::str::from_utf8(line) else { return false };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
+    let found = parse(text, &[field, EXAMPLE[0], EXAMPLE[1]]);
+    found.is_ok_and(|(found, _)| matches!(&found[..], [Found::Missing, Found::Text(_), Found::Text(_)]))
+}
+
+/// The texts of these fields in line number `number`; `None` for a blank line.
+fn texts<const N: usize>(
+    line: &[u8],
+    fields: [&str; N],
+    hint: &str,
+    source: &Source,
+    number: u64,
+) -> Result<Option<[String; N]>> {
     if line.len() > MAX_LINE_BYTES {
         return Err(source
             .error(format!("line {number} is longer than {} MiB", MAX_LINE_BYTES >> 20))
@@ -36,39 +70,43 @@ pub(crate) fn document(line: &[u8], field: &str, source: &Source, number: u64) -
     })?;
     let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
     let text = text.trim();
-    let expected = format!("expected an object with a text field \"{field}\"");
-    let found = match text.as_bytes().first() {
+    let names = fields.map(|field| format!("\"{field}\"")).join(" and ");
+    let expected = format!("expected an object with {} {names}", if N == 1 { "a text field" } else { "text fields" });
+    let parsed = match text.as_bytes().first() {
         None => return Ok(None),
-        Some(b'{') => parse(text, field),
+        Some(b'{') => parse(text, &fields),
         Some(_) => {
             let found =
                 serde_json::from_str::<IgnoredAny>(text).map_or("something that is not JSON", |_| kind_of_start(text));
             return Err(source.error(format!("line {number}: found {found}, {expected}")));
         }
     };
-    match found {
-        Ok(Found::Text(text)) => Ok(Some(text)),
-        Ok(Found::Other(kind)) => {
-            Err(source.error(format!("line {number}: found {kind} in field \"{field}\", {expected}")))
-        }
-        Ok(Found::Missing(names)) => {
-            let found = if names.is_empty() { "no fields".into() } else { format!("fields {}", names.join(", ")) };
-            Err(source
-                .error(format!("line {number}: found {found}, {expected}"))
-                .hint("name the field that holds the text with --text-field"))
-        }
-        Err(error) => {
-            let reason = error.to_string();
-            let reason = reason.split(" at line").next().unwrap_or_default();
-            let column = error.column();
-            Err(source.error(format!("line {number}: found broken JSON ({reason}, column {column}), {expected}")))
+    let (found, names) = parsed.map_err(|error| {
+        let reason = error.to_string();
+        let reason = reason.split(" at line").next().unwrap_or_default();
+        let column = error.column();
+        source.error(format!("line {number}: found broken JSON ({reason}, column {column}), {expected}"))
+    })?;
+    let mut out = [const { String::new() }; N];
+    for ((found, field), out) in found.into_iter().zip(fields).zip(&mut out) {
+        match found {
+            Found::Text(text) => *out = text,
+            Found::Other(kind) => {
+                return Err(source.error(format!("line {number}: found {kind} in field \"{field}\", {expected}")));
+            }
+            Found::Missing => {
+                let found = if names.is_empty() { "no fields".into() } else { format!("fields {}", names.join(", ")) };
+                return Err(source.error(format!("line {number}: found {found}, {expected}")).hint(hint));
+            }
         }
     }
+    Ok(Some(out))
 }
 
-fn parse(text: &str, field: &str) -> serde_json::Result<Found> {
+/// What there is under each of the names, and the names of the first fields.
+fn parse(text: &str, fields: &[&str]) -> serde_json::Result<(Vec<Found>, Vec<String>)> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let found = Field(field).deserialize(&mut deserializer)?;
+    let found = Fields(fields).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(found)
 }
@@ -83,42 +121,42 @@ fn kind_of_start(text: &str) -> &'static str {
     }
 }
 
-/// Takes one field out of an object and skips the others without storing them.
-struct Field<'f>(&'f str);
+/// Takes some fields out of an object and skips the others without storing them.
+struct Fields<'f>(&'f [&'f str]);
 
-impl<'de> DeserializeSeed<'de> for Field<'_> {
-    type Value = Found;
+impl<'de> DeserializeSeed<'de> for Fields<'_> {
+    type Value = (Vec<Found>, Vec<String>);
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Found, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Field<'_> {
-    type Value = Found;
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = (Vec<Found>, Vec<String>);
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Found, A::Error> {
-        let mut found = None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+        let mut found = vec![Found::Missing; self.0.len()];
         let mut names = Vec::new();
         while let Some(Name(name)) = map.next_key()? {
-            if name == self.0 {
-                found = Some(map.next_value_seed(Content)?);
+            if let Some(index) = self.0.iter().position(|field| name == *field) {
+                found[index] = map.next_value_seed(Content)?;
             } else {
                 map.next_value::<IgnoredAny>()?;
-                if names.len() < NAMES_SHOWN {
-                    names.push(format!("{:?}", name.chars().take(40).collect::<String>()));
-                }
+            }
+            if names.len() < NAMES_SHOWN {
+                names.push(format!("{:?}", name.chars().take(40).collect::<String>()));
             }
         }
-        Ok(found.unwrap_or(Found::Missing(names)))
+        Ok((found, names))
     }
 }
 
-/// The value of the field asked for. Anything but a text is skipped without being stored.
+/// The value of a field asked for. Anything but a text is skipped without being stored.
 struct Content;
 
 impl<'de> DeserializeSeed<'de> for Content {

@@ -9,6 +9,8 @@
 
 mod corpus;
 mod documents;
+mod examples;
+mod header;
 mod jsonl;
 mod pattern;
 mod pool;
@@ -25,9 +27,9 @@ mod tokenizer_parts;
 mod train_tokenizer;
 mod words;
 
-pub use corpus::Corpus;
+pub use corpus::{Corpus, DataFormat};
 pub use progress::Progress;
-pub use shards::Shards;
+pub use shards::{CONTEXT, Shards};
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
 pub(crate) use tokenizer::{default_permissions, hex};
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::corpus::Corpus;
-use super::documents::{Piece, PieceSize};
+use super::documents::{Fields, Piece, PieceSize};
 use super::pool::Pool;
 use super::pretoken::PIECE_BYTES;
 use super::progress::{Meter, Progress};
@@ -20,6 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Changes whenever the same input would give other shards.
 const CACHE_VERSION: &[u8] = b"symlm shards 1\0";
+/// The same for examples, whose key has the length of the windows too.
+const EXAMPLES_VERSION: &[u8] = b"symlm examples 1\0";
 /// Pieces per thread that are encoded at a time.
 const PIECES_PER_THREAD: usize = 4;
 /// And at most so many of all threads, for corpora of tiny documents.
@@ -30,7 +32,7 @@ impl Corpus {
     ///
     /// `val_split` is the share of the text held out: whole documents spread over the corpus where there are at least
     /// twenty, otherwise the end of the text; 0 holds out nothing. Each part must have at least one window of
-    /// `seq_len + 1` tokens.
+    /// `seq_len + 1` tokens. Of examples the last ones are held out, at least one, and each part is cut into windows.
     ///
     /// The cache is looked up by the SHA-256 of all bytes of all files, the tokenizer and the split, hashed anew every
     /// time, so it is never stale; a damaged file in it is made again.
@@ -53,16 +55,19 @@ impl Corpus {
         remove_unfinished(cache_dir);
         let mut meter = Meter::new(progress, self.bytes());
         let digests = self.hash_files(&mut meter)?;
-        let key = self.key(&digests, tokenizer, val_split);
+        let key = self.key(&digests, tokenizer, val_split, seq_len);
         let paths = Paths::new(cache_dir, &key);
         let cached = paths.open(&key, val_split > 0.0)?;
+        let mut making =
+            Making { tokenizer, paths: &paths, key, digests: &digests, val_split, seq_len, threads, meter: &mut meter };
         let (train, val) = match cached {
             Some(found) => found,
-            None => self.build(tokenizer, &paths, key, &digests, val_split, threads, &mut meter)?,
+            None if self.has_examples() => self.build_examples(&mut making)?,
+            None => self.build(&mut making)?,
         };
-        check_window(&train, seq_len, if val_split > 0.0 { "training " } else { "" })?;
-        if let Some(val) = &val {
-            check_window(val, seq_len, "validation ")?;
+        if !self.has_examples() {
+            check_window(&train, seq_len, if val_split > 0.0 { "training " } else { "" })?;
+            val.as_ref().map_or(Ok(()), |val| check_window(val, seq_len, "validation "))?;
         }
         meter.finish()?;
         Ok((train, val))
@@ -89,13 +94,23 @@ impl Corpus {
     }
 
     /// The hash of everything that decides what is in the shards.
-    fn key(&self, digests: &[[u8; 32]], tokenizer: &Tokenizer, val_split: f64) -> [u8; 32] {
+    fn key(&self, digests: &[[u8; 32]], tokenizer: &Tokenizer, val_split: f64, seq_len: usize) -> [u8; 32] {
         let mut key = Sha256::new();
         key.update(CACHE_VERSION);
         key.update(tokenizer.sha256());
         key.update(val_split.to_bits().to_le_bytes());
-        key.update((self.text_field().len() as u64).to_le_bytes());
-        key.update(self.text_field());
+        match self.fields() {
+            Fields::Text(field) => {
+                key.update((field.len() as u64).to_le_bytes());
+                key.update(field);
+            }
+            Fields::Example => {
+                // No name of a field is so long.
+                key.update(u64::MAX.to_le_bytes());
+                key.update(EXAMPLES_VERSION);
+                key.update((seq_len as u64).to_le_bytes());
+            }
+        }
         for (source, digest) in self.sources().iter().zip(digests) {
             key.update([u8::from(source.format == Format::JsonLines), u8::from(source.gzip)]);
             key.update(digest);
@@ -103,26 +118,15 @@ impl Corpus {
         key.finalize().into()
     }
 
-    fn build(
-        &self,
-        tokenizer: &Tokenizer,
-        paths: &Paths,
-        key: [u8; 32],
-        digests: &[[u8; 32]],
-        val_split: f64,
-        threads: usize,
-        meter: &mut Meter<'_>,
-    ) -> Result<(Shards, Option<Shards>)> {
-        // Both files are begun first: a folder that cannot be written to shows before the work.
-        let vocab = u32::try_from(tokenizer.vocab_size()).map_err(|_| Error::internal("vocabulary beyond 2^32"))?;
-        let mut train = ShardWriter::create(paths.train.clone(), vocab, key)?;
-        let mut val = ShardWriter::create(paths.val.clone(), vocab, key)?;
-        let pool = Pool::new(threads)?;
-        let mut planner = Planner::new(val_split);
+    fn build(&self, making: &mut Making<'_, '_>) -> Result<(Shards, Option<Shards>)> {
+        let tokenizer = making.tokenizer;
+        let (mut train, mut val) = making.begin(None)?;
+        let pool = Pool::new(making.threads)?;
+        let mut planner = Planner::new(making.val_split);
         let mut documents = self.documents(PieceSize::default());
         while let Some(piece) = documents.next_piece()? {
             planner.add(&piece);
-            meter.at(0)?;
+            making.meter.at(0)?;
         }
         if planner.bytes() == 0 {
             return Err(self.no_text());
@@ -130,7 +134,6 @@ impl Corpus {
         let mut divider = Divider::new(planner.decide());
 
         let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
-        let batch_bytes = pool.threads() * PIECES_PER_THREAD * PIECE_BYTES;
         let mut documents = self.documents(PieceSize::default());
         let mut batch: Vec<(Piece, bool)> = Vec::new();
         // Whether the part already has the document under way: one that was cut in two has to begin in both.
@@ -139,7 +142,7 @@ impl Corpus {
         while more {
             batch.clear();
             let mut in_batch = 0;
-            while in_batch < batch_bytes && batch.len() < PIECES_AT_ONCE {
+            while has_room(&pool, in_batch, batch.len()) {
                 let Some(piece) = documents.next_piece()? else {
                     more = false;
                     break;
@@ -147,7 +150,11 @@ impl Corpus {
                 in_batch += piece.text.len();
                 divider.divide(piece, |piece, held| batch.push((piece, held)));
             }
-            let encoded = encode_all(&pool, tokenizer, &encoders, &batch)?;
+            let encoded = encode_all(&pool, &encoders, &batch, |encoder, (piece, _): &(Piece, bool)| {
+                let mut ids = Vec::with_capacity(piece.text.len() / 3);
+                encoder.encode(tokenizer, &piece.text, &mut ids)?;
+                Ok(ids)
+            })?;
             for ((piece, held), ids) in batch.iter().zip(&encoded) {
                 let part = if *held { &mut val } else { &mut train };
                 let begun = &mut begun[usize::from(*held)];
@@ -158,37 +165,73 @@ impl Corpus {
                 part.push(ids)?;
                 part.add_bytes(piece.text.len() as u64);
             }
-            meter.at(documents.disk_bytes())?;
+            making.meter.at(documents.disk_bytes())?;
         }
         drop(pool);
-        if documents.digests() != digests {
+        drop((batch, encoders));
+        making.finish(documents.digests(), train, val)
+    }
+}
+
+/// What shards are made from, and where.
+pub(super) struct Making<'a, 'm> {
+    pub(super) tokenizer: &'a Tokenizer,
+    paths: &'a Paths,
+    key: [u8; 32],
+    digests: &'a [[u8; 32]],
+    pub(super) val_split: f64,
+    pub(super) seq_len: usize,
+    pub(super) threads: usize,
+    pub(super) meter: &'a mut Meter<'m>,
+}
+
+impl Making<'_, '_> {
+    /// Begins both shards, of text or of windows. That comes first: a folder that cannot be written to shows before the
+    /// work.
+    pub(super) fn begin(&self, window: Option<u64>) -> Result<(ShardWriter, ShardWriter)> {
+        let vocab =
+            u32::try_from(self.tokenizer.vocab_size()).map_err(|_| Error::internal("vocabulary beyond 2^32"))?;
+        let create = |path: &Path| ShardWriter::create(path.to_owned(), vocab, self.key, window);
+        Ok((create(&self.paths.train)?, create(&self.paths.val)?))
+    }
+
+    /// Completes the shards, if the files were still those of the key when they were read.
+    pub(super) fn finish(
+        &self,
+        digests: &[[u8; 32]],
+        train: ShardWriter,
+        val: ShardWriter,
+    ) -> Result<(Shards, Option<Shards>)> {
+        if digests != self.digests {
             let error = Error::data("the corpus changed while it was read, expected files that stay as they are");
             return Err(error.hint("start again when nothing writes to them"));
         }
-        drop((batch, encoders));
         release_free_memory();
         let train = train.finish()?;
-        let val = if val_split > 0.0 { Some(val.finish()?) } else { None };
+        let val = if self.val_split > 0.0 { Some(val.finish()?) } else { None };
         Ok((train, val))
     }
 }
 
-/// The ids of all pieces, in order.
-fn encode_all(
+/// Whether more fits into what the threads encode at a time.
+pub(super) fn has_room(pool: &Pool, bytes: usize, items: usize) -> bool {
+    bytes < pool.threads() * PIECES_PER_THREAD * PIECE_BYTES && items < PIECES_AT_ONCE
+}
+
+/// What `encode` makes of each item, in order.
+pub(super) fn encode_all<T: Sync, R: Send>(
     pool: &Pool,
-    tokenizer: &Tokenizer,
     encoders: &[Mutex<Encoder>],
-    batch: &[(Piece, bool)],
-) -> Result<Vec<Vec<u32>>> {
+    items: &[T],
+    encode: impl Fn(&mut Encoder, &T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     pool.inner().install(|| {
-        let ids = batch.par_iter().map(|(piece, _)| {
+        let encoded = items.par_iter().map(|item| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             let mut encoder = encoders[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            let mut ids = Vec::with_capacity(piece.text.len() / 3);
-            encoder.encode(tokenizer, &piece.text, &mut ids)?;
-            Ok(ids)
+            encode(&mut encoder, item)
         });
-        ids.collect()
+        encoded.collect()
     })
 }
 

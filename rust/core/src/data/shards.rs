@@ -1,7 +1,8 @@
 //! Files of token ids.
 //!
 //! A shard is a header of 256 bytes and the ids as little-endian `u16` (vocabularies up to 65,536) or `u32`. The
-//! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen.
+//! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen. A shard of examples is cut
+//! into windows, and its ids are always `u32`: those that do not count as targets have the bit [`CONTEXT`].
 //!
 //! Reading uses positioned reads and no memory map: a file that is cut, or a disk that fails, while a training reads it
 //! gives an error, not a signal that ends the process. The pages stay in the page cache of the system and never count
@@ -16,96 +17,24 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use super::header::{HEADER_BYTES, Header, Windows};
 use super::tokenizer::{default_permissions, hex};
 use crate::error::{Error, Result};
 use crate::files::{Room, open_regular};
 use crate::rng::philox;
 
-const MAGIC: [u8; 8] = *b"symlmids";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 256;
-/// Where the hash of the header lies: behind everything it covers.
-const SEAL_AT: usize = HEADER_BYTES - 32;
+/// Marks an id that does not count as a target; no vocabulary is so large.
+pub const CONTEXT: u32 = 1 << 31;
 /// Ids checked at a time.
 const CHECK_BYTES: usize = 1 << 20;
 /// Random ids made at a time.
 const RANDOM_BLOCK: u64 = 1 << 16;
-const LARGEST_U16_VOCAB: u32 = 1 << 16;
 /// Bytes that a read of a few ids takes without asking for memory.
 const READ_BYTES: usize = 4096;
 /// What an unfinished shard is called before it has its name.
 const UNFINISHED: &str = ".shard-";
 /// An unfinished shard that nobody holds is left alone for so long: its writer may be about to lock it.
 const UNFINISHED_AGE: Duration = Duration::from_secs(60);
-
-/// What a shard says about its ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) tokens: u64,
-    pub(crate) bytes: u64,
-    pub(crate) documents: u64,
-    pub(crate) vocab_size: u32,
-    /// Of the text, the split and the tokenizer: what the shard was made from.
-    pub(crate) key: [u8; 32],
-    /// Of the ids as they lie in the file.
-    pub(crate) ids: [u8; 32],
-}
-
-impl Header {
-    fn id_bytes(&self) -> u32 {
-        if self.vocab_size <= LARGEST_U16_VOCAB { 2 } else { 4 }
-    }
-
-    fn to_bytes(&self) -> [u8; HEADER_BYTES] {
-        let mut out = Vec::with_capacity(HEADER_BYTES);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&self.id_bytes().to_le_bytes());
-        for number in [self.tokens, self.bytes, self.documents, u64::from(self.vocab_size)] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        out.extend_from_slice(&self.key);
-        out.extend_from_slice(&self.ids);
-        out.resize(SEAL_AT, 0);
-        let seal = Sha256::digest(&out);
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..SEAL_AT].copy_from_slice(&out);
-        bytes[SEAL_AT..].copy_from_slice(&seal);
-        bytes
-    }
-
-    /// Reads a header; says what is wrong with it otherwise.
-    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let Some(bytes) = bytes.get(..HEADER_BYTES) else {
-            return Err(format!("found {} bytes, expected a header of {HEADER_BYTES}", bytes.len()));
-        };
-        if bytes[..8] != MAGIC {
-            return Err("found other bytes at the start, expected a symlm shard".into());
-        }
-        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
-        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
-        let hash_at = |at: usize| -> [u8; 32] { std::array::from_fn(|i| bytes[at + i]) };
-        if u32_at(8) != VERSION {
-            return Err(format!("found shard version {}, expected {VERSION}", u32_at(8)));
-        }
-        if Sha256::digest(&bytes[..SEAL_AT])[..] != bytes[SEAL_AT..] {
-            return Err("the header is damaged".into());
-        }
-        let vocab = u64_at(40);
-        let header = Self {
-            tokens: u64_at(16),
-            bytes: u64_at(24),
-            documents: u64_at(32),
-            vocab_size: u32::try_from(vocab).map_err(|_| format!("found vocabulary size {vocab}"))?,
-            key: hash_at(48),
-            ids: hash_at(80),
-        };
-        if u32_at(12) != header.id_bytes() {
-            return Err(format!("found ids of {} bytes, expected {}", u32_at(12), header.id_bytes()));
-        }
-        Ok(header)
-    }
-}
 
 /// Size and times of a file: another pair means that somebody wrote to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +78,7 @@ impl Shards {
             return Err(bad(format!("found {size} bytes, expected {expected}")));
         }
         let mut hash = Sha256::new();
+        let mut windows = WindowCheck::new(header.windows);
         let mut at = HEADER_BYTES as u64;
         while at < size {
             block.resize((size - at).min(CHECK_BYTES as u64) as usize, 0);
@@ -157,7 +87,7 @@ impl Shards {
             hash.update(&block);
             let largest = match header.id_bytes() {
                 2 => block.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).max(),
-                _ => block.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).max(),
+                _ => block.chunks_exact(4).map(|b| windows.id(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).max(),
             };
             if let Some(id) = largest.filter(|&id| id >= header.vocab_size) {
                 return Err(bad(format!("found token id {id}, expected ids below {}", header.vocab_size)));
@@ -166,6 +96,7 @@ impl Shards {
         if hash.finalize()[..] != header.ids {
             return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
         }
+        windows.finish().map_err(bad)?;
         Ok(Self { file, header, path: path.to_owned(), stamp: Stamp::of(&metadata) })
     }
 
@@ -174,7 +105,7 @@ impl Shards {
     /// # Errors
     /// `User` if the file cannot be written.
     pub fn random(path: &Path, vocab_size: u32, tokens: u64, seed: u64) -> Result<Self> {
-        let mut writer = ShardWriter::create(path.to_owned(), vocab_size, [0; 32])?;
+        let mut writer = ShardWriter::create(path.to_owned(), vocab_size, [0; 32], None)?;
         let mut ids = Vec::with_capacity(RANDOM_BLOCK as usize);
         for start in (0..tokens).step_by(RANDOM_BLOCK as usize) {
             ids.clear();
@@ -204,6 +135,21 @@ impl Shards {
         self.header.documents
     }
 
+    /// Ids of a window where the shard is cut into windows; `None` for a text.
+    pub fn window(&self) -> Option<u64> {
+        self.header.windows.map(|windows| windows.window)
+    }
+
+    /// Ids that count as targets: those of completions, or all of a text.
+    pub fn targets(&self) -> u64 {
+        self.header.windows.map_or(self.header.tokens, |windows| windows.targets)
+    }
+
+    /// Examples that were longer than a window, so that a part of them is not here.
+    pub fn cut(&self) -> u64 {
+        self.header.windows.map_or(0, |windows| windows.cut)
+    }
+
     /// Vocabulary size of the tokenizer; every id is below it.
     pub fn vocab_size(&self) -> usize {
         self.header.vocab_size as usize
@@ -221,6 +167,15 @@ impl Shards {
 
     /// Copies the ids from `start` on; an error unless there are as many as `out` has room for.
     pub fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.copy_words(start, out)?;
+        if self.header.windows.is_some() {
+            out.iter_mut().for_each(|id| *id &= !CONTEXT);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::copy_ids`]; ids that do not count as targets have the bit [`CONTEXT`].
+    pub fn copy_words(&self, start: u64, out: &mut [u32]) -> Result<()> {
         let tokens = self.tokens();
         let end = start.checked_add(out.len() as u64).filter(|&end| end <= tokens);
         let Some(end) = end else {
@@ -268,6 +223,41 @@ impl Shards {
     }
 }
 
+/// Checks while a shard is read that its windows are as its header says.
+struct WindowCheck {
+    windows: Option<Windows>,
+    /// Of the window at hand, from 0.
+    place: u64,
+    targets: u64,
+    /// Whether a window begins with a target, which has nothing before it.
+    bare: bool,
+}
+
+impl WindowCheck {
+    fn new(windows: Option<Windows>) -> Self {
+        Self { windows, place: 0, targets: 0, bare: false }
+    }
+
+    /// The id in a word.
+    fn id(&mut self, word: u32) -> u32 {
+        let Some(windows) = &self.windows else { return word };
+        let counts = word & CONTEXT == 0;
+        self.bare |= counts && self.place == 0;
+        self.targets += u64::from(counts);
+        self.place = (self.place + 1) % windows.window;
+        word & !CONTEXT
+    }
+
+    fn finish(self) -> std::result::Result<(), String> {
+        match self.windows {
+            Some(windows) if self.bare || self.place != 0 || self.targets != windows.targets => {
+                Err(format!("found {} targets in windows, expected {}", self.targets, windows.targets))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Removes the unfinished shards of processes that were killed: old ones that no process holds locked.
 pub(crate) fn remove_unfinished(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
@@ -301,8 +291,9 @@ pub(crate) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins a shard that will be at `path`.
-    pub(crate) fn create(path: PathBuf, vocab_size: u32, key: [u8; 32]) -> Result<Self> {
+    /// Begins a shard that will be at `path`: of text, or of examples in windows of `window` ids.
+    pub(crate) fn create(path: PathBuf, vocab_size: u32, key: [u8; 32], window: Option<u64>) -> Result<Self> {
+        let windows = window.map(|window| Windows { window, targets: 0, cut: 0 });
         let folder = path.parent().unwrap_or(Path::new("."));
         let file = tempfile::Builder::new()
             .prefix(UNFINISHED)
@@ -311,7 +302,7 @@ impl ShardWriter {
             .map_err(|e| cannot_write(folder, &e))?;
         // Says that the file has a writer, until that ends or is killed. Where there are no locks nothing is removed.
         let _ = file.as_file().try_lock();
-        let header = Header { tokens: 0, bytes: 0, documents: 0, vocab_size, key, ids: [0; 32] };
+        let header = Header { tokens: 0, bytes: 0, documents: 0, vocab_size, key, ids: [0; 32], windows };
         let file = BufWriter::with_capacity(1 << 20, file);
         let mut this = Self { file, header, hash: Sha256::new(), buffer: Vec::new(), path, room: Room::default() };
         this.write(&[0; HEADER_BYTES])?;
@@ -324,12 +315,16 @@ impl ShardWriter {
         written.map_err(|e| cannot_write(&self.path, &e))
     }
 
-    /// Appends ids.
+    /// Appends ids; in a shard of windows those that do not count have the bit [`CONTEXT`].
     pub(crate) fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        if let Some(id) = ids.iter().find(|&&id| id >= self.header.vocab_size) {
+        let flag = if self.header.windows.is_some() { CONTEXT } else { 0 };
+        if let Some(id) = ids.iter().map(|id| id & !flag).find(|&id| id >= self.header.vocab_size) {
             return Err(Error::internal(format!("found token id {id}, expected ids below {}", self.header.vocab_size)));
+        }
+        if let Some(windows) = &mut self.header.windows {
+            windows.targets += ids.iter().filter(|&id| id & CONTEXT == 0).count() as u64;
         }
         match self.header.id_bytes() {
             // Ids are below the vocabulary size, which is at most 65,536 here.
@@ -355,6 +350,14 @@ impl ShardWriter {
         }
         self.header.documents += 1;
         Ok(())
+    }
+
+    /// Counts an example, and whether a part of it was left out.
+    pub(crate) fn count_example(&mut self, cut: bool) {
+        self.header.documents += 1;
+        if let Some(windows) = &mut self.header.windows {
+            windows.cut += u64::from(cut);
+        }
     }
 
     /// Completes the file and gives it its name.

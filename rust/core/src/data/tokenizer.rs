@@ -97,16 +97,8 @@ impl Tokenizer {
 
     /// The ids of a text. `<|endoftext|>` is never added, and is plain text where it is in the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let mut encoder = Encoder::default();
         let mut ids = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            // The same pieces as when a file is read, so that both have the same ids even of absurd texts.
-            let len = piece_len(rest, true, PIECE_BYTES, PIECE_CAP_BYTES).unwrap_or(rest.len());
-            let (piece, tail) = rest.split_at(len);
-            encoder.encode(self, piece, &mut ids)?;
-            rest = tail;
-        }
+        Encoder::default().encode_text(self, text, &mut ids)?;
         Ok(ids)
     }
 
@@ -167,6 +159,19 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
+    /// Appends the ids of a whole text.
+    pub(crate) fn encode_text(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let mut rest = text;
+        while !rest.is_empty() {
+            // The same pieces as when a file is read, so that both have the same ids even of absurd texts.
+            let len = piece_len(rest, true, PIECE_BYTES, PIECE_CAP_BYTES).unwrap_or(rest.len());
+            let (piece, tail) = rest.split_at(len);
+            self.encode(tokenizer, piece, ids)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
     /// Appends the ids of a piece of text.
     pub(crate) fn encode(&mut self, tokenizer: &Tokenizer, piece: &str, ids: &mut Vec<u32>) -> Result<()> {
         for word in pretokens(piece) {

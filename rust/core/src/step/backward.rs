@@ -15,7 +15,8 @@ impl State {
         let (isa, w, place) = (self.isa, &self.weights, self.places[window]);
         let (vocab, start) = (self.config.model.vocab_size, window * self.positions());
         let stride = row_stride(vocab);
-        let scale = (1.0 / (self.cut.batch * self.positions()) as f64) as f32;
+        // Without any target that counts nothing is scaled.
+        let scale = (1.0 / batch.targets_counted().max(1) as f64) as f32;
         // SAFETY: see `forward`; a sector's logits are reused only after its head gradient.
         unsafe {
             for first in rows.clone().step_by(LOGIT_ROWS) {
@@ -23,9 +24,11 @@ impl State {
                 let normed = self.read(self.layout.normed, place, &part);
                 let at = place.logits + (place.row + part.start) * stride;
                 let mut logits = self.logits.mat_mut(at, part.len(), vocab, stride);
-                product(isa, Left::Rows(normed), w.forward(self.head), logits.reborrow());
                 let losses = self.losses.slice_mut(start + part.start, part.len());
                 let targets = &batch.targets[start + part.start..start + part.end];
+                if targets.iter().any(|&target| target != loss::IGNORED) {
+                    product(isa, Left::Rows(normed), w.forward(self.head), logits.reborrow());
+                }
                 loss::rows_backward(isa, logits.reborrow(), targets, scale, losses);
                 let d_normed = self.write(self.layout.d_normed, place, &part);
                 product(isa, Left::Rows(logits.as_mat()), w.backward(self.head), d_normed);

@@ -1,8 +1,9 @@
 //! The windows of an update, and which window comes when.
 
-use super::source::TokenSource;
+use super::source::{CONTEXT, TokenSource};
 use crate::error::{Error, Result};
 use crate::rng::{Permutation, Stream, draw};
+use symlm_kernels::loss::IGNORED;
 
 /// The windows of one update.
 #[derive(Clone, Debug, Default)]
@@ -13,8 +14,10 @@ pub struct Batch {
     pub windows: usize,
     /// Inputs, window after window.
     pub inputs: Vec<u32>,
-    /// Targets, window after window.
+    /// Targets, window after window; those that do not count are `IGNORED`.
     pub targets: Vec<u32>,
+    /// Targets that count, of each window.
+    pub counted: Vec<usize>,
     /// Positions in `inputs`, ordered by id, then ascending.
     order: Vec<u32>,
     /// First entry of `order` for each id; one more at the end.
@@ -26,7 +29,8 @@ impl Batch {
     /// An empty batch.
     pub fn new(windows: usize, positions: usize) -> Self {
         let tokens = vec![0; windows * positions];
-        Self { inputs: tokens.clone(), targets: tokens, ids: vec![0; positions + 1], ..Self::default() }
+        let (ids, counted) = (vec![0; positions + 1], vec![0; windows]);
+        Self { inputs: tokens.clone(), targets: tokens, counted, ids, ..Self::default() }
     }
 
     /// Tokens that the buffers hold; 0 for the placeholder between updates.
@@ -40,11 +44,23 @@ impl Batch {
     /// As the source.
     pub fn set_window(&mut self, index: usize, source: &dyn TokenSource, at: u64) -> Result<()> {
         let positions = self.ids.len() - 1;
-        source.copy_ids(at, &mut self.ids)?;
+        source.copy_window(at, &mut self.ids)?;
         let range = index * positions..(index + 1) * positions;
-        self.inputs[range.clone()].copy_from_slice(&self.ids[..positions]);
-        self.targets[range].copy_from_slice(&self.ids[1..]);
+        for (input, id) in self.inputs[range.clone()].iter_mut().zip(&self.ids) {
+            *input = id & !CONTEXT;
+        }
+        self.counted[index] = 0;
+        for (target, id) in self.targets[range].iter_mut().zip(&self.ids[1..]) {
+            let counts = id & CONTEXT == 0;
+            *target = if counts { *id } else { IGNORED };
+            self.counted[index] += usize::from(counts);
+        }
         Ok(())
+    }
+
+    /// Targets that count, of the windows that do.
+    pub fn targets_counted(&self) -> usize {
+        self.counted[..self.windows].iter().sum()
     }
 
     /// Checks that every id is below `vocab`.
@@ -52,7 +68,8 @@ impl Batch {
     /// # Errors
     /// `Data` with the first that is not.
     pub fn check_ids(&self, vocab: usize) -> Result<()> {
-        match self.inputs.iter().chain(&self.targets).find(|&&id| id as usize >= vocab) {
+        let targets = self.targets.iter().filter(|&&id| id != IGNORED);
+        match self.inputs.iter().chain(targets).find(|&&id| id as usize >= vocab) {
             Some(id) => {
                 Err(Error::data(format!("token id {id} found, expected ids below the vocabulary size {vocab}")))
             }
@@ -100,8 +117,10 @@ impl Batch {
 #[derive(Clone, Copy, Debug)]
 pub struct WindowOrder {
     seed: u64,
-    tokens: u64,
-    positions: u64,
+    /// From one window to the next.
+    stride: u64,
+    /// Offsets that an epoch may have.
+    room: u64,
     /// Windows of an epoch.
     pub windows: u64,
 }
@@ -120,22 +139,70 @@ impl WindowOrder {
         }
         // One window less than fits, so that any offset below a window's length leaves room.
         let windows = (tokens / positions).saturating_sub(1).max(1);
-        Ok(Self { seed, tokens, positions, windows })
+        let room = (tokens - windows * positions).min(positions);
+        Ok(Self { seed, stride: positions, room, windows })
+    }
+
+    /// The order of the windows of a source: any that fit into a text, or those that it is cut into already.
+    ///
+    /// # Errors
+    /// `Data` if there is not even one window, `Internal` if the source is cut for another length.
+    pub fn of(seed: u64, source: &dyn TokenSource, positions: usize) -> Result<Self> {
+        let Some(stride) = source.window() else {
+            return Self::new(seed, source.tokens(), positions);
+        };
+        check_cut(stride, positions)?;
+        let windows = source.tokens() / stride;
+        if windows == 0 {
+            return Err(Error::data("the corpus has no window, expected at least one"));
+        }
+        Ok(Self { seed, stride, room: 1, windows })
     }
 
     /// First token of the window at place `place` of the run.
     pub fn start(&self, place: u64) -> u64 {
         let (epoch, index) = ((place / self.windows) as u32, place % self.windows);
-        let room = (self.tokens - self.windows * self.positions).min(self.positions);
-        let offset = u64::from(draw(self.seed, Stream::Offset, u64::from(epoch), 0)[0]) % room;
-        offset + Permutation::new(self.seed, epoch, self.windows).at(index) * self.positions
+        let offset = u64::from(draw(self.seed, Stream::Offset, u64::from(epoch), 0)[0]) % self.room;
+        offset + Permutation::new(self.seed, epoch, self.windows).at(index) * self.stride
     }
+}
+
+/// Windows that follow each other in a source, and how far it is from one to the next (contract L7).
+///
+/// # Errors
+/// `Internal` if the source is cut into windows of another length.
+pub fn windows_in(source: &dyn TokenSource, positions: usize) -> Result<(u64, u64)> {
+    match source.window() {
+        None => Ok((source.tokens().saturating_sub(1) / positions as u64, positions as u64)),
+        Some(stride) => check_cut(stride, positions).map(|()| (source.tokens() / stride, stride)),
+    }
+}
+
+fn check_cut(stride: u64, positions: usize) -> Result<()> {
+    if stride == positions as u64 + 1 {
+        return Ok(());
+    }
+    Err(Error::internal(format!("tokens cut into windows of {stride}, expected {}", positions + 1)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Ids that are cut into windows.
+    struct Windows(Vec<u32>, u64);
+    impl TokenSource for Windows {
+        fn tokens(&self) -> u64 {
+            self.0.tokens()
+        }
+        fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
+            self.0.copy_ids(start, out)
+        }
+        fn window(&self) -> Option<u64> {
+            Some(self.1)
+        }
+    }
 
     proptest! {
         #[test]
@@ -149,6 +216,40 @@ mod tests {
                 }
                 prop_assert!(starts[starts.len() - 1] + (positions as u64) < tokens);
             }
+        }
+
+        #[test]
+        fn windows_that_are_cut_already_come_whole(seed: u64, count in 1_u64..50, positions in 1_usize..8) {
+            let stride = positions + 1;
+            let source = Windows((0..count as u32 * stride as u32).collect(), stride as u64);
+            let order = WindowOrder::of(seed, &source, positions).unwrap();
+            prop_assert_eq!(order.windows, count);
+            prop_assert_eq!(windows_in(&source, positions).unwrap(), (count, stride as u64));
+            for epoch in 0..3 {
+                let mut starts: Vec<u64> = (0..count).map(|i| order.start(epoch * count + i)).collect();
+                starts.sort_unstable();
+                prop_assert!(starts.iter().enumerate().all(|(i, start)| *start == (i * stride) as u64));
+            }
+            prop_assert!(WindowOrder::of(seed, &source, positions + 1).is_err() && windows_in(&source, positions + 1).is_err());
+        }
+
+        #[test]
+        fn ids_with_the_bit_are_no_targets(ids in proptest::collection::vec(0_u32..20, 12), mask: u16) {
+            let words: Vec<u32> = ids.iter().enumerate().map(|(i, id)| id | (u32::from(mask >> i & 1) << 31)).collect();
+            let mut batch = Batch::new(2, 5);
+            batch.windows = 2;
+            for i in 0..2 {
+                batch.set_window(i, &words, i as u64 * 6).unwrap();
+                prop_assert_eq!(&batch.inputs[i * 5..i * 5 + 5], &ids[i * 6..i * 6 + 5]);
+                for t in 0..5 {
+                    let ignored = mask >> (i * 6 + t + 1) & 1 == 1;
+                    prop_assert_eq!(batch.targets[i * 5 + t], if ignored { IGNORED } else { ids[i * 6 + t + 1] });
+                }
+            }
+            batch.index(20).unwrap();
+            prop_assert_eq!(batch.targets_counted(), batch.targets.iter().filter(|&&t| t != IGNORED).count());
+            batch.windows = 1;
+            prop_assert_eq!(batch.targets_counted(), batch.counted[0]);
         }
 
         #[test]

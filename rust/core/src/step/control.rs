@@ -57,7 +57,7 @@ pub struct StepReport {
 pub struct EvalReport {
     /// Mean nats per token.
     pub loss: f64,
-    /// Predicted tokens.
+    /// Predicted tokens that count.
     pub tokens: u64,
     /// Windows.
     pub windows: u64,
@@ -103,6 +103,7 @@ pub(super) enum Command {
     Evaluate {
         source: Arc<dyn TokenSource>,
         windows: u64,
+        stride: u64,
         cancel: Arc<AtomicBool>,
         reply: Sender<Result<Progress>>,
     },
@@ -166,8 +167,10 @@ impl Control {
                         let _ = self.reports.send(Err(error));
                     }
                 }
-                Command::Evaluate { source, windows, cancel, reply } => {
-                    let outcome = self.evaluate(source, windows, &cancel, &reply);
+                Command::Evaluate { source, windows, stride, cancel, reply } => {
+                    *lock(&self.state.evaluation) =
+                        EvalState { source: Some(source), windows, stride, ..EvalState::default() };
+                    let outcome = self.evaluate(windows, &cancel, &reply);
                     let _ = reply.send(outcome.map(Progress::Done));
                 }
                 Command::Execute { run, reply } => {
@@ -255,14 +258,7 @@ impl Control {
         Ok(())
     }
 
-    fn evaluate(
-        &self,
-        source: Arc<dyn TokenSource>,
-        windows: u64,
-        cancel: &AtomicBool,
-        reply: &Sender<Result<Progress>>,
-    ) -> Result<EvalReport> {
-        *lock(&self.state.evaluation) = EvalState { source: Some(source), windows, ..EvalState::default() };
+    fn evaluate(&self, windows: u64, cancel: &AtomicBool, reply: &Sender<Result<Progress>>) -> Result<EvalReport> {
         let outcome = self.evaluate_batches(windows, cancel, reply);
         lock(&self.workers).clone_from(&self.pool.stats());
         *self.state.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();

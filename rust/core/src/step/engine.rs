@@ -4,7 +4,7 @@
 //! graphs, waits for their end and sends a report per update into another channel. The thread that calls the methods
 //! (Python's main thread) only sends, polls and reads.
 
-use super::batch::{Batch, WindowOrder};
+use super::batch::{Batch, WindowOrder, windows_in};
 use super::control::{Command, Control, EvalReport, Progress, Recording, StepReport};
 use super::fill::{Initialise, PackAll};
 use super::plan::{Cut as WorkCut, Plan, Task};
@@ -87,7 +87,7 @@ impl Engine {
     /// `Data` if the source has no window, `Memory` if the arenas cannot be had, `User` if a thread cannot be started.
     pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>, switches: Switches) -> Result<Self> {
         let (threads, model) = (config.threads, config.model.clone());
-        let order = WindowOrder::new(config.train.seed, source.tokens(), model.seq_len)?;
+        let order = WindowOrder::of(config.train.seed, &*source, model.seq_len)?;
         super::memory::check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
         let cut: &WorkCut = &state.cut;
@@ -215,7 +215,7 @@ impl Engine {
         max_windows: u64,
         mut progress: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<EvalReport> {
-        let all = source.tokens().saturating_sub(1) / self.state.cut.positions as u64;
+        let (all, stride) = windows_in(&*source, self.state.cut.positions)?;
         if all == 0 {
             let (found, expected) = (source.tokens(), self.state.cut.positions + 1);
             return Err(Error::data(format!("the text has {found} tokens, expected at least {expected} (one window)"))
@@ -225,7 +225,7 @@ impl Engine {
         let cancel = Arc::new(AtomicBool::new(false));
         let (reply, answer) = unbounded();
         let commander = self.commander()?;
-        commander.send(Command::Evaluate { source, windows, cancel: cancel.clone(), reply })?;
+        commander.send(Command::Evaluate { source, windows, stride, cancel: cancel.clone(), reply })?;
         let mut outcome = Ok(());
         loop {
             match answer.recv().map_err(|_| Error::internal("the control thread has ended"))?? {
@@ -241,7 +241,8 @@ impl Engine {
         }
     }
 
-    /// Loss and gradients of a batch of windows (`seq_len + 1` ids each), before clipping. For tests.
+    /// Loss and gradients of a batch of windows (`seq_len + 1` ids each; those with the bit `CONTEXT` are no targets), before
+    /// clipping. For tests.
     ///
     /// # Errors
     /// `Usage` if the batch has another shape.
@@ -272,6 +273,7 @@ impl Engine {
             batch.set_window(i, window, 0)?;
         }
         batch.index(s.config.model.vocab_size)?;
+        let counted = batch.targets_counted();
         let _environment = ContractRounding::enter();
         let idle = self.idle()?;
         *s.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
@@ -281,7 +283,7 @@ impl Engine {
         idle.execute(Run::new(Arc::new(job), Arc::new(plan.graph)))?;
         // SAFETY: the control thread is idle as long as `idle` lives.
         let losses = unsafe { s.losses.slice(0, s.cut.batch * positions) };
-        Ok(symlm_kernels::reduce::batch_loss(losses))
+        Ok(symlm_kernels::reduce::batch_loss(losses, counted))
     }
 
     /// Calls `f` with name, shape and values of every tensor of these arenas, one arena after the other.

@@ -115,9 +115,12 @@ impl State {
             // SAFETY: see the head of this file.
             unsafe {
                 let normed = self.read(self.layout.normed, self.places[window], &part);
-                product(self.isa, Left::Rows(normed), self.weights.forward(self.head), logits.reborrow());
                 let losses = self.losses.slice_mut(start + part.start, part.len());
-                loss::rows(self.isa, logits.as_mat(), &batch.targets[start + part.start..start + part.end], losses);
+                let targets = &batch.targets[start + part.start..start + part.end];
+                if targets.iter().any(|&target| target != loss::IGNORED) {
+                    product(self.isa, Left::Rows(normed), self.weights.forward(self.head), logits.reborrow());
+                }
+                loss::rows(self.isa, logits.as_mat(), targets, losses);
             }
         }
     }
@@ -130,8 +133,7 @@ impl State {
         let mut batch = Batch::new(self.cut.batch, self.positions());
         batch.windows = windows as usize;
         for i in 0..windows {
-            let at = (evaluation.first + i) * self.positions() as u64;
-            let read = batch.set_window(i as usize, &*source, at);
+            let read = batch.set_window(i as usize, &*source, (evaluation.first + i) * evaluation.stride);
             if let Err(error) = read.and_then(|()| batch.check_ids(self.config.model.vocab_size)) {
                 evaluation.error = Some(error);
                 batch.windows = 0;
@@ -143,15 +145,13 @@ impl State {
 
     /// Adds the losses of the batch to the evaluation's sum (contract L4 for each batch, batches ascending).
     pub(super) fn eval_sum(&self) {
-        let windows = self.batch().windows;
-        let tokens = windows * self.positions();
+        let batch = self.batch();
+        let (windows, counted) = (batch.windows, batch.targets_counted());
         // SAFETY: every loss node came before.
-        let losses = unsafe { self.losses.slice(0, tokens) };
+        let losses = unsafe { self.losses.slice(0, windows * self.positions()) };
         let mut evaluation = lock(&self.evaluation);
-        if tokens > 0 {
-            evaluation.loss_sum += symlm_kernels::reduce::batch_loss(losses) * tokens as f64;
-        }
-        evaluation.tokens += tokens as u64;
+        evaluation.loss_sum += symlm_kernels::reduce::batch_loss(losses, counted) * counted as f64;
+        evaluation.tokens += counted as u64;
         evaluation.first += windows as u64;
     }
 }

@@ -3,6 +3,7 @@
 use super::control::Command;
 use super::engine::{Engine, Tensors};
 use super::fill::Initialise;
+use super::state::lock;
 use crate::error::{Error, Result};
 use std::sync::atomic::Ordering;
 
@@ -70,7 +71,7 @@ impl Engine {
         Ok(ids)
     }
 
-    /// Mean loss of each window of the last update that was computed.
+    /// Mean loss of the targets that count in each window of the last update that was computed.
     ///
     /// # Errors
     /// `Internal` if the engine is closed or busy.
@@ -79,8 +80,9 @@ impl Engine {
         let _idle = self.idle()?;
         // SAFETY: the control thread is idle as long as `_idle` lives.
         let losses = unsafe { self.state.losses.slice(0, batch * positions) };
-        let mean = |window: &[f32]| window.iter().map(|&x| f64::from(x)).sum::<f64>() / positions as f64;
-        Ok(losses.chunks_exact(positions).map(mean).collect())
+        let sum = |window: &[f32]| window.iter().map(|&x| f64::from(x)).sum::<f64>();
+        let counted = lock(&self.state.counted);
+        Ok(losses.chunks_exact(positions).zip(&*counted).map(|(w, &n)| sum(w) / n.max(1) as f64).collect())
     }
 
     /// Norms and elements that are not finite, tensor by tensor, after the last update that was computed.

@@ -1,5 +1,6 @@
 //! Where token ids come from.
 
+pub use crate::data::CONTEXT;
 use crate::error::{Error, Result};
 
 /// Token ids by position.
@@ -11,6 +12,17 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     /// If the position is outside or an id is damaged.
     fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()>;
+    /// Ids of a window where the source is cut into windows already; `None` for a text, of which any stretch is one.
+    fn window(&self) -> Option<u64> {
+        None
+    }
+    /// As [`TokenSource::copy_ids`]; ids that do not count as targets have the bit [`CONTEXT`].
+    ///
+    /// # Errors
+    /// As there.
+    fn copy_window(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.copy_ids(start, out)
+    }
 }
 
 impl TokenSource for crate::data::Shards {
@@ -19,6 +31,12 @@ impl TokenSource for crate::data::Shards {
     }
     fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
         Self::copy_ids(self, start, out)
+    }
+    fn window(&self) -> Option<u64> {
+        Self::window(self)
+    }
+    fn copy_window(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        Self::copy_words(self, start, out)
     }
 }
 

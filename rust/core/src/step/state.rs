@@ -42,11 +42,13 @@ pub(super) struct EvalState {
     pub source: Option<Arc<dyn TokenSource>>,
     /// First window of the batch.
     pub first: u64,
+    /// Ids from one window to the next.
+    pub stride: u64,
     /// Windows of the whole evaluation.
     pub windows: u64,
     /// Sum of the row losses so far.
     pub loss_sum: f64,
-    /// Tokens in the sum.
+    /// Targets in the sum.
     pub tokens: u64,
     /// What went wrong, if anything.
     pub error: Option<crate::Error>,
@@ -99,6 +101,8 @@ pub(super) struct State {
     pub batch: RwLock<Arc<Batch>>,
     pub hyper: RwLock<Hyper>,
     pub result: Mutex<StepResult>,
+    /// Targets that count in each window of the update that was computed last.
+    pub counted: Mutex<Vec<usize>>,
     /// Set when loss or gradient norm are no numbers: the update is then left out.
     pub failed: AtomicBool,
     pub evaluation: Mutex<EvalState>,
@@ -159,6 +163,7 @@ impl State {
             batch: RwLock::new(Arc::new(Batch::default())),
             hyper: RwLock::new(Hyper::new(0.0, train.beta1, train.beta2, train.eps, train.weight_decay, 1.0, 1)),
             result: Mutex::new(StepResult::default()),
+            counted: Mutex::new(vec![m.seq_len; cut.batch]),
             failed: AtomicBool::new(false),
             evaluation: Mutex::new(EvalState::default()),
             layout: sizes.slot,

@@ -40,7 +40,8 @@ impl State {
         let norm = libm::sqrt(total);
         // SAFETY: every loss node came before.
         let losses = unsafe { self.losses.slice(0, self.cut.batch * self.positions()) };
-        let loss = reduce::batch_loss(losses);
+        let loss = reduce::batch_loss(losses, batch.targets_counted());
+        lock(&self.counted).clone_from(&batch.counted);
         let clip = if train.grad_clip > 0.0 && norm > train.grad_clip { (train.grad_clip / norm) as f32 } else { 1.0 };
         let lr = train.learning_rate_at(batch.step);
         let hyper = Hyper::new(lr, train.beta1, train.beta2, train.eps, train.weight_decay, clip, batch.step + 1);

@@ -281,7 +281,7 @@ fn fold_pair(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
 
 /// 10,001 losses.
 fn batch_loss(_: Isa, rng: &mut Lcg, bits: &mut Bits) {
-    bits.f64(&[reduce::batch_loss(&draw(rng, 10_001))]);
+    bits.f64(&[reduce::batch_loss(&draw(rng, 10_001), 10_001)]);
 }
 
 /// As `rows_backward`; the losses.

@@ -3,6 +3,9 @@
 use crate::error::Result;
 
 /// As in the core.
+pub const CONTEXT: u32 = 1 << 31;
+
+/// As in the core.
 pub trait TokenSource: Send + Sync + 'static {
     /// Number of ids.
     fn tokens(&self) -> u64;
@@ -11,6 +14,17 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     /// If the source cannot be read.
     fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()>;
+    /// As in the core.
+    fn window(&self) -> Option<u64> {
+        None
+    }
+    /// As in the core.
+    ///
+    /// # Errors
+    /// As there.
+    fn copy_window(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.copy_ids(start, out)
+    }
 }
 
 impl TokenSource for Vec<u32> {

@@ -1,6 +1,7 @@
 //! Tests of the modules together.
 
 mod corpus;
+mod examples;
 mod hostile;
 mod shards;
 mod threads;

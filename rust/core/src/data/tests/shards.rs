@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ErrorKind;
-use crate::data::shards::ShardWriter;
+use crate::data::shards::{CONTEXT, ShardWriter};
 
 fn all_ids(shards: &Shards) -> Vec<u32> {
     let mut ids = vec![0; shards.tokens() as usize];
@@ -179,8 +179,18 @@ fn a_stop_leaves_no_files() {
     assert!(cached(cache.path()).is_empty());
 }
 
+/// Windows of four ids, of which the first is no target.
+fn windows(folder: &Path, vocab: u32, ids: &[u32]) -> Result<Shards> {
+    let mut writer = ShardWriter::create(folder.join("a.ids"), vocab, [7; 32], Some(4))?;
+    let word = |(place, id): (usize, &u32)| if place % 4 == 0 { id | CONTEXT } else { *id };
+    writer.push(&ids.iter().enumerate().map(word).collect::<Vec<u32>>())?;
+    writer.count_example(false);
+    writer.add_bytes(ids.len() as u64);
+    writer.finish()
+}
+
 fn shard(folder: &Path, vocab: u32, ids: &[u32]) -> Result<Shards> {
-    let mut writer = ShardWriter::create(folder.join("a.ids"), vocab, [7; 32])?;
+    let mut writer = ShardWriter::create(folder.join("a.ids"), vocab, [7; 32], None)?;
     writer.begin_document(0)?;
     writer.push(ids)?;
     writer.add_bytes(ids.len() as u64);
@@ -200,9 +210,10 @@ proptest! {
     }
 
     #[test]
-    fn hostile_shards_are_errors(at in 0usize..700, value in any::<u8>(), cut in 0usize..700) {
+    fn hostile_shards_are_errors(at in 0usize..1100, value in any::<u8>(), cut in 0usize..1100, cut_up: bool) {
         let folder = folder(&[]);
-        let path = shard(folder.path(), 300, &[5; 200]).unwrap().path().to_owned();
+        let make = if cut_up { windows } else { shard };
+        let path = make(folder.path(), 300, &[5; 200]).unwrap().path().to_owned();
         let good = std::fs::read(&path).unwrap();
         let mut bad = good.clone();
         if let Some(byte) = bad.get_mut(at) { *byte = value }
@@ -231,6 +242,17 @@ fn well_sealed_lies_are_errors_too() {
     }
     std::fs::write(&path, b"").unwrap();
     assert_eq!(Shards::open(&path).unwrap_err().kind, ErrorKind::Data);
+    // Windows: their length, the targets, the version.
+    let path = windows(folder.path(), 300, &[5; 200]).unwrap().path().to_owned();
+    let good = std::fs::read(&path).unwrap();
+    for (at, number) in [(112, 0), (112, 1), (112, 5), (112, 3), (112, u64::MAX), (120, 149), (8, 1)] {
+        let mut bad = good.clone();
+        bad[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        let seal = Sha256::digest(&bad[..224]);
+        bad[224..256].copy_from_slice(&seal);
+        std::fs::write(&path, bad).unwrap();
+        assert_eq!(Shards::open(&path).unwrap_err().kind, ErrorKind::Data, "{at} {number}");
+    }
 }
 
 #[test]

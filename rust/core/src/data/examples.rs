@@ -1,0 +1,210 @@
+//! Examples of a prompt and a completion, in windows of whole examples (contract T8 to T11).
+
+use std::sync::Mutex;
+
+use super::corpus::Corpus;
+use super::documents::{Example, PieceSize};
+use super::pool::Pool;
+use super::prepare::{Making, encode_all, has_room};
+use super::shards::{CONTEXT, ShardWriter, Shards};
+use super::tokenizer::{Encoder, Tokenizer};
+use crate::error::{Error, Result};
+
+impl Corpus {
+    /// Encodes the examples into shards of windows of `making.seq_len + 1` ids.
+    pub(super) fn build_examples(&self, making: &mut Making<'_, '_>) -> Result<(Shards, Option<Shards>)> {
+        let (tokenizer, window) = (making.tokenizer, making.seq_len + 1);
+        let (train, val) = making.begin(Some(window as u64))?;
+        let mut shards = [train, val];
+        let pool = Pool::new(making.threads)?;
+        let mut documents = self.documents(PieceSize::default());
+        let mut count = 0_u64;
+        while documents.next_example()?.is_some() {
+            count += 1;
+            making.meter.at(0)?;
+        }
+        if count == 0 {
+            return Err(self.no_text());
+        }
+        let trained = count - held_out(count, making.val_split)?;
+
+        let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+        let mut packers = [Packer::new(window, tokenizer.eot_id()), Packer::new(window, tokenizer.eot_id())];
+        let mut documents = self.documents(PieceSize::default());
+        let mut batch = Vec::new();
+        let mut done = 0;
+        loop {
+            batch.clear();
+            let mut bytes = 0;
+            while has_room(&pool, bytes, batch.len())
+                && let Some(example) = documents.next_example()?
+            {
+                bytes += example.text.len();
+                batch.push(example);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            let encode = |encoder: &mut Encoder, example: &Example| Words::new(tokenizer, encoder, example, window);
+            for words in encode_all(&pool, &encoders, &batch, encode)? {
+                let part = usize::from(done >= trained);
+                packers[part].add(&words, &mut shards[part])?;
+                done += 1;
+            }
+            making.meter.at(documents.disk_bytes())?;
+        }
+        drop(pool);
+        drop((batch, encoders));
+        let [mut train, mut val] = shards;
+        packers[0].fill(&mut train)?;
+        packers[1].fill(&mut val)?;
+        making.finish(documents.digests(), train, val)
+    }
+}
+
+/// How many of the examples, the last ones, are held out (contract T11).
+fn held_out(count: u64, share: f64) -> Result<u64> {
+    if share == 0.0 {
+        return Ok(0);
+    }
+    if count < 2 {
+        let error = Error::data("found 1 example, expected at least 2: one of them is held out for validation");
+        return Err(error.hint("add examples, or hold out none (--val-split 0)"));
+    }
+    Ok(((count as f64 * share + 0.5) as u64).clamp(1, count - 1))
+}
+
+/// An encoded example, at most as long as a window.
+#[derive(Debug, PartialEq, Eq)]
+struct Words {
+    /// Ids; those before the completion have the bit [`CONTEXT`].
+    words: Vec<u32>,
+    /// Of the completion, as far as it is here.
+    bytes: u64,
+    /// Whether a part of the example was left out.
+    cut: bool,
+}
+
+impl Words {
+    fn new(tokenizer: &Tokenizer, encoder: &mut Encoder, example: &Example, window: usize) -> Result<Self> {
+        let (prompt_text, completion_text) = example.text.split_at(example.prompt);
+        let (mut prompt, mut completion) = (Vec::new(), Vec::new());
+        encoder.encode_text(tokenizer, prompt_text, &mut prompt)?;
+        encoder.encode_text(tokenizer, completion_text, &mut completion)?;
+        let mut this = fit(&[], &prompt, &completion, tokenizer.eot_id(), window);
+        let kept = this.words.iter().filter(|&word| word & CONTEXT == 0).count();
+        this.bytes = if kept > completion.len() {
+            completion_text.len() as u64
+        } else {
+            tokenizer.decode_bytes(&completion[..kept])?.len() as u64
+        };
+        Ok(this)
+    }
+}
+
+/// Puts an example together, cut to the window: first the beginning of the prompt goes, then the end of the completion
+/// (contract T8, T9). The bytes are not counted yet.
+fn fit(start: &[u32], prompt: &[u32], completion: &[u32], end: u32, window: usize) -> Words {
+    // Nothing is predicted from nothing: an empty prompt is what stands before a text that begins.
+    let start = if start.is_empty() && prompt.is_empty() { &[end] } else { &start[..start.len().min(window - 1)] };
+    let room = window.saturating_sub(start.len() + completion.len() + 1);
+    let kept = prompt.len().min(room.max(usize::from(start.is_empty())));
+    let context = start.iter().chain(&prompt[prompt.len() - kept..]).map(|id| id | CONTEXT);
+    let words: Vec<u32> = context.chain(completion.iter().copied()).chain([end]).take(window).collect();
+    let cut = words.len() < start.len() + prompt.len() + completion.len() + 1;
+    Words { words, bytes: 0, cut }
+}
+
+/// Puts examples into windows, whole and in order (contract T10).
+#[derive(Debug)]
+struct Packer {
+    window: usize,
+    /// Fills what is left of a window.
+    end: u32,
+    /// Ids in the window at hand.
+    used: usize,
+}
+
+impl Packer {
+    fn new(window: usize, end: u32) -> Self {
+        Self { window, end, used: 0 }
+    }
+
+    fn add(&mut self, words: &Words, shard: &mut ShardWriter) -> Result<()> {
+        if self.used + words.words.len() > self.window {
+            self.fill(shard)?;
+        }
+        shard.push(&words.words)?;
+        shard.add_bytes(words.bytes);
+        shard.count_example(words.cut);
+        self.used = (self.used + words.words.len()) % self.window;
+        Ok(())
+    }
+
+    /// Completes the window at hand.
+    fn fill(&mut self, shard: &mut ShardWriter) -> Result<()> {
+        if self.used > 0 {
+            shard.push(&vec![self.end | CONTEXT; self.window - self.used])?;
+        }
+        self.used = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ids(words: &[u32]) -> Vec<i64> {
+        words.iter().map(|w| if w & CONTEXT == 0 { i64::from(*w) } else { -i64::from(w & !CONTEXT) }).collect()
+    }
+
+    #[test]
+    fn the_beginning_of_the_prompt_goes_first() {
+        let fitted = |begin: Option<u32>, window| ids(&fit(begin.as_slice(), &[1, 2, 3], &[4, 5], 9, window).words);
+        assert_eq!(fitted(None, 8), [-1, -2, -3, 4, 5, 9]);
+        assert_eq!(fitted(None, 6), [-1, -2, -3, 4, 5, 9]);
+        assert_eq!(fitted(None, 5), [-2, -3, 4, 5, 9]);
+        assert_eq!(fitted(None, 4), [-3, 4, 5, 9]);
+        assert_eq!(fitted(None, 3), [-3, 4, 5]);
+        assert_eq!(fitted(None, 2), [-3, 4]);
+        assert_eq!(fitted(Some(7), 7), [-7, -1, -2, -3, 4, 5, 9]);
+        assert_eq!(fitted(Some(7), 6), [-7, -2, -3, 4, 5, 9]);
+        assert_eq!(fitted(Some(7), 4), [-7, 4, 5, 9]);
+        assert_eq!(fitted(Some(7), 2), [-7, 4]);
+    }
+
+    #[test]
+    fn an_empty_prompt_is_the_beginning_of_a_text() {
+        assert_eq!(ids(&fit(&[], &[], &[4], 9, 8).words), [-9, 4, 9]);
+        assert_eq!(ids(&fit(&[7], &[], &[4], 9, 8).words), [-7, 4, 9]);
+    }
+
+    #[test]
+    fn at_least_one_example_is_held_out_and_one_is_not() {
+        let held = |count, share| held_out(count, share).unwrap();
+        assert_eq!((held(100, 0.05), held(100, 0.0), held(3, 0.01), held(2, 0.99)), (5, 0, 1, 1));
+        assert_eq!((held(1, 0.0), held(50, 0.05)), (0, 3));
+        assert!(held_out(1, 0.1).unwrap_err().hint.unwrap().contains("--val-split 0"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_is_whole(
+            bos: bool, prompt in prop::collection::vec(1_u32..9, 0..12), completion in prop::collection::vec(1_u32..9, 1..12),
+            window in 2_usize..30,
+        ) {
+            let fitted = fit(bos.then_some(7).as_slice(), &prompt, &completion, 9, window);
+            prop_assert!(fitted.words.len() <= window && fitted.words[0] & CONTEXT != 0);
+            let targets: Vec<u32> = fitted.words.iter().copied().filter(|w| w & CONTEXT == 0).collect();
+            let whole: Vec<u32> = completion.iter().copied().chain([9]).collect();
+            prop_assert_eq!(&targets[..], &whole[..targets.len()]);
+            // The completion is cut only where one id before it is all there is room for.
+            prop_assert!(targets.len() == whole.len() || fitted.words.len() == window && targets.len() == window - 1);
+            let longest = usize::from(bos || prompt.is_empty()) + prompt.len() + whole.len();
+            prop_assert_eq!(fitted.cut, longest > window);
+        }
+    }
+}
