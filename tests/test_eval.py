@@ -131,6 +131,29 @@ def test_the_whole_text_in_overlapping_windows(run: Path, generator: symlm.Gener
         evaluate_rolling(run, documents, stride=SEQ + 1)
 
 
+def test_the_last_logits_alone(generator: symlm.Generator) -> None:
+    ids = generator.tokenizer.encode(DOCUMENTS[2])[:SEQ]
+    whole = generator.logits(ids)
+    for last in (1, 2, SEQ - 1, SEQ):
+        found = generator.logits(ids, last)
+        assert found.shape == (last, 300) and found.tobytes() == whole[-last:].tobytes()
+    for last in (0, SEQ + 1, -1):
+        with pytest.raises(UsageError, match=f"expected 1 to {SEQ} of {SEQ} tokens, found {last}"):
+            generator.logits(ids, last)
+
+
+def test_windows_of_a_large_vocabulary(
+    run: Path, generator: symlm.Generator, documents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the logits of a window have no room, it predicts fewer tokens and sees as many."""
+    with monkeypatch.context() as patch:
+        patch.setattr("symlm.scoring.MOST_LOGITS", 300 * 5)
+        result = evaluate_rolling(run, documents)
+    assert (result.context, result.stride) == (SEQ, 5)
+    assert result.loss == evaluate_rolling(run, documents, stride=5).loss
+    assert Scorer(generator, 3).threads == 3
+
+
 def test_logits_that_are_no_numbers() -> None:
     rows = np.zeros((2, 4), np.float32)
     assert log_likelihood(rows, [1, 2]) == pytest.approx(-2 * math.log(4))

@@ -134,15 +134,18 @@ class Generator:
             )
         )
 
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits after each token, float32 of shape [len(ids), vocabulary]; the bits of the training's forward pass."""
+    def logits(self, ids: Sequence[int], last: int | None = None) -> npt.NDArray[np.float32]:
+        """Logits after each token, or after each of the `last` ones, float32 of shape [tokens, vocabulary]; the bits of
+        the training's forward pass."""
         import numpy as np
 
         checked = list(ids)
         if not checked:
             raise UsageError("logits need at least one token")
-        flat = np.frombuffer(self._engine.logits(checked), dtype="<f4")
-        return flat.reshape(len(checked), -1)
+        if last is not None and not 1 <= last <= len(checked):
+            raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {last}")
+        raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
+        return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
 
 
 def sampling_options(

@@ -84,9 +84,9 @@ def evaluate_rolling(
     """
     generator = Generator.from_pretrained(model, checkpoint)
     scorer = Scorer(generator, resolve_threads(threads)[0])
-    if stride is not None and not 1 <= stride <= scorer.context:
-        raise UsageError(f"--stride: expected 1 to {scorer.context} tokens (one window), found {stride}")
-    step = stride or scorer.context
+    if stride is not None and not 1 <= stride <= scorer.most_scored:
+        raise UsageError(f"--stride: expected 1 to {scorer.most_scored} tokens (one window), found {stride}")
+    step = stride or scorer.most_scored
     tokenizer = generator.tokenizer
     start = generator.prompt_ids("")[-1:]
     display = make_display(progress)

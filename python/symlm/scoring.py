@@ -24,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST_LOGITS = 1 << 26
-"""Floats in the logits of a window; models with longer windows are asked about shorter ones."""
+"""Floats in the logits of a window that is scored as a whole."""
 
 _BYTES_PER_LOGIT = 12
 """They are there three times while they pass from the extension to numpy."""
@@ -40,15 +40,17 @@ class Scorer:
         model = generator.model
         assert model is not None
         self.generator = generator
-        self.context = max(min(model.seq_len, MOST_LOGITS // model.vocab_size), 1)
+        self.context = model.seq_len
         """Most tokens that a prediction can see."""
+        self.most_scored = max(min(model.seq_len, MOST_LOGITS // model.vocab_size), 1)
+        """Predictions to ask for at once, so that their logits have room in memory."""
         available = _symlm.available_memory()
-        window = _BYTES_PER_LOGIT * self.context * model.vocab_size
+        window = _BYTES_PER_LOGIT * self.most_scored * model.vocab_size
         self.threads = threads if available is None else max(min(threads, available[0] // 2 // window), 1)
 
     def rows(self, ids: Sequence[int], count: int) -> npt.NDArray[np.float32]:
         """Logits of the last `count` of the predictions after each of `ids`, float32 of shape [count, vocabulary]."""
-        return self.generator.logits(ids)[-count:]
+        return self.generator.logits(ids, count)
 
     def score(self, ids: Sequence[int], count: int) -> float:
         """Sum of the log-likelihoods, in nats, of the last `count` of `ids`, each given those before it in `ids`."""

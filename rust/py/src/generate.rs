@@ -30,9 +30,10 @@ impl Generator {
         })
         .map(Self::new)
     }
-    /// Little-endian f32 logits, len(ids) x vocabulary.
-    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
-        let logits = detached(py, || Session::new(&self.0)?.logits(&ids))?;
+    /// Little-endian f32 logits, len(ids) x vocabulary, or the `last` rows of them.
+    #[pyo3(signature = (ids, last=None))]
+    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>, last: Option<usize>) -> PyResult<Bound<'py, PyBytes>> {
+        let logits = detached(py, || Session::new(&self.0)?.last_logits(&ids, last.unwrap_or(ids.len())))?;
         let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
         Ok(PyBytes::new(py, &bytes))
     }

@@ -172,6 +172,14 @@ impl Session {
     /// # Errors
     /// `Usage` if there are more tokens than the model has positions, or one is not of the vocabulary.
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.last_logits(ids, ids.len())
+    }
+
+    /// As `logits`, only the `last` rows: the others take neither time nor memory for the vocabulary.
+    ///
+    /// # Errors
+    /// As `logits`.
+    pub fn last_logits(&mut self, ids: &[u32], last: usize) -> Result<Vec<f32>> {
         check_ids(&self.model, ids)?;
         let model = Arc::clone(&self.model);
         let (vocab, positions) = (model.config().vocab_size, model.config().seq_len);
@@ -179,17 +187,22 @@ impl Session {
             return Err(Error::usage(format!("found {} tokens, expected at most seq_len = {positions}", ids.len())));
         }
         let _environment = ContractRounding::enter();
-        let mut all = vec![0.0; ids.len() * vocab];
+        let first = ids.len() - last.min(ids.len());
+        let mut wanted = vec![0.0; (ids.len() - first) * vocab];
         self.context.clear();
         self.context.extend_from_slice(ids);
         for at in (0..ids.len()).step_by(CHUNK) {
             let rows = CHUNK.min(ids.len() - at);
             self.layers(&model, at, rows);
-            self.final_norm(&model, rows);
-            let out = MatMut::new(&mut all[at * vocab..], rows, vocab, vocab);
-            gemm::product(model.isa, Left::Rows(self.normed.first(rows)), model.head(), out);
+            let skipped = first.saturating_sub(at).min(rows);
+            if skipped < rows {
+                self.final_norm(&model, rows);
+                let normed = self.normed.first(rows).row_range(skipped..rows);
+                let out = MatMut::new(&mut wanted[(at + skipped - first) * vocab..], rows - skipped, vocab, vocab);
+                gemm::product(model.isa, Left::Rows(normed), model.head(), out);
+            }
         }
-        Ok(all)
+        Ok(wanted)
     }
 
     /// Appends ids to the context and returns the first position whose keys and values are missing.
