@@ -101,6 +101,12 @@ fn decoding_gives_the_logits_of_training_on_every_instruction_set() {
             let expected = bits(&whole_window(&model, &ids));
             assert!(*first.get_or_insert_with(|| expected.clone()) == expected, "{isa:?}");
             assert!(bits(&session.logits(&ids).unwrap()) == expected, "{isa:?}");
+            let ends: &[usize] =
+                if isa == Isa::PortableSoft { &[3] } else { &[0, 1, 63, 64, 65, count - 1, count + 1] };
+            for last in ends {
+                let found = bits(&session.last_logits(&ids, *last).unwrap());
+                assert!(found[..] == expected[(count - count.min(*last)) * vocab..], "{isa:?} {last}");
+            }
             // Emulated FMA is slow; one pass over it is enough.
             let sizes: &[usize] = if isa == Isa::PortableSoft { &[13] } else { &[1, 2, 7, 31, 32, 33, 64, 65, count] };
             for size in sizes {
