@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +118,16 @@ class Scripted:
         self.tokens = tokens
         self.prompts: list[list[int]] = []
 
-    def stream(self, ids: list[int], options: str) -> list[int]:
+    def stream(self, ids: list[int], options: str) -> Iterator[int]:
         self.prompts.append(ids)
-        return self.tokens
+        stop = json.loads(options)["stop_ids"]
+        return itertools.takewhile(lambda token: token not in stop, self.tokens)
 
 
 class Letters:
     """Stands in for a tokenizer: token n is letter n."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         return [ord(c) - ord("a") for c in text]
 
     def decode_bytes(self, ids: list[int]) -> bytes:

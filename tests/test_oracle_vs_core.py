@@ -51,6 +51,11 @@ CASES = {
     "one-head": Case(ModelConfig(257, 18, 50, 1, 1, 1, 5, tie_embeddings=True, rms_norm_eps=1e-2), 3),
     "one-position": Case(ModelConfig(40, 16, 24, 1, 2, 2, 1, tie_embeddings=True), 2),
 }
+# Frequencies of all three kinds: unchanged, stretched, and between.
+LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 40}
+CASES["stretched"] = Case(
+    ModelConfig(67, 32, 41, 2, 2, 1, 90, tie_embeddings=False, rope_theta=300.0, rope_scaling=LLAMA3), 5
+)
 # A sector of 1,200 tokens and a batch of 7,800: sums run over several blocks of tokens.
 LONG_CASES = {"long": Case(ModelConfig(61, 24, 40, 1, 2, 1, 600, tie_embeddings=True), 13)}
 GRADIENT_CASES = CASES | LONG_CASES

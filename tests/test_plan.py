@@ -46,7 +46,7 @@ before = held()
 generator = engine.snapshot()
 stream = generator.stream([0], json.dumps({
     "max_new_tokens": 3, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-    "seed": 1, "sample_index": 0, "stop_at_eot": False,
+    "seed": 1, "sample_index": 0, "stop_ids": [],
 }))
 list(stream)
 print(json.dumps([engine_bytes, sum(plan.engine.values()), held() - before, plan.beside["sampling copy"]]))

@@ -106,6 +106,7 @@ def test_files_have_the_ids_of_the_library(pair: Pair, tmp_path: Path, threads: 
     corpus = _symlm.Corpus.open([str(tmp_path)])
     shards, _ = corpus.prepare(ours, str(tmp_path / "cache"), 0.0, 8, threads, None)
     expected: list[int] = []
+    assert ours.eot_id is not None
     for number, text in enumerate(texts):
         expected += [ours.eot_id] * (number > 0) + library.encode(text, add_special_tokens=False).ids
     assert shards.ids(0, shards.tokens) == expected

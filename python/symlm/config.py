@@ -80,6 +80,16 @@ class TrainConfig:
             default_text=f"{PRESET_WITH_DATA}, without a PATH {PRESET_WITHOUT_DATA}",
         ),
     )
+    init_from: str | None = option(
+        None,
+        Spec(
+            "model to begin with: a run, checkpoint or model folder or a GGUF file, whose weights, shape and tokenizer "
+            "are taken over",
+            "model",
+            "str",
+            metavar="MODEL",
+        ),
+    )
     num_layers: int | None = option(
         None, Spec("transformer blocks", "model", "int", low=1, high=512, default_text=_FROM_PRESET)
     )
@@ -124,6 +134,10 @@ class TrainConfig:
     )
     tie_embeddings: bool | None = option(
         None, Spec("share one matrix between the embedding and the output", "model", "bool", default_text=_FROM_PRESET)
+    )
+
+    architecture: str | None = option(
+        None, Spec("what a model that was taken over has besides its sizes", "model", "str", hidden=True)
     )
 
     # --- length of the training -----------------------------------------------------------------------------------
@@ -398,7 +412,7 @@ class TrainConfig:
                 f"--decay-start {self.decay_start} is beyond --max-steps {self.max_steps}",
                 "leave --decay-start out: it follows from --decay-frac",
             )
-        if "" in (self.tokenizer, self.out_dir, self.resume, self.trace, self.tensorboard):
+        if "" in (self.tokenizer, self.init_from, self.out_dir, self.resume, self.trace, self.tensorboard):
             raise UsageError("a path must not be empty", "leave the flag out, or name a path")
         if self.val_data and any(path == "-" for path in self.val_data) and "-" in self.data:
             raise UsageError(
@@ -423,7 +437,7 @@ class TrainConfig:
         if kv_heads is None:
             # A preset without grouped heads stays so when only the number of heads is changed.
             kv_heads = pick("num_heads") if preset.num_kv_heads == preset.num_heads else preset.num_kv_heads
-        return ModelConfig(
+        model = ModelConfig(
             vocab_size=pick("vocab_size"),
             hidden_size=pick("hidden_size"),
             intermediate_size=pick("intermediate_size"),
@@ -433,6 +447,7 @@ class TrainConfig:
             seq_len=pick("seq_len"),
             tie_embeddings=pick("tie_embeddings"),
         )
+        return model if self.architecture is None else model.with_other(self.architecture)
 
     def with_model(self, **changes: Any) -> TrainConfig:
         """A copy with the preset's shape and learning rate written out, and `changes` applied."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from . import _symlm
 from .config import DataFormat, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
+from .model_config import ModelConfig
 
 BUILTIN_BYTES = 16 * 2**20
 """Most bytes of the built-in corpus."""
@@ -95,11 +96,18 @@ def ensure_cache_dir() -> str:
     return str(folder)
 
 
-def load_tokenizer(path: str | Path, sha256: str | None = None) -> _symlm.Tokenizer:
-    """Read a tokenizer.json; UserError when there is none, DataError when it is not the one with this `sha256`."""
+def load_tokenizer(path: str | Path, sha256: str | None = None, model: ModelConfig | None = None) -> _symlm.Tokenizer:
+    """Read a tokenizer.json; UserError when there is none, DataError when it is not the one with this `sha256`.
+
+    That of a `model` may be of any kind, if the model has an embedding for every token; without a model it is one that
+    `symlm tokenizer train` could have made.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such tokenizer", "make one with: symlm tokenizer train TEXT --vocab-size 1024")
-    tokenizer = _symlm.Tokenizer.from_file(str(path))
+    if model is None:
+        tokenizer = _symlm.Tokenizer.from_file(str(path))
+    else:
+        tokenizer = _symlm.Tokenizer.of_model(str(path), next(iter(model.eos_token_ids), None), model.vocab_size)
     if sha256 is not None and tokenizer.sha256 != sha256:
         raise DataError(
             f"{path}: damaged or replaced: not the tokenizer that the run was started with",
@@ -130,9 +138,15 @@ def encode_text(
 
 def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[bytes]:
     """The text that shards were made from, documents one right after the other."""
+    between = {tokenizer.eot_id, *tokenizer.document_start}
     for at in range(0, shards.tokens, ID_BLOCK):
         ids = shards.ids(at, min(ID_BLOCK, shards.tokens - at))
-        yield tokenizer.decode_bytes([token for token in ids if token != tokenizer.eot_id])
+        yield tokenizer.decode_bytes([token for token in ids if token not in between])
+
+
+def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
+    """Rows of the embedding: as many as the tokenizer has tokens, but those of a model that was taken over stay."""
+    return tokenizer.vocab_size if config.init_from is None else config.model().vocab_size
 
 
 class Sources:
@@ -147,12 +161,13 @@ class Sources:
         self.val = None
         if config.val_data:
             self.val = _symlm.Corpus.open(list(config.val_data), config.text_field, self.train.data_format)
-        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256)
+        of_model = None if config.init_from is None else config.model()
+        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
         """All files that are read, the tokenizer among them."""
         if tokenizer_path is not None:
             self.inputs.append(Path(tokenizer_path))
-        if self.tokenizer is not None and config.vocab_size not in (None, self.tokenizer.vocab_size):
+        if self.tokenizer is not None and config.vocab_size not in (None, vocab_size_with(config, self.tokenizer)):
             raise UsageError(
                 f"--vocab-size {config.vocab_size} is not the {self.tokenizer.vocab_size} tokens of {tokenizer_path}",
                 "leave --vocab-size out: it follows the tokenizer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -10,22 +11,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import _symlm
-from .checkpoint import STATE, State, verify_weights
+from .checkpoint import MODEL_CONFIG, STATE, State, verify_weights
 from .compress import compressed_sizes
-from .config import DataFormat, Progress
-from .corpus import encode_text, load_tokenizer, text_blocks
+from .config import DataFormat, Progress, TrainConfig
+from .corpus import encode_text, text_blocks
 from .display import make_display
 from .errors import DataError, NanError, UsageError, UserError
 from .machine import resolve_threads
-from .run import BEST, resolve_model
+from .model_config import ModelConfig
+from .run import BEST, ModelFiles, resolve_model
+from .schedule import engine_config
+
+IMPORTED_WINDOW = 1024
+IMPORTED_BATCH = 12
+"""Windows of a model from elsewhere: contexts can be far longer than memory allows for whole batches of them."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Result over all non-overlapping windows of a text. `loss` in nats per token.
 
-    Of examples (a prompt and a completion) tokens, bytes and means are those of the completions.
-    `compressed` are the bytes that compressors need for the text, `model_bytes` those of the file of weights.
+    `step` is the number of updates of a checkpoint, None of a model from elsewhere. Of examples (a prompt and a
+    completion) tokens, bytes and means are those of the completions. `compressed` are the bytes that compressors need
+    for the text, `model_bytes` those of the files of weights.
     """
 
     loss: float
@@ -34,7 +42,7 @@ class Evaluation:
     tokens: int
     windows: int
     text_bytes: int
-    step: int
+    step: int | None
     model_bytes: int
     compressed: dict[str, int]
 
@@ -51,7 +59,8 @@ def evaluate(
     against: Sequence[str] = (),
     progress: Progress = "auto",
 ) -> Evaluation:
-    """Evaluate a run folder or checkpoint on `data`; `max_windows` 0 takes all windows.
+    """Evaluate any MODEL on `data`; `max_windows` 0 takes all windows. These are as long as in the training of a
+    checkpoint; for a model from elsewhere as its `max_position_embeddings`, but at most `IMPORTED_WINDOW` tokens.
 
     `against` names compressors (gzip, bzip2, xz) for the same text. Tokens at the end that fill no window are left out;
     `evaluate_rolling` counts them too.
@@ -60,22 +69,27 @@ def evaluate(
     """
     files = resolve_model(model, str(checkpoint))
     verify_weights(files.folder)
-    state = State.read(files.folder)
+    state = State.read(files.folder) if files.has_state else None
     count, _ = resolve_threads(threads)
-    seq_len = files.model_config().seq_len
+    shape = files.model_config()
+    seq_len = shape.seq_len if state is not None else min(shape.seq_len, IMPORTED_WINDOW)
     display = make_display(progress)
     try:
         if files.note is not None:
             display.message(files.note)
-        tokenizer = load_tokenizer(files.tokenizer, files.tokenizer_sha256)
+        tokenizer = files.load_tokenizer()
         shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format)
         if against and shards.window is not None:
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
-        engine = _engine(files.folder, {**state.config, "threads": count, "sectors_in_flight": 0}, shards)
+        made_from = _imported(shape, seq_len) if state is None else state.config
+        engine = _engine(files, {**made_from, "threads": count, "sectors_in_flight": 0}, shards)
         try:
-            engine.load(str(files.folder), json.dumps(state.engine))
+            if state is None:
+                engine.load_weights(str(files.weights))
+            else:
+                engine.load(str(files.folder), json.dumps(state.engine))
             report = engine.evaluate(shards, max_windows, display.task("evaluation"))
         finally:
             engine.close()
@@ -85,7 +99,7 @@ def evaluate(
         display.close()
     if not math.isfinite(report.loss):
         raise NanError(
-            f"{files.folder}: the loss on this text is {report.loss}", "choose another checkpoint with --checkpoint"
+            f"{files.name}: the loss on this text is {report.loss}", "choose another checkpoint with --checkpoint"
         )
     return Evaluation(
         loss=report.loss,
@@ -94,7 +108,7 @@ def evaluate(
         tokens=report.tokens,
         windows=report.windows,
         text_bytes=shards.bytes,
-        step=state.step,
+        step=None if state is None else state.step,
         model_bytes=weights_bytes(files.folder),
         compressed=compressed,
     )
@@ -110,9 +124,17 @@ def perplexity_of(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _engine(folder: Path, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
+def _imported(model: ModelConfig, seq_len: int) -> dict[str, Any]:
+    """What the engine is made from for a model without settings of a training; an evaluation needs only the batch."""
+    config = engine_config(TrainConfig(batch_size=IMPORTED_BATCH).with_model(), 1)
+    return {**config, "model": dataclasses.replace(model, seq_len=seq_len).as_dict()}
+
+
+def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
     """The engine that a checkpoint's state describes; what it refuses is the state's fault."""
     try:
         return _symlm.Engine(json.dumps(settings), shards)
     except (UsageError, UserError) as error:
-        raise DataError(f"{folder / STATE}: {error.message}", error.hint) from None
+        raise DataError(
+            f"{files.folder / (STATE if files.has_state else MODEL_CONFIG)}: {error.message}", error.hint
+        ) from None

@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _symlm
 from .checkpoint import verify_weights
-from .corpus import load_tokenizer
 from .errors import UsageError
 from .model_config import EOT_ID, ModelConfig
-from .run import BEST, resolve_model
+from .run import BEST, ModelFiles, resolve_model
 from .textstream import text_pieces
 
 if TYPE_CHECKING:
@@ -37,28 +36,30 @@ class Generator:
         self.tokenizer = tokenizer
         self.model = model
         self.note: str | None = None
-        self.folder: Path | None = None
+        self.files: ModelFiles | None = None
+        """Where it was loaded from; None of a model that is in training."""
 
     @classmethod
     def from_pretrained(cls, path: str | Path, checkpoint: str | int = BEST) -> Generator:
-        """Load a run folder (`checkpoint` = "best", "last" or a step number) or a checkpoint folder.
+        """Load a run folder (`checkpoint` = "best", "last" or a step number), a checkpoint folder, a model folder of
+        transformers or a GGUF file.
 
         A run without any evaluation has no best checkpoint: its last one is taken and `note` says so.
         """
         files = resolve_model(path, str(checkpoint))
         verify_weights(files.folder)
         model = files.model_config()
-        tokenizer = load_tokenizer(files.tokenizer, files.tokenizer_sha256)
+        tokenizer = files.load_tokenizer()
         engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))
         generator = cls(engine, tokenizer, model)
         generator.note = files.note
-        generator.folder = files.folder
+        generator.files = files
         return generator
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt; an empty one is the start of a document: the token that begins a text, else the one
         that ends one."""
-        return self.tokenizer.encode(prompt) or self._start()
+        return self.tokenizer.encode_prompt(prompt) or self._start()
 
     def _start(self) -> list[int]:
         if self.model.bos_token_id is not None:
@@ -95,14 +96,10 @@ class Generator:
             seed=seed,
             sample_index=sample_index,
         )
+        options["stop_ids"] = list(self.model.eos_token_ids)
         tokens = self._engine.stream(self.prompt_ids(prompt), json.dumps(options))
-        return text_pieces(self._token_bytes(tokens), (stop,) if isinstance(stop, str) else stop)
-
-    def _token_bytes(self, tokens: _symlm.TokenStream) -> Iterator[bytes]:
-        for token in tokens:
-            if token in self.model.eos_token_ids:
-                return
-            yield self.tokenizer.decode_bytes([token])
+        pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
+        return text_pieces(pieces, (stop,) if isinstance(stop, str) else stop)
 
     def generate(
         self,
@@ -158,7 +155,7 @@ def sampling_options(
     repetition_penalty: float,
     seed: int,
     sample_index: int,
-) -> dict[str, int | float | bool]:
+) -> dict[str, Any]:
     """The settings of a token stream, checked; UsageError names the one that is wrong."""
     for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p),
                         ("repetition_penalty", repetition_penalty)):  # fmt: skip
@@ -183,7 +180,6 @@ def sampling_options(
         "repetition_penalty": float(repetition_penalty),
         "seed": seed,
         "sample_index": sample_index,
-        "stop_at_eot": False,
     }
 
 

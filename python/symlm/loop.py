@@ -24,6 +24,7 @@ from .corpus import Prepared
 from .display import Display
 from .errors import DataError, InternalError, Interrupted, MemoryPlanError, NanError, SymlmError, UserError
 from .generate import Generator
+from .initial import Initial
 from .metrics import LineLog
 from .nan_policy import NanPolicy, RolledBack
 from .resume import check_made_from, resume_command
@@ -65,6 +66,7 @@ class Loop:
         callbacks: CallbackList,
         peak_gflops: float,
         signals: StopSignals,
+        initial: Initial | None = None,
     ) -> None:
         self.config = config
         self.threads = threads
@@ -73,6 +75,7 @@ class Loop:
         self.display = display
         self.callbacks = callbacks
         self.peak = peak_gflops
+        self.initial = initial
         self.model = config.model()
         self.max_steps = config.max_steps or 1
         self.engine_config = engine_config(config, threads)
@@ -113,6 +116,8 @@ class Loop:
             if checkpoint is not None and state is not None:
                 self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
                 self._restore(checkpoint, state)
+            elif self.initial is not None:
+                self.initial.load(self.engine)
             if self.signals.received is not None:
                 raise Interrupted(self.signals.received)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, UsageError, shown
-from .reading import Fields, read_object
+from .reading import Fields, parse_json, read_object
 
 ROPE_THETA = 10000.0
 RMS_NORM_EPS = 1e-5
@@ -129,6 +130,30 @@ class ModelConfig:
             shape["rope_scaling"] = self.rope_scaling.as_dict()
         return shape
 
+    def other(self) -> str:
+        """What the model has besides its sizes, as JSON."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _OTHER}
+        values["rope_scaling"] = None if self.rope_scaling is None else self.rope_scaling.as_dict()
+        return json.dumps(values)
+
+    def with_other(self, text: str) -> ModelConfig:
+        """This shape with what `other` of a model gave; UsageError when the text is something else."""
+        try:
+            values = parse_json(text)
+            scaling = values["rope_scaling"]
+            return dataclasses.replace(
+                self,
+                rope_theta=float(values["rope_theta"]),
+                rms_norm_eps=float(values["rms_norm_eps"]),
+                rope_scaling=None if scaling is None else RopeScaling(**scaling),
+                bos_token_id=values["bos_token_id"],
+                eos_token_ids=tuple(values["eos_token_ids"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"architecture: found {shown(text)}, expected what symlm wrote ({error})", "restore the file of the run"
+            ) from None
+
     def to_hf(self) -> dict[str, Any]:
         """The shape as `config.json` of a `LlamaForCausalLM`: fields of transformers 4 and of 5 alike."""
         rope: dict[str, Any] = {"rope_type": "default"}
@@ -204,6 +229,9 @@ _SIZES = (
     "rope_theta", "rms_norm_eps",
 )  # fmt: skip
 """Fields of `ModelConfig` that are numbers above 0."""
+
+_OTHER = ("rope_theta", "rms_norm_eps", "bos_token_id", "eos_token_ids")
+"""Fields that are no sizes, but for the scaling."""
 
 _ONLY = {
     "model_type": "llama",

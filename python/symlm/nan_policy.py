@@ -246,6 +246,8 @@ def _roll_back(loop: Loop, record: dict[str, Any]) -> str:
     failed = loop.step
     if found is None:
         loop.engine.restart()
+        if loop.initial is not None:
+            loop.initial.load(loop.engine)
         loop.step = loop.start_step = loop.tokens = loop.view.step = loop.view.tokens = 0
         loop.saver.saved_step, loop.finite_step = None, -1
     else:

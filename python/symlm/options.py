@@ -35,6 +35,8 @@ class Spec:
     aliases: tuple[str, ...] = ()
     metavar: str | None = None
     default_text: str | None = None
+    hidden: bool = False
+    """Whether it has no flag: only the file of a run holds it."""
 
 
 def option(default: T, spec: Spec) -> T:

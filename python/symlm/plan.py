@@ -18,8 +18,9 @@ from typing import Any
 
 from . import _symlm
 from .config import TrainConfig
-from .corpus import Sources, cache_dir
+from .corpus import Sources, cache_dir, vocab_size_with
 from .errors import MemoryPlanError, UsageError
+from .initial import take_over
 from .machine import gib, resolve_threads
 from .resume import locate
 from .run import BEST, RunFolder
@@ -216,8 +217,10 @@ def make_plan(config: TrainConfig) -> Plan:
         folder.check_new()
     resumed = config.resume is not None and folder.exists
     threads, rule = resolve_threads(config.threads)
-    sources = Sources(config, config.tokenizer)
-    vocab_size = config.model().vocab_size if sources.tokenizer is None else sources.tokenizer.vocab_size
+    config, initial = take_over(config)
+    sources = Sources(config, config.tokenizer if initial is None else initial.files.tokenizer)
+    tokenizer = sources.tokenizer
+    vocab_size = config.model().vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
     filled = config.with_model(vocab_size=vocab_size)
     model = filled.model()
     tokens = _tokens(sources, vocab_size)

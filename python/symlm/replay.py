@@ -21,6 +21,7 @@ from .config import Progress, TrainConfig
 from .corpus import Prepared, Sources
 from .display import Display, make_display
 from .errors import DataError, InternalError, SymlmError, UserError
+from .initial import Initial
 from .machine import resolve_threads
 from .metrics import plain, read_lines
 from .nan_policy import NanPolicy, computed, merged, ranges_of
@@ -203,6 +204,8 @@ class Replay:
         try:
             if begin.folder is not None and begin.state is not None:
                 self.engine.load(str(begin.folder), json.dumps(begin.state.engine))
+            elif (initial := Initial.of_run(source.config, RunFolder(source.path))) is not None:
+                initial.load(self.engine)
             if self.engine.step != begin.step:
                 raise InternalError(f"{begin}: holds step {self.engine.step}, the trainer state says {begin.step}")
         except BaseException:

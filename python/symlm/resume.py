@@ -14,6 +14,7 @@ from .checkpoint import WEIGHTS, State
 from .config import SPECS, TrainConfig
 from .errors import DataError, UsageError, UserError, shown
 from .extend import Extension, plan_extension
+from .initial import Initial, take_over
 from .run import BEST, CONFIG, LAST, RunFolder, default_out_dir, run_of_checkpoint
 from .settings import conflicts, resumed
 from .units import count_of
@@ -32,6 +33,7 @@ class Opened:
     state: State | None = None
     done: bool = False
     extension: Extension | None = None
+    initial: Initial | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -67,6 +69,8 @@ def open_run(config: TrainConfig) -> Opened:
     """Lock the run folder and decide where to start. The caller unlocks it, in every case after this returns."""
     folder, named = locate(config)
     at_folder = dataclasses.replace(config, out_dir=str(folder.path))
+    if config.init_from is not None:
+        at_folder = dataclasses.replace(at_folder, init_from=str(Path(config.init_from).absolute()))
     if config.extend_steps is not None and not folder.exists:
         raise UserError(f"{folder.path}: no run to extend", "name one by --out-dir, or leave --extend-steps out")
     if config.extend_steps is not None and named is not None:
@@ -75,6 +79,7 @@ def open_run(config: TrainConfig) -> Opened:
         if config.resume not in (None, AUTO):
             raise UserError(f"{folder.path}: no run to resume", "leave --resume out, or use --resume auto")
         folder.check_new()
+        taken, initial = take_over(at_folder)
         folder.lock()
         try:
             # Another process may have started a run here since, and ended.
@@ -82,7 +87,7 @@ def open_run(config: TrainConfig) -> Opened:
         except BaseException:
             folder.unlock()
             raise
-        return Opened(folder, at_folder)
+        return Opened(folder, taken, initial=initial)
     folder.lock()
     try:
         return _open_existing(folder, at_folder, named)
@@ -97,7 +102,8 @@ def _fresh(folder: RunFolder, asked: TrainConfig) -> Opened:
     values = {name: getattr(asked, name) for name in SPECS}
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     note = f"{folder.path}: no checkpoint yet, starting from the beginning"
-    return Opened(folder, TrainConfig(**{**folder.settings().values, **given}), notes=[note])
+    taken, initial = take_over(TrainConfig(**{**folder.settings().values, **given}))
+    return Opened(folder, taken, initial=initial, notes=[note])
 
 
 def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -> Opened:
@@ -118,8 +124,9 @@ def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -
         extension = plan_extension(folder, run_config, requested, config.extend_steps)
         at = folder.checkpoint_path(extension.state.step)
         longer = resumed(extension.config, config)
-        return Opened(folder, longer, extension.requested, at, extension.state, extension=extension)
-    opened = Opened(folder, resumed(run_config, config), requested)
+        initial = Initial.of_run(longer, folder)
+        return Opened(folder, longer, extension.requested, at, extension.state, extension=extension, initial=initial)
+    opened = Opened(folder, resumed(run_config, config), requested, initial=Initial.of_run(run_config, folder))
     opened.checkpoint = named or _choose(folder, config.resume, opened.notes.append)
     if opened.checkpoint is None:
         opened.notes.append(f"{folder.path}: no usable checkpoint yet, starting from the beginning")

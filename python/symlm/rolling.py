@@ -88,13 +88,13 @@ def evaluate_rolling(
         raise UsageError(f"--stride: expected 1 to {scorer.most_scored} tokens (one window), found {stride}")
     step = stride or scorer.most_scored
     tokenizer = generator.tokenizer
-    start = generator.prompt_ids("")[-1:]
+    start = tokenizer.document_start[-1:] or generator.prompt_ids("")[-1:]
     display = make_display(progress)
     try:
         if generator.note is not None:
             display.message(generator.note)
         shards = encode_text(data, text_field, tokenizer, 1, scorer.threads, display)
-        parts = _documents(shards, tokenizer.eot_id) if per_document else [(0, shards.tokens)]
+        parts = _documents(shards, tokenizer) if per_document else [(0, shards.tokens)]
         move = display.task("evaluation")
         windows = (_Window(at, *w) for at, size in parts for w in rolling_windows(size, scorer.context, step))
 
@@ -127,19 +127,22 @@ def evaluate_rolling(
         text_bytes=shards.bytes,
         context=scorer.context,
         stride=step,
-        model_bytes=weights_bytes(generator.folder) if generator.folder is not None else 0,
+        model_bytes=weights_bytes(generator.files.folder) if generator.files is not None else 0,
         compressed=compressed,
     )
 
 
-def _documents(shards: _symlm.Shards, separator: int) -> Iterator[tuple[int, int]]:
-    """Place and number of tokens of each document."""
-    begin = 0
+def _documents(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[tuple[int, int]]:
+    """Place and number of tokens of each document, without what begins and ends it."""
+    start = tokenizer.document_start
+    # One token may both end a document and begin the next.
+    separator, behind = tokenizer.eot_id, len(start) - (start[:1] == [tokenizer.eot_id])
+    begin = len(start)
     for at in range(0, shards.tokens, ID_BLOCK):
         for place, token in enumerate(shards.ids(at, min(ID_BLOCK, shards.tokens - at)), at):
-            if token == separator:
+            if token == separator and place >= begin:
                 yield begin, place - begin
-                begin = place + 1
+                begin = place + 1 + behind
     yield begin, shards.tokens - begin
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint
+from . import _symlm, checkpoint
 from .checkpoint import (
     CHECKPOINTS,
     MODEL_CONFIG,
@@ -26,7 +27,9 @@ from .checkpoint import (
     write_atomic,
 )
 from .config import MODEL_FIELDS, TrainConfig
+from .corpus import load_tokenizer
 from .errors import DataError, SymlmError, UsageError, UserError, reason
+from .imported import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
 from .metrics import read_lines
 from .model_config import ModelConfig
 from .presets import PRESETS
@@ -357,7 +360,7 @@ def _unresolved(stored: TomlSettings) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies: its checkpoint folder, tokenizer, and run folder if it belongs to one."""
+    """Where a model lies: its folder, tokenizer, and run folder if it belongs to one."""
 
     folder: Path
     tokenizer: Path
@@ -365,11 +368,28 @@ class ModelFiles:
     note: str | None = None
     tokenizer_sha256: str | None = None
     """Of the file that the run was started with, where the run says so."""
+    source: Path | None = None
+    """The GGUF file that the folder was made from; the folder goes with this object."""
+    unpacked: Unpacked | None = None
 
     @property
     def weights(self) -> Path:
-        """The weights file."""
-        return self.folder / WEIGHTS
+        """The file of weights, or the index of several."""
+        return weights_of(self.folder) or self.folder / WEIGHTS
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it is a checkpoint of a training, which also knows how far that has come."""
+        return (self.folder / STATE).is_file()
+
+    @property
+    def name(self) -> Path:
+        """What the user knows it by."""
+        return self.source or self.folder
+
+    def load_tokenizer(self) -> _symlm.Tokenizer:
+        """The tokenizer of the model; DataError when it is damaged or that of another one."""
+        return load_tokenizer(self.tokenizer, self.tokenizer_sha256, self.model_config())
 
     def model_config(self) -> ModelConfig:
         """The shape, from `config.json` beside the weights."""
@@ -377,23 +397,27 @@ class ModelFiles:
 
 
 def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
-    """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step) or a checkpoint folder.
+    """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step), a checkpoint folder, a
+    model folder of transformers or a GGUF file.
 
     `best` of a run without any evaluation is its last checkpoint, and where the pointer to that one leads nowhere it is
     the newest that is whole; `note` says so.
     """
     path = Path(model)
     if not path.exists():
-        raise UserError(f"{path}: no such model", "give a run folder or a checkpoint folder")
+        raise UserError(f"{path}: no such model", "give a run folder, a model folder or a GGUF file")
     if not path.is_dir():
-        raise UserError(f"{path}: not a run folder or a checkpoint folder")
-    if (path / WEIGHTS).is_file():
+        if not is_gguf(path):
+            raise UserError(f"{path}: not a run folder, a model folder or a GGUF file")
+        unpacked = unpack(path)
+        files = _files(unpacked.folder, None)
+        return dataclasses.replace(files, source=path, unpacked=unpacked)
+    if weights_of(path) is not None:
         return _files(path, run_of_checkpoint(path))
     run = RunFolder(path)
     if not (run.exists or (path / CHECKPOINTS).is_dir()):
-        raise UserError(
-            f"{path}: neither a run folder nor a checkpoint folder", f"expected {CONFIG} or {WEIGHTS} in it"
-        )
+        check_weights(path)
+        raise UserError(f"{path}: neither a run folder nor a model folder", f"expected {CONFIG} or {WEIGHTS} in it")
     folder, note = _choose(run, which)
     return _files(folder, path, note)
 
@@ -428,16 +452,18 @@ def _why_no_best(run: RunFolder) -> str:
 
 
 def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFiles:
-    for name in (WEIGHTS, MODEL_CONFIG):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: missing from the checkpoint")
+    for path in (weights_of(folder) or folder / WEIGHTS, folder / MODEL_CONFIG):
+        if not path.is_file():
+            raise DataError(f"{path}: missing from the model")
     places = [folder] if run is None else [folder, run]
     known = {} if run is None else RunFolder(run).environment().get("data", {})
     digest = known.get("tokenizer_sha256")
     for place in places:
         if (place / TOKENIZER).is_file():
             return ModelFiles(folder, place / TOKENIZER, run, note, digest if isinstance(digest, str) else None)
-    raise DataError(f"{folder}: no {TOKENIZER} beside the checkpoint", "keep the checkpoint inside its run folder")
+    if (folder / STATE).is_file():
+        raise DataError(f"{folder}: no {TOKENIZER} beside the checkpoint", "keep the checkpoint inside its run folder")
+    raise no_tokenizer(folder, TOKENIZER)
 
 
 def run_of_checkpoint(folder: Path) -> Path | None:
@@ -449,13 +475,19 @@ def run_of_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def _plain(name: str, otherwise: str) -> str:
+    """A name as a part of that of a folder."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or otherwise
+
+
 def default_out_dir(config: TrainConfig, base: Path = Path("runs")) -> Path:
-    """`runs/<name of the data>-<preset>`, -2, -3, .. when a new run finds it taken; to resume, the newest."""
+    """`runs/<name of the data>-<preset or model>`, -2, -3, .. when a new run finds it taken; to resume, the newest."""
     stem = "stdlib"
     if config.data:
         first = Path(config.data[0])
-        stem = re.sub(r"[^A-Za-z0-9._]+", "-", first.name.split(".")[0] if first.name else "data").strip("-.") or "data"
-    name = f"{stem}-{config.preset_name}"
+        stem = _plain(first.name.split(".")[0], "data")
+    last = config.preset_name if config.init_from is None else _plain(Path(config.init_from).name, "model")
+    name = f"{stem}-{last}"
     number, path = 1, base / name
     taken = path
     while path.exists():

@@ -19,10 +19,11 @@ from typing import Any
 from . import _symlm
 from .callbacks import Callback, CallbackList
 from .config import DataFormat, TrainConfig
-from .corpus import Prepared, Sources
+from .corpus import Prepared, Sources, vocab_size_with
 from .display import Display, make_display
 from .errors import Interrupted, UsageError, UserError
 from .extend import extend
+from .initial import RECORD, Initial
 from .loop import Loop
 from .machine import describe, resolve_threads
 from .metrics import drop_at, truncate_past
@@ -160,6 +161,7 @@ class Trainer:
             callbacks=CallbackList((*self.callbacks, *_tensor_board(config, folder.path, display))),
             peak_gflops=peak,
             signals=signals,
+            initial=opened.initial,
         )
         outcome = loop.run(opened.checkpoint, opened.state)
         return Run(folder.path, config, outcome.step, outcome.finished, outcome.metrics)
@@ -191,8 +193,8 @@ def _tokenizer_path(opened: Opened) -> Path | str | None:
     asked = opened.config.tokenizer
     own = opened.folder.path / TOKENIZER
     if opened.is_new or not own.is_file():
-        return asked
-    if asked is not None and Path(asked).is_file():
+        return asked if opened.initial is None else opened.initial.files.tokenizer
+    if asked is not None and opened.initial is None and Path(asked).is_file():
         used = _symlm.Tokenizer.from_file(str(own)).sha256
         if _symlm.Tokenizer.from_file(asked).sha256 != used:
             raise UserError(
@@ -232,7 +234,7 @@ def _tell_examples(prepared: Prepared, display: Display) -> None:
 
 
 def _check_prompt(config: TrainConfig, prepared: Prepared) -> None:
-    length = len(prepared.tokenizer.encode(config.sample_prompt))
+    length = len(prepared.tokenizer.encode_prompt(config.sample_prompt))
     if config.sample_every and length >= config.model().seq_len:
         raise UsageError(
             f"--sample-prompt is {length} tokens, the window has {config.model().seq_len}", "use a shorter one"
@@ -244,7 +246,9 @@ def _speed(opened: Opened, prepared: Prepared, threads: int, display: Display) -
     asked = opened.config
     if not opened.is_new or asked.max_time is None:
         return None, 0.0
-    return _seconds_per_step(asked.with_model(vocab_size=prepared.tokenizer.vocab_size), prepared, threads, display)
+    return _seconds_per_step(
+        asked.with_model(vocab_size=vocab_size_with(asked, prepared.tokenizer)), prepared, threads, display
+    )
 
 
 def _set_up(
@@ -257,7 +261,7 @@ def _set_up(
 ) -> TrainConfig:
     """Fix the step numbers of a new run and write the files that describe it."""
     asked, folder = opened.config, opened.folder
-    vocab_size = prepared.tokenizer.vocab_size
+    vocab_size = vocab_size_with(asked, prepared.tokenizer)
     val_windows = 0
     seq_len = asked.model().seq_len
     if prepared.val is not None:
@@ -270,7 +274,7 @@ def _set_up(
     epochs = plan.max_steps * config.batch_size / max(windows_per_epoch(tokens, seq_len), 1)
     display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
     prepared.tokenizer.save(str(folder.path / TOKENIZER))
-    folder.start(config, requested, _environment(config, prepared, threads, rule))
+    folder.start(config, requested, _environment(config, prepared, threads, rule, opened.initial))
     return config
 
 
@@ -281,7 +285,8 @@ def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
     if opened.state is None or not (folder.path / TOKENIZER).is_file():
         prepared.tokenizer.save(str(folder.path / TOKENIZER))
     if opened.state is None:
-        folder.start(opened.config, opened.requested or {}, _environment(opened.config, prepared, threads, rule))
+        environment = _environment(opened.config, prepared, threads, rule, opened.initial)
+        folder.start(opened.config, opened.requested or {}, environment)
         return
     last = folder.last()
     if opened.extension is not None:
@@ -299,8 +304,11 @@ def _go_on(opened: Opened, prepared: Prepared, threads: int, rule: str) -> None:
     drop_undone(folder.path / METRICS, known.left_out)
 
 
-def _environment(config: TrainConfig, prepared: Prepared, threads: int, rule: str) -> dict[str, Any]:
+def _environment(
+    config: TrainConfig, prepared: Prepared, threads: int, rule: str, initial: Initial | None
+) -> dict[str, Any]:
     val = prepared.val
+    began = {} if initial is None else {RECORD: initial.record()}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -319,6 +327,7 @@ def _environment(config: TrainConfig, prepared: Prepared, threads: int, rule: st
             "val_bytes": None if val is None else val.bytes,
             **prepared.hashes,
         },
+        **began,
         "parameters": config.model().parameters,
         "machine": describe(),
     }

@@ -7,6 +7,8 @@ the dtype of the arguments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,9 +45,24 @@ def rms_norm_backward(dy: Array, x: Array, weight: Array, eps: float) -> tuple[A
     return dx, dweight
 
 
-def rotary_angles(positions: int, head_size: int, theta: float) -> NDArray[np.float64]:
-    """Angle of each pair at each position, `position * theta^(-2 pair / D)`: [positions, D / 2]."""
+def stretched(frequencies: NDArray[np.float64], scaling: Mapping[str, float]) -> NDArray[np.float64]:
+    """Rotary frequencies as Llama 3.1 changes them: waves that go round less than `low_freq_factor` times in the
+    original window are `factor` times as long, those that go round more than `high_freq_factor` times stay, and
+    between the two the share of the unchanged frequency grows linearly with the number of turns."""
+    turns = scaling["original_max_position_embeddings"] * frequencies / (2.0 * np.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    unchanged = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    result: NDArray[np.float64] = frequencies * (unchanged + (1.0 - unchanged) / scaling["factor"])
+    return result
+
+
+def rotary_angles(
+    positions: int, head_size: int, theta: float, scaling: Mapping[str, float] | None = None
+) -> NDArray[np.float64]:
+    """Angle of each pair at each position, `position * theta^(-2 pair / D)` unless stretched: [positions, D / 2]."""
     frequencies = theta ** (-2.0 * np.arange(head_size // 2, dtype=np.float64) / head_size)
+    if scaling is not None:
+        frequencies = stretched(frequencies, scaling)
     return np.outer(np.arange(positions, dtype=np.float64), frequencies)
 
 

@@ -6,6 +6,7 @@ computes in the dtype of its parameters; `float64` is what makes it an oracle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ class ModelConfig:
     tie_embeddings: bool = True
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+    rope_scaling: Mapping[str, float] | None = None
 
     @property
     def head_size(self) -> int:
@@ -96,7 +98,7 @@ class LayerTrace:
 
 def _layer_forward(config: ModelConfig, p: Parameters, prefix: str, x: Array) -> tuple[Array, LayerTrace]:
     """One transformer layer; x [B, T, N] to (x [B, T, N], trace)."""
-    angles = layers.rotary_angles(x.shape[1], config.head_size, config.rope_theta)
+    angles = layers.rotary_angles(x.shape[1], config.head_size, config.rope_theta, config.rope_scaling)
     attention_input = layers.rms_norm(x, p[prefix + "input_layernorm.weight"], config.rms_norm_eps)
     q = layers.linear(attention_input, p[prefix + "self_attn.q_proj.weight"])
     k = layers.linear(attention_input, p[prefix + "self_attn.k_proj.weight"])
@@ -132,7 +134,7 @@ def _layer_backward(
 
     dheads = back_through("self_attn.o_proj.weight", dmiddle, trace.heads)
     dq, dk, dv = layers.attention_backward(layers.split_heads(dheads, config.num_heads), trace.q, trace.k, trace.v)
-    angles = layers.rotary_angles(dout.shape[1], config.head_size, config.rope_theta)
+    angles = layers.rotary_angles(dout.shape[1], config.head_size, config.rope_theta, config.rope_scaling)
     dq, dk = layers.rotate(dq, -angles), layers.rotate(dk, -angles)
     dattention_input = back_through("self_attn.q_proj.weight", layers.merge_heads(dq), trace.attention_input)
     for name, dhead in (("self_attn.k_proj.weight", dk), ("self_attn.v_proj.weight", dv)):

@@ -150,18 +150,18 @@ def _print(result: Any, as_json: bool, draw: Callable[[Any], None]) -> None:
 
 
 def _print_text(result: Evaluation | RollingEvaluation) -> None:
+    from ..rolling import RollingEvaluation
     from ..units import format_count
 
     click.echo(f"loss           {result.loss:.4f} nats per token")
     click.echo(f"perplexity     {result.perplexity:.3f}")
     click.echo(f"bits per byte  {result.bits_per_byte:.4f}")
     click.echo(f"tokens         {result.tokens:,} in {result.windows:,} windows, {result.text_bytes:,} bytes of text")
-    step = getattr(result, "step", None)
-    if step is not None:
-        click.echo(f"step           {step:,}")
-    else:
-        seen = f"at most {result.context:,} tokens seen, windows {result.stride:,} apart"  # type: ignore[union-attr]
-        click.echo(f"documents      {result.documents:,}, {seen}")  # type: ignore[union-attr]
+    if isinstance(result, RollingEvaluation):
+        seen = f"at most {result.context:,} tokens seen, windows {result.stride:,} apart"
+        click.echo(f"documents      {result.documents:,}, {seen}")
+    elif result.step is not None:
+        click.echo(f"step           {result.step:,}")
     if result.compressed:
         rows = [("this model", result.bits_per_byte * result.text_bytes / 8)]
         rows += [(f"{name} -9", size) for name, size in result.compressed.items()]

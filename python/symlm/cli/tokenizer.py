@@ -55,7 +55,12 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
 
 def _tokenizer_option(function: click.decorators.FC) -> click.decorators.FC:
     return click.option(
-        "-t", "--tokenizer", "source", required=True, metavar="FILE|MODEL", help="A tokenizer.json or a run folder."
+        "-t",
+        "--tokenizer",
+        "source",
+        required=True,
+        metavar="FILE|MODEL",
+        help="A tokenizer.json, or a model and with it its tokenizer.",
     )(function)
 
 
@@ -103,4 +108,4 @@ def _load(source: str) -> _symlm.Tokenizer:
     if not path.is_dir():
         return load_tokenizer(path)
     files = resolve_model(path, "last")
-    return load_tokenizer(files.tokenizer, files.tokenizer_sha256)
+    return files.load_tokenizer()

@@ -94,7 +94,11 @@ command = Command(
             is_flag=True,
             help="Print what the training will take (memory, disk, time) and leave; nothing is written.",
         ),
-        *(setting_option(TrainConfig, name, spec) for name, spec in SPECS.items() if name != "data"),
+        *(
+            setting_option(TrainConfig, name, spec)
+            for name, spec in SPECS.items()
+            if name != "data" and not spec.hidden
+        ),
     ],
     help="""Train a model from text.
 

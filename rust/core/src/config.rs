@@ -2,6 +2,21 @@
 
 use crate::error::{Error, Result, brief};
 use serde::{Deserialize, Serialize};
+use symlm_kernels::rope;
+
+/// Rotary frequencies stretched for longer contexts, the type "llama3" (contract E6a).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RopeScaling {
+    /// Long waves become this many times as long.
+    pub factor: f64,
+    /// Waves longer than the original positions divided by this are long.
+    pub low_freq_factor: f64,
+    /// Waves shorter than the original positions divided by this stay as they are.
+    pub high_freq_factor: f64,
+    /// Positions of the first training.
+    pub original_max_position_embeddings: usize,
+}
 
 /// Shape of a Llama-architecture model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +42,9 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Whether the head is the embedding.
     pub tie_embeddings: bool,
+    /// How the rotary frequencies are stretched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
 }
 
 /// Sizes beyond these are refused: they could only be a mistake.
@@ -55,6 +73,17 @@ impl ModelConfig {
     /// Query heads of a key/value head.
     pub fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
+    }
+
+    /// Cosines and sines of every position, for training and for generation alike. Made in the caller's rounding mode.
+    pub fn rotary_table(&self) -> rope::Table {
+        let scaling = self.rope_scaling.map(|s| rope::Scaling {
+            factor: s.factor,
+            low: s.low_freq_factor,
+            high: s.high_freq_factor,
+            positions: s.original_max_position_embeddings as f64,
+        });
+        rope::Table::scaled(self.rope_theta, self.head_size(), self.seq_len, scaling)
     }
 
     /// Reads the JSON that Python sends.
@@ -100,6 +129,17 @@ impl ModelConfig {
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Err(Error::user(format!("rope_theta is {}, expected a positive number", self.rope_theta)));
+        }
+        if let Some(s) = &self.rope_scaling {
+            let positions = s.original_max_position_embeddings;
+            let numbers = [s.factor, s.low_freq_factor, s.high_freq_factor, positions as f64];
+            let sound = numbers.iter().all(|x| x.is_finite() && *x > 0.0) && positions <= MAX_POSITIONS;
+            if !(sound && s.factor >= 1.0 && s.low_freq_factor < s.high_freq_factor) {
+                return Err(Error::user(format!(
+                    "rope_scaling is {numbers:?}, expected a factor from 1, a low and a higher frequency factor, and 1 to \
+                     {MAX_POSITIONS} positions"
+                )));
+            }
         }
         if !positive_f32(self.rms_norm_eps) {
             return Err(Error::user(format!("rms_norm_eps is {}, expected a positive number", self.rms_norm_eps)));

@@ -16,18 +16,55 @@ pub struct Table {
     sin: Vec<f32>,
 }
 
+/// Frequencies stretched for longer contexts than those of the first training, the type "llama3" of `config.json` (E6a).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Long waves become this many times as long.
+    pub factor: f64,
+    /// Waves longer than `positions / low` are long.
+    pub low: f64,
+    /// Waves shorter than `positions / high` stay as they are.
+    pub high: f64,
+    /// Positions of the first training.
+    pub positions: f64,
+}
+
+impl Scaling {
+    /// The frequency that takes the place of `w` (E6a).
+    fn apply(&self, w: f64) -> f64 {
+        let wave = 2.0 * std::f64::consts::PI / w;
+        if wave < self.positions / self.high {
+            w
+        } else if wave > self.positions / self.low {
+            w / self.factor
+        } else {
+            let part = (self.positions / wave - self.low) / (self.high - self.low);
+            (1.0 - part) * (w / self.factor) + part * w
+        }
+    }
+}
+
 impl Table {
     /// Tables for positions 0..positions: the angle of pair j is `theta^(-2j/head_size) * position` in f64.
     ///
     /// # Panics
     /// If `head_size` is odd or zero.
     pub fn new(theta: f64, head_size: usize, positions: usize) -> Self {
+        Self::scaled(theta, head_size, positions, None)
+    }
+
+    /// The same with frequencies that are stretched.
+    ///
+    /// # Panics
+    /// If `head_size` is odd or zero.
+    pub fn scaled(theta: f64, head_size: usize, positions: usize, scaling: Option<Scaling>) -> Self {
         assert!(
             head_size > 0 && head_size.is_multiple_of(2),
             "rotary embedding needs an even head size, got {head_size}"
         );
         let half = head_size / 2;
-        let frequencies: Vec<f64> = (0..half).map(|j| libm::pow(theta, -(2.0 * j as f64) / head_size as f64)).collect();
+        let plain = (0..half).map(|j| libm::pow(theta, -(2.0 * j as f64) / head_size as f64));
+        let frequencies: Vec<f64> = plain.map(|w| scaling.map_or(w, |scaling| scaling.apply(w))).collect();
         let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| f * p as f64));
         Self {
             half,

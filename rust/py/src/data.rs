@@ -18,11 +18,21 @@ impl Tokenizer {
     fn from_file(py: Python<'_>, path: &str) -> PyResult<Self> {
         detached(py, || data::Tokenizer::from_file(Path::new(path))).map(Self)
     }
+    /// Reads the tokenizer.json of a model, of whatever kind.
+    #[staticmethod]
+    #[pyo3(signature = (path, eos_id, embedded))]
+    fn of_model(py: Python<'_>, path: &str, eos_id: Option<u32>, embedded: Option<usize>) -> PyResult<Self> {
+        detached(py, || data::Tokenizer::of_model(Path::new(path), eos_id, embedded)).map(Self)
+    }
     /// Writes tokenizer.json.
     fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
         detached(py, || self.0.save(Path::new(path)))
     }
-    /// Token ids of a text; special tokens are never added nor recognised.
+    /// Token ids of a text that a model is to go on from.
+    fn encode_prompt(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.encode_prompt(text))
+    }
+    /// Token ids of a text; special tokens are never added.
     fn encode(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
         detached(py, || self.0.encode(text))
     }
@@ -39,10 +49,15 @@ impl Tokenizer {
     fn vocab_size(&self) -> usize {
         self.0.vocab_size()
     }
-    /// Id of `<|endoftext|>`.
+    /// Id of the token between documents.
     #[getter]
-    fn eot_id(&self) -> u32 {
+    fn eot_id(&self) -> Option<u32> {
         self.0.eot_id()
+    }
+    /// What begins every document in front of its text.
+    #[getter]
+    fn document_start(&self) -> Vec<u32> {
+        self.0.document_start().to_vec()
     }
     /// SHA-256 of tokenizer.json.
     #[getter]

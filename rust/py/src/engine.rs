@@ -214,6 +214,18 @@ impl Engine {
             self.0.set_step(step)
         })
     }
+    /// Takes the weights of a model from elsewhere: a .safetensors file or the index of several. Moments stay as they are.
+    fn load_weights(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        detached(py, || {
+            let mut failed = Ok(());
+            checkpoint::read_model(Path::new(path), self.0.layout(), &mut |index, values| {
+                failed = std::mem::replace(&mut failed, Ok(()))
+                    .and_then(|()| self.0.set_tensor(Tensors::Weights, index, values));
+            })?;
+            failed?;
+            self.0.set_step(self.0.step())
+        })
+    }
     /// SHA-256 of the model.safetensors that `save_begin` would write now.
     fn weights_sha256(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.tensors(WEIGHTS, checkpoint::hash_tensors)?)

@@ -6,6 +6,7 @@ use super::corpus::Corpus;
 use super::documents::{Example, PieceSize};
 use super::pool::Pool;
 use super::prepare::{Making, encode_all, has_room};
+use super::pretoken::PIECE_BYTES;
 use super::shards::{CONTEXT, ShardWriter, Shards};
 use super::tokenizer::{Encoder, Tokenizer};
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ impl Corpus {
     /// Encodes the examples into shards of windows of `making.seq_len + 1` ids.
     pub(super) fn build_examples(&self, making: &mut Making<'_, '_>) -> Result<(Shards, Option<Shards>)> {
         let (tokenizer, window) = (making.tokenizer, making.seq_len + 1);
+        let eot = tokenizer.separator()?;
         let (train, val) = making.begin(Some(window as u64))?;
         let mut shards = [train, val];
         let pool = Pool::new(making.threads)?;
@@ -29,14 +31,14 @@ impl Corpus {
         let trained = count - held_out(count, making.val_split)?;
 
         let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
-        let mut packers = [Packer::new(window, tokenizer.eot_id()), Packer::new(window, tokenizer.eot_id())];
+        let mut packers = [Packer::new(window, eot), Packer::new(window, eot)];
         let mut documents = self.documents(PieceSize::default());
         let mut batch = Vec::new();
         let mut done = 0;
         loop {
             batch.clear();
             let mut bytes = 0;
-            while has_room(&pool, bytes, batch.len())
+            while has_room(&pool, bytes, batch.len(), PIECE_BYTES)
                 && let Some(example) = documents.next_example()?
             {
                 bytes += example.text.len();
@@ -91,7 +93,7 @@ impl Words {
         let (mut prompt, mut completion) = (Vec::new(), Vec::new());
         encoder.encode_text(tokenizer, prompt_text, &mut prompt)?;
         encoder.encode_text(tokenizer, completion_text, &mut completion)?;
-        let mut this = fit(&[], &prompt, &completion, tokenizer.eot_id(), window);
+        let mut this = fit(tokenizer.document_start(), &prompt, &completion, tokenizer.separator()?, window);
         let kept = this.words.iter().filter(|&word| word & CONTEXT == 0).count();
         this.bytes = if kept > completion.len() {
             completion_text.len() as u64

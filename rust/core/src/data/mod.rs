@@ -12,6 +12,7 @@ mod documents;
 mod examples;
 mod header;
 mod jsonl;
+mod library;
 mod pattern;
 mod pool;
 mod prepare;

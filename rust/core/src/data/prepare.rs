@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::corpus::Corpus;
-use super::documents::{Fields, Piece, PieceSize};
+use super::documents::{Fields, Piece};
 use super::pool::Pool;
 use super::pretoken::PIECE_BYTES;
 use super::progress::{Meter, Progress};
@@ -98,6 +98,10 @@ impl Corpus {
         let mut key = Sha256::new();
         key.update(CACHE_VERSION);
         key.update(tokenizer.sha256());
+        // Of a tokenizer trained here the file says it all.
+        if tokenizer.eot_id() != Some(0) || !tokenizer.document_start().is_empty() {
+            key.update(format!("{:?} {:?}", tokenizer.eot_id(), tokenizer.document_start()));
+        }
         key.update(val_split.to_bits().to_le_bytes());
         match self.fields() {
             Fields::Text(field) => {
@@ -120,10 +124,11 @@ impl Corpus {
 
     fn build(&self, making: &mut Making<'_, '_>) -> Result<(Shards, Option<Shards>)> {
         let tokenizer = making.tokenizer;
+        let (eot, size) = (tokenizer.separator()?, tokenizer.piece_size());
         let (mut train, mut val) = making.begin(None)?;
         let pool = Pool::new(making.threads)?;
         let mut planner = Planner::new(making.val_split);
-        let mut documents = self.documents(PieceSize::default());
+        let mut documents = self.documents(size);
         while let Some(piece) = documents.next_piece()? {
             planner.add(&piece);
             making.meter.at(0)?;
@@ -134,7 +139,7 @@ impl Corpus {
         let mut divider = Divider::new(planner.decide());
 
         let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
-        let mut documents = self.documents(PieceSize::default());
+        let mut documents = self.documents(size);
         let mut batch: Vec<(Piece, bool)> = Vec::new();
         // Whether the part already has the document under way: one that was cut in two has to begin in both.
         let mut begun = [false; 2];
@@ -142,7 +147,7 @@ impl Corpus {
         while more {
             batch.clear();
             let mut in_batch = 0;
-            while has_room(&pool, in_batch, batch.len()) {
+            while has_room(&pool, in_batch, batch.len(), size.target) {
                 let Some(piece) = documents.next_piece()? else {
                     more = false;
                     break;
@@ -159,7 +164,7 @@ impl Corpus {
                 let part = if *held { &mut val } else { &mut train };
                 let begun = &mut begun[usize::from(*held)];
                 if piece.first || !*begun {
-                    part.begin_document(tokenizer.eot_id())?;
+                    part.begin_document(eot, tokenizer.document_start())?;
                 }
                 *begun = !piece.last;
                 part.push(ids)?;
@@ -213,9 +218,9 @@ impl Making<'_, '_> {
     }
 }
 
-/// Whether more fits into what the threads encode at a time.
-pub(super) fn has_room(pool: &Pool, bytes: usize, items: usize) -> bool {
-    bytes < pool.threads() * PIECES_PER_THREAD * PIECE_BYTES && items < PIECES_AT_ONCE
+/// Whether more fits into what the threads encode at a time: some pieces for each, or one where pieces are large.
+pub(super) fn has_room(pool: &Pool, bytes: usize, items: usize, piece: usize) -> bool {
+    bytes < pool.threads() * (PIECES_PER_THREAD * PIECE_BYTES).max(piece) && items < PIECES_AT_ONCE
 }
 
 /// What `encode` makes of each item, in order.

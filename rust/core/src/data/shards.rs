@@ -344,10 +344,12 @@ impl ShardWriter {
     }
 
     /// Counts a document and, between two of them, puts `eot`.
-    pub(crate) fn begin_document(&mut self, eot: u32) -> Result<()> {
-        if self.header.documents > 0 {
+    pub(crate) fn begin_document(&mut self, eot: u32, start: &[u32]) -> Result<()> {
+        // A token that both ends and begins a text stands there once.
+        if self.header.documents > 0 && start.first() != Some(&eot) {
             self.push(&[eot])?;
         }
+        self.push(start)?;
         self.header.documents += 1;
         Ok(())
     }

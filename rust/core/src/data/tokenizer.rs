@@ -1,10 +1,12 @@
-//! Byte-level BPE with the GPT-2 pre-tokenizer.
+//! Byte-level BPE with the GPT-2 pre-tokenizer; and, for models from elsewhere, whatever their `tokenizer.json` says.
 //!
 //! Merging is done by the `tokenizers` crate (its version is pinned: ids depend on it), built with Oniguruma as the
 //! Python package of the same name is, so that both give the same ids for the same `tokenizer.json`. The one
 //! difference: `<|endoftext|>` in a text is plain text here, never the special token, because text goes to the
 //! pre-tokenizer and the model directly and no added token is ever looked for. And a document is cut at the latest
 //! after 1 MiB without white space, which no natural text reaches.
+//!
+//! A tokenizer of another kind ([`Tokenizer::of_model`]) is the crate's own, special tokens in a text included.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,8 +16,10 @@ use sha2::{Digest, Sha256};
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
+use super::documents::PieceSize;
+use super::library::Library;
 use super::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, piece_len, pretokens};
-use super::tokenizer_file;
+use super::tokenizer_file::{self, Parsed};
 use crate::error::{Error, Result};
 
 /// The token between documents.
@@ -30,17 +34,28 @@ const REMEMBERED_BYTES: usize = 64;
 /// So many pre-tokens are remembered at most, per thread.
 const REMEMBERED: usize = 1 << 16;
 
+/// Documents up to this length go to a tokenizer of another kind as a whole: where it cuts them itself is not known, and
+/// it may put something before every text.
+const WHOLE_BYTES: usize = 4 << 20;
+
+enum Kind {
+    /// Byte-level BPE as it is trained here.
+    Own { bpe: BPE, byte_chars: Box<[char; 256]> },
+    /// Anything else.
+    Library(Library),
+}
+
 /// Turns text into token ids and back.
 pub struct Tokenizer {
-    bpe: BPE,
+    kind: Kind,
     /// The file, byte for byte.
     json: Vec<u8>,
     sha256: String,
     /// The bytes of all tokens one after the other, and where each begins (and the last ends).
     bytes: Vec<u8>,
     starts: Vec<usize>,
-    eot_id: u32,
-    byte_chars: [char; 256],
+    vocab_size: usize,
+    eot_id: Option<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -64,21 +79,51 @@ impl Tokenizer {
     /// The same from the bytes of the file; `name` is what messages call it.
     pub fn from_json(json: Vec<u8>, name: &str) -> Result<Self> {
         let parsed = tokenizer_file::parse(&json, name)?;
+        Ok(Self::own(parsed, json))
+    }
+
+    /// Reads the `tokenizer.json` of a model, which may be of any kind that the crate knows. `eos_id` is the token that the
+    /// model ends a text with, `embedded` the number of tokens that it has an embedding for, where they are known.
+    ///
+    /// # Errors
+    /// `Data` if it is not a tokenizer, or not one for this model.
+    pub fn of_model(path: &Path, eos_id: Option<u32>, embedded: Option<usize>) -> Result<Self> {
+        let (json, name) = (tokenizer_file::read(path)?, path.display().to_string());
+        let mut tokenizer = match tokenizer_file::parse(&json, &name) {
+            Ok(parsed) if !parsed.adds_tokens && eos_id.is_none_or(|id| id == parsed.eot_id) => Self::own(parsed, json),
+            _ => {
+                let library = Library::new(&json, &name)?;
+                let tokens = library.tokens(&json, &name)?;
+                let vocab_size = library.vocab_size;
+                Self::new(Kind::Library(library), json, &tokens, vocab_size, eos_id)
+            }
+        };
+        let (found, embedded) = (tokenizer.vocab_size, embedded.unwrap_or(tokenizer.vocab_size));
+        if found > embedded {
+            return Err(Error::data(format!(
+                "{name}: found {found} tokens, the model has an embedding for {embedded}"
+            ))
+            .hint("the tokenizer belongs to another model"));
+        }
+        // An embedding may have rows to spare; a token without text stands for each.
+        let end = tokenizer.bytes.len();
+        tokenizer.starts.resize(embedded + 1, end);
+        Ok(tokenizer)
+    }
+
+    fn own(parsed: Parsed, json: Vec<u8>) -> Self {
+        let kind = Kind::Own { bpe: parsed.bpe, byte_chars: Box::new(byte_chars()) };
+        Self::new(kind, json, &parsed.tokens, parsed.tokens.len(), Some(parsed.eot_id))
+    }
+
+    fn new(kind: Kind, json: Vec<u8>, tokens: &[Vec<u8>], vocab_size: usize, eot_id: Option<u32>) -> Self {
         let mut starts = vec![0];
         let mut bytes = Vec::new();
-        for token in &parsed.tokens {
+        for token in tokens {
             bytes.extend_from_slice(token);
             starts.push(bytes.len());
         }
-        Ok(Self {
-            bpe: parsed.bpe,
-            sha256: hex(&Sha256::digest(&json)),
-            json,
-            bytes,
-            starts,
-            eot_id: parsed.eot_id,
-            byte_chars: byte_chars(),
-        })
+        Self { kind, sha256: hex(&Sha256::digest(&json)), json, bytes, starts, vocab_size, eot_id }
     }
 
     /// Writes the file, at once or not at all.
@@ -95,16 +140,44 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The ids of a text. `<|endoftext|>` is never added, and is plain text where it is in the text.
+    /// The ids of a text. No token is ever added; `<|endoftext|>` in the text is plain text, while a tokenizer from
+    /// elsewhere takes its special tokens for what they are.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         Encoder::default().encode_text(self, text, &mut ids)?;
         Ok(ids)
     }
 
+    /// The ids of a text that a model is to go on from: a tokenizer from elsewhere adds what it adds to every text.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.kind {
+            Kind::Own { .. } => self.encode(text),
+            Kind::Library(library) => library.encode(text, true),
+        }
+    }
+
+    /// What begins every document in front of its text.
+    pub fn document_start(&self) -> &[u32] {
+        match &self.kind {
+            Kind::Own { .. } => &[],
+            Kind::Library(library) => &library.start,
+        }
+    }
+
+    /// The pieces that a document is encoded in.
+    pub(crate) fn piece_size(&self) -> PieceSize {
+        match &self.kind {
+            Kind::Own { .. } => PieceSize { target: PIECE_BYTES, cap: PIECE_CAP_BYTES },
+            Kind::Library(_) => PieceSize { target: WHOLE_BYTES, cap: 2 * WHOLE_BYTES },
+        }
+    }
+
     /// The text of ids; what is not UTF-8 becomes U+FFFD. `<|endoftext|>` is written out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let bytes = self.decode_bytes(ids)?;
+        if let Kind::Library(library) = &self.kind {
+            return library.decode(ids);
+        }
         Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
@@ -115,7 +188,7 @@ impl Tokenizer {
             let token = self.token(id).ok_or_else(|| {
                 Error::data(format!(
                     "found token id {id}, expected an id below the vocabulary size {}",
-                    self.vocab_size()
+                    self.starts.len() - 1
                 ))
             })?;
             bytes.extend_from_slice(token);
@@ -131,12 +204,21 @@ impl Tokenizer {
 
     /// Number of tokens, `<|endoftext|>` included.
     pub fn vocab_size(&self) -> usize {
-        self.starts.len() - 1
+        self.vocab_size
     }
 
-    /// The id of `<|endoftext|>`.
-    pub fn eot_id(&self) -> u32 {
+    /// The token between documents: `<|endoftext|>`, or what the model of the tokenizer ends a text with.
+    pub fn eot_id(&self) -> Option<u32> {
         self.eot_id
+    }
+
+    /// As [`Self::eot_id`], where one is needed.
+    ///
+    /// # Errors
+    /// `Data` if the model has none.
+    pub(crate) fn separator(&self) -> Result<u32> {
+        let missing = "found a model without a token that ends a text, expected one to stand between documents";
+        self.eot_id.ok_or_else(|| Error::data(missing).hint("give it an \"eos_token_id\" in config.json"))
     }
 
     /// SHA-256 of the file as [`Self::save`] writes it, in hexadecimal digits.
@@ -164,7 +246,8 @@ impl Encoder {
         let mut rest = text;
         while !rest.is_empty() {
             // The same pieces as when a file is read, so that both have the same ids even of absurd texts.
-            let len = piece_len(rest, true, PIECE_BYTES, PIECE_CAP_BYTES).unwrap_or(rest.len());
+            let PieceSize { target, cap } = tokenizer.piece_size();
+            let len = piece_len(rest, true, target, cap).unwrap_or(rest.len());
             let (piece, tail) = rest.split_at(len);
             self.encode(tokenizer, piece, ids)?;
             rest = tail;
@@ -174,6 +257,13 @@ impl Encoder {
 
     /// Appends the ids of a piece of text.
     pub(crate) fn encode(&mut self, tokenizer: &Tokenizer, piece: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let (bpe, byte_chars) = match &tokenizer.kind {
+            Kind::Own { bpe, byte_chars } => (bpe, byte_chars),
+            Kind::Library(library) => {
+                ids.extend(library.encode(piece, false)?);
+                return Ok(());
+            }
+        };
         for word in pretokens(piece) {
             if let Some(&(start, len)) = self.known.get(word) {
                 let start = start as usize;
@@ -181,8 +271,8 @@ impl Encoder {
                 continue;
             }
             self.mapped.clear();
-            self.mapped.extend(word.bytes().map(|byte| tokenizer.byte_chars[byte as usize]));
-            let tokens = tokenizer.bpe.tokenize(&self.mapped);
+            self.mapped.extend(word.bytes().map(|byte| byte_chars[byte as usize]));
+            let tokens = bpe.tokenize(&self.mapped);
             let tokens = tokens.map_err(|error| Error::internal(format!("the tokenizer failed: {error}")))?;
             let from = ids.len();
             ids.extend(tokens.iter().map(|token| token.id));

@@ -23,6 +23,8 @@ pub(crate) struct Parsed {
     /// The bytes of every token.
     pub(crate) tokens: Vec<Vec<u8>>,
     pub(crate) eot_id: u32,
+    /// Whether the file may add tokens to a text. That is never done here, but it says whose file it is.
+    pub(crate) adds_tokens: bool,
 }
 
 /// Everything but the vocabulary and the merges. What is not named here is skipped without being stored.
@@ -35,6 +37,8 @@ struct File {
     pre_tokenizer: Option<Part>,
     #[serde(default)]
     decoder: Option<Part>,
+    #[serde(default)]
+    post_processor: Option<Part>,
     #[serde(default)]
     added_tokens: AtMost<Added>,
     model: Part,
@@ -129,7 +133,8 @@ pub(crate) fn parse(json: &[u8], name: &str) -> Result<Parsed> {
         .cache_capacity(0)
         .build()
         .map_err(|error| bad(format!("not a usable vocabulary: {}", brief(&error))))?;
-    Ok(Parsed { bpe, tokens, eot_id })
+    let adds_tokens = file.post_processor.is_some_and(|part| part.kind.as_deref() != Some("ByteLevel"));
+    Ok(Parsed { bpe, tokens, eot_id, adds_tokens })
 }
 
 /// So much of a text from the file is shown.

@@ -45,15 +45,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads the weights of a checkpoint.
+    /// Reads the weights of a checkpoint, or of a model from elsewhere: a `.safetensors` file or the index of several.
     ///
     /// # Errors
     /// `User` for an impossible shape, `Data` if the file is not of this shape, `Memory` if the system refuses.
     pub fn load(config: &ModelConfig, isa: Isa, safetensors: &Path) -> Result<Self> {
         check_memory(config)?;
         let mut weights = Self::empty(config)?;
-        let expected: Vec<_> = weights.layout.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
-        checkpoint::read_tensors(safetensors, &expected, &mut |param, values| weights.set(param, values))?;
+        let layout = weights.layout.clone();
+        checkpoint::read_model(safetensors, &layout, &mut |param, values| weights.set(param, values))?;
         Ok(Self::finish(weights, isa))
     }
 
@@ -97,7 +97,7 @@ impl Model {
         let layers = layers.collect();
         // The caller's thread may round otherwise.
         let _environment = crate::float_env::ContractRounding::enter();
-        let rope = Table::new(config.rope_theta, config.head_size(), config.seq_len);
+        let rope = config.rotary_table();
         Self { weights, layers, rope, isa }
     }
 

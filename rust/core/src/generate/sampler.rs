@@ -35,8 +35,8 @@ pub struct SampleOptions {
     pub seed: u64,
     /// Which of several texts with the same seed.
     pub sample_index: u32,
-    /// Whether the text ends where the end-of-text token is drawn. That token is not part of the text then.
-    pub stop_at_eot: bool,
+    /// Tokens that end the text; the one that is drawn is not part of it.
+    pub stop_ids: Vec<u32>,
 }
 
 impl SampleOptions {

@@ -11,7 +11,7 @@ fn greedy() -> SampleOptions {
         repetition_penalty: 1.0,
         seed: 1,
         sample_index: 0,
-        stop_at_eot: true,
+        stop_ids: vec![],
     }
 }
 

@@ -18,7 +18,8 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    /// Starts behind `prompt`. An empty prompt stands for the start of a document: the end-of-text token, that is.
+    /// Starts behind `prompt`. An empty prompt stands for the start of a document of a model that was trained here: the
+    /// end-of-text token, that is.
     ///
     /// # Errors
     /// `Usage` for options out of range or an id beyond the vocabulary, `Memory` if the system refuses.
@@ -54,7 +55,7 @@ impl Iterator for TokenStream {
         }
         let drawn = self.draw();
         self.finished = match drawn {
-            Ok(id) => id == END_OF_TEXT && self.sampler.options().stop_at_eot,
+            Ok(id) => self.sampler.options().stop_ids.contains(&id),
             Err(_) => true,
         };
         if self.finished && drawn.is_ok() {

@@ -21,6 +21,7 @@ fn awkward(tie_embeddings: bool) -> ModelConfig {
         rope_theta: 10_000.0,
         rms_norm_eps: 1e-5,
         tie_embeddings,
+        rope_scaling: None,
     }
 }
 
@@ -176,7 +177,7 @@ proptest! {
 fn options(temperature: f64) -> SampleOptions {
     let json = format!(
         r#"{{"max_new_tokens":120,"temperature":{temperature},"top_k":40,"top_p":0.95,"min_p":0.05,
-            "repetition_penalty":1.1,"seed":9,"sample_index":0,"stop_at_eot":false}}"#
+            "repetition_penalty":1.1,"seed":9,"sample_index":0,"stop_ids":[]}}"#
     );
     SampleOptions::from_json(&json).unwrap()
 }
@@ -208,7 +209,9 @@ fn a_stream_ends_at_its_limit_and_at_the_end_of_text() {
     let model = Arc::new(Model::from_tensors(&config, Isa::detect(), &mut |_, _| ()).unwrap());
     let mut options = SampleOptions { max_new_tokens: 3, repetition_penalty: 1.0, ..options(0.0) };
     assert_eq!(text(&model, &[5], &options), [0, 0, 0]);
-    options.stop_at_eot = true;
+    options.stop_ids = vec![7, 300];
+    assert_eq!(text(&model, &[5], &options), [0, 0, 0]);
+    options.stop_ids.push(END_OF_TEXT);
     assert!(text(&model, &[5], &options).is_empty());
     options.max_new_tokens = 0;
     assert!(text(&model, &[5], &options).is_empty());

@@ -145,7 +145,7 @@ impl State {
             tiles: weights.layout.matrices.iter().map(|m| super::plan::tiles(m.rows, m.cols, cut.threads)).collect(),
             head,
             embedding: index(MatrixId::Embedding),
-            rope: rope::Table::new(m.rope_theta, m.head_size(), m.seq_len),
+            rope: m.rotary_table(),
             places,
             slots: Arena::new(sizes.slots)?,
             embedded: Arena::new(sizes.embedded)?,

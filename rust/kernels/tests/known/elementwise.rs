@@ -3,7 +3,7 @@
 use crate::common::Lcg;
 use crate::{Answer, Bits};
 use symlm_kernels::adamw::Hyper;
-use symlm_kernels::rope::Table;
+use symlm_kernels::rope::{Scaling, Table};
 use symlm_kernels::simd::{Kernel, LANES, Simd, dispatch};
 use symlm_kernels::{Isa, Mat, MatMut, adamw, embedding, loss, math, mlp, norm, reduce, rope};
 
@@ -116,6 +116,12 @@ pub const ANSWERS: &[Answer] = &[
         run: add,
         sha256: "d39b240793092b8a63844655b80916a60cbeeece6c36595c345106c220fc8420",
     },
+    Answer {
+        name: "rope.table_llama3",
+        seed: 25,
+        run: rope_table_llama3,
+        sha256: "3b68fc6908b051df5db7fe4091cf01753447468f8a745b1ce5a200eeb8873e6f",
+    },
 ];
 
 /// Rows and columns of most inputs: a tail in both.
@@ -197,6 +203,16 @@ fn norm_backward(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
 fn rope_table(_: Isa, _: &mut Lcg, bits: &mut Bits) {
     let table = Table::new(10_000.0, 32, 512);
     for position in 0..512 {
+        bits.f32(table.cos(position));
+        bits.f32(table.sin(position));
+    }
+}
+
+/// Heads of 64, theta 500,000, 256 positions, stretched as in Llama 3.1 (factor 8, 1 to 4, 8,192 positions).
+fn rope_table_llama3(_: Isa, _: &mut Lcg, bits: &mut Bits) {
+    let scaling = Scaling { factor: 8.0, low: 1.0, high: 4.0, positions: 8192.0 };
+    let table = Table::scaled(500_000.0, 64, 256, Some(scaling));
+    for position in 0..256 {
         bits.f32(table.cos(position));
         bits.f32(table.sin(position));
     }

@@ -3,6 +3,7 @@
 mod corpus;
 mod examples;
 mod hostile;
+mod library;
 mod shards;
 mod threads;
 mod tokenizer;

@@ -191,7 +191,7 @@ fn windows(folder: &Path, vocab: u32, ids: &[u32]) -> Result<Shards> {
 
 fn shard(folder: &Path, vocab: u32, ids: &[u32]) -> Result<Shards> {
     let mut writer = ShardWriter::create(folder.join("a.ids"), vocab, [7; 32], None)?;
-    writer.begin_document(0)?;
+    writer.begin_document(0, &[])?;
     writer.push(ids)?;
     writer.add_bytes(ids.len() as u64);
     writer.finish()

@@ -16,7 +16,7 @@ fn reference(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
 #[test]
 fn end_of_text_is_id_zero_and_its_literal_is_text() {
     let tokenizer = tokenizer();
-    assert_eq!((tokenizer.eot_id(), tokenizer.vocab_size()), (0, 300));
+    assert_eq!((tokenizer.eot_id(), tokenizer.vocab_size()), (Some(0), 300));
     assert_eq!(tokenizer.token(0), Some(END_OF_TEXT.as_bytes()));
     let ids = tokenizer.encode("a <|endoftext|> b<|endoftext|>").unwrap();
     assert!(!ids.contains(&0));

@@ -1,0 +1,187 @@
+//! Tokenizers of models from elsewhere, by the `tokenizers` crate as it is.
+//!
+//! The crate was not made for files that may hold anything: a panic of its own becomes an error here, and the size of the
+//! file, of the vocabulary and of every token is bounded. It starts no threads: texts are encoded one at a time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::tokenizer::Tokenizer as Crate;
+
+use super::tokenizer::{MAX_VOCAB, byte_chars};
+use crate::error::{Error, Result, brief};
+
+/// A larger file is refused: in memory it is a multiple of itself.
+pub(super) const MAX_FILE_BYTES: usize = 64 << 20;
+/// The longest text that takes the place of a piece of a token.
+const MAX_REPLACEMENT_BYTES: usize = 64;
+/// Parts of a decoder.
+const MAX_STEPS: usize = 64;
+/// A word that every tokenizer has something for.
+const PROBE: &str = "a";
+
+/// A tokenizer of any kind.
+pub(super) struct Library {
+    inner: Box<Crate>,
+    /// Number of the largest id, and one.
+    pub(super) vocab_size: usize,
+    /// What comes before the ids of every text: mostly nothing, or the token that begins one.
+    pub(super) start: Vec<u32>,
+}
+
+/// Parts of the file that decide whether the ids of a text are always the same.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    decoder: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(default)]
+    dropout: Option<f64>,
+}
+
+/// One step from the text of a token to its bytes.
+enum Step {
+    /// Characters stand for bytes, by GPT-2's table.
+    ByteLevel,
+    /// A text stands for another.
+    Replace(String, String),
+    /// A token `<0x0A>` stands for a byte.
+    Bytes,
+}
+
+impl Library {
+    /// Reads the file; messages begin with `name`.
+    pub(super) fn new(json: &[u8], name: &str) -> Result<Self> {
+        let bad = |what: String| Error::data(format!("{name}: {what}"));
+        if json.len() > MAX_FILE_BYTES {
+            let most = MAX_FILE_BYTES >> 20;
+            return Err(bad(format!("found {} bytes, expected a tokenizer.json of at most {most} MiB", json.len())));
+        }
+        let broken = |error: &dyn std::fmt::Display| bad(format!("not a tokenizer.json: {}", brief(error)));
+        let file: File = serde_json::from_slice(json).map_err(|error| broken(&error))?;
+        if file.model.dropout.is_some_and(|dropout| dropout != 0.0) {
+            return Err(bad("found dropout, expected none: it makes the ids random".into()));
+        }
+        let read = caught(|| Crate::from_bytes(json).map_err(|error| brief(&error)));
+        let mut inner = read.map_err(|error| broken(&error))?;
+        // As transformers has it: a text is neither cut nor filled up.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| broken(&error))?;
+        let largest = inner.get_vocab(true).values().copied().max();
+        let vocab_size = largest.map_or(0, |id| id as usize + 1);
+        if vocab_size == 0 || vocab_size > MAX_VOCAB {
+            return Err(bad(format!("found ids up to {vocab_size}, expected 1 to {MAX_VOCAB} tokens")));
+        }
+        let mut library = Self { inner: Box::new(inner), vocab_size, start: Vec::new() };
+        let failed = |error: Error| bad(error.message);
+        let (bare, whole) =
+            (library.encode(PROBE, false).map_err(failed)?, library.encode(PROBE, true).map_err(failed)?);
+        let place = whole.windows(bare.len().max(1)).position(|ids| ids == bare);
+        library.start = whole[..place.unwrap_or(0)].to_vec();
+        Ok(library)
+    }
+
+    /// The bytes of every token in the order of the ids; of an id that no token has, none.
+    pub(super) fn tokens(&self, json: &[u8], name: &str) -> Result<Vec<Vec<u8>>> {
+        let bad = |what: String| Error::data(format!("{name}: {what}"));
+        let file: File =
+            serde_json::from_slice(json).map_err(|e| bad(format!("not a tokenizer.json: {}", brief(&e))))?;
+        let mut steps = Vec::new();
+        collect_steps(&file.decoder, &mut steps).map_err(bad)?;
+        let mut inverse = std::collections::HashMap::new();
+        for (byte, c) in byte_chars().into_iter().enumerate() {
+            inverse.insert(c, byte as u8);
+        }
+        let added = self.inner.get_added_tokens_decoder();
+        let token = |id: u32| match (added.get(&id), self.inner.id_to_token(id)) {
+            // Added tokens are matched in the text as they are.
+            (Some(token), _) => token.content.clone().into_bytes(),
+            (None, Some(token)) => bytes_of(token, &steps, &inverse),
+            (None, None) => Vec::new(),
+        };
+        Ok((0..self.vocab_size as u32).map(token).collect())
+    }
+
+    /// The ids of a text. With `special`, those that the file adds to every text are there too.
+    pub(super) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoded = caught(|| self.inner.encode_fast(text, special).map_err(|error| brief(&error)));
+        match encoded {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => Err(Error::data(format!("the tokenizer cannot encode the text: {error}"))
+                .hint("tokenizer.json is damaged, or of a kind that needs other text")),
+        }
+    }
+
+    /// The text of ids, special tokens written out.
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+        caught(|| self.inner.decode(ids, false).map_err(|error| brief(&error)))
+            .map_err(|error| Error::data(format!("the tokenizer cannot decode the ids: {error}")))
+    }
+}
+
+/// Runs code of the crate; its panics become errors. Nothing that it was changing is used after one.
+fn caught<T>(f: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err("the tokenizers library failed".into()))
+}
+
+/// The steps of a decoder, in order. Those that only look at the beginning or the joints of a whole text are nothing here.
+fn collect_steps(decoder: &Value, steps: &mut Vec<Step>) -> std::result::Result<(), String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let kind = text(&decoder["type"]).unwrap_or_else(|| if decoder.is_null() { "none" } else { "unknown" }.into());
+    let wrong =
+        |what: &str| format!("found decoder {}{what}, expected ByteLevel, Metaspace, or replacements", brief(&kind));
+    if steps.len() == MAX_STEPS {
+        return Err(wrong(" of too many parts"));
+    }
+    let mut replace = |from: Option<String>, to: Option<String>| match (from, to) {
+        (Some(from), Some(to)) if !from.is_empty() && to.len() <= MAX_REPLACEMENT_BYTES => {
+            steps.push(Step::Replace(from, to));
+            Ok(())
+        }
+        _ => Err(wrong(" with other replacements")),
+    };
+    match kind.as_str() {
+        "Sequence" => {
+            let parts = decoder["decoders"].as_array().ok_or_else(|| wrong(" without parts"))?;
+            parts.iter().take(MAX_STEPS).try_for_each(|part| collect_steps(part, steps))
+        }
+        "Metaspace" => replace(text(&decoder["replacement"]), Some(" ".into())),
+        "Replace" => replace(text(&decoder["pattern"]["String"]), text(&decoder["content"])),
+        "ByteLevel" => {
+            steps.push(Step::ByteLevel);
+            Ok(())
+        }
+        "ByteFallback" => {
+            steps.push(Step::Bytes);
+            Ok(())
+        }
+        "Fuse" | "Strip" => Ok(()),
+        _ => Err(wrong("")),
+    }
+}
+
+fn bytes_of(mut token: String, steps: &[Step], inverse: &std::collections::HashMap<char, u8>) -> Vec<u8> {
+    for step in steps {
+        match step {
+            Step::Replace(from, to) => token = token.replace(from, to),
+            Step::ByteLevel => {
+                // As the crate does it: a token with a character that stands for no byte is taken as it is.
+                let bytes: Option<Vec<u8>> = token.chars().map(|c| inverse.get(&c).copied()).collect();
+                return bytes.unwrap_or_else(|| token.into_bytes());
+            }
+            Step::Bytes => {
+                let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+                let byte = digits.filter(|digits| digits.len() == 2).and_then(|d| u8::from_str_radix(d, 16).ok());
+                if let Some(byte) = byte {
+                    return vec![byte];
+                }
+            }
+        }
+    }
+    token.into_bytes()
+}
