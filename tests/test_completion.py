@@ -118,8 +118,10 @@ def expected_example(
     tokenizer: _symlm.Tokenizer, prompt: str, completion: str, window: int
 ) -> tuple[list[int], list[int], bool]:
     """Context, targets and whether something was left out, by the rules T8 and T9 of the contract."""
-    context = tokenizer.encode(prompt) or [tokenizer.eot_id]
-    targets = [*tokenizer.encode(completion), tokenizer.eot_id]
+    end = tokenizer.eot_id
+    assert end is not None
+    context = tokenizer.encode(prompt) or [end]
+    targets = [*tokenizer.encode(completion), end]
     whole = len(context) + len(targets)
     context = context[-max(window - len(targets), 1) :]
     targets = targets[: window - len(context)]
