@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UserError,
     )
     from .evaluation import Evaluation, evaluate
+    from .finetune import finetune_config
     from .generate import Generator
     from .model_config import ModelConfig
     from .rolling import DocumentLoss, RollingEvaluation, evaluate_rolling
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "evaluate_choices",
     "evaluate_rolling",
+    "finetune_config",
 ]
 
 _HOME = {
@@ -93,6 +95,7 @@ _HOME = {
     "evaluate": "evaluation",
     "evaluate_choices": "choices",
     "evaluate_rolling": "rolling",
+    "finetune_config": "finetune",
 }
 
 

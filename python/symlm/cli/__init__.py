@@ -23,6 +23,7 @@ class LazyGroup(Group):
 
     homes: dict[str, str] = {  # noqa: RUF012 - a table, never changed
         "train": "train",
+        "finetune": "finetune",
         "generate": "generate",
         "eval": "evaluate",
         "tokenizer": "tokenizer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -29,10 +30,10 @@ def _default_text(cls: type, name: str, spec: Spec) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def setting_option(cls: type, name: str, spec: Spec) -> click.Option:
+def setting_option(cls: type, name: str, spec: Spec, text: str | None = None) -> click.Option:
     """The flag of a field of the dataclass `cls`. Values stay text here: the configuration checks them, whatever
-    source they come from."""
-    text = _default_text(cls, name, spec)
+    source they come from. `text` is what the help says of the default, where that is not the one of the field."""
+    text = _default_text(cls, name, spec) if text is None else text
     summary = spec.help[0].upper() + spec.help[1:] + (f"  [{text}]" if text else "") + ("" if text else ".")
     if spec.kind == "bool":
         return click.Option([f"{flag_of(name)}/--no-{flag_of(name)[2:]}"], default=None, help=summary)
@@ -43,7 +44,26 @@ def setting_option(cls: type, name: str, spec: Spec) -> click.Option:
     )  # fmt: skip
 
 
+def setting_options(names: Iterable[str], texts: Mapping[str, str] | None = None) -> list[click.Parameter]:
+    """The flags of a command that trains, for these settings; `texts` are defaults that are not those of the fields."""
+    texts = texts or {}
+    return [
+        click.Option(["-c", "--config", "config_file"], metavar="FILE", help="Read settings from a TOML file."),
+        click.Option(
+            ["--dry-run"],
+            is_flag=True,
+            help="Print what the training will take (memory, disk, time) and leave; nothing is written.",
+        ),
+        *(setting_option(TrainConfig, name, SPECS[name], texts.get(name)) for name in names if not SPECS[name].hidden),
+    ]
+
+
 def _run(**values: Any) -> int:
+    return train_as(values)
+
+
+def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dict[str, Any]] = dict) -> int:
+    """Train as the flags in `values` say; `complete` adds the defaults of a command to what was given explicitly."""
     from ..resume import locate
     from ..train import Trainer
 
@@ -52,7 +72,7 @@ def _run(**values: Any) -> int:
     gathered = gather(given, file=file)
     for warning in gathered.warnings:
         say(to_line({"event": "warning", "text": warning}) if values["progress"] == "json" else f"warning: {warning}")
-    config = gathered.config()
+    config = TrainConfig(**complete(gathered.values))
     if config.resume is not None:
         folder, _ = locate(config)
         if folder.exists:
@@ -88,17 +108,7 @@ command = Command(
     callback=_run,
     params=[
         click.Argument(["data"], nargs=-1, metavar="[PATH]..."),
-        click.Option(["-c", "--config", "config_file"], metavar="FILE", help="Read settings from a TOML file."),
-        click.Option(
-            ["--dry-run"],
-            is_flag=True,
-            help="Print what the training will take (memory, disk, time) and leave; nothing is written.",
-        ),
-        *(
-            setting_option(TrainConfig, name, spec)
-            for name, spec in SPECS.items()
-            if name != "data" and not spec.hidden
-        ),
+        *setting_options(name for name in SPECS if name != "data"),
     ],
     help="""Train a model from text.
 

@@ -1,0 +1,49 @@
+"""`symlm finetune`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..config import MODEL_FIELDS, SPECS
+from ..errors import UsageError
+from ..finetune import FINETUNE, LORA_RATE, finetune_values
+from .common import Command
+from .train import setting_options, train_as
+
+_TEXTS = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in FINETUNE.items()}
+_TEXTS["learning_rate"] += f", with --lora-rank {LORA_RATE:g}"
+_TEXTS["epochs"] += " without another limit"
+_TEXTS["out_dir"] = "runs/<name of the data>-<name of the model>-ft"
+_LEFT_OUT = {"data", "init_from", "tokenizer", "preset", *MODEL_FIELDS} - {"seq_len"}
+"""Settings that are arguments here, or that follow from the model."""
+
+
+def _run(**values: Any) -> int:
+    model = values.pop("model")
+    if not model:
+        raise UsageError("found an empty MODEL, expected a path", "name a run folder or a model folder")
+    return train_as({"init_from": model, **values}, finetune_values)
+
+
+command = Command(
+    "finetune",
+    callback=_run,
+    params=[
+        click.Argument(["model"], metavar="MODEL"),
+        click.Argument(["data"], nargs=-1, required=True, metavar="PATH..."),
+        *setting_options([name for name in SPECS if name not in _LEFT_OUT], _TEXTS),
+    ],
+    help="""Go on training MODEL on other data.
+
+    MODEL is a run folder, a checkpoint, or a model folder or GGUF file from elsewhere; its shape and its tokenizer stay
+    as they are. PATH is text as symlm train takes it, or .jsonl with a prompt and a completion in each line:
+
+    \b
+    {"prompt": "colour of snow:", "completion": " white"}
+
+    Of these only the completions (and that they end) are learnt. All weights are trained, or adapters beside them with
+    --lora-rank. The run folder, --resume and everything else are those of symlm train.""",
+    short_help="Go on training a model on examples or text.",
+)
