@@ -11,7 +11,11 @@ import pytest
 
 import symlm
 from conftest import Cli
+from elsewhere import BEGIN, END, make_model
+from symlm import _symlm
 from symlm.finetune import FINETUNE, LORA_RATE, finetune_values
+from symlm.model_config import ModelConfig
+from symlm.run import resolve_model
 
 COLOURS = {"grass": "green", "snow": "white", "coal": "black", "blood": "red", "sky": "blue", "sand": "yellow"}
 
@@ -123,3 +127,22 @@ def test_defaults_give_way_to_what_is_asked_for() -> None:
     assert finetune_values({"lora_rank": 8})["learning_rate"] == LORA_RATE
     assert finetune_values({"lora_rank": 8, "learning_rate": 1.0})["learning_rate"] == 1.0
     assert finetune_values({"lora_rank": 0, "batch_size": 3}) == {**FINETUNE, "lora_rank": 0, "batch_size": 3}
+
+
+def test_a_model_from_elsewhere_keeps_its_manners(tmp_path: Path, cli: Cli) -> None:
+    """Every example begins and ends with the tokens of the model, which stays what it is in all but its weights."""
+    made = make_model(tmp_path / "model")
+    data = write_examples(tmp_path / "a.jsonl", 40, 5)
+    run = cli("finetune", "model", "a.jsonl", "--max-steps", 2, "--progress", "plain", "--sample-every", 0)
+    assert run.returncode == 0, run.stderr
+    folder = tmp_path / "runs/a-model-ft"
+    assert "examples: 38 in" in run.stderr and "2 held out" in run.stderr
+    files = resolve_model(folder)
+    tokenizer = files.load_tokenizer()
+    shards, _ = _symlm.Corpus.open([str(data)]).prepare(tokenizer, str(tmp_path), 0.0, 64, 1, None)
+    line = json.loads(data.read_text(encoding="utf-8").splitlines()[0])
+    context, answer = [BEGIN, *tokenizer.encode(line["prompt"])], [*tokenizer.encode(line["completion"]), END]
+    words = shards.ids(0, len(context) + len(answer) + 1, masked=True)
+    assert words == [*(-1 - token for token in context), *answer, -1 - BEGIN]
+    shape = ModelConfig.from_hf(files.folder / "config.json")
+    assert shape == ModelConfig.from_hf(made.folder / "config.json")

@@ -12,8 +12,11 @@ from .checkpoint import WEIGHTS, file_hash, verify_weights
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
 from .options import flag_of
-from .presets import PRESETS
 from .run import ModelFiles, RunFolder, resolve_model
+
+USUAL_WINDOW = 512
+"""Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer
+than memory allows for whole batches."""
 
 RECORD = "init_from"
 """The part of `environment.json` about the model that a run began with."""
@@ -100,7 +103,7 @@ def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
             f"--seq-len {config.seq_len} is more than the {model.seq_len:,} positions of {files.name}",
             f"use at most {model.seq_len}",
         )
-    seq_len = config.seq_len or min(PRESETS[config.preset_name].seq_len, model.seq_len)
+    seq_len = config.seq_len or min(USUAL_WINDOW, model.seq_len)
     shape = {name: getattr(model, name) for name in MODEL_FIELDS} | {"seq_len": seq_len}
     clashes = [
         f"{flag_of(name)}: the model has {value}, asked for {asked}"

@@ -480,13 +480,20 @@ def _plain(name: str, otherwise: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or otherwise
 
 
+def _model_name(model: Path) -> str:
+    """What a model is called: by its run where it is a checkpoint of one."""
+    path = run_of_checkpoint(model) or model.absolute()
+    return _plain(path.stem if path.suffix == ".gguf" else path.name, "model")
+
+
 def default_out_dir(config: TrainConfig, base: Path = Path("runs")) -> Path:
-    """`runs/<name of the data>-<preset or model>`, -2, -3, .. when a new run finds it taken; to resume, the newest."""
+    """`runs/<name of the data>-<preset>`, of a run that begins from a model `runs/<name of the data>-<name of the
+    model>-ft`; -2, -3, .. when a new run finds it taken; to resume, the newest."""
     stem = "stdlib"
     if config.data:
         first = Path(config.data[0])
         stem = _plain(first.name.split(".")[0], "data")
-    last = config.preset_name if config.init_from is None else _plain(Path(config.init_from).name, "model")
+    last = config.preset_name if config.init_from is None else f"{_model_name(Path(config.init_from))}-ft"
     name = f"{stem}-{last}"
     number, path = 1, base / name
     taken = path
