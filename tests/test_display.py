@@ -22,7 +22,7 @@ EVAL = {"event": "eval", "step": 10, "val_loss": 3.0, "val_bpb": 1.75, "best_val
 
 
 def a_view(workers: int = 2) -> View:
-    view = View(run="runs/x", preset="3m", parameters=2_900_000, isa="avx2", threads=workers, max_steps=100)
+    view = View(run="runs/x", origin="3m", parameters=2_900_000, isa="avx2", threads=workers, max_steps=100)
     for step in range(1, 60):
         view.step = step
         view.add_loss(5 - step / 30)

@@ -101,7 +101,7 @@ def test_plain_text_works_too(base: Path, tmp_path: Path, cli: Cli, text: Path) 
     words = ["finetune", base, text, "--max-steps", 3, "--progress", "plain"]
     planned = cli(*words, "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert not (tmp_path / "runs").exists()
+    assert f"from {base.name}" in planned.stdout and not (tmp_path / "runs").exists()
     done = cli(*words)
     assert done.returncode == 0 and "finished at step 3" in done.stderr, done.stderr
 

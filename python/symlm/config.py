@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError
@@ -424,6 +425,11 @@ class TrainConfig:
     def preset_name(self) -> str:
         """The preset in force: the one asked for, or the default, which depends on whether there is a PATH."""
         return self.preset or (PRESET_WITH_DATA if self.data else PRESET_WITHOUT_DATA)
+
+    @property
+    def origin(self) -> str:
+        """Where the model comes from, for people: its preset, or the model that it begins from."""
+        return self.preset_name if self.init_from is None else f"from {Path(self.init_from).name}"
 
     def model(self) -> ModelConfig:
         """The model shape: the preset with the overrides of this configuration, checked."""

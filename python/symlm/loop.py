@@ -81,7 +81,7 @@ class Loop:
         self.engine_config = engine_config(config, threads)
         self.signals = signals
         self.trouble: SymlmError | None = None
-        self.view = View(run=str(folder.path), preset=config.preset_name, threads=threads, max_steps=self.max_steps)
+        self.view = View(run=str(folder.path), origin=config.origin, threads=threads, max_steps=self.max_steps)
         self.step = self.start_step = 0
         self.tokens = 0
         self.best_step: int | None = None

@@ -18,7 +18,7 @@ class View:
     """
 
     run: str = ""
-    preset: str = ""
+    origin: str = ""
     parameters: int = 0
     isa: str = ""
     threads: int = 0

@@ -155,7 +155,7 @@ def _panel(view: View, width: int) -> RenderableType:
     if view.sample:
         rows.add_row("sample", Text(one_line(view.sample, _SAMPLE_CHARS), style="italic"))
     parameters = format_count(view.parameters)
-    title = f"{view.run}  {view.preset} {parameters} parameters  {view.isa}  {view.threads} threads"
+    title = f"{view.run}  {view.origin} {parameters} parameters  {view.isa}  {view.threads} threads"
     return Panel(Group(progress, rows), title=Text(title), title_align="left", border_style="blue")
 
 

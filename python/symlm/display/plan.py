@@ -38,8 +38,9 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
         ),
         ("training", f"about {format_duration(plan.seconds)}", "an estimate; other work on the machine adds to it"),
     ]
+    origin = config.origin if config.init_from else f"preset {config.origin}"
     what: list[Row] = [
-        ("model", f"{format_count(plan.parameters)} parameters", f"preset {config.preset_name}"),
+        ("model", f"{format_count(plan.parameters)} parameters", origin),
         ("batch", f"{config.batch_size:,} windows", f"of {model.seq_len:,} tokens"),
         ("sectors", str(config.sectors_in_flight), "in flight"),
         ("threads", str(plan.threads), plan.threads_rule),
