@@ -9,12 +9,15 @@ import click
 from ..config import MODEL_FIELDS, SPECS
 from ..errors import UsageError
 from ..finetune import FINETUNE, LORA_RATE, finetune_values
+from ..initial import USUAL_WINDOW
 from .common import Command
 from .train import setting_options, train_as
 
 _TEXTS = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in FINETUNE.items()}
 _TEXTS["learning_rate"] += f", with --lora-rank {LORA_RATE:g}"
 _TEXTS["epochs"] += " without another limit"
+_TEXTS["max_steps"] = "from --epochs"
+_TEXTS["seq_len"] = f"the context of the model, but at most {USUAL_WINDOW}"
 _TEXTS["out_dir"] = "runs/<name of the data>-<name of the model>-ft"
 _LEFT_OUT = {"data", "init_from", "tokenizer", "preset", *MODEL_FIELDS} - {"seq_len"}
 """Settings that are arguments here, or that follow from the model."""
