@@ -181,7 +181,7 @@ def test_unknown_instruction_set(cli: Cli, text: Path, tmp_path: Path) -> None:
 
 def test_bad_models(cli: Cli, tmp_path: Path) -> None:
     check_refused(cli("generate", "none"), 1, "none: no such model", tmp_path)
-    check_refused(cli("generate", "."), 1, "neither a run folder nor a checkpoint folder", tmp_path)
+    check_refused(cli("generate", "."), 1, "neither a run folder nor a model folder", tmp_path)
     check_refused(cli("eval", "none", "x.txt"), 1, "none: no such model", tmp_path)
     check_refused(cli("generate", "none", "--top-p", "nan"), 2, "--top-p: expected a finite number", tmp_path)
     check_refused(cli("generate", "none", "--temperature", "-1"), 2, "--temperature: ", tmp_path)

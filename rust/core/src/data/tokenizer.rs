@@ -40,7 +40,7 @@ const WHOLE_BYTES: usize = 4 << 20;
 
 enum Kind {
     /// Byte-level BPE as it is trained here.
-    Own { bpe: BPE, byte_chars: Box<[char; 256]> },
+    Own { bpe: Box<BPE>, byte_chars: Box<[char; 256]> },
     /// Anything else.
     Library(Library),
 }
@@ -112,7 +112,7 @@ impl Tokenizer {
     }
 
     fn own(parsed: Parsed, json: Vec<u8>) -> Self {
-        let kind = Kind::Own { bpe: parsed.bpe, byte_chars: Box::new(byte_chars()) };
+        let kind = Kind::Own { bpe: Box::new(parsed.bpe), byte_chars: Box::new(byte_chars()) };
         Self::new(kind, json, &parsed.tokens, parsed.tokens.len(), Some(parsed.eot_id))
     }
 
