@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import DataError, reason, shown
 
@@ -32,10 +32,15 @@ def open_regular(path: Path) -> int:
     return handle
 
 
+def open_binary(path: Path) -> BinaryIO:
+    """A regular file, opened for reading bytes; OSError for anything else."""
+    return open(open_regular(path), "rb")
+
+
 def read_text(path: Path, what: str, most: int = MOST_BYTES) -> str:
     """The text of a file; DataError that begins with the path and says that `what` cannot be read."""
     try:
-        with open(open_regular(path), "rb") as file:
+        with open_binary(path) as file:
             raw = file.read(most + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot read the {what}: {reason(error)}") from None

@@ -23,6 +23,7 @@ from .corpus import Prepared, Sources, vocab_size_with
 from .display import Display, make_display
 from .errors import Interrupted, UsageError, UserError
 from .extend import extend
+from .gguf_export import quantisation_note
 from .initial import RECORD, Initial
 from .loop import Loop
 from .machine import describe, resolve_threads
@@ -139,6 +140,8 @@ class Trainer:
                 # Only now it is known which files a folder or a pattern stands for.
                 check_target("--trace", config.trace, sources.inputs)
             _say_hello(display, sources, threads, rule, isa)
+            if opened.is_new and (note := quantisation_note(planned.model())) is not None:
+                display.message(f"note: {note}")
             prepared = sources.prepare(threads, display)
             _tell_examples(prepared, display)
             _check_prompt(config, prepared)

@@ -26,6 +26,7 @@ class LazyGroup(Group):
         "finetune": "finetune",
         "generate": "generate",
         "eval": "evaluate",
+        "export": "export",
         "tokenizer": "tokenizer",
         "replay": "replay",
         "verify": "verify",

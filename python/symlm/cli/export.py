@@ -1,0 +1,60 @@
+"""`symlm export`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from .common import Command, checkpoint_option, say
+
+if TYPE_CHECKING:
+    from ..export import Exported, Target
+
+
+@click.command("export", cls=Command, short_help="Write a model for transformers, llama.cpp or Ollama.")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["hf", "gguf", "ollama"]),
+    help="hf: a folder for transformers; gguf: a file for llama.cpp; ollama: a folder with such a file.",
+)
+@click.option("-o", "--out", required=True, metavar="PATH", help="Folder to write; for gguf the file.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
+    default=None,
+    help="Type of the weights; q8_0 not for hf.  [that of MODEL, f32 after a training]",
+)
+@checkpoint_option
+@click.option("--force", is_flag=True, help="Replace the file if it exists (gguf).")
+def command(model: str, to: str, out: str, dtype: str | None, checkpoint: str, force: bool) -> None:
+    """Write MODEL so that other programs load it as it is.
+
+    What was written is read back and compared with MODEL before it gets its name. Folders must be empty or new.
+    """
+    from ..export import export
+
+    done = export(
+        model,
+        cast("Target", to),
+        out,
+        dtype=dtype,
+        checkpoint=checkpoint,
+        force=force,
+        report=lambda text: say(f"note: {text}"),
+    )
+    click.echo(f"wrote {done.path} ({done.bytes:,} bytes, {done.dtype})")
+    click.echo(_compared(done))
+    if to == "ollama":
+        name = done.path.absolute().name
+        click.echo(f"next: ollama create {shlex.quote(name)} -f {shlex.quote(str(done.path / 'Modelfile'))}")
+
+
+def _compared(done: Exported) -> str:
+    line = f"read back: largest difference of a logit {done.difference:.3g} over {done.positions:,} positions"
+    if done.dtype == "q8_0":
+        return f"{line} (the error of 8-bit weights)"
+    return line if done.dtype == "f32" else f"{line} (the error of {done.dtype} weights, if MODEL has others)"

@@ -1,0 +1,214 @@
+"""Where an exported model comes from: the figures of its run and the hashes of all that made it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import STATE, WEIGHTS, State, file_hash
+from .config import SPECS, TrainConfig
+from .errors import SymlmError
+from .model_config import ModelConfig
+from .reading import read_object
+from .run import ModelFiles, RunFolder
+from .settings import INVOCATION_FIELDS, to_toml
+from .units import format_count
+from .version import version
+
+FACTS = "symlm.json"
+"""In an exported folder: what this module knows, for the next export and for programs."""
+
+_MEASURES = ("val_loss", "val_bpb", "train_loss")
+_HASHES = ("train_sha256", "val_sha256")
+_COUNTS = ("train_tokens", "train_documents", "train_bytes")
+_NOT_OF_THE_MODEL = ("machine", "run")
+"""Sections of settings that change no bit of a result."""
+
+_PATHS = ("data", "val_data", "tokenizer", "init_from")
+_MOST_FACTS = 256
+_NAME = re.compile(r"[a-z0-9_]{1,64}")
+
+Facts = dict[str, str | int | float]
+"""Name -> text, whole number or number; the same names in `symlm.json`, and after `symlm.` in GGUF metadata."""
+
+
+def gather_facts(files: ModelFiles) -> Facts:
+    """Everything that is known about the origin of a model. Paths of this machine are cut down to names."""
+    facts = _earlier(files.folder)
+    if (files.folder / STATE).is_file():
+        state = State.read(files.folder)
+        facts |= {"step": state.step, "tokens": int(state.trainer.get("tokens", 0))}
+        contract = state.engine.get("contract")
+        facts |= {"contract": contract} if isinstance(contract, int) else {}
+        facts |= _numbers(state.trainer, _MEASURES)
+    if files.run is not None and RunFolder(files.run).exists:
+        run = RunFolder(files.run)
+        environment = run.environment()
+        data = environment.get("data", {})
+        facts |= {name: data[name] for name in _HASHES if isinstance(data.get(name), str)}
+        facts |= {name: data[name] for name in _COUNTS if isinstance(data.get(name), int)}
+        machine = environment.get("machine")
+        if isinstance(machine, dict) and isinstance(machine.get("symlm"), str):
+            facts["trained_by"] = machine["symlm"]
+        facts |= {f"init_{k}": v for k, v in _texts(environment.get("init_from")).items()}
+        facts |= _settings(run)
+    if (files.folder / WEIGHTS).is_file():
+        facts["weights_sha256"] = file_hash(files.folder / WEIGHTS)
+    facts["tokenizer_sha256"] = file_hash(files.tokenizer)
+    facts["exported_by"] = version()
+    return facts
+
+
+def _earlier(folder: Path) -> Facts:
+    """What an earlier export has left beside the weights."""
+    path = folder / FACTS
+    if not path.is_file():
+        return {}
+    raw = read_object(path, "description of the origin")
+    return usable_facts(raw)
+
+
+def usable_facts(raw: Mapping[str, Any]) -> Facts:
+    """Those of the values in a file that may be facts, whoever wrote it."""
+    known = {name: value for name, value in raw.items() if _NAME.fullmatch(name) and _is_fact(value)}
+    return dict(list(known.items())[:_MOST_FACTS])
+
+
+def _is_fact(value: object) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and 0 <= value < 1 << 63
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _numbers(raw: Mapping[str, Any], names: tuple[str, ...]) -> Facts:
+    return {name: float(raw[name]) for name in names if isinstance(raw.get(name), (int, float))}
+
+
+def _texts(raw: object) -> dict[str, str]:
+    """The hashes of a model that training began from."""
+    if not isinstance(raw, dict):
+        return {}
+    return {str(name): value for name, value in raw.items() if isinstance(value, str) and str(name).endswith("sha256")}
+
+
+def _settings(run: RunFolder) -> Facts:
+    try:
+        config = TrainConfig(**run.settings().values)
+    except SymlmError:
+        return {}
+    names: dict[str, Any] = {}
+    for name in _PATHS:
+        value = getattr(config, name, None)
+        if value:
+            names[name] = tuple(Path(path).name for path in value) if isinstance(value, tuple) else Path(value).name
+    lines = to_toml(replace(config, **names), {}).splitlines()
+    kept = {n for n, s in SPECS.items() if s.section not in _NOT_OF_THE_MODEL and n not in INVOCATION_FIELDS}
+    wanted = [line for line in lines if line.split(" = ", maxsplit=1)[0] in kept]
+    return {"seed": config.seed, "config": "\n".join(_without_comment(line) for line in wanted) + "\n"}
+
+
+def _without_comment(line: str) -> str:
+    """A line of `to_toml` without its explanation."""
+    name = line.split(" = ", maxsplit=1)[0]
+    return line.removesuffix(f"  # {SPECS[name].help}")
+
+
+def model_name(files: ModelFiles, model: str | Path) -> str:
+    """A name for a model: that of its run folder, else of its own folder or file."""
+    path = Path(model) if files.run is None else files.run
+    name = path.absolute().name.removesuffix(".gguf")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+
+
+def facts_json(facts: Facts) -> str:
+    """The text of `symlm.json`."""
+    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [symlm, llama]
+---
+
+# {name}
+
+A small Llama-architecture language model of {parameters} parameters, {made}.
+
+| shape | |
+|---|---|
+{shape}
+
+{figures}## Use it
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
+ids = tokenizer("It was", return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=50)[0]))
+```
+
+```console
+$ symlm generate PATH_OF_THIS_FOLDER --prompt "It was"
+$ symlm export PATH_OF_THIS_FOLDER --to gguf --out model.gguf    # for llama.cpp
+```
+
+The context is {seq_len} tokens. {tokens}
+
+## Where it comes from
+
+The same numbers are in `{facts_name}`.
+
+{origin}
+"""
+
+
+def model_card(name: str, config: ModelConfig, facts: Facts, begins: str | None) -> str:
+    """The text of `README.md`. `begins` is the token that the tokenizer puts before a text, None: none."""
+    shape = {
+        "layers": config.num_layers,
+        "heads / key and value heads": f"{config.num_heads} / {config.num_kv_heads}",
+        "hidden / intermediate size": f"{config.hidden_size} / {config.intermediate_size}",
+        "vocabulary": config.vocab_size,
+        "context": config.seq_len,
+        "embeddings": "tied" if config.tie_embeddings else "not tied",
+    }
+    figures = {
+        "loss on held-out text": _figure(facts, "val_loss", "{:.4f} nats per token"),
+        "bits per byte on held-out text": _figure(facts, "val_bpb", "{:.4f}"),
+        "updates": _figure(facts, "step", "{:,}"),
+        "tokens seen": _figure(facts, "tokens", "{:,}"),
+    }
+    table = "\n".join(f"| {what} | {value} |" for what, value in figures.items() if value is not None)
+    origin = "\n".join(f"| {n} | `{v}` |" for n, v in facts.items() if n not in {"config", *_MEASURES})
+    settings = f"\n\n```toml\n{facts['config']}```" if "config" in facts else ""
+    starts = (
+        f"The tokenizer puts `{begins}` before a text."
+        if begins
+        else "The tokenizer adds no token to a text; `<|endoftext|>` stands between documents."
+        if config.bos_token_id == 0
+        else "The tokenizer adds no token to a text."
+    )
+    return _CARD.format(
+        name=name,
+        parameters=format_count(config.parameters),
+        made="trained on the CPU by symlm" if "step" in facts else "exported by symlm",
+        shape="\n".join(f"| {what} | {value} |" for what, value in shape.items()),
+        figures=f"## Figures\n\n| | |\n|---|---|\n{table}\n\n" if table else "",
+        seq_len=config.seq_len,
+        tokens=starts,
+        facts_name=FACTS,
+        origin=f"| what | |\n|---|---|\n{origin}{settings}",
+    )
+
+
+def _figure(facts: Facts, name: str, form: str) -> str | None:
+    return form.format(facts[name]) if name in facts else None
