@@ -248,7 +248,9 @@ def _fill_hf(folder: Path, source: _Source, dtype: str | None) -> Path:
         _write_json(folder / TOKENIZER_CONFIG, _tokenizer_config(source, special))
         _write_json(folder / SPECIAL_TOKENS, special)
     (folder / FACTS).write_text(facts_json(source.facts), encoding="utf-8")
-    (folder / README).write_text(model_card(source.name, config, source.facts, _begins(source)), encoding="utf-8")
+    ends = source.token(config.eos_token_ids[0]) if config.eos_token_ids else None
+    card = model_card(source.name, config, source.facts, _begins(source), ends)
+    (folder / README).write_text(card, encoding="utf-8")
     return folder
 
 

@@ -171,8 +171,9 @@ The same numbers are in `{facts_name}`.
 """
 
 
-def model_card(name: str, config: ModelConfig, facts: Facts, begins: str | None) -> str:
-    """The text of `README.md`. `begins` is the token that the tokenizer puts before a text, None: none."""
+def model_card(name: str, config: ModelConfig, facts: Facts, begins: str | None, ends: str | None) -> str:
+    """The text of `README.md`. `begins` is the token that the tokenizer puts before a text (None: none), `ends` the
+    one that ends a text."""
     shape = {
         "layers": config.num_layers,
         "heads / key and value heads": f"{config.num_heads} / {config.num_kv_heads}",
@@ -190,13 +191,8 @@ def model_card(name: str, config: ModelConfig, facts: Facts, begins: str | None)
     table = "\n".join(f"| {what} | {value} |" for what, value in figures.items() if value is not None)
     origin = "\n".join(f"| {n} | `{v}` |" for n, v in facts.items() if n not in {"config", *_MEASURES})
     settings = f"\n\n```toml\n{facts['config']}```" if "config" in facts else ""
-    starts = (
-        f"The tokenizer puts `{begins}` before a text."
-        if begins
-        else "The tokenizer adds no token to a text; `<|endoftext|>` stands between documents."
-        if config.bos_token_id == 0
-        else "The tokenizer adds no token to a text."
-    )
+    starts = f"puts `{begins}` before a text" if begins else "adds no token to a text"
+    stops = f"; `{ends}` ends one" if ends else ""
     return _CARD.format(
         name=name,
         parameters=format_count(config.parameters),
@@ -204,7 +200,7 @@ def model_card(name: str, config: ModelConfig, facts: Facts, begins: str | None)
         shape="\n".join(f"| {what} | {value} |" for what, value in shape.items()),
         figures=f"## Figures\n\n| | |\n|---|---|\n{table}\n\n" if table else "",
         seq_len=config.seq_len,
-        tokens=starts,
+        tokens=f"The tokenizer {starts}{stops}.",
         facts_name=FACTS,
         origin=f"| what | |\n|---|---|\n{origin}{settings}",
     )
