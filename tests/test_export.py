@@ -333,7 +333,7 @@ def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:
 def test_targets_that_cannot_be_written(run: Path) -> None:
     for to in ("hf", "gguf", "ollama"):
         with pytest.raises(UserError, match="--out: cannot write /proc/none"):
-            export(run, to, "/proc/none")  # type: ignore[arg-type]
+            export(run, to, "/proc/none")
     with pytest.raises(UserError, match="--out: cannot write"):
         export(run, "gguf", "/nowhere/at/all.gguf")
     with pytest.raises(UsageError, match="q8_0 cannot be written to hf"):
