@@ -55,6 +55,6 @@ def command(model: str, to: str, out: str, dtype: str | None, checkpoint: str, f
 
 def _compared(done: Exported) -> str:
     line = f"read back: largest difference of a logit {done.difference:.3g} over {done.positions:,} positions"
-    if done.dtype == "q8_0":
-        return f"{line} (the error of 8-bit weights)"
-    return line if done.dtype == "f32" else f"{line} (the error of {done.dtype} weights, if MODEL has others)"
+    if not done.difference:
+        return line
+    return f"{line} (the error of {'8-bit' if done.dtype == 'q8_0' else done.dtype} weights)"
