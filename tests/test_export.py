@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def unpacked(path: Path, folder: Path) -> symlm.Generator:
-    """The generator of a GGUF file."""
+    """The generator of a GGUF file, which becomes the folder."""
     folder.mkdir()
     unpack_gguf(path, folder)
     return symlm.Generator.from_pretrained(folder)
@@ -272,6 +272,16 @@ def test_the_origin_goes_there_and_back(run: Path, tmp_path: Path) -> None:
     folder = export(run, "hf", tmp_path / "hf").path
     unpacked(export(run, "gguf", tmp_path / "model.gguf").path, tmp_path / "back")
     assert read(tmp_path / "back" / "symlm.json") == read(folder / "symlm.json")
+
+
+def test_a_file_is_a_model(run: Path, tmp_path: Path) -> None:
+    file = export(run, "gguf", tmp_path / "model.gguf", dtype="q8_0").path
+    done = export(file, "hf", tmp_path / "hf")
+    assert (done.dtype, done.difference) == ("f32", 0.0)
+    assert read(done.path / "symlm.json")["step"] == 4
+    assert "# model\n" in (done.path / "README.md").read_text()
+    here, there = (symlm.Generator.from_pretrained(path) for path in (file, done.path))
+    assert np.array_equal(here.logits(IDS), there.logits(IDS))
 
 
 def test_a_vocabulary_without_merges(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from . import _symlm, gguf_export
 from .checkpoint import MODEL_CONFIG, TEMP_PREFIX, WEIGHTS, sync_file, verify_weights
 from .errors import InternalError, UsageError, UserError, reason
 from .generate import MIN_P, TEMPERATURE, TOP_K, TOP_P, Generator
-from .gguf_import import unpack_gguf
 from .gguf_vocab import Vocabulary, begins_with, vocabulary_of
 from .model_config import GENERATION_CONFIG, ModelConfig
 from .provenance import FACTS, Facts, facts_json, gather_facts, model_card, model_name
@@ -332,13 +330,7 @@ def compare(source: ModelFiles, written: Path) -> tuple[float, int]:
 
     InternalError when the tokenizers differ: then what was written is wrong.
     """
-    first = Generator.from_pretrained(source.folder)
-    if written.is_file():
-        with tempfile.TemporaryDirectory(prefix=TEMP_PREFIX) as unpacked:
-            unpack_gguf(written, Path(unpacked))
-            second = Generator.from_pretrained(unpacked)
-    else:
-        second = Generator.from_pretrained(written)
+    first, second = Generator.from_pretrained(source.folder), Generator.from_pretrained(written)
     worst, positions = 0.0, 0
     most = _context(first)
     for prompt in PROMPTS:

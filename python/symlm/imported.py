@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import tempfile
 import weakref
@@ -74,12 +73,8 @@ def is_gguf(path: Path) -> bool:
 
 def unpack(path: Path) -> Unpacked:
     """A GGUF file as a folder of transformers."""
-    try:
-        reader = importlib.import_module(".gguf_import", __package__)
-    except ImportError:
-        raise UserError(
-            f"{path}: reading GGUF files needs the package gguf", "install it: pip install 'symlm[gguf]'"
-        ) from None
+    from .gguf_import import unpack_gguf
+
     unpacked = Unpacked()
-    reader.unpack_gguf(path, unpacked.folder)
+    unpack_gguf(path, unpacked.folder)
     return unpacked
