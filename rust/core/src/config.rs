@@ -52,6 +52,7 @@ const MAX_VOCAB: usize = 1 << 20;
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_POSITIONS: usize = 1 << 17;
+const MAX_RANK: usize = 1 << 10;
 
 /// Most tokens of a batch: positions are 32-bit numbers.
 const MAX_BATCH_TOKENS: usize = 1 << 31;
@@ -201,6 +202,50 @@ pub struct TrainConfig {
     pub grad_clip: f64,
     /// Seed of everything random.
     pub seed: u64,
+    /// Adapters that are trained in place of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+}
+
+/// Low-rank adapters (contract, "Low-rank adapters").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Columns of B and rows of A.
+    pub rank: usize,
+    /// `alpha / rank` is the factor of their product.
+    pub alpha: f64,
+    /// The projections that have them, such as `q_proj`.
+    pub targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// The factor of the product (contract D1).
+    pub fn scale(&self) -> f32 {
+        (self.alpha / self.rank as f64) as f32
+    }
+
+    /// Checks ranges and names.
+    ///
+    /// # Errors
+    /// `User` with the field, what was found and what was expected.
+    pub fn check(&self) -> Result<()> {
+        if self.rank == 0 || self.rank > MAX_RANK {
+            return Err(Error::user(format!("the rank of adapters is {}, expected 1 to {MAX_RANK}", self.rank)));
+        }
+        if !positive_f32(f64::from(self.scale())) {
+            return Err(Error::user(format!("the alpha of adapters is {}, expected a positive number", self.alpha)));
+        }
+        let known = crate::model::adapters::TARGETS;
+        let unknown = self.targets.iter().find(|name| !known.contains(&name.as_str()));
+        if let Some(name) = unknown {
+            return Err(Error::user(format!("found a target {:?}, expected {}", brief(name), known.join(", "))));
+        }
+        if self.targets.is_empty() {
+            return Err(Error::user(format!("adapters have no target, expected some of {}", known.join(", "))));
+        }
+        Ok(())
+    }
 }
 
 impl TrainConfig {
@@ -232,7 +277,7 @@ impl TrainConfig {
                 )));
             }
         }
-        Ok(())
+        self.lora.as_ref().map_or(Ok(()), LoraConfig::check)
     }
 
     /// Learning rate of update `n` (from 0), contract O4.
@@ -278,6 +323,19 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// Floating-point operations per trained token: as [`ModelConfig::flops_per_token`], but a matrix weight that stays
+    /// as it is has no gradient, which is a third of them. The products of the factors do not count: there are a few an update.
+    pub fn flops_per_token(&self) -> f64 {
+        let model = &self.model;
+        let Some(lora) = &self.train.lora else { return model.flops_per_token() };
+        let layout = crate::model::Layout::new(model);
+        let adapted = crate::model::Adapters::new(&layout, lora).adapted_len;
+        let matrices = layout.parameters() - layout.norms.len() * model.hidden_size;
+        // The embedding is looked up; a tied one is the head as well.
+        let met = if model.tie_embeddings { matrices } else { matrices - model.vocab_size * model.hidden_size };
+        model.flops_per_token() - 2.0 * (met - adapted) as f64
+    }
+
     /// Reads the JSON that Python sends.
     ///
     /// # Errors

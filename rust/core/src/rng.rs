@@ -13,6 +13,8 @@ pub enum Stream {
     Offset = 3,
     /// Sampling of text (R4).
     Sample = 4,
+    /// First factor of adapters (R5).
+    Adapter = 5,
 }
 
 /// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011).

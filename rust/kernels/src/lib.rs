@@ -4,6 +4,7 @@
 //! (docs/contract.md) and every other must equal it bit for bit. No threads, no files, no allocation in hot paths.
 
 pub mod adamw;
+pub mod adapter;
 pub mod attention;
 pub mod embedding;
 pub mod gemm;

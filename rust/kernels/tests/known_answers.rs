@@ -16,7 +16,8 @@ use common::Lcg;
 use sha2::{Digest, Sha256};
 use symlm_kernels::Isa;
 
-const TABLES: [&[Answer]; 3] = [known::elementwise::ANSWERS, known::gemm::ANSWERS, known::attention::ANSWERS];
+const TABLES: [&[Answer]; 4] =
+    [known::elementwise::ANSWERS, known::gemm::ANSWERS, known::attention::ANSWERS, known::gemm::ADAPTERS];
 
 const CONTRACT: &str = include_str!("../../../docs/contract.md");
 

@@ -97,8 +97,12 @@ pub struct Engine(step::Engine);
 
 impl Engine {
     /// What a checkpoint holds beside the tensors, as JSON.
-    fn state(&self) -> String {
-        serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()}).to_string()
+    fn state(&self) -> symlm_core::Result<String> {
+        let mut state = serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()});
+        if let Some(base) = self.0.base_sha256()? {
+            state["base_sha256"] = base.into();
+        }
+        Ok(state.to_string())
     }
 }
 
@@ -169,11 +173,10 @@ impl Engine {
             bits_per_byte: report.loss / std::f64::consts::LN_2 * tokens_per_byte,
         })
     }
-    /// Writes model.safetensors and optimizer.safetensors into a folder while the updates go on: returns when a copy is
-    /// taken.
+    /// Writes the files of a checkpoint into a folder while the updates go on: returns when a copy is taken.
     fn save_begin(&self, py: Python<'_>, directory: &str) -> PyResult<Saving> {
-        let saving = detached(py, || self.0.save_begin(Path::new(directory)))?;
-        Ok(Saving { state: self.state(), saving: Mutex::new(Some(saving)) })
+        let (state, saving) = detached(py, || Ok((self.state()?, self.0.save_begin(Path::new(directory))?)))?;
+        Ok(Saving { state, saving: Mutex::new(Some(saving)) })
     }
     /// Restores what `save_begin` wrote.
     fn load(&self, py: Python<'_>, directory: &str, state_json: &str) -> PyResult<()> {
@@ -188,43 +191,25 @@ impl Engine {
                 return Err(Error::data(format!("{directory}: numeric contract {contract}, expected {expected}"))
                     .hint("use the symlm version that wrote it"));
             }
-            let read = |file: &str, arenas: &[Tensors], keep: bool| {
-                let params = &self.0.layout().params;
-                let name = |which: &Tensors, name: &str| format!("{}{name}", which.prefix());
-                let expected: Vec<_> = arenas
-                    .iter()
-                    .flat_map(|which| params.iter().map(move |p| (name(which, &p.name), p.shape.clone())))
-                    .collect();
-                let mut failed = Ok(());
-                checkpoint::read_tensors(&folder.join(file), &expected, &mut |index, values| {
-                    if !keep {
-                        return;
-                    }
-                    let which = arenas[index / params.len()];
-                    failed = std::mem::replace(&mut failed, Ok(()))
-                        .and_then(|()| self.0.set_tensor(which, index % params.len(), values));
-                })?;
-                failed
-            };
-            // Both files are read through before anything is overwritten, so a damaged one changes nothing.
-            for keep in [false, true] {
-                read("model.safetensors", WEIGHTS, keep)?;
-                read("optimizer.safetensors", MOMENTS, keep)?;
+            let base = self.0.base_sha256()?;
+            if let Some(base) =
+                base.filter(|base| state.get("base_sha256").and_then(|known| known.as_str()) != Some(base))
+            {
+                let what =
+                    format!("{directory}: the adapters were trained on other base weights than those of sha256 {base}");
+                return Err(Error::data(what).hint("restore the folder base of the run"));
             }
-            self.0.set_step(step)
+            self.0.load(folder, step)
         })
     }
     /// Takes the weights of a model from elsewhere: a .safetensors file or the index of several. Moments stay as they are.
+    /// With adapters they are what these are added to.
     fn load_weights(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        detached(py, || {
-            let mut failed = Ok(());
-            checkpoint::read_model(Path::new(path), self.0.layout(), &mut |index, values| {
-                failed = std::mem::replace(&mut failed, Ok(()))
-                    .and_then(|()| self.0.set_tensor(Tensors::Weights, index, values));
-            })?;
-            failed?;
-            self.0.set_step(self.0.step())
-        })
+        detached(py, || self.0.load_weights(Path::new(path)))
+    }
+    /// Writes the weights that adapters are added to, to a safetensors file.
+    fn save_base(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        detached(py, || self.0.save_base(Path::new(path)).map(|_| ()))
     }
     /// SHA-256 of the model.safetensors that `save_begin` would write now.
     fn weights_sha256(&self, py: Python<'_>) -> PyResult<String> {
@@ -305,7 +290,7 @@ impl Engine {
     /// Floating-point operations per trained token.
     #[getter]
     fn flops_per_token(&self) -> f64 {
-        self.0.config().model.flops_per_token()
+        self.0.config().flops_per_token()
     }
     /// Batches in the prefetch channel, and its capacity.
     #[getter]

@@ -18,9 +18,16 @@ fn bytes<'py>(py: Python<'py>, values: &[f32]) -> Bound<'py, PyBytes> {
 }
 
 impl Probe {
-    fn index(&self, name: &str) -> symlm_core::Result<usize> {
-        let found = self.0.layout().params.iter().position(|p| p.name == name);
-        found.ok_or_else(|| Error::usage(format!("no tensor is called {name}")))
+    /// A weight, or a factor of an adapter.
+    fn index(&self, name: &str) -> symlm_core::Result<(Tensors, usize)> {
+        for which in [Tensors::Weights, Tensors::Adapters] {
+            let names = self.0.names(&[which]);
+            let of = |tensor: &str| tensor.trim_start_matches(which.prefix()) == name;
+            if let Some(index) = names.iter().position(|(tensor, _)| of(tensor)) {
+                return Ok((which, index));
+            }
+        }
+        Err(Error::usage(format!("no tensor is called {name}")))
     }
 }
 
@@ -41,31 +48,31 @@ impl Probe {
     fn panic(py: Python<'_>) -> PyResult<()> {
         detached(py, || panic!("as the test asked"))
     }
-    /// Overwrites a tensor with little-endian f32.
+    /// Overwrites a weight or a factor of an adapter with little-endian f32.
     fn set_parameter(&self, py: Python<'_>, name: &str, values: &[u8]) -> PyResult<()> {
         detached(py, || {
-            let index = self.index(name)?;
+            let (which, index) = self.index(name)?;
             let (chunks, rest) = values.as_chunks::<4>();
             if !rest.is_empty() {
                 return Err(Error::usage(format!("{name}: {} bytes are no whole f32", values.len())));
             }
             let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
-            self.0.set_tensor(Tensors::Weights, index, &values)?;
+            self.0.set_tensor(which, index, &values)?;
             self.0.set_step(self.0.step())
         })
     }
     /// A tensor as little-endian f32.
     fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let index = self.index(name).map_err(|e| to_py(py, e))?;
-        self.0.tensors(&[Tensors::Weights], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
+        let (which, index) = self.index(name).map_err(|e| to_py(py, e))?;
+        self.0.tensors(&[which], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
     }
-    /// Mean loss and the gradient of every tensor before clipping. Ids with the bit 2^31 are no targets.
+    /// Mean loss and the gradient of every tensor that is trained before clipping. Ids with the bit 2^31 are no targets.
     fn forward_backward<'py>(&self, py: Python<'py>, ids: Vec<Vec<u32>>) -> PyResult<(f64, Bound<'py, PyDict>)> {
         let loss = detached(py, || self.0.gradients(&ids))?;
         let gradients = PyDict::new(py);
-        let params = &self.0.layout().params;
         let fill = |tensors: &[(String, Vec<usize>, &[f32])]| -> PyResult<()> {
-            params.iter().zip(tensors).try_for_each(|(p, t)| gradients.set_item(&p.name, bytes(py, t.2)))
+            let prefix = Tensors::Gradient.prefix();
+            tensors.iter().try_for_each(|t| gradients.set_item(t.0.trim_start_matches(prefix), bytes(py, t.2)))
         };
         self.0.tensors(&[Tensors::Gradient], fill).map_err(|e| to_py(py, e))??;
         Ok((loss, gradients))

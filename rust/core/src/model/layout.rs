@@ -1,7 +1,43 @@
 //! The one table of parameters: name, shape, offset, initialisation, decay; and the matrices that the step multiplies with.
 
 use crate::config::ModelConfig;
+use crate::rng::{self, Stream};
 use symlm_kernels::gemm::packed_len;
+
+/// First values of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Initial {
+    /// All one.
+    Ones,
+    /// All +0.
+    Zeros,
+    /// Normal with this standard deviation (contract R1).
+    Normal(f64),
+    /// Uniform between this and its negative (contract R5).
+    Uniform(f64),
+}
+
+impl Initial {
+    /// The values from element `start` on of tensor `number`, which is a position in the table of a model.
+    pub fn fill(self, seed: u64, number: usize, start: usize, out: &mut [f32]) {
+        let index = |i: usize| (start + i) as u64;
+        match self {
+            Initial::Ones => out.fill(1.0),
+            Initial::Zeros => out.fill(0.0),
+            Initial::Normal(std) => {
+                for (i, x) in out.iter_mut().enumerate() {
+                    *x = (rng::normal(seed, Stream::Init, index(i), number as u32) * std) as f32;
+                }
+            }
+            Initial::Uniform(limit) => {
+                for (i, x) in out.iter_mut().enumerate() {
+                    let [low, high, ..] = rng::draw(seed, Stream::Adapter, index(i), number as u32);
+                    *x = ((2.0 * rng::uniform(low, high) - 1.0) * limit) as f32;
+                }
+            }
+        }
+    }
+}
 
 /// One tensor, named as in `LlamaForCausalLM`.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +48,8 @@ pub struct Param {
     pub shape: Vec<usize>,
     /// First element in the arenas of weights, gradients and moments.
     pub offset: usize,
-    /// Standard deviation of the initial normal values; `None`: all ones.
-    pub init_std: Option<f64>,
+    /// Its first values.
+    pub initial: Initial,
 }
 
 impl Param {
@@ -88,33 +124,33 @@ pub struct Layout {
 }
 
 /// Tensors start on a cache line.
-const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = 16;
 
 struct Builder {
     layout: Layout,
 }
 
 impl Builder {
-    fn tensor(&mut self, name: String, shape: &[usize], init_std: Option<f64>, aligned: bool) -> usize {
+    fn tensor(&mut self, name: String, shape: &[usize], initial: Initial, aligned: bool) -> usize {
         if aligned {
             self.layout.len = self.layout.len.next_multiple_of(ALIGN);
         }
         let offset = self.layout.len;
         self.layout.len += shape.iter().product::<usize>();
-        self.layout.params.push(Param { name, shape: shape.to_vec(), offset, init_std });
+        self.layout.params.push(Param { name, shape: shape.to_vec(), offset, initial });
         offset
     }
 
     fn norm(&mut self, name: String, width: usize) {
-        let offset = self.tensor(name, &[width], None, true);
+        let offset = self.tensor(name, &[width], Initial::Ones, true);
         self.layout.norms.push(NormParam { offset });
     }
 
     /// Tensors that share their input, one after the other without gaps, are one matrix.
-    fn matrix(&mut self, id: MatrixId, parts: &[(String, usize)], cols: usize, init_std: f64, used: [bool; 2]) {
+    fn matrix(&mut self, id: MatrixId, parts: &[(String, usize)], cols: usize, std: f64, used: [bool; 2]) {
         let mut first = None;
         for (name, rows) in parts {
-            let offset = self.tensor(name.clone(), &[*rows, cols], Some(init_std), first.is_none());
+            let offset = self.tensor(name.clone(), &[*rows, cols], Initial::Normal(std), first.is_none());
             first.get_or_insert(offset);
         }
         let rows = parts.iter().map(|p| p.1).sum();

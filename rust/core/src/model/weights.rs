@@ -4,7 +4,6 @@ use super::{Layout, MatrixId};
 use crate::arena::Arena;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::rng::{self, Stream};
 use std::ops::Range;
 use symlm_kernels::gemm::{PANEL, Packed, Right, pack, packed_len};
 use symlm_kernels::{Isa, Mat};
@@ -38,14 +37,7 @@ impl Weights {
 
     /// Initial values of a tensor from element `start` on (contract R1).
     pub fn initial_values(&self, param: usize, seed: u64, start: usize, out: &mut [f32]) {
-        match self.layout.params[param].init_std {
-            None => out.fill(1.0),
-            Some(std) => {
-                for (i, x) in out.iter_mut().enumerate() {
-                    *x = (rng::normal(seed, Stream::Init, (start + i) as u64, param as u32) * std) as f32;
-                }
-            }
-        }
+        self.layout.params[param].initial.fill(seed, param, start, out);
     }
 
     /// Copies `values` into the tensor `param`, without packing.

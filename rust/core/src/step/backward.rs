@@ -77,6 +77,10 @@ impl State {
         unsafe {
             let mut qkv = self.write(b.qkv, place, rows);
             rope::backward(isa, self.rotated(&mut qkv), self.config.model.head_size(), &self.rope, rows.start);
+            if l == 0 && self.adapters.is_some() {
+                // Nothing below is trained.
+                return;
+            }
             let mut d_normed = self.write(self.layout.d_normed, place, rows);
             product(isa, Left::Rows(qkv.as_mat()), w.backward(m.qkv), d_normed.reborrow());
             let middle = self.read(b.middle, place, rows);

@@ -11,7 +11,6 @@ use super::plan::{Cut as WorkCut, Plan, Task};
 use super::prefetch::{CAPACITY, Gauge, Prefetcher};
 use super::source::TokenSource;
 use super::state::{Job, State, lock};
-use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::float_env::ContractRounding;
@@ -59,6 +58,7 @@ pub struct Engine {
     workers: Arc<Mutex<Vec<WorkerStats>>>,
     gauge: Gauge,
     recording: Arc<Recording>,
+    base_hash: Mutex<Option<String>>,
     /// The threads live in this process only, not in one forked from it.
     process: u32,
 }
@@ -112,7 +112,7 @@ impl Engine {
             pool: switches.chaos.map_or_else(|| Pool::new(threads), |chaos| Pool::disturbed(threads, chaos))?,
             broken: None,
             prefetch,
-            training: run(Plan::training(cut, &state.weights.layout, true), switches.barriers),
+            training: run(state.plan(true), switches.barriers),
             evaluation: run(Plan::evaluation(cut), false),
             reports: report_in,
             step: step.clone(),
@@ -138,10 +138,11 @@ impl Engine {
             workers,
             gauge,
             recording,
+            base_hash: Mutex::default(),
             process: std::process::id(),
         };
         let idle = engine.idle()?;
-        idle.execute(Initialise::new(engine.state.clone()).run())?;
+        idle.execute(Initialise::new(engine.state.clone(), true).run())?;
         idle.execute(PackAll::new(engine.state.clone()).run())?;
         drop(idle);
         Ok(engine)
@@ -277,7 +278,7 @@ impl Engine {
         let _environment = ContractRounding::enter();
         let idle = self.idle()?;
         *s.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
-        let plan = Plan::training(&s.cut, &s.weights.layout, update);
+        let plan = s.plan(update);
         debug_assert!(update || !plan.tasks.contains(&Task::Finish));
         let job = Job { state: s.clone(), tasks: plan.tasks };
         idle.execute(Run::new(Arc::new(job), Arc::new(plan.graph)))?;
@@ -286,50 +287,7 @@ impl Engine {
         Ok(symlm_kernels::reduce::batch_loss(losses, counted))
     }
 
-    /// Calls `f` with name, shape and values of every tensor of these arenas, one arena after the other.
-    ///
-    /// # Errors
-    /// `Internal` if the engine is closed or busy.
-    pub fn tensors<R>(&self, which: &[Tensors], f: impl FnOnce(&[NamedTensor<'_>]) -> R) -> Result<R> {
-        let idle = self.idle()?;
-        let mut table = Vec::new();
-        for which in which {
-            for p in &self.state.weights.layout.params {
-                // SAFETY: the control thread is idle as long as `idle` lives, and nobody else writes.
-                let values = unsafe { self.arena(*which).slice(p.offset, p.len()) };
-                table.push((format!("{}{}", which.prefix(), p.name), p.shape.clone(), values));
-            }
-        }
-        let result = f(&table);
-        drop(idle);
-        Ok(result)
-    }
-
-    pub(super) fn arena(&self, which: Tensors) -> &Arena {
-        match which {
-            Tensors::Weights => &self.state.weights.values,
-            Tensors::Gradient => &self.state.gradient,
-            Tensors::FirstMoment => &self.state.first_moment,
-            Tensors::SecondMoment => &self.state.second_moment,
-        }
-    }
-
-    /// Overwrites a tensor. Weights are packed by [`Engine::set_step`].
-    ///
-    /// # Errors
-    /// `Internal` if the engine is closed or busy, or the length differs.
-    pub fn set_tensor(&self, which: Tensors, index: usize, values: &[f32]) -> Result<()> {
-        let p = &self.state.weights.layout.params[index];
-        if values.len() != p.len() {
-            return Err(Error::internal(format!("{} has {} values, expected {}", p.name, values.len(), p.len())));
-        }
-        let _idle = self.idle()?;
-        // SAFETY: the control thread is idle as long as `_idle` lives, and nobody else reads or writes.
-        unsafe { self.arena(which).slice_mut(p.offset, p.len()) }.copy_from_slice(values);
-        Ok(())
-    }
-
-    /// Packs the weights as they are and goes on from `step` updates done.
+    /// Packs the weights as they are (with adapters: as those give them) and goes on from `step` updates done.
     ///
     /// # Errors
     /// `Internal` if the engine is closed or busy.
@@ -347,6 +305,10 @@ impl Engine {
     /// The configuration.
     pub fn config(&self) -> &EngineConfig {
         &self.state.config
+    }
+    /// The hash of the base weights, if it is known.
+    pub(super) fn base_hash(&self) -> MutexGuard<'_, Option<String>> {
+        lock(&self.base_hash)
     }
     /// The table of parameters.
     pub fn layout(&self) -> &crate::model::Layout {
@@ -388,8 +350,8 @@ impl Engine {
 
     /// The graph of an update.
     pub fn task_graph(&self) -> Vec<TaskNode> {
-        let layout = &self.state.weights.layout;
-        Plan::training(&self.state.cut, layout, true).task_graph(layout)
+        let adapters = self.state.adapters.as_ref().map(|adapters| &adapters.table);
+        self.state.plan(true).task_graph(self.layout(), adapters)
     }
 
     /// Finishes the update under way, ends all threads and joins them.
@@ -413,33 +375,5 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Name, shape and values.
-pub type NamedTensor<'a> = (String, Vec<usize>, &'a [f32]);
-
-/// Which of the arenas with the shape of the parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tensors {
-    /// The weights.
-    Weights,
-    /// The gradient of the last batch.
-    Gradient,
-    /// AdamW's first moment.
-    FirstMoment,
-    /// AdamW's second moment.
-    SecondMoment,
-}
-
-impl Tensors {
-    /// What stands before a tensor's name in a file.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Tensors::Weights => "",
-            Tensors::Gradient => "gradient.",
-            Tensors::FirstMoment => "first_moment.",
-            Tensors::SecondMoment => "second_moment.",
-        }
     }
 }

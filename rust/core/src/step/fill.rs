@@ -2,24 +2,40 @@
 
 use super::plan::ROW_BLOCK;
 use super::state::State;
+use super::tensors::Tensors;
+use crate::model::Param;
 use crate::pool::{Graph, Program, Run, Scratch};
 use std::sync::Arc;
 
 /// Elements that one node initialises.
 const INITIALISE_ELEMENTS: usize = 1 << 16;
 
-/// Fills the weights; a node has a part of a tensor.
+/// Fills the weights, and the factors of adapters; a node has a part of a tensor.
 pub(super) struct Initialise {
     state: Arc<State>,
     /// Tensor and first element.
-    parts: Vec<(usize, usize)>,
+    parts: Vec<(Filled, usize)>,
+}
+
+/// A tensor, by its position in its table.
+#[derive(Clone, Copy)]
+enum Filled {
+    Weights(usize),
+    Factor(usize),
 }
 
 impl Initialise {
-    pub fn new(state: Arc<State>) -> Self {
-        let params = state.weights.layout.params.iter().enumerate();
+    /// Everything; where adapters are trained and `weights` is false, only these.
+    pub fn new(state: Arc<State>, weights: bool) -> Self {
         let starts = |len: usize| (0..len).step_by(INITIALISE_ELEMENTS);
-        let parts = params.flat_map(|(param, p)| starts(p.len()).map(move |start| (param, start))).collect();
+        let of = |params: &[Param], filled: fn(usize) -> Filled| {
+            let parts = params.iter().enumerate().flat_map(|(i, p)| starts(p.len()).map(move |at| (filled(i), at)));
+            parts.collect::<Vec<_>>()
+        };
+        let mut parts = of(state.table(Tensors::Adapters), Filled::Factor);
+        if weights || state.adapters.is_none() {
+            parts.extend(of(state.table(Tensors::Weights), Filled::Weights));
+        }
         Self { state, parts }
     }
 
@@ -31,16 +47,29 @@ impl Initialise {
 
 impl Program for Initialise {
     fn run(&self, node: u32, _: &mut Scratch) {
-        let ((param, start), s) = (self.parts[node as usize], &*self.state);
-        let p = &s.weights.layout.params[param];
+        let ((filled, start), s) = (self.parts[node as usize], &*self.state);
+        let (which, index) = match filled {
+            Filled::Weights(index) => (Tensors::Weights, index),
+            Filled::Factor(index) => (Tensors::Adapters, index),
+        };
+        let p = &s.table(which)[index];
+        let number = match (&s.adapters, filled) {
+            (Some(adapters), Filled::Factor(factor)) => adapters.table.param_of(factor),
+            _ => index,
+        };
         let len = (p.len() - start).min(INITIALISE_ELEMENTS);
+        let (arena, offset) = s.place(which, index);
         // SAFETY: each node fills its own elements, and nothing else runs.
-        let values = unsafe { s.weights.values.slice_mut(p.offset + start, len) };
-        s.weights.initial_values(param, s.config.train.seed, start, values);
+        let values = unsafe { arena.slice_mut(offset + start, len) };
+        p.initial.fill(s.config.train.seed, number, start, values);
+        if let (Some(adapters), Filled::Weights(param)) = (&s.adapters, filled) {
+            // SAFETY: as above.
+            unsafe { adapters.set_base(param, start, values) };
+        }
     }
 }
 
-/// Packs the matrices; a node has some rows of one.
+/// Packs the matrices, merged with their adapters; a node has some rows of one.
 pub(super) struct PackAll {
     state: Arc<State>,
     /// Matrix and first row.
@@ -71,7 +100,7 @@ impl Program for PackAll {
         let (matrix, start) = self.parts[node as usize];
         let rows = start..(start + ROW_BLOCK).min(self.state.weights.layout.matrices[matrix].rows);
         // SAFETY: each node packs its own rows, and nothing writes weights meanwhile.
-        unsafe { self.state.weights.pack_rows(self.state.isa, matrix, rows) };
+        unsafe { self.state.merge_rows(matrix, rows) };
     }
 }
 

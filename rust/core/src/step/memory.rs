@@ -2,16 +2,17 @@
 //! before anything is allocated.
 
 use super::forward::LOGIT_ROWS;
-use super::plan::{Cut, STRIP_ALIGN, TILE_COLS, tile_height};
+use super::plan::{Cut, STRIP_ALIGN};
 use super::prefetch::CAPACITY;
-use super::save::COPY_BYTES;
+use super::save::copy_bytes;
 use super::slots::SlotLayout;
+use super::tiles::{TILE_COLS, tile_height};
 use crate::arena::row_stride;
 use crate::config::{EngineConfig, ModelConfig};
 use crate::error::{Error, Result};
 use crate::generate::Session;
 use crate::machine;
-use crate::model::Layout;
+use crate::model::{Adapters, Layout};
 use symlm_kernels::attention;
 use symlm_kernels::gemm::weight_gradient_scratch;
 
@@ -30,13 +31,19 @@ pub(super) struct Sizes {
     pub losses: usize,
     /// Of each arena with the shape of the parameters.
     pub parameters: usize,
+    /// Of each arena with the shape of what is trained.
+    pub trained: usize,
+    /// Of the arenas of adapters: factors, their gradients, the weights they are added to.
+    pub adapters: usize,
+    /// Elements of the gradient's arena, and of each arena of partial sums, that are ever touched.
+    pub gradient: usize,
     /// Whether triples need an arena of their own.
     pub triple: bool,
     pub head_triple: usize,
 }
 
 impl Sizes {
-    pub fn new(m: &ModelConfig, cut: &Cut, layout: &Layout) -> Self {
+    pub fn new(m: &ModelConfig, cut: &Cut, layout: &Layout, adapters: Option<&Adapters>) -> Self {
         let rows = cut.slot_windows() * m.seq_len;
         let slot = SlotLayout::new(m, rows);
         let (tokens, d) = (cut.batch * m.seq_len, m.hidden_size);
@@ -48,8 +55,12 @@ impl Sizes {
             norm_blocks: layout.norms.len() * cut.batch * m.seq_len.div_ceil(STRIP_ALIGN) * d,
             losses: tokens,
             parameters: layout.len,
+            trained: adapters.map_or(layout.len, |all| all.len),
+            adapters: adapters.map_or(0, |all| 2 * all.len + all.base_len),
+            gradient: adapters.map_or(layout.len, |all| all.adapted_len),
             triple: cut.group != 3,
-            head_triple: m.vocab_size * d,
+            // A head that stays as it is has no gradient.
+            head_triple: if adapters.is_none() { m.vocab_size * d } else { 0 },
             slot,
             logit_rows,
         }
@@ -69,7 +80,8 @@ impl MemoryPlan {
     /// The plan of a training.
     pub fn new(c: &EngineConfig) -> Self {
         let (m, cut, layout) = (&c.model, Cut::new(c), Layout::new(&c.model));
-        let sizes = Sizes::new(m, &cut, &layout);
+        let adapters = c.train.lora.as_ref().map(|lora| Adapters::new(&layout, lora));
+        let sizes = Sizes::new(m, &cut, &layout, adapters.as_ref());
         let floats = |count: usize| 4.0 * count as f64;
         let tokens = cut.batch * cut.positions;
         // Inputs, targets and their order, for each buffer and the batch at hand.
@@ -77,24 +89,27 @@ impl MemoryPlan {
         let stages = 2 * m.num_layers * (cut.strips() + cut.head_parts());
         let nodes = 2.0 * (cut.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
-        let sums = sizes.parameters * (1 + usize::from(sizes.triple)) + sizes.head_triple;
+        let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.head_triple;
         let rotary = 2 * cut.positions * m.head_size();
-        let engine = vec![
+        let mut engine = vec![
             ("parameters", floats(sizes.parameters)),
             ("packed parameters", floats(layout.packed_len)),
-            ("gradient", floats(sizes.parameters)),
+            ("gradient", floats(sizes.gradient)),
             ("partial gradients", floats(sums)),
-            ("optimizer", floats(2 * sizes.parameters)),
+            ("optimizer", floats(2 * sizes.trained)),
             ("activations", floats(activations)),
             ("logits", floats(sizes.logits)),
             ("batches", batches),
             ("workers", c.threads as f64 * floats(scratch(m, &cut))),
             ("task graphs", NODE_BYTES * nodes + floats(rotary)),
         ];
+        if adapters.is_some() {
+            engine.push(("adapters", floats(sizes.adapters)));
+        }
         // Of the packed copies only the one for the forward pass is touched.
         let forward = layout.packed_len / 2;
         let beside = vec![
-            ("checkpoint copy", COPY_BYTES * layout.parameters() as f64),
+            ("checkpoint copy", copy_bytes(&layout, adapters.as_ref())),
             ("sampling copy", floats(sizes.parameters + forward + Session::elements(m))),
         ];
         Self { engine, beside }

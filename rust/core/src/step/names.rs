@@ -1,13 +1,13 @@
 //! Names of the nodes for people, and the operations that they are parts of.
 
 use super::plan::{Plan, Stage, Task};
-use crate::model::{Layout, MatrixId};
+use crate::model::{Adapters, Layout, MatrixId};
 use crate::pool::rounds::Round;
 use crate::trace::TaskNode;
 use std::collections::BTreeMap;
 
 /// Kind and detail of a node.
-fn name(task: Task, layout: &Layout) -> (&'static str, String) {
+fn name(task: Task, layout: &Layout, adapters: Option<&Adapters>) -> (&'static str, String) {
     let matrix_name = |matrix: usize| match layout.matrices[matrix].id {
         MatrixId::Embedding => "embedding".to_owned(),
         MatrixId::Head => "head".to_owned(),
@@ -34,10 +34,16 @@ fn name(task: Task, layout: &Layout) -> (&'static str, String) {
         }
         Task::NormGradient { norm } => ("norm gradient", format!("norm {norm}")),
         Task::EmbeddingGradient { tile } => ("embedding gradient", format!("tile {tile}")),
-        Task::Squares { param, block } => ("squares", format!("{} block {block}", layout.params[param].name)),
+        Task::AdapterGradient { adapter, tile } => ("adapter gradient", format!("adapter {adapter} tile {tile}")),
+        Task::Squares { param, block } => {
+            let params = adapters.map_or(&layout.params, |adapters| &adapters.params);
+            ("squares", format!("{} block {block}", params[param].name))
+        }
         Task::Finish => ("finish", String::new()),
         Task::UpdateMatrix { matrix, tile } => ("update", format!("{} tile {tile}", matrix_name(matrix))),
         Task::UpdateNorm { norm } => ("update", format!("norm {norm}")),
+        Task::UpdateFactor { factor, tile } => ("update", format!("factor {factor} tile {tile}")),
+        Task::Merge { matrix, tile } => ("merge", format!("{} tile {tile}", matrix_name(matrix))),
         Task::EvalCut => ("evaluation cut", String::new()),
         Task::EvalSum => ("evaluation sum", String::new()),
     }
@@ -45,11 +51,11 @@ fn name(task: Task, layout: &Layout) -> (&'static str, String) {
 
 impl Plan {
     /// The nodes with their names, dependencies and urgency.
-    pub fn task_graph(&self, layout: &Layout) -> Vec<TaskNode> {
+    pub fn task_graph(&self, layout: &Layout, adapters: Option<&Adapters>) -> Vec<TaskNode> {
         let nodes = self.tasks.iter().zip(self.graph.predecessors()).zip(self.graph.urgent());
         nodes
             .map(|((&task, after), &urgent)| {
-                let (kind, detail) = name(task, layout);
+                let (kind, detail) = name(task, layout, adapters);
                 TaskNode { kind, detail, after, urgent }
             })
             .collect()
@@ -110,10 +116,12 @@ fn operation(task: Task) -> Option<(u8, isize)> {
         Task::MatrixGradient { matrix, .. } => (5, -layer(matrix)),
         Task::NormGradient { .. } => (6, 0),
         Task::EmbeddingGradient { .. } => (7, 0),
-        Task::Squares { .. } => (8, 0),
-        Task::Finish => (9, 0),
-        Task::UpdateMatrix { .. } | Task::UpdateNorm { .. } => (10, 0),
-        Task::EvalSum => (11, 0),
+        Task::AdapterGradient { .. } => (8, 0),
+        Task::Squares { .. } => (9, 0),
+        Task::Finish => (10, 0),
+        Task::UpdateMatrix { .. } | Task::UpdateNorm { .. } | Task::UpdateFactor { .. } => (11, 0),
+        Task::Merge { .. } => (12, 0),
+        Task::EvalSum => (13, 0),
     })
 }
 
@@ -121,7 +129,8 @@ fn operation(task: Task) -> Option<(u8, isize)> {
 mod tests {
     use super::super::plan::Cut;
     use super::*;
-    use crate::config::EngineConfig;
+    use crate::config::{EngineConfig, LoraConfig};
+    use crate::model::adapters::TARGETS;
     use crate::pool::{Program, Run, Scratch};
     use std::sync::Arc;
 
@@ -142,12 +151,22 @@ mod tests {
         .unwrap()
     }
 
+    /// No adapters, all of them, and those of which the attention of the lowest layer needs no gradient.
+    fn adapters(layout: &Layout) -> [Option<Adapters>; 3] {
+        let some = |targets: &[&str]| {
+            let targets = targets.iter().map(|&name| name.to_owned()).collect();
+            Some(Adapters::new(layout, &LoraConfig { rank: 4, alpha: 8.0, targets }))
+        };
+        [None, some(&TARGETS), some(&["up_proj", "down_proj"])]
+    }
+
     #[test]
     fn rounds_of_every_plan_are_in_order_and_of_one_operation() {
         for (batch, threads, slots) in [(1, 1, 0), (5, 3, 1), (12, 2, 0), (31, 2, 12), (32, 63, 0), (32, 2, 5)] {
             let config = config(batch, threads, slots);
             let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
-            for plan in [Plan::training(&cut, &layout, true), Plan::evaluation(&cut)] {
+            let trainings = adapters(&layout).map(|adapters| Plan::training(&cut, &layout, adapters.as_ref(), true));
+            for plan in trainings.into_iter().chain([Plan::evaluation(&cut)]) {
                 let rounds = plan.rounds();
                 for round in &rounds {
                     let mut operations = round.shared.iter().map(|&node| operation(plan.tasks[node as usize]));
@@ -164,7 +183,7 @@ mod tests {
     #[test]
     fn with_all_sectors_in_flight_a_stage_is_one_round() {
         let config = config(24, 2, 12);
-        let plan = Plan::training(&Cut::new(&config), &Layout::new(&config.model), true);
+        let plan = Plan::training(&Cut::new(&config), &Layout::new(&config.model), None, true);
         let forward = |round: &&Round| {
             let first = round.shared.first().map(|&node| plan.tasks[node as usize]);
             matches!(first, Some(Task::Rows { stage: Stage::Forward(_), .. }))
@@ -176,14 +195,16 @@ mod tests {
     fn every_node_has_a_name_of_its_own_but_joins_and_the_end() {
         let config = config(7, 3, 0);
         let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
-        let nodes = Plan::training(&cut, &layout, true).task_graph(&layout);
-        let mut names: Vec<_> = nodes.iter().filter(|n| n.kind != "join").map(|n| (n.kind, &n.detail)).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), all);
-        for (node, after) in nodes.iter().map(|n| &n.after).enumerate() {
-            assert!(after.iter().all(|&b| (b as usize) < node));
+        for adapters in adapters(&layout) {
+            let nodes = Plan::training(&cut, &layout, adapters.as_ref(), true).task_graph(&layout, adapters.as_ref());
+            let mut names: Vec<_> = nodes.iter().filter(|n| n.kind != "join").map(|n| (n.kind, &n.detail)).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all);
+            for (node, after) in nodes.iter().map(|n| &n.after).enumerate() {
+                assert!(after.iter().all(|&b| (b as usize) < node));
+            }
         }
     }
 }

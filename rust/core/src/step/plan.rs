@@ -7,8 +7,9 @@
 //! what and when.
 
 use super::symmetry::{SECTORS, sector_windows};
+use super::tiles::gradient_tiles;
 use crate::config::EngineConfig;
-use crate::model::{Layout, MatrixId};
+use crate::model::{Adapters, Layout, MatrixId};
 use crate::pool::Graph;
 use std::ops::Range;
 
@@ -16,8 +17,6 @@ use std::ops::Range;
 pub(super) const STRIP_ALIGN: usize = 64;
 /// Rows of a matrix that one task updates, packs or gathers.
 pub(super) const ROW_BLOCK: usize = 64;
-/// Most columns of a weight-gradient tile.
-pub(super) const TILE_COLS: usize = 512;
 /// At most one in so many sectors has its logits in memory: tokens x vocabulary never exists as a whole.
 const SECTORS_PER_LOGITS: usize = 4;
 /// Blocks of 4,096 gradient elements that one task squares.
@@ -55,7 +54,9 @@ pub(super) enum Task {
     NormGradient { norm: usize },
     /// Some rows of the embedding's gradient.
     EmbeddingGradient { tile: usize },
-    /// Sums of squares of some blocks of a tensor's gradient.
+    /// A tile of the gradients of an adapter's factors.
+    AdapterGradient { adapter: usize, tile: usize },
+    /// Sums of squares of some blocks of a trained tensor's gradient.
     Squares { param: usize, block: usize },
     /// Loss, gradient norm, clip factor, learning rate.
     Finish,
@@ -63,6 +64,10 @@ pub(super) enum Task {
     UpdateMatrix { matrix: usize, tile: usize },
     /// AdamW for a norm weight.
     UpdateNorm { norm: usize },
+    /// AdamW for some elements of an adapter's factor.
+    UpdateFactor { factor: usize, tile: usize },
+    /// Merged weights and packing for some rows of a matrix.
+    Merge { matrix: usize, tile: usize },
     /// Cuts an evaluation batch out of the shards.
     EvalCut,
     /// Adds up the losses of an evaluation batch.
@@ -129,28 +134,6 @@ impl Cut {
     }
 }
 
-/// Rows and columns of a weight-gradient tile.
-pub(super) type Tile = (Range<usize>, Range<usize>);
-
-/// Rows of a weight-gradient tile. High tiles read each sector's inputs less often; many workers need more tiles.
-pub(super) fn tile_height(threads: usize) -> usize {
-    if threads <= 4 { 256 } else { 64 }
-}
-
-/// Tiles of a matrix's weight gradient.
-pub(super) fn tiles(rows: usize, cols: usize, threads: usize) -> Vec<Tile> {
-    let height = tile_height(threads);
-    let parts = cols.div_ceil(TILE_COLS);
-    let width = cols.div_ceil(parts).next_multiple_of(32);
-    let mut out = Vec::new();
-    for r in (0..rows).step_by(height) {
-        for c in (0..cols).step_by(width) {
-            out.push((r..(r + height).min(rows), c..(c + width).min(cols)));
-        }
-    }
-    out
-}
-
 /// A graph with what its nodes do.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -159,7 +142,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    fn add(&mut self, task: Task, after: &[u32]) -> u32 {
+    pub(super) fn add(&mut self, task: Task, after: &[u32]) -> u32 {
         // Windows first: they are the long chains. Gradients of weights fill the gaps.
         let urgent =
             !matches!(task, Task::MatrixGradient { .. } | Task::EmbeddingGradient { .. } | Task::NormGradient { .. });
@@ -209,16 +192,20 @@ impl Plan {
         plan
     }
 
-    /// The graph of an update; without `update` it ends with the gradients.
-    pub fn training(cut: &Cut, layout: &Layout, update: bool) -> Self {
-        TrainingPlan { plan: Self::default(), cut, layout }.build(update)
+    /// The graph of an update of all tensors, or of `adapters`; without `update` it ends with the gradients.
+    pub fn training(cut: &Cut, layout: &Layout, adapters: Option<&Adapters>, update: bool) -> Self {
+        let tiles = gradient_tiles(layout, adapters, cut.threads).iter().map(Vec::len).collect();
+        TrainingPlan { plan: Self::default(), cut, layout, adapters, tiles }.build(update)
     }
 }
 
-struct TrainingPlan<'a> {
-    plan: Plan,
+pub(super) struct TrainingPlan<'a> {
+    pub(super) plan: Plan,
     cut: &'a Cut,
     layout: &'a Layout,
+    adapters: Option<&'a Adapters>,
+    /// Weight-gradient tiles of every matrix.
+    tiles: Vec<usize>,
 }
 
 /// Nodes that leave the operands of weight gradients behind: `[layer]`, for the windows of the group at hand.
@@ -233,15 +220,12 @@ struct Ready {
 impl TrainingPlan<'_> {
     fn build(mut self, update: bool) -> Plan {
         let (cut, layers) = (self.cut, self.cut.layers);
-        let head = &self.layout.matrices[self.layout.head()];
-        let head_tiles = tiles(head.rows, head.cols, cut.threads).len();
-        let mut head_before: Vec<Option<u32>> = vec![None; head_tiles];
+        let mut head_before: Vec<Option<u32>> = vec![None; self.tiles[self.layout.head()]];
         let mut logits_free: Vec<u32> = Vec::new();
         let mut released: Vec<u32> = Vec::new();
-        let mut gradient_before: Vec<Vec<Option<u32>>> =
-            self.layout.matrices.iter().map(|m| vec![None; tiles(m.rows, m.cols, cut.threads).len()]).collect();
+        let mut gradient_before: Vec<Vec<Option<u32>>> = self.tiles.iter().map(|&count| vec![None; count]).collect();
         let empty = Ready { mlp: vec![Vec::new(); layers], qkv: vec![Vec::new(); layers] };
-        let (mut ready, mut group_start, mut ends) = (empty.clone(), 0, Vec::new());
+        let (mut ready, mut group_start, mut ends, mut group_end) = (empty.clone(), 0, Vec::new(), 0);
         for sector in 0..SECTORS {
             let start: Vec<u32> = sector.checked_sub(cut.slots).map(|s| released[s]).into_iter().collect();
             let logits: Vec<u32> = sector.checked_sub(cut.logit_slots).map(|s| logits_free[s]).into_iter().collect();
@@ -251,12 +235,21 @@ impl TrainingPlan<'_> {
                 let after: Vec<u32> = before.iter().copied().chain([loss_join]).collect();
                 *before = Some(self.plan.add(Task::HeadGradient { sector, tile }, &after));
             }
-            let done: Vec<u32> = head_before.iter().flatten().copied().collect();
+            let mut done: Vec<u32> = head_before.iter().flatten().copied().collect();
+            if done.is_empty() {
+                // A head that stays as it is has no gradient, whose tiles would follow those of the sectors before.
+                done.extend(logits_free.last().into_iter().chain([&loss_join]));
+            }
             logits_free.push(self.plan.add(Task::Join, &done));
             if sector + 1 - group_start == cut.group || sector + 1 == SECTORS {
                 let range = group_start..sector + 1;
                 let mut group = self.matrix_gradients(range.clone(), &ready, &mut gradient_before);
                 group.extend(range.clone().map(|s| logits_free[s]));
+                if self.adapters.is_some() {
+                    // Weight gradients that are not there wait neither for the windows nor for the groups before.
+                    group.extend(ends[group_end..].iter().chain(released.last()));
+                    group_end = ends.len();
+                }
                 let release = self.plan.add(Task::Join, &group);
                 released.extend(range.map(|_| release));
                 (ready, group_start) = (empty.clone(), sector + 1);
@@ -265,16 +258,32 @@ impl TrainingPlan<'_> {
         let mut gradients: Vec<u32> = gradient_before.into_iter().flatten().flatten().collect();
         ends.extend(head_before.iter().flatten());
         let bottom = self.plan.add(Task::Join, &ends);
-        let embedding = &self.layout.matrices[self.layout.matrix_index(MatrixId::Embedding)];
-        let rows = embedding.rows.div_ceil(ROW_BLOCK);
-        gradients.extend((0..rows).map(|tile| self.plan.add(Task::EmbeddingGradient { tile }, &[bottom])));
-        let norms = self.layout.norms.len();
-        gradients.extend((0..norms).map(|norm| self.plan.add(Task::NormGradient { norm }, &[bottom])));
-        let all = self.plan.add(Task::Join, &gradients);
+        let all = match self.adapters {
+            None => {
+                let embedding = &self.layout.matrices[self.layout.matrix_index(MatrixId::Embedding)];
+                let rows = embedding.rows.div_ceil(ROW_BLOCK);
+                gradients.extend((0..rows).map(|tile| self.plan.add(Task::EmbeddingGradient { tile }, &[bottom])));
+                let norms = self.layout.norms.len();
+                gradients.extend((0..norms).map(|norm| self.plan.add(Task::NormGradient { norm }, &[bottom])));
+                self.plan.add(Task::Join, &gradients)
+            }
+            Some(adapters) => {
+                gradients.push(bottom);
+                let folded = self.plan.add(Task::Join, &gradients);
+                let of_factors = self.adapter_gradients(adapters, folded);
+                self.plan.add(Task::Join, &of_factors)
+            }
+        };
         if update {
             self.update(all);
         }
         self.plan
+    }
+
+    /// The lowest layer whose attention the gradient has to go through.
+    fn lowest(&self) -> usize {
+        let first = self.layout.matrix_index(MatrixId::Qkv(0));
+        usize::from(self.adapters.is_some_and(|adapters| adapters.of_matrix(first).next().is_none()))
     }
 
     /// Windows of a sector, all stages. Returns the loss nodes; `ends` receives the nodes at the embedding.
@@ -298,7 +307,7 @@ impl TrainingPlan<'_> {
                 .collect();
             losses.extend_from_slice(&before);
             ready.mlp[layers - 1].extend_from_slice(&before);
-            for layer in (0..layers).rev() {
+            for layer in (self.lowest()..layers).rev() {
                 let heads = self.plan.heads(cut, window, layer, true, &before);
                 let stage = Stage::Backward(layer);
                 before =
@@ -335,19 +344,23 @@ impl TrainingPlan<'_> {
     }
 
     fn update(&mut self, gradients: u32) {
+        let (layout, adapters) = (self.layout, self.adapters);
         let mut squares = Vec::new();
-        for (param, p) in self.layout.params.iter().enumerate() {
+        for (param, p) in adapters.map_or(&layout.params, |adapters| &adapters.params).iter().enumerate() {
             for block in (0..p.len().div_ceil(SQUARE_BLOCK)).step_by(SQUARE_BLOCKS) {
                 squares.push(self.plan.add(Task::Squares { param, block }, &[gradients]));
             }
         }
         let finish = self.plan.add(Task::Finish, &squares);
-        for (matrix, m) in self.layout.matrices.iter().enumerate() {
+        if let Some(adapters) = adapters {
+            return self.update_adapters(layout, adapters, finish);
+        }
+        for (matrix, m) in layout.matrices.iter().enumerate() {
             for tile in 0..m.rows.div_ceil(ROW_BLOCK) {
                 self.plan.add(Task::UpdateMatrix { matrix, tile }, &[finish]);
             }
         }
-        for norm in 0..self.layout.norms.len() {
+        for norm in 0..layout.norms.len() {
             self.plan.add(Task::UpdateNorm { norm }, &[finish]);
         }
     }

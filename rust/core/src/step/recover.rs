@@ -1,13 +1,14 @@
 //! What is needed when an update goes wrong: look at it, leave it out, begin again.
 
 use super::control::Command;
-use super::engine::{Engine, Tensors};
+use super::engine::Engine;
 use super::fill::Initialise;
 use super::state::lock;
+use super::tensors::Tensors;
 use crate::error::{Error, Result};
 use std::sync::atomic::Ordering;
 
-/// What is known about one tensor after an update that was computed.
+/// What is known about one tensor that is trained after an update that was computed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorNumbers {
     /// Its name.
@@ -39,13 +40,13 @@ impl Engine {
         idle.send(Command::Seek { step })
     }
 
-    /// Goes back to the initial weights, with no update done.
+    /// Goes back to the initial weights, with no update done; where adapters are trained, to their initial values.
     ///
     /// # Errors
     /// `Internal` if the engine is closed or busy.
     pub fn restart(&self) -> Result<()> {
         let idle = self.idle()?;
-        idle.execute(Initialise::new(self.state.clone()).run())?;
+        idle.execute(Initialise::new(self.state.clone(), false).run())?;
         for arena in [&self.state.first_moment, &self.state.second_moment] {
             // SAFETY: the control thread is idle as long as `idle` lives, and nobody else reads or writes.
             unsafe { arena.slice_mut(0, arena.len()) }.fill(0.0);
@@ -92,20 +93,25 @@ impl Engine {
     pub fn tensor_numbers(&self) -> Result<Vec<TensorNumbers>> {
         let state = &*self.state;
         let idle = self.idle()?;
-        let bad = |which: Tensors, offset: usize, len: usize| {
+        let bad = |which: Tensors, index: usize| {
+            let (arena, offset) = state.place(which, index);
             // SAFETY: the control thread is idle as long as `idle` lives.
-            not_finite(unsafe { self.arena(which).slice(offset, len) })
+            not_finite(unsafe { arena.slice(offset, state.table(which)[index].len()) })
         };
-        let numbers = state.weights.layout.params.iter().enumerate().map(|(index, p)| {
+        // Factors that are finite may have a product that is not: it counts for both.
+        let weights = |index: usize| match &state.adapters {
+            None => bad(Tensors::Weights, index),
+            Some(all) => bad(Tensors::Adapters, index) + bad(Tensors::Weights, all.table.param_of(index)),
+        };
+        let numbers = state.trained().iter().enumerate().map(|(index, p)| {
             let squares = &state.squares[state.square_start[index]..state.square_start[index + 1]];
             let sum = squares.iter().fold(0.0, |sum, x| sum + f64::from_bits(x.load(Ordering::Relaxed)));
             TensorNumbers {
                 name: p.name.clone(),
                 gradient_norm: libm::sqrt(sum),
-                bad_gradients: bad(Tensors::Gradient, p.offset, p.len()),
-                bad_weights: bad(Tensors::Weights, p.offset, p.len()),
-                bad_moments: bad(Tensors::FirstMoment, p.offset, p.len())
-                    + bad(Tensors::SecondMoment, p.offset, p.len()),
+                bad_gradients: bad(Tensors::Gradient, index),
+                bad_weights: weights(index),
+                bad_moments: bad(Tensors::FirstMoment, index) + bad(Tensors::SecondMoment, index),
             }
         });
         let numbers = numbers.collect();

@@ -9,25 +9,34 @@
 //!
 //! Where there is no room for a copy, the files are written before the call returns: it costs time and fails nothing.
 
-use super::engine::{Engine, NamedTensor, Tensors};
+use super::engine::Engine;
+use super::tensors::{NamedTensor, Tensors};
 use crate::arena::Arena;
 use crate::checkpoint::{Written, write_tensors};
 use crate::error::{Error, Result};
 use crate::machine;
+use crate::model::{Adapters, Layout};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The files of a save, and what each of them holds.
-const FILES: [(&str, &[Tensors]); 2] = [
-    ("model.safetensors", &[Tensors::Weights]),
+/// The file of the weights.
+pub(super) const WEIGHTS: &str = "model.safetensors";
+
+/// The files of a save, and what each of them holds; the last one only where adapters are trained.
+const FILES: [(&str, &[Tensors]); 3] = [
+    (WEIGHTS, &[Tensors::Weights]),
     ("optimizer.safetensors", &[Tensors::FirstMoment, Tensors::SecondMoment]),
+    ("adapter/adapter_model.safetensors", &[Tensors::Adapters]),
 ];
 
-/// Bytes of a copy for each parameter: the weight and its two moments.
-pub(super) const COPY_BYTES: f64 = 12.0;
+/// Bytes of a copy: the weights, two moments of what is trained, and the adapters if there are any.
+pub(super) fn copy_bytes(layout: &Layout, adapters: Option<&Adapters>) -> f64 {
+    let (weights, factors) = (layout.parameters(), adapters.map(Adapters::parameters));
+    4.0 * (weights + factors.map_or(2 * weights, |factors| 3 * factors)) as f64
+}
 
 /// Name, size and hash of every file.
 pub type SavedFiles = Vec<(&'static str, Written)>;
@@ -71,10 +80,28 @@ impl Engine {
     /// `User` if a file cannot be written, `Internal` if the engine is closed or busy.
     pub fn save(&self, folder: &Path) -> Result<SavedFiles> {
         let write = |(file, which): (&'static str, &[Tensors])| {
-            let written = self.tensors(which, |tensors| write_tensors(&folder.join(file), tensors))??;
+            let path = folder.join(file);
+            make_folder(&path)?;
+            let written = self.tensors(which, |tensors| write_tensors(&path, tensors))??;
             Ok((file, written))
         };
-        FILES.into_iter().map(write).collect()
+        self.files().map(write).collect()
+    }
+
+    /// The files of a save of this engine.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &'static [Tensors])> {
+        FILES.into_iter().take(if self.state.adapters.is_some() { FILES.len() } else { FILES.len() - 1 })
+    }
+
+    /// Writes the weights that adapters are added to, to a file.
+    ///
+    /// # Errors
+    /// `User` if the file cannot be written, `Internal` if the engine is closed or busy or trains no adapters.
+    pub fn save_base(&self, path: &Path) -> Result<Written> {
+        if self.state.adapters.is_none() {
+            return Err(Error::internal("an engine without adapters has no base weights"));
+        }
+        self.tensors(&[Tensors::Base], |tensors| write_tensors(path, tensors))?
     }
 
     /// As [`Engine::save`], but returns when a copy is taken, and writes from it while the updates go on.
@@ -86,7 +113,8 @@ impl Engine {
     }
 
     fn save_with(&self, folder: &Path, available: Option<f64>) -> Result<Saving> {
-        let needed = COPY_BYTES * self.layout().parameters() as f64;
+        let adapters = self.state.adapters.as_ref().map(|adapters| &adapters.table);
+        let needed = copy_bytes(self.layout(), adapters);
         if available.is_none_or(|available| needed <= available)
             && let Some(saving) = self.save_aside(folder.to_owned())?
         {
@@ -98,7 +126,7 @@ impl Engine {
     /// A save by a thread of its own; `None` if the system has no memory or no thread for it.
     fn save_aside(&self, folder: PathBuf) -> Result<Option<Saving>> {
         let mut copies = Vec::with_capacity(FILES.len());
-        for (file, which) in FILES {
+        for (file, which) in self.files() {
             match self.tensors(which, Copy::of)? {
                 Ok(copy) => copies.push((file, copy)),
                 Err(_) => return Ok(None),
@@ -106,7 +134,12 @@ impl Engine {
         }
         let (send, outcome) = bounded(1);
         let write = move || {
-            let files = copies.into_iter().map(|(file, copy)| Ok((file, copy.write(&folder.join(file))?))).collect();
+            let write = |(file, copy): (&'static str, Copy)| {
+                let path = folder.join(file);
+                make_folder(&path)?;
+                Ok((file, copy.write(&path)?))
+            };
+            let files = copies.into_iter().map(write).collect();
             // Nobody may be waiting any more.
             let _ = send.send(files);
         };
@@ -114,6 +147,15 @@ impl Engine {
         let saving =
             |thread| Saving { outcome: Outcome::Due(outcome), thread: Some(thread), process: std::process::id() };
         Ok(thread.ok().map(saving))
+    }
+}
+
+/// The folder of a file that lies in one of its own, inside that of the save.
+fn make_folder(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent().filter(|folder| folder.ends_with("adapter")) else { return Ok(()) };
+    match std::fs::create_dir(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::cannot_write(folder, &e)),
+        _ => Ok(()),
     }
 }
 

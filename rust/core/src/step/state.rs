@@ -1,16 +1,18 @@
 //! Everything the nodes of the graphs read and write.
 
+use super::adapters::AdapterState;
 use super::batch::Batch;
 use super::memory::Sizes;
-use super::plan::{Cut, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
+use super::plan::{Cut, Plan, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
 use super::slots::{Buffer, SlotLayout};
 use super::source::TokenSource;
 use super::symmetry::sector_windows;
+use super::tiles::{Tile, gradient_tiles};
 use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::Result;
 use crate::float_env::ContractRounding;
-use crate::model::{MatrixId, Weights};
+use crate::model::{Adapters, MatrixId, Param, Weights};
 use crate::pool::{Program, Scratch};
 pub(super) use crate::sync::lock;
 use std::ops::Range;
@@ -73,7 +75,7 @@ pub(super) struct State {
     pub weights: Weights,
     pub matrices: Vec<LayerMatrices>,
     /// Weight-gradient tiles of every matrix.
-    pub tiles: Vec<Vec<super::plan::Tile>>,
+    pub tiles: Vec<Vec<Tile>>,
     pub head: usize,
     pub embedding: usize,
     pub rope: rope::Table,
@@ -95,6 +97,8 @@ pub(super) struct State {
     pub head_triple: Arena,
     pub first_moment: Arena,
     pub second_moment: Arena,
+    /// What is trained in place of the weights, if anything.
+    pub adapters: Option<AdapterState>,
     /// Sums of squares as bits of f64, tensor after tensor.
     pub squares: Vec<AtomicU64>,
     pub square_start: Vec<usize>,
@@ -114,7 +118,9 @@ impl State {
         let _environment = ContractRounding::enter();
         let (m, cut) = (&config.model, Cut::new(&config));
         let weights = Weights::zeros(m)?;
-        let sizes = Sizes::new(m, &cut, &weights.layout);
+        let table = config.train.lora.as_ref().map(|lora| Adapters::new(&weights.layout, lora));
+        let tiles = gradient_tiles(&weights.layout, table.as_ref(), cut.threads);
+        let sizes = Sizes::new(m, &cut, &weights.layout, table.as_ref());
         let (slot, logit_rows) = (sizes.slot.len, sizes.logit_rows);
         let places = (0..cut.batch)
             .map(|window| {
@@ -133,7 +139,7 @@ impl State {
             })
             .collect();
         let mut square_start = vec![0];
-        for p in &weights.layout.params {
+        for p in table.as_ref().map_or(&weights.layout.params, |table| &table.params) {
             square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
         }
         let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
@@ -142,7 +148,7 @@ impl State {
         Ok(Self {
             isa,
             matrices,
-            tiles: weights.layout.matrices.iter().map(|m| super::plan::tiles(m.rows, m.cols, cut.threads)).collect(),
+            tiles,
             head,
             embedding: index(MatrixId::Embedding),
             rope: m.rotary_table(),
@@ -156,8 +162,9 @@ impl State {
             pair: Arena::new(len)?,
             triple: if sizes.triple { Some(Arena::new(len)?) } else { None },
             head_triple: Arena::new(sizes.head_triple)?,
-            first_moment: Arena::new(len)?,
-            second_moment: Arena::new(len)?,
+            first_moment: Arena::new(sizes.trained)?,
+            second_moment: Arena::new(sizes.trained)?,
+            adapters: table.map(AdapterState::new).transpose()?,
             squares,
             square_start,
             batch: RwLock::new(Arc::new(Batch::default())),
@@ -175,6 +182,25 @@ impl State {
 
     pub fn positions(&self) -> usize {
         self.cut.positions
+    }
+
+    /// The graph of an update; without `update` it ends with the gradients.
+    pub fn plan(&self, update: bool) -> Plan {
+        let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
+        Plan::training(&self.cut, &self.weights.layout, adapters, update)
+    }
+
+    /// The tensors that the optimizer works on, in the order of the norm.
+    pub fn trained(&self) -> &[Param] {
+        self.adapters.as_ref().map_or(&self.weights.layout.params, |adapters| &adapters.table.params)
+    }
+    /// Their values.
+    pub fn trained_values(&self) -> &Arena {
+        self.adapters.as_ref().map_or(&self.weights.values, |adapters| &adapters.values)
+    }
+    /// Their gradients.
+    pub fn trained_gradient(&self) -> &Arena {
+        self.adapters.as_ref().map_or(&self.gradient, |adapters| &adapters.gradient)
     }
 
     pub fn batch(&self) -> Arc<Batch> {
@@ -273,6 +299,7 @@ impl Program for Job {
             Task::MatrixGradient { first, end, matrix, tile } => s.matrix_gradient(first..end, matrix, tile, scratch),
             Task::NormGradient { norm } => s.norm_gradient(norm, scratch),
             Task::EmbeddingGradient { tile } => s.embedding_gradient(tile, scratch),
+            Task::AdapterGradient { adapter, tile } => s.adapter_gradient(adapter, tile, scratch),
             Task::Squares { param, block } => s.square_sums(param, block),
             Task::Finish => s.finish(),
             Task::UpdateMatrix { matrix, tile } => {
@@ -283,6 +310,16 @@ impl Program for Job {
             Task::UpdateNorm { norm } => {
                 if !s.failed.load(Ordering::Relaxed) {
                     s.update_norm(norm);
+                }
+            }
+            Task::UpdateFactor { factor, tile } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_factor(factor, tile);
+                }
+            }
+            Task::Merge { matrix, tile } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.merge(matrix, tile);
                 }
             }
             Task::EvalCut => s.eval_cut(),

@@ -14,13 +14,13 @@ use symlm_kernels::reduce;
 impl State {
     /// Sums of squares of some blocks of a tensor (contract O1).
     pub(super) fn square_sums(&self, param: usize, block: usize) {
-        let p = &self.weights.layout.params[param];
+        let p = &self.trained()[param];
         let blocks = square_blocks(p.len(), block);
         let (start, end) = (blocks.start * SQUARE_BLOCK, (blocks.end * SQUARE_BLOCK).min(p.len()));
         let mut sums = [0.0; SQUARE_BLOCKS];
-        let sums = &mut sums[..blocks.len()];
+        let (sums, gradient) = (&mut sums[..blocks.len()], self.trained_gradient());
         // SAFETY: see the head of this file.
-        reduce::sum_squares_blocks(self.isa, unsafe { self.gradient.slice(p.offset + start, end - start) }, sums);
+        reduce::sum_squares_blocks(self.isa, unsafe { gradient.slice(p.offset + start, end - start) }, sums);
         for (i, sum) in sums.iter().enumerate() {
             self.squares[self.square_start[param] + blocks.start + i].store(sum.to_bits(), Ordering::Relaxed);
         }
@@ -50,17 +50,18 @@ impl State {
         self.failed.store(!(loss.is_finite() && norm.is_finite()), Ordering::Relaxed);
     }
 
-    fn hyper(&self) -> Hyper {
+    pub(super) fn hyper(&self) -> Hyper {
         *self.hyper.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn adamw(&self, offset: usize, len: usize, hyper: &Hyper) {
+    /// AdamW for some elements of what is trained.
+    pub(super) fn adamw(&self, offset: usize, len: usize, hyper: &Hyper) {
         // SAFETY: see the head of this file.
         unsafe {
-            let w = self.weights.values.slice_mut(offset, len);
+            let w = self.trained_values().slice_mut(offset, len);
             let m = self.first_moment.slice_mut(offset, len);
             let v = self.second_moment.slice_mut(offset, len);
-            adamw::update(self.isa, w, m, v, self.gradient.slice(offset, len), hyper);
+            adamw::update(self.isa, w, m, v, self.trained_gradient().slice(offset, len), hyper);
         }
     }
 

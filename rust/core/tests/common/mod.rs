@@ -57,9 +57,9 @@ pub fn train(engine: &Engine, step: u64) -> Result<()> {
     Ok(())
 }
 
-/// A hash of weights and moments.
+/// A hash of weights, moments and adapters.
 pub fn hash(engine: &Engine) -> String {
-    let which = [Tensors::Weights, Tensors::FirstMoment, Tensors::SecondMoment];
+    let which = [Tensors::Weights, Tensors::FirstMoment, Tensors::SecondMoment, Tensors::Adapters];
     let hash = engine.tensors(&which, |tensors| {
         let mut hash = Sha256::new();
         for (name, _, values) in tensors {

@@ -5,7 +5,7 @@ use crate::{Answer, Bits};
 use symlm_kernels::gemm::{
     Fold, Left, Packed, Right, pack, packed_len, product, product_add, weight_gradient, weight_gradient_scratch,
 };
-use symlm_kernels::{Isa, Mat, MatMut};
+use symlm_kernels::{Isa, Mat, MatMut, adapter};
 
 pub const ANSWERS: &[Answer] = &[
     Answer {
@@ -31,6 +31,22 @@ pub const ANSWERS: &[Answer] = &[
         seed: 22,
         run: gradient,
         sha256: "7bc1fe487d5fd046dbdbb2b5b03ae73806aca27703d84990b46d174b25cf6e22",
+    },
+];
+
+/// Adapters came later: the table of the contract goes on with them.
+pub const ADAPTERS: &[Answer] = &[
+    Answer {
+        name: "adapter.gradients",
+        seed: 25,
+        run: adapter_gradients,
+        sha256: "116bf85bad27e98e55c2564f19c41d0106d005690e3148344113ce9c10686d5b",
+    },
+    Answer {
+        name: "adapter.merge",
+        seed: 26,
+        run: adapter_merge,
+        sha256: "42cf80b424113fc138263a263a8aae3d18166e978e5b6147d6c7e31b6d6d061a",
     },
 ];
 
@@ -81,4 +97,29 @@ fn gradient(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
     weight_gradient(isa, dy, x, MatMut::new(&mut dw, 21, 37, 37), Fold::Add, None, &mut scratch);
     bits.f32(&alone);
     bits.f32(&dw);
+}
+
+/// Rank of the adapters.
+const RANK: usize = 7;
+const SCALE: f32 = 0.6;
+
+/// b (45 x 7), a (7 x 83), dw (45 x 83); gradients of a and of b, scale 0.6.
+fn adapter_gradients(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
+    let (b, a, dw) = (draw(rng, M * RANK), draw(rng, RANK * N), draw(rng, M * N));
+    let (mut da, mut db) = (vec![0.0; RANK * N], vec![0.0; M * RANK]);
+    let (b, a, dw) = (Mat::new(&b, M, RANK, RANK), Mat::new(&a, RANK, N, N), Mat::new(&dw, M, N, N));
+    adapter::gradient_a(isa, b, dw, SCALE, MatMut::new(&mut da, RANK, N, N));
+    let packed = &mut vec![0.0; packed_len(N, RANK)];
+    adapter::gradient_b(isa, dw, a, SCALE, MatMut::new(&mut db, M, RANK, RANK), packed);
+    bits.f32(&da);
+    bits.f32(&db);
+}
+
+/// b (45 x 7), a (7 x 83), w0 (45 x 83); merged weights, scale 0.6.
+fn adapter_merge(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
+    let (b, a, w0) = (draw(rng, M * RANK), draw(rng, RANK * N), draw(rng, M * N));
+    let mut w = vec![0.0; M * N];
+    let (b, a, w0) = (Mat::new(&b, M, RANK, RANK), Mat::new(&a, RANK, N, N), Mat::new(&w0, M, N, N));
+    adapter::merge(isa, b, a, w0, SCALE, MatMut::new(&mut w, M, N, N));
+    bits.f32(&w);
 }
