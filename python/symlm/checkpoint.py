@@ -26,6 +26,9 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "trainer_state.json"
 MODEL_CONFIG = "config.json"
 MANIFEST = "MANIFEST.json"
+ADAPTER = "adapter"
+"""The only folder inside a checkpoint: adapters in PEFT's format."""
+
 CHECKPOINTS = "checkpoints"
 TEMP_PREFIX = ".tmp-"
 OLD_PREFIX = ".old-"
@@ -141,10 +144,12 @@ def seal(folder: Path, state: State, model_config: dict[str, Any], files: Mappin
     The manifest comes last: its presence means that everything else is complete.
     """
     entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
-    for path in folder.iterdir():
-        if path.name not in entries:
-            sync_file(path)
-            entries[path.name] = {"size": path.stat().st_size, "sha256": file_hash(path)}
+    for name in _names(folder):
+        if name not in entries:
+            sync_file(folder / name)
+            entries[name] = {"size": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
+    if (folder / ADAPTER).is_dir():
+        sync_file(folder / ADAPTER)
     for name, text in ((STATE, state.to_json()), (MODEL_CONFIG, json.dumps(model_config, indent=2) + "\n")):
         raw = text.encode("utf-8")
         _write_synced(folder / name, raw)
@@ -152,6 +157,13 @@ def seal(folder: Path, state: State, model_config: dict[str, Any], files: Mappin
     manifest = {"version": MANIFEST_VERSION, "files": dict(sorted(entries.items()))}
     _write_synced(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode("utf-8"))
     sync_file(folder)
+
+
+def _names(folder: Path) -> list[str]:
+    """Files of a checkpoint, those of its folder of adapters as `adapter/NAME`."""
+    own = folder / ADAPTER
+    inside = [f"{ADAPTER}/{path.name}" for path in own.iterdir()] if own.is_dir() else []
+    return sorted([path.name for path in folder.iterdir() if path.name != ADAPTER or not path.is_dir()] + inside)
 
 
 def _write_synced(path: Path, raw: bytes) -> None:
@@ -195,12 +207,15 @@ def link_checkpoint(source: Path, folder: Path) -> None:
     temporary = folder.with_name(f"{TEMP_PREFIX}{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    for path in sorted(source.iterdir()):
+    for name in _names(source):
+        (temporary / name).parent.mkdir(exist_ok=True)
         try:
-            os.link(path, temporary / path.name)
+            os.link(source / name, temporary / name)
         except OSError:
-            shutil.copy2(path, temporary / path.name)
-            sync_file(temporary / path.name)
+            shutil.copy2(source / name, temporary / name)
+            sync_file(temporary / name)
+    if (temporary / ADAPTER).is_dir():
+        sync_file(temporary / ADAPTER)
     sync_file(temporary)
     put_in_place(temporary, folder)
 
@@ -250,8 +265,9 @@ def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
     files = Fields(path, fields.object("files"), "manifest")
     expected = {}
     for name in fields.object("files"):
-        # A name leads to a file of this folder and nowhere else.
-        if name in ("", ".", "..", MANIFEST) or "/" in name or "\0" in name or len(name) > 255:
+        # A name leads to a file of this folder, or of that of its adapters, and nowhere else.
+        own = name.removeprefix(f"{ADAPTER}/")
+        if own in ("", ".", "..", MANIFEST) or "/" in own or "\0" in own or len(own) > 255:
             raise DataError(f"{path}: damaged manifest: found {shown(name)}, expected names of files in its folder")
         entry = Fields(path, files.object(name), f"manifest: {name}")
         size, digest = entry.whole("size", 0, _MOST_FILE_BYTES), entry.text("sha256")

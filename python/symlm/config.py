@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UsageError
+from .errors import UsageError, shown
 from .model_config import ModelConfig
 from .options import Spec, convert, flag_of, option, specs
 from .presets import PRESET_WITH_DATA, PRESET_WITHOUT_DATA, PRESETS, Preset
-from .units import parse_duration
+from .units import did_you_mean, parse_duration
 
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 Progress = Literal["auto", "rich", "plain", "json", "off"]
 OnNan = Literal["stop", "rollback", "skip"]
 DataFormat = Literal["auto", "text", "completion"]
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Projections that can have an adapter, in the order of the table of parameters."""
 
 _FROM_PRESET = "from the preset"
 _MAX_STEPS = 10**9
@@ -270,6 +273,40 @@ class TrainConfig:
         42, Spec("fixes the first weights and the order of the data", "optimisation", "int", low=0, high=2**63 - 1)
     )
 
+    # --- adapters -------------------------------------------------------------------------------------------------
+    lora_rank: int = option(
+        0,
+        Spec(
+            "train low-rank adapters (LoRA) of this rank beside the weights of --init-from, which stay as they are; "
+            "0: train the weights",
+            "adapters",
+            "int",
+            low=0,
+            high=1024,
+        ),
+    )
+    lora_alpha: float | None = option(
+        None,
+        Spec(
+            "the adapters count by this divided by the rank",
+            "adapters",
+            "float",
+            above=0.0,
+            high=1e6,
+            default_text="twice the rank",
+        ),
+    )
+    lora_targets: str | None = option(
+        None,
+        Spec(
+            "projections that get an adapter, with commas: " + ", ".join(LORA_TARGETS),
+            "adapters",
+            "str",
+            metavar="NAMES",
+            default_text="all of them",
+        ),
+    )
+
     # --- machine (changes no bit of the result) -------------------------------------------------------------------
     threads: int | Literal["auto"] = option(
         "auto", Spec("worker threads", "machine", "auto_int", low=1, high=1024, free=True, metavar="auto|N")
@@ -419,7 +456,44 @@ class TrainConfig:
             raise UsageError(
                 "standard input cannot be both the training text and the held-out text", "name a file for one of them"
             )
+        self._check_adapters()
         self.model()
+
+    def _check_adapters(self) -> None:
+        if self.lora_targets is not None:
+            names = [name.strip() for name in self.lora_targets.split(",")]
+            unknown = [name for name in names if name not in LORA_TARGETS]
+            if unknown:
+                near = did_you_mean(unknown[0], LORA_TARGETS)
+                raise UsageError(
+                    f"--lora-targets: found {shown(unknown[0])}, expected some of {', '.join(LORA_TARGETS)}",
+                    f"did you mean {near}?" if near else "separate the names by commas",
+                )
+            # One spelling for one choice.
+            object.__setattr__(self, "lora_targets", ",".join(name for name in LORA_TARGETS if name in names))
+        if not self.lora_rank:
+            for name in ("lora_alpha", "lora_targets"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{flag_of(name)} is about adapters, but there are none", "give --lora-rank too, such as 8"
+                    )
+        elif self.init_from is None:
+            raise UsageError(
+                f"--lora-rank {self.lora_rank}: adapters need a model that they are added to",
+                "name it with --init-from, or leave --lora-rank out",
+            )
+
+    @property
+    def lora_alpha_value(self) -> float:
+        """What is divided by the rank: `lora_alpha`, or twice the rank."""
+        return 2.0 * self.lora_rank if self.lora_alpha is None else self.lora_alpha
+
+    @property
+    def lora_target_names(self) -> tuple[str, ...]:
+        """The projections that have an adapter; none without `lora_rank`."""
+        if not self.lora_rank:
+            return ()
+        return LORA_TARGETS if self.lora_targets is None else tuple(self.lora_targets.split(","))
 
     @property
     def preset_name(self) -> str:

@@ -17,6 +17,7 @@ from .config import DataFormat, Progress, TrainConfig
 from .corpus import encode_text, text_blocks
 from .display import make_display
 from .errors import DataError, NanError, UsageError, UserError
+from .lora import has_adapters, without_adapters
 from .machine import resolve_threads
 from .model_config import ModelConfig
 from .run import BEST, ModelFiles, resolve_model
@@ -83,10 +84,10 @@ def evaluate(
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
-        made_from = _imported(shape, seq_len) if state is None else state.config
+        made_from = _imported(shape, seq_len) if state is None else without_adapters(state.config)
         engine = _engine(files, {**made_from, "threads": count, "sectors_in_flight": 0}, shards)
         try:
-            if state is None:
+            if state is None or has_adapters(state.config):
                 engine.load_weights(str(files.weights))
             else:
                 engine.load(str(files.folder), json.dumps(state.engine))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _symlm, nan_policy
+from . import _symlm, lora, nan_policy
 from .callbacks import CallbackList
 from .checkpoint import State
 from .config import TrainConfig
@@ -115,9 +115,13 @@ class Loop:
             ending.callback(self.saver.close)
             if checkpoint is not None and state is not None:
                 self.nan = NanPolicy.restore(self.config.on_nan, state.trainer, checkpoint)
+                if lora.has_adapters(self.engine_config):
+                    lora.load_base(self.folder.path, self.engine)
                 self._restore(checkpoint, state)
             elif self.initial is not None:
                 self.initial.load(self.engine)
+                if lora.has_adapters(self.engine_config):
+                    lora.write_base(self.folder.path, self.engine, self.model.to_hf())
             if self.signals.received is not None:
                 raise Interrupted(self.signals.received)
             try:
@@ -496,7 +500,7 @@ class Loop:
             **self._metrics(),
             "nan": self.nan.to_json(),
         }
-        return start_saving(self.engine, trainer, self.engine_config)
+        return start_saving(self.engine, trainer, self.engine_config, self.folder.path)
 
     def _save(self, *, best: bool = False, only_best: bool = False) -> None:
         """Begin to write the checkpoint of this step, or only `best/`; `_saved` is called when it is complete."""

@@ -18,6 +18,7 @@ from . import bundle, checkpoint
 from .checkpoint import State
 from .config import OnNan
 from .errors import DataError, NanError, SymlmError
+from .lora import has_adapters
 from .metrics import LineLog, read_lines, rewrite, truncate_past
 from .run import BEST, LAST, METRICS, SAMPLES, RunFolder
 from .units import count_of
@@ -246,7 +247,8 @@ def _roll_back(loop: Loop, record: dict[str, Any]) -> str:
     failed = loop.step
     if found is None:
         loop.engine.restart()
-        if loop.initial is not None:
+        if loop.initial is not None and not has_adapters(loop.engine_config):
+            # What adapters are added to has never changed.
             loop.initial.load(loop.engine)
         loop.step = loop.start_step = loop.tokens = loop.view.step = loop.view.tokens = 0
         loop.saver.saved_step, loop.finite_step = None, -1

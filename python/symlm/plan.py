@@ -21,14 +21,16 @@ from .config import TrainConfig
 from .corpus import Sources, cache_dir, vocab_size_with
 from .errors import MemoryPlanError, UsageError
 from .initial import take_over
+from .lora import BASE, adapter_parameters
 from .machine import gib, resolve_threads
 from .resume import locate
 from .run import BEST, RunFolder
 from .schedule import FORWARD_COST, engine_config, eval_windows, final_eval_windows, plan_steps, windows_per_epoch
 from .units import count_of
 
-CHECKPOINT_BYTES = 12
-"""A checkpoint holds three floats for each parameter: the weight and its two moments."""
+FLOAT_BYTES = 4
+CHECKPOINT_BYTES = 3 * FLOAT_BYTES
+"""A checkpoint holds three floats for each parameter that is trained: its value and its two moments."""
 
 _FEW_CHECKPOINTS = 2
 _HORIZON = 1_000_000
@@ -77,11 +79,13 @@ class Disk:
     free: int
     cache: Path | None = None
     shard_bytes: int = 0
+    base_bytes: int = 0
+    """Of the weights that adapters are added to, which the run keeps once."""
 
     @property
     def needed(self) -> int:
         """Bytes that the run folder will take."""
-        return self.checkpoints * self.checkpoint_bytes
+        return self.checkpoints * self.checkpoint_bytes + self.base_bytes
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,12 @@ def disk_of(config: TrainConfig, folder: RunFolder, parameters: int) -> Disk:
     count = min(config.keep_last, possible) + best + (config.schedule == "wsd") + 1
     found = len(folder.steps()) + (folder.path / BEST).is_dir()
     free = shutil.disk_usage(_existing(folder.path)).free
-    return Disk(folder.path, max(count - found, 1), CHECKPOINT_BYTES * parameters, free)
+    many = max(count - found, 1)
+    if not config.lora_rank:
+        return Disk(folder.path, many, CHECKPOINT_BYTES * parameters, free)
+    weights = FLOAT_BYTES * parameters
+    base = 0 if (folder.path / BASE).is_dir() else weights
+    return Disk(folder.path, many, weights + CHECKPOINT_BYTES * adapter_parameters(config), free, base_bytes=base)
 
 
 def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *, resumed: bool) -> None:
@@ -164,7 +173,7 @@ def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *,
         )
     if disk.free < disk.needed:
         many = count_of(disk.checkpoints, "checkpoint")
-        parameters = disk.checkpoint_bytes // CHECKPOINT_BYTES
+        parameters = config.model().parameters
         raise MemoryPlanError(
             f"{disk.folder}: {gib(disk.free)} free on its disk, {many} of {parameters:,} parameters need "
             f"{gib(disk.needed)}",

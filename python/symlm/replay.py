@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import _symlm, checkpoint
+from . import _symlm, checkpoint, lora
 from .bundle import Findings, bundle_path
 from .checkpoint import OPTIMIZER, WEIGHTS, State
 from .config import Progress, TrainConfig
@@ -202,9 +202,12 @@ class Replay:
         self.tokens = 0 if begin.state is None else int(begin.state.trainer.get("tokens", 0))
         self.engine = _symlm.Engine(json.dumps(self.settings), prepared.train)
         try:
+            adapters = lora.has_adapters(self.settings)
+            if adapters:
+                lora.load_base(source.path, self.engine)
             if begin.folder is not None and begin.state is not None:
                 self.engine.load(str(begin.folder), json.dumps(begin.state.engine))
-            elif (initial := Initial.of_run(source.config, RunFolder(source.path))) is not None:
+            elif not adapters and (initial := Initial.of_run(source.config, RunFolder(source.path))) is not None:
                 initial.load(self.engine)
             if self.engine.step != begin.step:
                 raise InternalError(f"{begin}: holds step {self.engine.step}, the trainer state says {begin.step}")
@@ -252,7 +255,7 @@ class Replay:
 
         def start(temporary: Path) -> tuple[Writing, State]:
             shutil.copyfile(source.path / TOKENIZER, temporary / TOKENIZER)
-            return start_saving(self.engine, trainer, self.settings)(temporary)
+            return start_saving(self.engine, trainer, self.settings, source.path)(temporary)
 
         write_checkpoint(folder, source.config.model().to_hf(), start)
 

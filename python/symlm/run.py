@@ -30,6 +30,7 @@ from .config import MODEL_FIELDS, TrainConfig
 from .corpus import load_tokenizer
 from .errors import DataError, SymlmError, UsageError, UserError, reason
 from .imported import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
+from .lora import BASE
 from .metrics import read_lines
 from .model_config import ModelConfig
 from .presets import PRESETS
@@ -179,7 +180,8 @@ class RunFolder:
         """Write what describes the run. `config.toml` comes last: it is what makes the folder a run."""
         for name in (METRICS, SAMPLES):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / BEST, ignore_errors=True)
+        for name in (BEST, BASE):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / LAST).unlink(missing_ok=True)
         (self.path / CHECKPOINTS).mkdir(exist_ok=True)
         write_atomic(self.path / ENVIRONMENT, json.dumps(environment, indent=1, ensure_ascii=False) + "\n")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import _symlm, checkpoint, extend
+from . import _symlm, checkpoint, extend, lora
 from .checkpoint import State
 from .errors import SymlmError
 from .run import BEST, RunFolder
@@ -40,10 +40,13 @@ Start = Callable[[Path], tuple[Writing, State]]
 """Begins to write into an empty folder; gives what to wait for, and the state of this moment."""
 
 
-def start_saving(engine: _symlm.Engine, trainer: dict[str, Any], made_from: Mapping[str, Any]) -> Start:
-    """A save of the engine as it is when the save begins, with the trainer's part of the state."""
+def start_saving(engine: _symlm.Engine, trainer: dict[str, Any], made_from: Mapping[str, Any], run: Path) -> Start:
+    """A save of the engine as it is when the save begins, with the trainer's part of the state. `run` is the folder of
+    the run, which holds what adapters are added to."""
 
     def start(folder: Path) -> tuple[Writing, State]:
+        if lora.has_adapters(made_from):
+            lora.write_adapter_config(folder, made_from["train"]["lora"], run)
         saving = engine.save_begin(str(folder))
         return saving, State(json.loads(saving.state), trainer, {key: made_from[key] for key in ("model", "train")})
 

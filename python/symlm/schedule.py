@@ -11,6 +11,7 @@ from typing import Any
 from . import _symlm
 from .config import TrainConfig
 from .errors import UsageError
+from .lora import engine_part
 from .settings import REQUEST_FIELDS
 
 BUILTIN_STEPS = 600
@@ -199,6 +200,7 @@ def engine_config(config: TrainConfig, threads: int, max_steps: int | None = Non
             "eps": config.eps,
             "grad_clip": config.grad_clip,
             "seed": config.seed,
+            **engine_part(config),
         },
         "threads": threads,
         "sectors_in_flight": 0 if config.sectors_in_flight == "auto" else config.sectors_in_flight,
