@@ -100,7 +100,8 @@ impl Corpus {
         key.update(tokenizer.sha256());
         // Of a tokenizer trained here the file says it all.
         if tokenizer.eot_id() != Some(0) || !tokenizer.document_start().is_empty() {
-            key.update(format!("{:?} {:?}", tokenizer.eot_id(), tokenizer.document_start()));
+            let pieces = tokenizer.piece_size().target;
+            key.update(format!("{:?} {:?} {pieces}", tokenizer.eot_id(), tokenizer.document_start()));
         }
         key.update(val_split.to_bits().to_le_bytes());
         match self.fields() {

@@ -35,8 +35,8 @@ const REMEMBERED_BYTES: usize = 64;
 const REMEMBERED: usize = 1 << 16;
 
 /// Documents up to this length go to a tokenizer of another kind as a whole: where it cuts them itself is not known, and
-/// it may put something before every text.
-const WHOLE_BYTES: usize = 4 << 20;
+/// it may put something before every text. The crate takes some 200 bytes of memory for each of them.
+const WHOLE_BYTES: usize = 1 << 20;
 
 enum Kind {
     /// Byte-level BPE as it is trained here.
