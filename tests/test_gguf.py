@@ -338,7 +338,8 @@ def test_tokenizers_that_llama_cpp_knows(pre: str) -> None:
     for text in [*TEXTS, "<|end|> and <extra>"]:
         assert first.encode(text).ids == second.encode(text).ids
     # A model that is told to begin every text with a token stays so.
-    post = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}]}
+    single = [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    post = {"type": "TemplateProcessing", "single": single}
     vocabulary = vocabulary_of({**raw, "post_processor": {"type": "Sequence", "processors": [post]}}, path, size, 0)
     assert vocabulary.add_bos
     again = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(vocabulary, path, 0)))

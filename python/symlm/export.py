@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from . import _symlm, gguf_export
 from .checkpoint import MODEL_CONFIG, TEMP_PREFIX, WEIGHTS, sync_file, verify_weights
-from .errors import InternalError, UsageError, UserError, reason
+from .errors import DataError, InternalError, UsageError, UserError, reason
 from .generate import MIN_P, TEMPERATURE, TOP_K, TOP_P, Generator
 from .gguf_vocab import Vocabulary, begins_with, vocabulary_of
 from .model_config import GENERATION_CONFIG, ModelConfig
@@ -43,6 +43,9 @@ PROMPTS = (
     "Naïve café — 北京, Москва, 12345; don't they'll?\n\n  \tЗдравствуй 😀",
 )
 """Texts that an export is compared on."""
+
+MOST_DIFFERENCE = 1e-3
+"""Of a logit in f32. It is 0 unless `rope_theta` or an epsilon has more digits than a GGUF file holds."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def _check_target(path: Path, to: Target, force: bool) -> None:
 def _written(path: Path) -> Iterator[Path]:
     """Gives the temporary name under which the file or folder `path` is written; it is gone after an error, and takes
     the name when there was none."""
-    temporary = path.absolute().with_name(f"{TEMP_PREFIX}{path.absolute().name}-{os.getpid()}")
+    # A folder may be named by a link to it.
+    target = path.resolve() if path.is_dir() else path.absolute()
+    temporary = target.with_name(f"{TEMP_PREFIX}{target.name}-{os.getpid()}")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -193,7 +198,7 @@ def _written(path: Path) -> Iterator[Path]:
                 sync_file(inner)
         sync_file(temporary)
         # An empty folder gives way to a folder, and a file to a file.
-        temporary.replace(path)
+        temporary.replace(target)
         sync_file(temporary.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot write: {reason(error)}", "make room or check the rights") from None
@@ -209,7 +214,7 @@ def _write_folder(path: Path, source: _Source, fill: Callable[[Path], Path], dty
     """Write a folder; `fill` gives the model in it to read back."""
     with _written(path) as temporary:
         temporary.mkdir()
-        difference, positions = compare(source.files, fill(temporary))
+        difference, positions = _read_back(source, fill(temporary), dtype)
         size = sum(inner.stat().st_size for inner in temporary.iterdir())
     return Exported(path, dtype, difference, positions, size)
 
@@ -217,7 +222,7 @@ def _write_folder(path: Path, source: _Source, fill: Callable[[Path], Path], dty
 def _write_file(path: Path, source: _Source, vocabulary: Vocabulary, dtype: str) -> Exported:
     with _written(path) as temporary:
         _write_gguf(temporary, source, vocabulary, dtype)
-        difference, positions = compare(source.files, temporary)
+        difference, positions = _read_back(source, temporary, dtype)
         size = temporary.stat().st_size
     return Exported(path, dtype, difference, positions, size)
 
@@ -234,7 +239,7 @@ def _fill_hf(folder: Path, source: _Source, dtype: str | None) -> Path:
     torch_name = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[dtype or source.dtype]
     shape = {**config.to_hf(), "torch_dtype": torch_name, "dtype": torch_name}
     _write_json(folder / MODEL_CONFIG, shape)
-    _write_json(folder / GENERATION_CONFIG, _generation_config(config))
+    _write_json(folder / GENERATION_CONFIG, _generation_config(source))
     own = files.folder / TOKENIZER_CONFIG
     if own.is_file() and "tokenizer_class" in read_object(own, "tokenizer configuration"):
         # It came with the model and says more than could be guessed here.
@@ -256,13 +261,16 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _generation_config(config: ModelConfig) -> dict[str, Any]:
-    """The defaults of `symlm generate`; there is no token for padding but the one that ends a text."""
-    shape = config.to_hf()
+def _generation_config(source: _Source) -> dict[str, Any]:
+    """The settings that came with the model, else the defaults of `symlm generate`; where nothing else is said, the
+    token for padding is the one that ends a text."""
+    config, shape = source.config, source.config.to_hf()
     settings = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K, "top_p": TOP_P, "min_p": MIN_P}
     ends = {"bos_token_id": shape["bos_token_id"], "eos_token_id": shape["eos_token_id"]}
     padding = {"pad_token_id": config.eos_token_ids[0]} if config.eos_token_ids else {}
-    return {**settings, **ends, **padding}
+    path = source.files.folder / GENERATION_CONFIG
+    own = read_object(path, "generation configuration") if path.is_file() else {}
+    return {**({} if own.keys() - ends.keys() else settings), **padding, **own, **ends}
 
 
 def _special_tokens(source: _Source) -> dict[str, str]:
@@ -308,7 +316,10 @@ def _write_gguf(path: Path, source: _Source, vocabulary: Vocabulary, dtype: str)
 
 def _fill_ollama(folder: Path, source: _Source, vocabulary: Vocabulary, dtype: str) -> Path:
     _write_gguf(folder / GGUF_NAME, source, vocabulary, dtype)
-    lines = [f"FROM ./{GGUF_NAME}", 'TEMPLATE """{{ .Prompt }}"""']
+    lines = [f"FROM ./{GGUF_NAME}"]
+    if source.chat_template() is None:
+        # Otherwise Ollama goes by the template in the file.
+        lines.append('TEMPLATE """{{ .Prompt }}"""')
     ends = [source.token(number) for number in source.config.eos_token_ids]
     lines += [f"PARAMETER stop {json.dumps(end, ensure_ascii=False)}" for end in ends if end is not None]
     lines += [
@@ -325,11 +336,22 @@ def _fill_ollama(folder: Path, source: _Source, vocabulary: Vocabulary, dtype: s
 # --- reading back -----------------------------------------------------------------------------------------------------
 
 
+def _read_back(source: _Source, written: Path, dtype: str) -> tuple[float, int]:
+    """What `compare` gives; InternalError when f32, which holds every weight as it is, gives other logits."""
+    difference, positions = compare(source.files, written)
+    if dtype == "f32" and difference > MOST_DIFFERENCE:
+        raise InternalError(f"{written}: the exported model differs by {difference:.3g} in a logit")
+    return difference, positions
+
+
 def compare(source: ModelFiles, written: Path) -> tuple[float, int]:
     """The largest absolute difference of a logit between two models over `PROMPTS`, and the number of positions.
 
-    InternalError when the tokenizers differ: then what was written is wrong.
+    DataError when logits are not finite numbers; InternalError when the tokenizers differ: then what was written is
+    wrong.
     """
+    import numpy as np
+
     first, second = Generator.from_pretrained(source.folder), Generator.from_pretrained(written)
     worst, positions = 0.0, 0
     most = _context(first)
@@ -338,7 +360,10 @@ def compare(source: ModelFiles, written: Path) -> tuple[float, int]:
         if ids != second.prompt_ids(prompt):
             raise InternalError(f"{written}: the exported tokenizer gives other ids for {prompt!r}")
         ids = ids[:most]
-        difference = abs(first.logits(ids) - second.logits(ids))
+        difference = np.abs(first.logits(ids) - second.logits(ids))
+        # A maximum passes over what is not a number.
+        if not np.isfinite(difference).all():
+            raise DataError(f"{source.name}: the logits are not finite numbers", "the weights of the model are damaged")
         worst = max(worst, float(difference.max()))
         positions += len(ids)
     return worst, positions

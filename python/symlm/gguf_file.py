@@ -221,6 +221,9 @@ class _Reader:
             if name in tensors:
                 raise self._damaged(f"tensor {shown(name)} comes twice")
             tensors[name] = self._tensor(name, kind, shape, offset, begin)
+        # Otherwise a small file could become a model that fills the disk.
+        if sum(tensor.nbytes for tensor in tensors.values()) > self._size:
+            raise self._damaged("tensors that overlap")
         return GgufFile(self._path, values, tensors)
 
     def _entry(self) -> tuple[str, int, tuple[int, ...], int]:

@@ -94,6 +94,8 @@ def vocabulary_of(raw: Mapping[str, Any], path: Path, vocab_size: int, bos: int 
         types[number] = CONTROL if entry.get("special") else USER_DEFINED
     if not tokens:
         raise DataError(f"{path}: no tokens")
+    begin = None if bos is None else tokens.get(bos)
+    _check_frame(raw.get("post_processor"), path, begin)
     texts = [tokens.get(number, _padding(number)) for number in range(vocab_size)]
     if len(set(texts)) < vocab_size:
         raise DataError(f"{path}: two tokens have the same text, which a GGUF file cannot hold", _HINT)
@@ -102,7 +104,7 @@ def vocabulary_of(raw: Mapping[str, Any], path: Path, vocab_size: int, bos: int 
         tokens=texts,
         types=[types.get(number, NORMAL if number in tokens else UNUSED) for number in range(vocab_size)],
         merges=_merges(raw, path),
-        add_bos=bos is not None and tokens.get(bos) is not None and begins_with(raw.get("post_processor"), tokens[bos]),
+        add_bos=begin is not None and begins_with(raw.get("post_processor"), begin),
     )
 
 
@@ -193,17 +195,35 @@ def _summary(part: Any) -> str:
     return str(part.get("type")) + (f" {shown(pattern)}" if pattern is not None else "")
 
 
+def _frames(part: Any) -> list[list[Any] | None]:
+    """What each part of a post-processor puts around a text: texts of tokens, and None in place of the text. None for
+    a part of another kind."""
+    if not isinstance(part, dict) or part.get("type") == "ByteLevel":
+        return []
+    if part.get("type") == "Sequence" and isinstance(part.get("processors"), list):
+        return [frame for item in part["processors"] for frame in _frames(item)]
+    single = part.get("single")
+    if part.get("type") != "TemplateProcessing" or not isinstance(single, list):
+        return [None]
+    tokens = [item.get("SpecialToken") if isinstance(item, dict) else None for item in single]
+    return [[token.get("id") if isinstance(token, dict) else None for token in tokens]]
+
+
 def begins_with(part: Any, token: str) -> bool:
     """Whether a post-processor puts `token` before a text."""
-    if not isinstance(part, dict):
-        return False
-    if part.get("type") == "Sequence" and isinstance(part.get("processors"), list):
-        return any(begins_with(item, token) for item in part["processors"])
-    single = part.get("single")
-    if part.get("type") != "TemplateProcessing" or not isinstance(single, list) or not single:
-        return False
-    first = single[0].get("SpecialToken") if isinstance(single[0], dict) else None
-    return isinstance(first, dict) and first.get("id") == token
+    return any(frame is not None and frame[:1] == [token] for frame in _frames(part))
+
+
+def _check_frame(part: Any, path: Path, begin: str | None) -> None:
+    """DataError when a post-processor puts more around a text than the token that begins one."""
+    for frame in _frames(part):
+        if frame not in ([None], [begin, None]):
+            parts = ["other tokens"] if frame is None else ["TEXT" if token is None else str(token) for token in frame]
+            raise DataError(
+                f"{path}: the tokenizer makes {shown(' '.join(parts))} of a text, "
+                "a GGUF file knows only the token that begins one",
+                _HINT,
+            )
 
 
 # --- and back ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .checkpoint import MODEL_CONFIG, WEIGHTS
 from .errors import DataError, UserError, reason
+from .reading import open_binary
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 """Names the file of each tensor where there are several."""
@@ -65,7 +66,7 @@ def no_tokenizer(folder: Path, expected: str) -> DataError:
 def is_gguf(path: Path) -> bool:
     """Whether a file is a GGUF model, by its first bytes or, where it cannot be read, by its name."""
     try:
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
     except OSError:
         return path.suffix.lower() == ".gguf"

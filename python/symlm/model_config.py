@@ -78,6 +78,8 @@ class ModelConfig:
     """Token before the first one of a text, None: none."""
     eos_token_ids: tuple[int, ...] = (EOT_ID,)
     """Tokens that end a text; the first of them stands between documents."""
+    positions: int | None = None
+    """Positions that the model was made for, where a training with shorter windows goes on from it; None: `seq_len`."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -103,6 +105,9 @@ class ModelConfig:
                 f"a head of {self.head_dim} floats is odd; rotary embedding needs pairs",
                 f"--num-heads can be {_divisors(self.hidden_size)}",
             )
+        positions = self.seq_len if self.positions is None else self.positions
+        if type(positions) is not int or not self.seq_len <= positions <= MAX_POSITIONS:
+            raise UsageError(f"positions: expected {self.seq_len:,} to {MAX_POSITIONS:,}, found {shown(positions)}")
         if self.parameters > MAX_PARAMETERS:
             raise UsageError(
                 f"the model would have {self.parameters:,} parameters; symlm is for small ones",
@@ -134,6 +139,7 @@ class ModelConfig:
         """What the model has besides its sizes, as JSON."""
         values: dict[str, Any] = {name: getattr(self, name) for name in _OTHER}
         values["rope_scaling"] = None if self.rope_scaling is None else self.rope_scaling.as_dict()
+        values["positions"] = self.positions or self.seq_len
         return json.dumps(values)
 
     def with_other(self, text: str) -> ModelConfig:
@@ -148,6 +154,7 @@ class ModelConfig:
                 rope_scaling=None if scaling is None else RopeScaling(**scaling),
                 bos_token_id=values["bos_token_id"],
                 eos_token_ids=tuple(values["eos_token_ids"]),
+                positions=values["positions"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
@@ -172,7 +179,7 @@ class ModelConfig:
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
-            "max_position_embeddings": self.seq_len,
+            "max_position_embeddings": self.positions or self.seq_len,
             "initializer_range": INIT_STD,
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,

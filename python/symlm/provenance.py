@@ -55,7 +55,7 @@ def gather_facts(files: ModelFiles) -> Facts:
         machine = environment.get("machine")
         if isinstance(machine, dict) and isinstance(machine.get("symlm"), str):
             facts["trained_by"] = machine["symlm"]
-        facts |= {f"init_{k}": v for k, v in _texts(environment.get("init_from")).items()}
+        facts |= _initial(environment.get("init_from"))
         facts |= _settings(run)
     if (files.folder / WEIGHTS).is_file():
         facts["weights_sha256"] = file_hash(files.folder / WEIGHTS)
@@ -89,11 +89,12 @@ def _numbers(raw: Mapping[str, Any], names: tuple[str, ...]) -> Facts:
     return {name: float(raw[name]) for name in names if isinstance(raw.get(name), (int, float))}
 
 
-def _texts(raw: object) -> dict[str, str]:
-    """The hashes of a model that training began from."""
-    if not isinstance(raw, dict):
+def _initial(record: object) -> Facts:
+    """The hashes of the files that training began from, as `sha256sum` prints them."""
+    hashes = record.get("sha256") if isinstance(record, dict) else None
+    if not isinstance(hashes, dict) or not hashes:
         return {}
-    return {str(name): value for name, value in raw.items() if isinstance(value, str) and str(name).endswith("sha256")}
+    return {"init_sha256": ", ".join(f"{value} {name}" for name, value in hashes.items())}
 
 
 def _settings(run: RunFolder) -> Facts:
@@ -207,4 +208,5 @@ def model_card(name: str, config: ModelConfig, facts: Facts, begins: str | None,
 
 
 def _figure(facts: Facts, name: str, form: str) -> str | None:
-    return form.format(facts[name]) if name in facts else None
+    # The facts of an earlier export may be anybody's.
+    return form.format(facts[name]) if isinstance(facts.get(name), (int, float)) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ MOST_BYTES = 1 << 20
 
 MOST_DEPTH = 32
 _MOST_DIGITS = 20
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def open_regular(path: Path) -> int:
@@ -70,6 +72,16 @@ def parse_json(text: str) -> Any:
     raise ValueError(f"nested deeper than {MOST_DEPTH} levels")
 
 
+def _check_characters(text: str, value: Any) -> None:
+    """ValueError when a text in `value` has half a character, which JSON can write and no file can hold."""
+    if _SURROGATE.search(text) is None:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("a text with half of a surrogate pair") from None
+
+
 def _whole_number(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits")
@@ -81,6 +93,7 @@ def read_object(path: Path, what: str, most: int = MOST_BYTES) -> dict[str, Any]
     text = read_text(path, what, most)
     try:
         value = parse_json(text)
+        _check_characters(text, value)
     except ValueError as error:
         raise DataError(f"{path}: damaged {what}: {error}") from None
     if not isinstance(value, dict):

@@ -183,6 +183,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{damaged}: the header is no object")
     begin = 8 + length
     tensors = [_tensor(path, name, entry, begin, size) for name, entry in header.items() if name != "__metadata__"]
+    if sum(tensor.nbytes for tensor in tensors) > size - begin:
+        raise DataError(f"{damaged}: tensors that overlap")
     return {tensor.name: tensor for tensor in tensors}
 
 
