@@ -58,6 +58,30 @@ def run_to(engine: _symlm.Engine, step: int) -> None:
         engine.poll(0.1)
 
 
+def failing_once(step: int) -> type:
+    """An engine whose update `step` is not finite for the first time that it is computed."""
+    failed = {"yet": False}
+    real = _symlm.Engine
+
+    class FailsOnce:
+        def __init__(self, *arguments: Any) -> None:
+            self.engine = real(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.engine, name)
+
+        def poll(self, timeout_s: float) -> Any:
+            report = self.engine.poll(timeout_s)
+            if report is None or report.step != step or failed["yet"]:
+                return report
+            failed["yet"] = True
+            names = ("step", "lr", "tokens", "seconds", "busy_frac", "prefetch_wait_s")
+            values = {name: getattr(report, name) for name in names}
+            return type("Report", (), {**values, "loss": float("nan"), "grad_norm": 1.0})()
+
+    return FailsOnce
+
+
 def plant(run: Path, step: int) -> None:
     """Change the checkpoint of `step` as the head of this file says, and its manifest with it."""
     folder = run / "checkpoints" / f"step-{step:08d}"

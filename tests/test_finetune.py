@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,28 @@ def test_a_model_from_elsewhere_keeps_its_manners(tmp_path: Path, cli: Cli) -> N
     assert words == [*(-1 - token for token in context), *answer, -1 - BEGIN]
     shape = ModelConfig.from_hf(files.folder / "config.json")
     assert shape == ModelConfig.from_hf(made.folder / "config.json")
+
+
+def test_examples_by_another_name_are_told(base: Path, tmp_path: Path, cli: Cli) -> None:
+    """They are one plain text, which is hardly what is meant; called .jsonl or given as examples they are not."""
+    data = write_examples(tmp_path / "a.jsonl", 60, 6)
+    shutil.copyfile(data, tmp_path / "a.json")
+    words = ["--max-steps", 1, "--val-split", 0, "--sample-every", 0, "--progress", "plain"]
+    told = "warning: the text begins with a prompt and a completion in JSON, but is not called .jsonl"
+    assert told in cli("finetune", base, "a.json", *words).stderr
+    assert told in cli("eval", base, "a.json").stderr
+    piped = data.read_text(encoding="utf-8")
+    assert told in cli("finetune", base, "-", *words, stdin=piped).stderr
+    done = cli("finetune", base, "-", "--data-format", "completion", *words, stdin=piped)
+    assert done.returncode == 0 and "examples: 60 in" in done.stderr and told not in done.stderr, done.stderr
+    assert told not in cli("finetune", base, "a.jsonl", *words).stderr
+
+
+def test_every_token_of_examples_is_not_asked_for(base: Path, tmp_path: Path, cli: Cli) -> None:
+    """Every token once is a matter of texts: what to do instead is said."""
+    write_examples(tmp_path / "a.jsonl", 20, 7)
+    for flags in (["--per-document"], ["--stride", 4]):
+        refused = cli("eval", base, "a.jsonl", *flags)
+        assert refused.returncode == 2 and "hint: leave --per-document and --stride out" in refused.stderr
+    taken = cli("eval", base, "a.jsonl", "--per-document", "--text-field", "prompt")
+    assert taken.returncode == 0 and "documents      20" in taken.stdout, taken.stderr

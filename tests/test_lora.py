@@ -146,6 +146,17 @@ def test_updates_are_computed_again(place: Path) -> None:
     assert (place / "again/adapter/adapter_config.json").is_file()
 
 
+def test_a_rollback_to_the_beginning_begins_with_the_base(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back from update 3, before any checkpoint, leads to adapters that add nothing."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_symlm, "Engine", planted.failing_once(3))
+        run = fit(place, "back", save_interval=50, hash_interval=1, on_nan="rollback").path
+    (back,) = (record for record in read_lines(run / "metrics.jsonl") if record["event"] == "rollback")
+    assert (back["step"], back["left_out"], back["checkpoint"]) == (0, [[1, 3]], None)
+    result = verify_run(run, steps=STEPS, start="start", progress="off")
+    assert result.difference is None and result.compared["weights, by their hash"] == STEPS
+
+
 def test_the_model_is_used_as_any_other(place: Path, cli: Cli) -> None:
     done = cli("generate", place / "run", "--prompt", "a", "--max-new-tokens", 5, "--temperature", 0)
     assert done.returncode == 0, done.stderr
@@ -169,6 +180,8 @@ def test_a_base_that_is_not_that_of_the_run_is_refused(place: Path, copied: Path
     with pytest.raises(DataError, match="trained on other base weights") as caught:
         verify_run(copied, steps=4, start="8", progress="off")
     assert "restore the folder base" in (caught.value.hint or "")
+    with pytest.raises(DataError, match="damaged or replaced: the adapters of step 4 were trained on other base"):
+        verify_run(copied, steps=4, start="start", progress="off")
     path.write_bytes(raw[:-9])
     with pytest.raises(DataError, match=r"base/model\.safetensors: found \d+ bytes of data"):
         verify_run(copied, steps=4, start="8", progress="off")

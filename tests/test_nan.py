@@ -211,29 +211,8 @@ def stop_after_the_way_back(folder: Path, first: int) -> None:
 
 def test_rollback_without_a_checkpoint_begins_again(folder: Path) -> None:
     planted.write_text(folder / "text.txt", 90, 40)
-    spoiled = {"seen": 0}
-    real = _symlm.Engine
-
-    class FailsOnce:
-        """An engine whose update 5 is not finite for the first time that it is computed."""
-
-        def __init__(self, *arguments: Any) -> None:
-            self.engine = real(*arguments)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.engine, name)
-
-        def poll(self, timeout_s: float) -> Any:
-            report = self.engine.poll(timeout_s)
-            if report is None or report.step != 5 or spoiled["seen"]:
-                return report
-            spoiled["seen"] = 1
-            names = ("step", "lr", "tokens", "seconds", "busy_frac", "prefetch_wait_s")
-            values = {name: getattr(report, name) for name in names}
-            return type("Report", (), {**values, "loss": float("nan"), "grad_norm": 1.0})()
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_symlm, "Engine", FailsOnce)
+        patch.setattr(_symlm, "Engine", planted.failing_once(5))
         # Step by step, so that nothing was computed beyond the update that is said to have failed.
         steps = Steps()
         run = fit(folder, "run", [steps], max_steps=20, hash_interval=1, on_nan="rollback")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import _symlm
 from .config import DataFormat, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
 from .model_config import ModelConfig
 
+if TYPE_CHECKING:
+    from .display import Display
+
 BUILTIN_BYTES = 16 * 2**20
 """Most bytes of the built-in corpus."""
+
+_USUAL_SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".gz")
+_MOST_FIRST_LINE = 1 << 16
+"""Bytes of a first line that is looked at."""
 
 _LEFT_OUT = {"__pycache__", "dist-packages", "idlelib", "lib2to3", "site-packages", "test", "tests", "turtledemo"}
 
@@ -126,13 +135,22 @@ def encode_text(
     tokenizer: _symlm.Tokenizer,
     seq_len: int,
     threads: int,
-    progress: ProgressFactory,
-    data_format: DataFormat = "text",
+    display: Display,
+    data_format: DataFormat | None = None,
 ) -> _symlm.Shards:
-    """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets."""
+    """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets.
+
+    Without a `data_format` these are texts, and examples are a UsageError.
+    """
     paths = [data] if isinstance(data, (str, Path)) else data
-    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field, data_format)
-    move = progress.task("encoding")
+    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field, data_format or "auto")
+    if data_format is None and corpus.data_format == "completion":
+        raise UsageError(
+            "found a prompt and a completion in each line, expected texts, of which every token counts",
+            "leave --per-document and --stride out, or name the field that holds the text with --text-field",
+        )
+    warn_of_examples(corpus, display)
+    move = display.task("encoding")
     return corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
 
 
@@ -142,6 +160,25 @@ def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[
     for at in range(0, shards.tokens, ID_BLOCK):
         ids = shards.ids(at, min(ID_BLOCK, shards.tokens - at))
         yield tokenizer.decode_bytes([token for token in ids if token not in between])
+
+
+def warn_of_examples(corpus: _symlm.Corpus, display: Display) -> None:
+    """Say so where examples are taken for a text because the name does not tell what they are."""
+    if corpus.data_format == "completion":
+        return
+    for path in corpus.paths:
+        if path.suffix.lower() in _USUAL_SUFFIXES:
+            continue
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            with path.open("rb") as file:
+                first = json.loads(file.readline(_MOST_FIRST_LINE))
+            if isinstance(first, dict) and {"prompt", "completion"} <= first.keys():
+                display.warning(
+                    "the text begins with a prompt and a completion in JSON, but is not called .jsonl: it is taken as "
+                    "it stands, with the names of the fields; rename the file, or give --data-format completion if it "
+                    "comes from standard input"
+                )
+                return
 
 
 def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:

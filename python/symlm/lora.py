@@ -11,11 +11,11 @@ PEFT's format beside the weights that result.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import ADAPTER, MODEL_CONFIG, WEIGHTS, put_in_place, sync_file, writing
+from .checkpoint import ADAPTER, MODEL_CONFIG, WEIGHTS, State, file_hash, put_in_place, sync_file, writing
 from .errors import DataError, UserError, reason
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def write_base(run: Path, engine: _symlm.Engine, model_config: dict[str, Any]) -
 
 def load_base(run: Path, engine: _symlm.Engine) -> None:
     """Give an engine the weights that the adapters of a run are added to. Whether they are those of a checkpoint is
-    found out when that is loaded."""
+    found out when that is loaded; without one `check_base` compares them."""
     path = run / BASE / WEIGHTS
     if not path.is_file():
         raise DataError(
@@ -83,6 +83,18 @@ def load_base(run: Path, engine: _symlm.Engine) -> None:
         engine.load_weights(str(path))
     except DataError as error:
         raise DataError(error.message, f"restore the folder {BASE} of the run") from None
+
+
+def check_base(run: Path, states: Iterable[State]) -> None:
+    """DataError unless the weights that the adapters of a run are added to are those of its checkpoints."""
+    path = run / BASE / WEIGHTS
+    found = file_hash(path)
+    for state in states:
+        if state.engine.get("base_sha256", found) != found:
+            raise DataError(
+                f"{path}: damaged or replaced: the adapters of step {state.step} were trained on other base weights",
+                f"restore the folder {BASE} of the run",
+            )
 
 
 def write_adapter_config(checkpoint: Path, lora: dict[str, Any], run: Path) -> None:

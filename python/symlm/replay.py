@@ -207,7 +207,9 @@ class Replay:
                 lora.load_base(source.path, self.engine)
             if begin.folder is not None and begin.state is not None:
                 self.engine.load(str(begin.folder), json.dumps(begin.state.engine))
-            elif not adapters and (initial := Initial.of_run(source.config, RunFolder(source.path))) is not None:
+            elif adapters:
+                lora.check_base(source.path, (begin.state for begin in source.checkpoints() if begin.state is not None))
+            elif (initial := Initial.of_run(source.config, RunFolder(source.path))) is not None:
                 initial.load(self.engine)
             if self.engine.step != begin.step:
                 raise InternalError(f"{begin}: holds step {self.engine.step}, the trainer state says {begin.step}")

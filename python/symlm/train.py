@@ -19,7 +19,7 @@ from typing import Any
 from . import _symlm
 from .callbacks import Callback, CallbackList
 from .config import DataFormat, TrainConfig
-from .corpus import Prepared, Sources, vocab_size_with
+from .corpus import Prepared, Sources, vocab_size_with, warn_of_examples
 from .display import Display, make_display
 from .errors import Interrupted, UsageError, UserError
 from .extend import extend
@@ -140,6 +140,7 @@ class Trainer:
                 # Only now it is known which files a folder or a pattern stands for.
                 check_target("--trace", config.trace, sources.inputs)
             _say_hello(display, sources, threads, rule, isa)
+            warn_of_examples(sources.train, display)
             if opened.is_new and (note := quantisation_note(planned.model())) is not None:
                 display.message(f"note: {note}")
             prepared = sources.prepare(threads, display)
