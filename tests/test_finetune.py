@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import json
 import random
 import shlex
@@ -147,6 +149,19 @@ def test_a_model_from_elsewhere_keeps_its_manners(tmp_path: Path, cli: Cli) -> N
     assert words == [*(-1 - token for token in context), *answer, -1 - BEGIN]
     shape = ModelConfig.from_hf(files.folder / "config.json")
     assert shape == ModelConfig.from_hf(made.folder / "config.json")
+
+
+def test_the_plan_of_examples_counts_their_text(base: Path, tmp_path: Path) -> None:
+    """Names of fields and marks are more than half of these lines; the plan is near what the training then does."""
+    data = write_examples(tmp_path / "a.jsonl", 400, 8)
+    packed = tmp_path / "b.jsonl.gz"
+    packed.write_bytes(gzip.compress(data.read_bytes()))
+    config = symlm.finetune_config(base, progress="off", sample_every=0, out_dir=str(tmp_path / "run"))
+    planned = symlm.Trainer(config, data=[data]).plan()
+    done = symlm.Trainer(config, data=[data]).fit()
+    assert planned.updates == pytest.approx(done.step, rel=0.35)
+    other = symlm.Trainer(dataclasses.replace(config, out_dir=str(tmp_path / "other")), data=[packed]).plan()
+    assert other.tokens / packed.stat().st_size == pytest.approx(3 * planned.tokens / data.stat().st_size, rel=0.05)
 
 
 def test_examples_by_another_name_are_told(base: Path, tmp_path: Path, cli: Cli) -> None:
