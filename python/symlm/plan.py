@@ -237,6 +237,8 @@ def make_plan(config: TrainConfig) -> Plan:
     model = filled.model()
     tokens = _tokens(sources, vocab_size)
     held = tokens * config.val_split if sources.val is None else 0
+    # First, as where a training starts: the threads of the measurement take address space that stays taken.
+    memory = memory_of(filled, threads)
     flops = _symlm.flops_per_token(json.dumps(model.as_dict()))
     peak = max(_symlm.fma_peak(max(min(threads, _symlm.available_cpus()[0]), 1), _PEAK_SECONDS) for _ in range(2))
     per_update = config.batch_size * model.seq_len * flops / (peak * 1e9 * USUAL_PART_OF_PEAK)
@@ -258,7 +260,7 @@ def make_plan(config: TrainConfig) -> Plan:
         threads=threads,
         threads_rule=rule,
         parameters=model.parameters,
-        memory=memory_of(filled, threads),
+        memory=memory,
         disk=dataclasses.replace(disk, cache=cache_dir(), shard_bytes=shard_bytes),
         text_bytes=sources.train.bytes,
         tokens=round(tokens),
