@@ -80,6 +80,24 @@ def test_a_training_with_short_windows_leaves_the_context_of_the_model(run: Path
     assert read(folder / "symlm.json")["init_sha256"] == f"{hashlib.sha256(weights).hexdigest()} model.safetensors"
 
 
+def test_what_stands_beside_a_model_stays_with_what_is_trained_from_it(source: Path, tmp_path: Path) -> None:
+    chat = {"chat_template": "{{ messages }}", "tokenizer_class": "PreTrainedTokenizerFast", "own": 1}
+    change(source / "tokenizer_config.json", **chat)
+    change(source / "generation_config.json", do_sample=False)
+    (tmp_path / "more.txt").write_text("the quick brown fox jumps over a lazy dog. " * 200)
+    model = source
+    for name in ("first", "second"):
+        config = symlm.TrainConfig(
+            init_from=str(model), max_steps=1, batch_size=12, threads=1, sample_every=0, progress="off",
+            out_dir=str(tmp_path / name),
+        )  # fmt: skip
+        model = symlm.Trainer(config, data=[tmp_path / "more.txt"]).fit().path
+    folder = export(model, "hf", tmp_path / "hf").path
+    assert read(folder / "tokenizer_config.json") == chat
+    assert read(folder / "generation_config.json")["do_sample"] is False
+    assert "temperature" not in read(folder / "generation_config.json")
+
+
 def test_settings_for_generating_stay(source: Path, tmp_path: Path) -> None:
     change(source / "generation_config.json", do_sample=False, max_length=7, eos_token_id=[0, 5], pad_token_id=3)
     found = read(export(source, "hf", tmp_path / "a").path / "generation_config.json")

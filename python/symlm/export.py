@@ -19,6 +19,7 @@ from .checkpoint import MODEL_CONFIG, TEMP_PREFIX, WEIGHTS, sync_file, verify_we
 from .errors import DataError, InternalError, UsageError, UserError, reason
 from .generate import MIN_P, TEMPERATURE, TOP_K, TOP_P, Generator
 from .gguf_vocab import Vocabulary, begins_with, vocabulary_of
+from .imported import CHAT_TEMPLATE, SPECIAL_TOKENS, TOKENIZER_CONFIG
 from .model_config import GENERATION_CONFIG, ModelConfig
 from .provenance import FACTS, Facts, facts_json, gather_facts, model_card, model_name
 from .reading import read_object, read_text
@@ -29,9 +30,6 @@ from .tensors import DTYPES, Tensor, check_tensors, outgoing, read_tensors, writ
 Target = Literal["hf", "gguf", "ollama"]
 TARGETS: tuple[Target, ...] = ("hf", "gguf", "ollama")
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
-SPECIAL_TOKENS = "special_tokens_map.json"
-CHAT_TEMPLATE = "chat_template.jinja"
 README = "README.md"
 MODELFILE = "Modelfile"
 GGUF_NAME = "model.gguf"
@@ -133,15 +131,16 @@ class _Source:
 
     def chat_template(self) -> str | None:
         """The chat template beside the weights; None when there is none."""
-        beside = self.files.folder / CHAT_TEMPLATE
-        if beside.is_file():
+        beside = self.files.companion(CHAT_TEMPLATE)
+        if beside is not None:
             return read_text(beside, "chat template")
-        found = self._tokenizer_config().get("chat_template")
+        found = self.tokenizer_config().get("chat_template")
         return found if isinstance(found, str) else None
 
-    def _tokenizer_config(self) -> dict[str, Any]:
-        path = self.files.folder / TOKENIZER_CONFIG
-        return read_object(path, "tokenizer configuration") if path.is_file() else {}
+    def tokenizer_config(self) -> dict[str, Any]:
+        """What stands beside the tokenizer; nothing when there is no such file."""
+        path = self.files.companion(TOKENIZER_CONFIG)
+        return {} if path is None else read_object(path, "tokenizer configuration")
 
     def token(self, number: int | None) -> str | None:
         """The text of a token; None when the tokenizer has none with this id."""
@@ -240,12 +239,11 @@ def _fill_hf(folder: Path, source: _Source, dtype: str | None) -> Path:
     shape = {**config.to_hf(), "torch_dtype": torch_name, "dtype": torch_name}
     _write_json(folder / MODEL_CONFIG, shape)
     _write_json(folder / GENERATION_CONFIG, _generation_config(source))
-    own = files.folder / TOKENIZER_CONFIG
-    if own.is_file() and "tokenizer_class" in read_object(own, "tokenizer configuration"):
+    if "tokenizer_class" in source.tokenizer_config():
         # It came with the model and says more than could be guessed here.
         for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE):
-            if (files.folder / name).is_file():
-                shutil.copyfile(files.folder / name, folder / name)
+            if (path := files.companion(name)) is not None:
+                shutil.copyfile(path, folder / name)
     else:
         special = _special_tokens(source)
         _write_json(folder / TOKENIZER_CONFIG, _tokenizer_config(source, special))
@@ -268,8 +266,8 @@ def _generation_config(source: _Source) -> dict[str, Any]:
     settings = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K, "top_p": TOP_P, "min_p": MIN_P}
     ends = {"bos_token_id": shape["bos_token_id"], "eos_token_id": shape["eos_token_id"]}
     padding = {"pad_token_id": config.eos_token_ids[0]} if config.eos_token_ids else {}
-    path = source.files.folder / GENERATION_CONFIG
-    own = read_object(path, "generation configuration") if path.is_file() else {}
+    path = source.files.companion(GENERATION_CONFIG)
+    own = {} if path is None else read_object(path, "generation configuration")
     return {**({} if own.keys() - ends.keys() else settings), **padding, **own, **ends}
 
 

@@ -12,6 +12,7 @@ from .errors import DataError, UsageError, UserError, reason, shown
 from .gguf_file import GgufFile, GgufTensor, read_gguf
 from .gguf_layout import ARCHITECTURE, ROPE_FACTORS, from_pairs, gguf_name, rope_factors, rotated_heads, scaling_of
 from .gguf_vocab import Vocabulary, tokenizer_json
+from .imported import TOKENIZER_CONFIG
 from .model_config import (
     GENERATION_CONFIG,
     MAX_LAYERS,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from .tensors import Bytes
 
 TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 FACTS_PREFIX = "symlm."
 """Begins the keys of the facts about the origin of a model."""
 

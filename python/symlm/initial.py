@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from . import _symlm
-from .checkpoint import WEIGHTS, file_hash, verify_weights
+from .checkpoint import WEIGHTS, file_hash, verify_weights, write_atomic
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
+from .imported import COMPANIONS
 from .options import flag_of
+from .reading import read_text
 from .run import ModelFiles, RunFolder, resolve_model
 
 USUAL_WINDOW = 512
@@ -54,6 +56,13 @@ class Initial:
     def record(self) -> dict[str, Any]:
         """What `environment.json` says about it."""
         return {"path": self.path, "sha256": _hashes(self.files)}
+
+    def hand_on(self, run: Path) -> None:
+        """Put what the model has beside it, such as a chat template, into the folder of the run for its exports."""
+        for name in COMPANIONS:
+            path = self.files.companion(name)
+            if path is not None:
+                write_atomic(run / name, read_text(path, "description of the model"))
 
     def load(self, engine: _symlm.Engine) -> None:
         """Give an engine without updates the weights; DataError when they are not those that the run began with."""

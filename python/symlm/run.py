@@ -29,7 +29,7 @@ from .checkpoint import (
 from .config import MODEL_FIELDS, TrainConfig
 from .corpus import load_tokenizer
 from .errors import DataError, SymlmError, UsageError, UserError, reason
-from .imported import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
+from .imported import COMPANIONS, Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
 from .lora import BASE
 from .metrics import read_lines
 from .model_config import ModelConfig
@@ -50,7 +50,7 @@ TOKENIZER_TEMP = ".tokenizer-"
 """Begins the name of a tokenizer that is being written."""
 
 _LOCK = ".lock"
-_START = {_LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS}
+_START = {_LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS}
 """What is in a run folder before `config.toml` makes it a run."""
 _POINTER = re.compile(rf"{CHECKPOINTS}/step-[0-9]{{8,15}}")
 _MOST_POINTER_BYTES = 4096
@@ -388,6 +388,11 @@ class ModelFiles:
     def name(self) -> Path:
         """What the user knows it by."""
         return self.source or self.folder
+
+    def companion(self, name: str) -> Path | None:
+        """A file of `COMPANIONS` beside the weights, or in the run that began from a model with it."""
+        places = [self.folder] if self.run is None else [self.folder, self.run]
+        return next((place / name for place in places if (place / name).is_file()), None)
 
     def load_tokenizer(self) -> _symlm.Tokenizer:
         """The tokenizer of the model; DataError when it is damaged or that of another one."""

@@ -278,6 +278,8 @@ def _set_up(
     epochs = plan.max_steps * config.batch_size / max(windows_per_epoch(tokens, seq_len), 1)
     display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
     prepared.tokenizer.save(str(folder.path / TOKENIZER))
+    if opened.initial is not None:
+        opened.initial.hand_on(folder.path)
     folder.start(config, requested, _environment(config, prepared, threads, rule, opened.initial))
     return config
 
