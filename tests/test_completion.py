@@ -207,7 +207,11 @@ def test_long_examples_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str
     symlm.Trainer(small(tmp_path, "run", seq_len=8, max_steps=1, vocab_size=262, progress="plain"), data=data).fit()
     said = capfd.readouterr().err
     assert "examples: 36 in 36 windows" in said and "4 held out" in said
-    assert "40 of 40 examples are longer than a window of 9 tokens" in said
+    told = "40 of 40 examples are longer than a window of 9 tokens"
+    assert told in said and "a larger --seq-len takes more" in said
+    symlm.evaluate(tmp_path / "run", data, progress="plain")
+    said = capfd.readouterr().err
+    assert told in said and "--seq-len" not in said
 
 
 def test_the_oracle_has_targets_that_do_not_count() -> None:

@@ -15,6 +15,7 @@ from . import _symlm
 from .config import DataFormat, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
 from .model_config import ModelConfig
+from .units import count_of
 
 if TYPE_CHECKING:
     from .display import Display
@@ -151,7 +152,9 @@ def encode_text(
         )
     warn_of_examples(corpus, display)
     move = display.task("encoding")
-    return corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
+    shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
+    warn_of_cut([shards], display)
+    return shards
 
 
 def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[bytes]:
@@ -160,6 +163,17 @@ def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[
     for at in range(0, shards.tokens, ID_BLOCK):
         ids = shards.ids(at, min(ID_BLOCK, shards.tokens - at))
         yield tokenizer.decode_bytes([token for token in ids if token not in between])
+
+
+def warn_of_cut(parts: Sequence[_symlm.Shards], display: Display, remedy: str = "") -> None:
+    """Say how many examples are longer than a window, if any; `remedy` is what follows."""
+    cut = sum(shards.cut for shards in parts)
+    if cut:
+        all_of_them = count_of(sum(shards.documents for shards in parts), "example")
+        display.warning(
+            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: the beginning of the "
+            f"prompt is left out, then the end of the completion{remedy}"
+        )
 
 
 def warn_of_examples(corpus: _symlm.Corpus, display: Display) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from . import _symlm
 from .callbacks import Callback, CallbackList
 from .config import DataFormat, TrainConfig
-from .corpus import Prepared, Sources, vocab_size_with, warn_of_examples
+from .corpus import Prepared, Sources, vocab_size_with, warn_of_cut, warn_of_examples
 from .display import Display, make_display
 from .errors import Interrupted, UsageError, UserError
 from .extend import extend
@@ -228,13 +228,7 @@ def _tell_examples(prepared: Prepared, display: Display) -> None:
         f"examples: {train.documents:,} in {count_of(train.tokens // window, 'window')}, {share:.0%} of the tokens are "
         f"learnt{held}"
     )
-    cut = sum(shards.cut for shards in parts)
-    if cut:
-        all_of_them = count_of(sum(shards.documents for shards in parts), "example")
-        display.warning(
-            f"{cut:,} of {all_of_them} are longer than a window of {window} tokens: the beginning of the prompt is "
-            "left out, then the end of the completion; a larger --seq-len takes more"
-        )
+    warn_of_cut(parts, display, "; a larger --seq-len takes more")
 
 
 def _check_prompt(config: TrainConfig, prepared: Prepared) -> None:
