@@ -181,7 +181,7 @@ def test_files_that_are_none(model: Path, tmp_path: Path) -> None:
     huge = struct.pack("<Q", 1 << 60)
     cases = {
         b"": "not a GGUF file",
-        b"GGUF": "not a GGUF file",
+        b"GGUF": "ends where 4 more bytes are expected",
         bytes(4000): "not a GGUF file",
         b"GGUF" + struct.pack(">I", 3) + raw[8:]: "in big-endian order",
         b"GGUF" + struct.pack("<I", 1) + raw[8:]: "of version 1",

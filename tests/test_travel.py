@@ -201,6 +201,17 @@ def test_a_pipe_is_no_model(tmp_path: Path) -> None:
         resolve_model(tmp_path / "pipe")
 
 
+def test_a_file_that_is_cut_off(source: Path, tmp_path: Path) -> None:
+    raw = export(source, "gguf", tmp_path / "m.gguf").path.read_bytes()
+    for size in (4, 10, 23):
+        (tmp_path / "cut.gguf").write_bytes(raw[:size])
+        with pytest.raises(DataError, match="damaged GGUF file: ends where"):
+            resolve_model(tmp_path / "cut.gguf")
+    (tmp_path / "cut.gguf").write_bytes(raw[:2])
+    with pytest.raises(DataError, match="not a GGUF file"):
+        read_gguf(tmp_path / "cut.gguf")
+
+
 def test_tensors_that_share_their_bytes(source: Path, tmp_path: Path) -> None:
     """A small file could become a model that fills the disk."""
     raw = (source / "model.safetensors").read_bytes()

@@ -188,7 +188,7 @@ class _Reader:
 
     def read(self) -> GgufFile:
         """All of it."""
-        if self._size < 24 or self._bytes(4) != MAGIC:
+        if self._bytes(min(self._left, len(MAGIC))) != MAGIC:
             raise DataError(f"{self._path}: not a GGUF file", "it begins with the letters GGUF")
         version = self._number("I")
         if version not in _VERSIONS:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
 from .checkpoint import WEIGHTS
 from .errors import DataError, reason, shown
+from .imported import WEIGHTS_INDEX
 from .reading import open_binary, parse_json, read_object
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Bytes = npt.NDArray[np.uint8]
-
-INDEX = "model.safetensors.index.json"
-"""Beside weights in several files: which of them holds which tensor."""
 
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 """Names on the command line -> names in a safetensors file."""
@@ -139,9 +137,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """
     if (folder / WEIGHTS).is_file():
         return read_header(folder / WEIGHTS)
-    index = folder / INDEX
+    index = folder / WEIGHTS_INDEX
     if not index.is_file():
-        raise DataError(f"{folder / WEIGHTS}: missing", f"expected it, or {INDEX}")
+        raise DataError(f"{folder / WEIGHTS}: missing", f"expected it, or {WEIGHTS_INDEX}")
     places = read_object(index, "index of weights", _MOST_INDEX_BYTES).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise DataError(f"{index}: damaged index of weights: found no weight_map")
