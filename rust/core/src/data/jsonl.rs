@@ -25,7 +25,8 @@ enum Found {
 
 /// The document of line number `number`; `None` for a blank line.
 pub(crate) fn document(line: &[u8], field: &str, source: &Source, number: u64) -> Result<Option<String>> {
-    let texts = texts(line, [field], "name the field that holds the text with --text-field", source, number)?;
+    let hint = "name the field that holds the text with --text-field; an example has \"prompt\" and \"completion\"";
+    let texts = texts(line, [field], hint, source, number)?;
     Ok(texts.map(|[text]| text))
 }
 

@@ -122,7 +122,8 @@ fn json_lines_errors_name_file_line_and_what_was_found() {
     let found = error(&[("a.jsonl", &[late.as_bytes(), b"\xff\"}"].concat())], "a.jsonl");
     assert!(found.message.contains("not UTF-8 at byte 10 of line 10001"), "{found}");
     // The first line is looked at when the corpus is opened.
-    assert!(open(folder(&[("a.jsonl", b"{\"body\": \"x\"}\n")]).path()).is_err());
+    let hint = open(folder(&[("a.jsonl", b"{\"body\": \"x\"}\n")]).path()).unwrap_err().hint.unwrap_or_default();
+    assert!(hint.contains("--text-field") && hint.contains("an example has \"prompt\" and \"completion\""), "{hint}");
     let corpus = folder(&[("a.jsonl", b"{\"body\": \"x\"}\n")]);
     let corpus = Corpus::open(&[corpus.path().display().to_string()], "body").unwrap().files();
     assert_eq!(corpus, 1);
