@@ -282,7 +282,7 @@ def test_other_architectures_are_refused(made: Elsewhere) -> None:
 def test_files_that_are_no_models(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF\x03\0\0\0")
-    with pytest.raises(DataError, match="not a GGUF file"):
+    with pytest.raises(DataError, match="damaged GGUF file: ends where"):
         resolve_model(path)
     path.write_bytes(b"something else")
     with pytest.raises(UserError, match="not a run folder, a model folder or a GGUF file"):

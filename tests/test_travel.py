@@ -6,19 +6,21 @@ import hashlib
 import json
 import os
 import struct
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import symlm
 from exporting import SHAPE, random_folder, train_tiny
-from symlm import gguf_export
+from symlm import _symlm, gguf_export
 from symlm.errors import DataError, InternalError, UserError
 from symlm.export import export
 from symlm.gguf_file import read_gguf
 from symlm.gguf_vocab import begins_with, vocabulary_of
+from symlm.initial import take_over
 from symlm.model_config import ModelConfig
 from symlm.reading import read_object
 from symlm.run import resolve_model
@@ -96,6 +98,32 @@ def test_what_stands_beside_a_model_stays_with_what_is_trained_from_it(source: P
     assert read(folder / "tokenizer_config.json") == chat
     assert read(folder / "generation_config.json")["do_sample"] is False
     assert "temperature" not in read(folder / "generation_config.json")
+
+
+def test_an_unpacked_file_is_gone_once_its_weights_are_loaded(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is unpacked again for a return to the beginning, if it is the same file still."""
+    file = export(source, "gguf", tmp_path / "m.gguf").path
+    (tmp_path / "room").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "room"))
+    loaded: list[bool] = []
+
+    class Engine:
+        def load_weights(self, path: str) -> None:
+            loaded.append(Path(path).is_file())
+
+    engine = cast("_symlm.Engine", Engine())
+    _, initial = take_over(symlm.TrainConfig(init_from=str(file)))
+    assert initial is not None
+    assert len(list((tmp_path / "room").iterdir())) == 1
+    for _ in range(2):
+        initial.load(engine)
+        assert not list((tmp_path / "room").iterdir())
+    assert loaded == [True, True]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="not the model that the run began with"):
+        initial.load(engine)
 
 
 def test_settings_for_generating_stay(source: Path, tmp_path: Path) -> None:

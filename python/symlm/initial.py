@@ -72,6 +72,9 @@ class Initial:
                 "put back the files as they were",
             )
         engine.load_weights(str(self.files.weights))
+        if self.files.source is not None:
+            # The unpacked copy takes room that a long training may need; it is made again if it is asked for again.
+            self._known, self._files = _hashes(self.files), None
 
 
 def _hashes(files: ModelFiles) -> dict[str, str]:
