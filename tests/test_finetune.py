@@ -185,5 +185,7 @@ def test_every_token_of_examples_is_not_asked_for(base: Path, tmp_path: Path, cl
     for flags in (["--per-document"], ["--stride", 4]):
         refused = cli("eval", base, "a.jsonl", *flags)
         assert refused.returncode == 2 and "hint: leave --per-document and --stride out" in refused.stderr
+    write_examples(tmp_path / "b.jsonl", 1, 7)
+    assert " in 1 window, " in cli("eval", base, "b.jsonl").stdout
     taken = cli("eval", base, "a.jsonl", "--per-document", "--text-field", "prompt")
     assert taken.returncode == 0 and "documents      20" in taken.stdout, taken.stderr

@@ -151,12 +151,13 @@ def _print(result: Any, as_json: bool, draw: Callable[[Any], None]) -> None:
 
 def _print_text(result: Evaluation | RollingEvaluation) -> None:
     from ..rolling import RollingEvaluation
-    from ..units import format_count
+    from ..units import count_of, format_count
 
+    windows = count_of(result.windows, "window")
     click.echo(f"loss           {result.loss:.4f} nats per token")
     click.echo(f"perplexity     {result.perplexity:.3f}")
     click.echo(f"bits per byte  {result.bits_per_byte:.4f}")
-    click.echo(f"tokens         {result.tokens:,} in {result.windows:,} windows, {result.text_bytes:,} bytes of text")
+    click.echo(f"tokens         {result.tokens:,} in {windows}, {result.text_bytes:,} bytes of text")
     if isinstance(result, RollingEvaluation):
         seen = f"at most {result.context:,} tokens seen, windows {result.stride:,} apart"
         click.echo(f"documents      {result.documents:,}, {seen}")
