@@ -38,11 +38,17 @@ def long_text(text: Path, tmp_path: Path) -> Path:
     return path
 
 
+def hear_hangups() -> None:
+    """In a child: whoever runs the tests may have begun them with nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Process:
     """A command that is under way."""
 
     def __init__(self, folder: Path, environment: dict[str, str], words: Sequence[object], **keywords: Any) -> None:
         keywords.setdefault("stdin", subprocess.DEVNULL)
+        keywords.setdefault("preexec_fn", hear_hangups)
         self.words = list(map(str, words))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "symlm", *self.words],
