@@ -6,12 +6,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
 DEMO := runs/demo
-PARTS := lint types rust install stubs python
+
+# Runs targets one after the other and says how long each took.
+define parts
+@for part in $(1); do \
+  began=$$(date +%s); \
+  $(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
+  echo "== $$part passed in $$(($$(date +%s) - began)) s"; \
+done
+endef
+
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop check $(filter-out install,$(PARTS)) models schedules valgrind bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop check checks package lint types rust stubs python models schedules valgrind bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,12 +34,16 @@ install: $(VENV)/.tools ## build the wheel into dist and install it into .venv
 	$(BIN)/maturin build --release --locked --out dist
 	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
 
-test: ## everything that a change must pass, on the installed wheel
-	@for part in $(PARTS); do \
-	  began=$$(date +%s); \
-	  $(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
-	  echo "== $$part passed in $$(($$(date +%s) - began)) s"; \
-	done
+test: $(VENV)/.tools ## everything that a change must pass, on the installed wheel
+	@$(MAKE) --no-print-directory -j2 checks package
+	$(call parts,python)
+
+# Side by side: each of them is on one core for a good part of its time.
+checks:
+	$(call parts,lint types rust)
+
+package:
+	$(call parts,install stubs)
 
 check: lint types ## the fast part of it: formatting, lints, types, unit tests of Rust
 	cargo test --locked --workspace --exclude symlm-models --lib
