@@ -18,7 +18,7 @@ from elsewhere import BEGIN, END, make_model
 from symlm import _symlm
 from symlm.finetune import FINETUNE, LORA_RATE, finetune_values
 from symlm.model_config import ModelConfig
-from symlm.run import resolve_model
+from symlm.model_files import resolve_model
 
 COLOURS = {"grass": "green", "snow": "white", "coal": "black", "blood": "red", "sky": "blue", "sand": "yellow"}
 

@@ -32,8 +32,8 @@ from symlm.errors import DataError, SymlmError, UsageError, UserError
 from symlm.evaluation import evaluate
 from symlm.generate import Generator
 from symlm.model_config import ModelConfig
+from symlm.model_files import resolve_model
 from symlm.plan import make_plan
-from symlm.run import resolve_model
 from symlm.train import Trainer
 
 SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}

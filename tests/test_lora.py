@@ -18,7 +18,7 @@ from symlm.checkpoint import file_hash, read_manifest, verify
 from symlm.errors import DataError, UsageError
 from symlm.metrics import read_lines
 from symlm.replay import replay
-from symlm.replay import verify as verify_run
+from symlm.verification import verify as verify_run
 
 SHAPE: dict[str, Any] = {"preset": "tiny", "vocab_size": 300, "seq_len": 32, "hidden_size": 32, "num_layers": 2,
                          "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}  # fmt: skip

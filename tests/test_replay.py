@@ -16,7 +16,7 @@ from symlm import _symlm
 from symlm.checkpoint import MANIFEST, State, file_hash, verify
 from symlm.metrics import read_lines, rewrite
 from symlm.replay import Recorded
-from symlm.replay import verify as verify_run
+from symlm.verification import verify as verify_run
 
 
 def records(run: Path, kind: str) -> list[dict[str, Any]]:

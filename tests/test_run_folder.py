@@ -28,8 +28,9 @@ from symlm.config import TrainConfig
 from symlm.errors import DataError, UsageError, UserError
 from symlm.metrics import LineLog, read_lines, to_line, truncate_past
 from symlm.model_config import ModelConfig
+from symlm.model_files import resolve_model
 from symlm.resume import open_run
-from symlm.run import BEST, RunFolder, default_out_dir, resolve_model
+from symlm.run import BEST, RunFolder, default_out_dir
 from symlm.saving import Saved, Saver, Start, write_checkpoint
 
 MODEL = TrainConfig().model()

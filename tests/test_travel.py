@@ -22,8 +22,8 @@ from symlm.gguf_file import read_gguf
 from symlm.gguf_vocab import begins_with, vocabulary_of
 from symlm.initial import take_over
 from symlm.model_config import ModelConfig
+from symlm.model_files import resolve_model
 from symlm.reading import read_object
-from symlm.run import resolve_model
 from symlm.tensors import read_header
 
 CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]

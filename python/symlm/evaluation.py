@@ -20,7 +20,8 @@ from .errors import DataError, NanError, UsageError, UserError
 from .lora import has_adapters, without_adapters
 from .machine import resolve_threads
 from .model_config import ModelConfig
-from .run import BEST, ModelFiles, resolve_model
+from .model_files import ModelFiles, resolve_model
+from .run import BEST
 from .schedule import engine_config
 
 IMPORTED_WINDOW = 1024

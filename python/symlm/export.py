@@ -21,9 +21,10 @@ from .generate import MIN_P, TEMPERATURE, TOP_K, TOP_P, Generator
 from .gguf_vocab import Vocabulary, begins_with, vocabulary_of
 from .imported import CHAT_TEMPLATE, SPECIAL_TOKENS, TOKENIZER_CONFIG
 from .model_config import GENERATION_CONFIG, ModelConfig
+from .model_files import ModelFiles, resolve_model
 from .provenance import FACTS, Facts, facts_json, gather_facts, model_card, model_name
 from .reading import read_object, read_text
-from .run import BEST, TOKENIZER, ModelFiles, resolve_model
+from .run import BEST, TOKENIZER
 from .target import check_folder
 from .tensors import DTYPES, Tensor, check_tensors, outgoing, read_tensors, write_tensors
 

@@ -12,7 +12,8 @@ from . import _symlm
 from .checkpoint import verify_weights
 from .errors import UsageError
 from .model_config import EOT_ID, ModelConfig
-from .run import BEST, ModelFiles, resolve_model
+from .model_files import ModelFiles, resolve_model
+from .run import BEST
 from .textstream import text_pieces
 
 if TYPE_CHECKING:

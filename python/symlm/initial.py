@@ -12,9 +12,10 @@ from .checkpoint import WEIGHTS, file_hash, verify_weights, write_atomic
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
 from .imported import COMPANIONS
+from .model_files import ModelFiles, resolve_model
 from .options import flag_of
 from .reading import read_text
-from .run import ModelFiles, RunFolder, resolve_model
+from .run import RunFolder
 
 USUAL_WINDOW = 512
 """Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer

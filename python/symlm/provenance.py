@@ -14,8 +14,9 @@ from .checkpoint import STATE, WEIGHTS, State, file_hash
 from .config import SPECS, TrainConfig
 from .errors import SymlmError
 from .model_config import ModelConfig
+from .model_files import ModelFiles
 from .reading import read_object
-from .run import ModelFiles, RunFolder
+from .run import RunFolder
 from .settings import INVOCATION_FIELDS, to_toml
 from .units import format_count
 from .version import version

@@ -1,4 +1,4 @@
-"""Updates of a run computed again, and compared with what the run recorded: `symlm replay` and `symlm verify`.
+"""Updates of a run computed again, and compared with what the run recorded: `symlm replay`.
 
 Nothing is written to the run. The text has to be there, and to be the same, as for going on with the run.
 """
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from . import _symlm, checkpoint, lora
 from .bundle import Findings, bundle_path
-from .checkpoint import OPTIMIZER, WEIGHTS, State
+from .checkpoint import State
 from .config import Progress, TrainConfig
 from .corpus import Prepared, Sources
 from .display import Display, make_display
@@ -31,20 +31,8 @@ from .saving import Writing, start_saving, write_checkpoint
 from .schedule import engine_config
 
 POLL_S = 0.1
-VERIFY_STEPS = 50
-"""Updates that `symlm verify` computes again when none are asked for."""
-
-START = "start"
-AUTO = "auto"
-
 NUMBERS = {"loss": "loss", "grad_norm": "gradient norm", "lr": "learning rate"}
 """Fields of a line of metrics that a replay has too, and their names."""
-
-WEIGHTS_HASH, WEIGHTS_FILE, MOMENTS_FILE = (
-    "weights, by their hash",
-    "weights of a checkpoint",
-    "moments of a checkpoint",
-)
 
 
 @dataclass
@@ -262,9 +250,6 @@ class Replay:
         write_checkpoint(folder, source.config.model().to_hf(), start)
 
 
-# --- replay -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Line:
     """An update of a replay: `compared` is None when the run recorded nothing about it, else what differs."""
@@ -317,7 +302,7 @@ def replay(
         with Replay(source, begin, prepared, count) as again:
             for done in again.updates(step, compute=step):
                 if isinstance(done, Update):
-                    lines.append(Line(done, _compare(source.recorded, done)))
+                    lines.append(Line(done, compare(source.recorded, done)))
                 move((done.step if isinstance(done, Update) else done) - begin.step, step - begin.step)
             findings = None if lines[-1].update.applied else Findings.of(again.engine)
             if out is not None:
@@ -341,7 +326,7 @@ def _begin_of(source: Source, step: int, display: Display) -> Begin:
     return source.newest(step - 1, display)
 
 
-def _compare(recorded: Recorded, update: Update) -> list[str] | None:
+def compare(recorded: Recorded, update: Update) -> list[str] | None:
     """How an update differs from its line in the metrics; None without one."""
     record = recorded.train.get(update.step) if update.applied else recorded.failed.get(update.step)
     if record is not None:
@@ -351,117 +336,3 @@ def _compare(recorded: Recorded, update: Update) -> list[str] | None:
     if update.applied and recorded.failed.get(update.step, {}).get("action") in ("skip", "stop"):
         return [f"loss {update.loss!r}, recorded as not finite"]
     return None
-
-
-# --- verify -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Verified:
-    """Outcome of `verify`: by what was compared, how often it was, and how often it was equal."""
-
-    begin: Begin
-    steps: int
-    threads: int
-    isa: str
-    compared: dict[str, int] = field(default_factory=dict)
-    equal: dict[str, int] = field(default_factory=dict)
-    difference: str | None = None
-
-    def add(self, what: str, problem: str | None) -> None:
-        """Note one comparison; the first difference counts."""
-        self.compared[what] = self.compared.get(what, 0) + 1
-        self.equal[what] = self.equal.get(what, 0) + (problem is None)
-        self.difference = self.difference or problem
-
-
-def verify(
-    run: str | Path,
-    *,
-    steps: int = VERIFY_STEPS,
-    start: str = AUTO,
-    data: Sequence[str] = (),
-    threads: int | Literal["auto"] = "auto",
-    progress: Progress = "auto",
-) -> Verified:
-    """Compute `steps` updates again and compare them with what the run recorded, up to the first difference.
-
-    `start` is a step that has a checkpoint, `start` for the initial weights, or `auto`: the newest checkpoint with
-    `steps` recorded steps after it, else the initial weights.
-    """
-    source = Source(run, data)
-    count, _ = resolve_threads(threads)
-    display = make_display(progress)
-    try:
-        begin = _begin_at(source, start, steps, display)
-        end = min(begin.step + steps, source.recorded.last)
-        if end <= begin.step:
-            raise UserError(
-                f"{source.path}: nothing is recorded after step {begin.step:,}", "begin earlier with --from"
-            )
-        prepared = source.prepare(count, display)
-        files = {other.step: other.folder for other in source.checkpoints() if begin.step < other.step <= end}
-        hashes = {step: digest for step, digest in source.recorded.hashes.items() if begin.step < step <= end}
-        move = display.task("computing again")
-        with Replay(source, begin, prepared, count) as again:
-            result = Verified(begin, end - begin.step, count, again.engine.isa)
-            for done in again.updates(end, pauses=[*files, *hashes]):
-                step = done.step if isinstance(done, Update) else done
-                if isinstance(done, Update):
-                    _check_numbers(result, source.recorded, done)
-                if step in hashes:
-                    found = again.engine.weights_sha256()
-                    known = hashes[step]
-                    result.add(WEIGHTS_HASH, _unequal(f"step {step}: sha256 of the weights", found, known))
-                folder = files.get(step)
-                if folder is not None:
-                    _check_files(result, again.engine, folder)
-                if result.difference is not None:
-                    break
-                move(step - begin.step, end - begin.step)
-    finally:
-        display.close()
-    if not result.compared:
-        raise UserError(
-            f"{source.path}: nothing is recorded of the steps {begin.step + 1:,} to {end:,}",
-            "choose more --steps, or train with a smaller --log-interval",
-        )
-    return result
-
-
-def _begin_at(source: Source, start: str, steps: int, display: Display) -> Begin:
-    if start == START:
-        return Begin()
-    if start == AUTO:
-        return source.newest(source.recorded.last - steps, display)
-    if start.isdigit():
-        for begin in source.checkpoints():
-            if begin.step == int(start) and begin.folder is not None:
-                checkpoint.usable(begin.folder)
-                return begin
-    there = ", ".join(str(begin.step) for begin in source.checkpoints()) or "none"
-    raise UserError(f"--from {start}: no such checkpoint", f"start, auto, or one of the steps: {there}")
-
-
-def _check_numbers(result: Verified, recorded: Recorded, update: Update) -> None:
-    compared = _compare(recorded, update)
-    if compared is None:
-        return
-    for name in NUMBERS.values():
-        problem = next((text for text in compared if text.startswith(name)), None)
-        result.add(name, problem and f"step {update.step}: {problem}")
-
-
-def _check_files(result: Verified, engine: _symlm.Engine, folder: Path) -> None:
-    """Compare the state with the files of a checkpoint, which are read for it."""
-    for what, name, found in (
-        (WEIGHTS_FILE, WEIGHTS, engine.weights_sha256()),
-        (MOMENTS_FILE, OPTIMIZER, engine.moments_sha256()),
-    ):
-        path = folder / name
-        known = checkpoint.file_hash(path) if path.is_file() else "nothing"
-        result.add(what, _unequal(f"{path}: sha256", found, known))
-
-
-def _unequal(what: str, found: str, known: str) -> str | None:
-    return None if found == known else f"{what} {found[:16]}.., recorded {known[:16]}.."

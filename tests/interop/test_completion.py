@@ -11,7 +11,7 @@ import pytest
 from elsewhere import BEGIN, END
 from interop.test_import import opened, save
 from symlm.evaluation import evaluate
-from symlm.run import resolve_model
+from symlm.model_files import resolve_model
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ import pytest
 from elsewhere import BEGIN, END, TEXT, llama3_tokenizer, metaspace_tokenizer
 from symlm.evaluation import evaluate
 from symlm.generate import Generator
-from symlm.run import resolve_model
+from symlm.model_files import resolve_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -102,7 +102,7 @@ def decode(ids: tuple[str, ...], source: str) -> None:
 
 def _load(source: str) -> _symlm.Tokenizer:
     from ..corpus import load_tokenizer
-    from ..run import resolve_model
+    from ..model_files import resolve_model
 
     path = Path(source)
     if not path.is_dir():

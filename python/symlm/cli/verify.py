@@ -33,8 +33,8 @@ def command(run: str, steps: int, start: str, data: tuple[str, ...], threads: st
 
     from ..config import Progress
     from ..errors import DifferenceError
-    from ..replay import verify
     from ..units import count_of
+    from ..verification import verify
 
     result = verify(
         run,
