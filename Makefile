@@ -9,7 +9,7 @@ DEMO := runs/demo
 
 # Runs targets one after the other and says how long each took.
 define parts
-@for part in $(1); do \
++@for part in $(1); do \
   began=$$(date +%s); \
   $(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
   echo "== $$part passed in $$(($$(date +%s) - began)) s"; \
@@ -64,7 +64,7 @@ stubs: $(VENV)/.tools
 	$(BIN)/python -m mypy.stubtest symlm._symlm
 
 python: $(VENV)/.tools
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=auto --dist=worksteal --durations=10
 
 test-interop: install $(INTEROP)/.tools ## models in transformers, PEFT and llama.cpp, in a venv of their own of some gigabytes
 	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
