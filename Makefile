@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop check checks package lint types rust stubs python models schedules valgrind bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +85,12 @@ valgrind: needs ## a small training under memcheck, portable and AVX2
 	    --errors-for-leak-kinds=definite \
 	    target/debug/examples/step_times rust/core/examples/small.json || exit 1; \
 	done
+
+emulated: needs ## AVX-512 kernels and a small training on an emulated processor, an hour; needs Bochs
+	cargo build --locked --release -p symlm-core --example step_times
+	cargo test --locked --release -p symlm-kernels --no-run --message-format json > target/emulated.json
+	tests/emulated.sh tests/emulated_job.sh rust/core/examples/small.json target/release/examples/step_times \
+	  $$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' target/emulated.json | grep -v /assembly-)
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace

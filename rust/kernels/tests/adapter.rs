@@ -3,7 +3,7 @@
 mod common;
 
 use common::chains::chain;
-use common::{Buf, Lcg, assert_same};
+use common::{Buf, Lcg, assert_same, isas};
 use proptest::prelude::*;
 use symlm_kernels::gemm::packed_len;
 use symlm_kernels::{Isa, adapter};
@@ -31,7 +31,7 @@ proptest! {
                 da.row_mut(k)[i] = s * chain(0.0, (0..rows).map(|o| (b.row(o)[k], dw.row(o)[i])));
             }
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut got_w, mut got_a, mut got_b) = (w0.clone(), a.clone(), b.clone());
             adapter::merge(isa, b.view(), a.view(), w0.view(), s, got_w.view_mut());
             adapter::gradient_a(isa, b.view(), dw.view(), s, got_a.view_mut());

@@ -3,7 +3,7 @@
 mod common;
 
 use common::chains::Attention;
-use common::{Buf, Lcg, OUTSIDE, assert_same};
+use common::{Buf, Lcg, OUTSIDE, assert_same, isas};
 use proptest::prelude::*;
 use symlm_kernels::attention::{self, Heads};
 use symlm_kernels::gemm::{Packed, pack, packed_len};
@@ -74,7 +74,7 @@ impl Case {
     fn assert_everywhere(&self, dout: &Buf) {
         let (mut dq, mut dk, mut dv) = (self.q.clone(), self.k.clone(), self.v.clone());
         self.spec().backward(&self.out, dout, &mut dq, &mut dk, &mut dv);
-        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
+        for isa in isas().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
             let (mut q, mut k, mut v) = (self.q.clone(), self.k.clone(), self.v.clone());
             let (mut out, mut m, mut z) = (self.empty_out(), vec![0.0; self.stats()], vec![0.0; self.stats()]);
             let scratch = &mut self.scratch();
@@ -103,7 +103,7 @@ proptest! {
     #[test]
     fn forward(seed: u32, positions in 1_usize..=100, head_size in 2_usize..=40, group in 1_usize..=3, wild: bool) {
         let case = Case::new(&mut Lcg(seed), positions, head_size, group, wild);
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut out, mut m, mut z) = (case.empty_out(), vec![0.0; case.stats()], vec![0.0; case.stats()]);
             let (q, k, v) = (case.q.view(), case.k.view(), case.v.view());
             attention::forward(isa, case.heads, q, k, v, out.view_mut(), &mut m, &mut z, &mut case.scratch());
@@ -118,7 +118,7 @@ proptest! {
         let dout = matrix(rng, positions, group * head_size, wild);
         let (mut dq, mut dk, mut dv) = (case.q.clone(), case.k.clone(), case.v.clone());
         case.spec().backward(&case.out, &dout, &mut dq, &mut dk, &mut dv);
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut q, mut k, mut v) = (case.q.clone(), case.k.clone(), case.v.clone());
             attention::backward(
                 isa,
@@ -160,7 +160,7 @@ proptest! {
             keys.row_mut(t).copy_from_slice(case.k.row(t));
             values.row_mut(t).copy_from_slice(case.v.row(t));
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let mut panels = vec![OUTSIDE; packed_len(head_size, total)];
             pack::transposed(isa, keys.view(), &mut panels);
             let packed = Packed::new(&panels, head_size, total);
@@ -227,7 +227,7 @@ fn a_window_longer_than_a_strip_has_elements() {
     };
     let want = run(Isa::Portable);
     assert!(want.iter().all(|m| m.data.iter().all(|x| x.is_finite())));
-    for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
+    for isa in isas().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
         for (got, want) in run(isa).iter().zip(&want) {
             assert_same(isa, "long window", &got.data, &want.data);
         }
@@ -244,7 +244,7 @@ fn no_negative_zero_leaves() {
     }
     let case = Case::of(rng, Heads { head_size: 5, group: 1 }, q, k, v);
     assert!((1..40).all(|t| case.out.row(t).iter().all(|x| x.to_bits() == 0)));
-    for isa in Isa::available() {
+    for isa in isas() {
         let (mut out, mut m, mut z) = (case.empty_out(), vec![0.0; case.stats()], vec![0.0; case.stats()]);
         let (q, k, v) = (case.q.view(), case.k.view(), case.v.view());
         attention::forward(isa, case.heads, q, k, v, out.view_mut(), &mut m, &mut z, &mut case.scratch());

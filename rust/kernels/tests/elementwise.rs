@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Buf, Lcg, assert_same, spec};
+use common::{Buf, Lcg, assert_same, isas, spec};
 use proptest::prelude::*;
 use symlm_kernels::norm::BLOCK;
 use symlm_kernels::rope::Table;
@@ -19,7 +19,7 @@ proptest! {
         for (i, r) in want_r.iter_mut().enumerate() {
             *r = spec::norm(x.row(i), &w, 1e-5, want.row_mut(i));
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut got, mut r) = (y.clone(), vec![0.0; rows]);
             norm::forward(isa, x.view(), &w, 1e-5, got.view_mut(), &mut r);
             assert_same(isa, "y", &got.data, &want.data);
@@ -41,7 +41,7 @@ proptest! {
             }
             spec::norm_backward(want.row_mut(i), dy.row(i), &w, *r, residual.then(|| res.row(i)), chain);
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut got, mut got_dw) = (x.clone(), dw.clone());
             let res = residual.then(|| res.view());
             norm::backward(isa, dy.view(), &w, &r, res, got.view_mut(), got_dw.view_mut());
@@ -60,7 +60,7 @@ proptest! {
             for i in 0..rows {
                 spec::rope(want.row_mut(i), 2 * half, table.cos(first + i), table.sin(first + i), forward);
             }
-            for isa in Isa::available() {
+            for isa in isas() {
                 let mut got = x.clone();
                 let kernel = if forward { rope::forward } else { rope::backward };
                 kernel(isa, got.view_mut(), 2 * half, &table, first);
@@ -85,7 +85,7 @@ proptest! {
                 (want.row_mut(i)[j], want.row_mut(i)[f + j]) = spec::swiglu_backward(dh.row(i)[j], g, u);
             }
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut got, mut got_h) = (x.clone(), h.clone());
             mlp::forward(isa, x.view(), got_h.view_mut());
             mlp::backward(isa, dh.view(), got.view_mut());

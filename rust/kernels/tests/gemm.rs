@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Buf, Lcg, OUTSIDE, assert_same, chains};
+use common::{Buf, Lcg, OUTSIDE, assert_same, chains, isas};
 use proptest::prelude::*;
 use symlm_kernels::gemm::{
     Fold, Left, PANEL, Packed, Right, TOKEN_BLOCK, pack, packed_len, product, product_accumulate, product_add,
@@ -84,7 +84,7 @@ proptest! {
         if k == 0 {
             prop_assert!(chain.iter().all(|x| x.to_bits() == 0));
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let panels = packed_transpose(isa, &w);
             let packed = Right::packed(Packed::new(&panels, k, n + more)).first_columns(n);
             let rows = Right::rows(b.view()).first_columns(n);
@@ -113,7 +113,7 @@ proptest! {
         let a_columns = transposed(rng, &a);
         let want = with_rows(&c, &chains::product(&a, &b, n));
         let (row_cuts, column_cuts, k_cuts) = (cuts(rng, m), cuts(rng, n), cuts(rng, k));
-        for isa in Isa::available() {
+        for isa in isas() {
             for by_columns in [false, true] {
                 let left = |rows: std::ops::Range<usize>, k: std::ops::Range<usize>| match by_columns {
                     false => Left::Rows(a.view().row_range(rows).col_range(k)),
@@ -154,7 +154,7 @@ proptest! {
         let first = (first * PANEL).min((n - 1) / PANEL * PANEL);
         let (a, w) = (Buf::new(rng, m, k, false), Buf::new(rng, n, k, false));
         let want = chains::product(&a, &transposed(rng, &w), n);
-        for isa in Isa::available() {
+        for isa in isas() {
             let panels = packed_transpose(isa, &w);
             let mut got = vec![OUTSIDE; m * n];
             for (from, to) in [(0, first), (first, n)] {
@@ -179,7 +179,7 @@ proptest! {
         let sector = chains::weight_gradient(&dy, &x);
         let sum: Vec<f32> = rows_of(&dw).iter().zip(&sector).map(|(d, s)| d + s).collect();
         let mut scratch = vec![OUTSIDE; weight_gradient_scratch(tokens, outputs, inputs)];
-        for isa in Isa::available() {
+        for isa in isas() {
             for (fold, want) in [(Fold::Set, &sector), (Fold::Add, &sum)] {
                 let mut got = dw.clone();
                 // What comes next is a hint: it changes nothing.
@@ -206,7 +206,7 @@ proptest! {
         let (w, b) = (Buf::new(rng, n, k, wild), Buf::new(rng, k, n, wild));
         let want_transposed = packed_by_definition(k, n, |p, j| w.row(j)[p]);
         let want_rows = packed_by_definition(k, n, |p, j| b.row(p)[j]);
-        for isa in Isa::available() {
+        for isa in isas() {
             assert_same(isa, "transposed", &packed_transpose(isa, &w), &want_transposed);
             let mut panels = vec![OUTSIDE; want_transposed.len()];
             for i in 0..n.div_ceil(PANEL) {
@@ -237,7 +237,7 @@ fn large_products() {
         let want = with_rows(&c, &chains::product(&a, &b, n));
         let mut panels = vec![OUTSIDE; packed_len(k, n)];
         pack::rows(b.view(), &mut panels);
-        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
+        for isa in isas().into_iter().filter(|isa| *isa != Isa::PortableSoft) {
             for left in [Left::Rows(a.view()), Left::Columns(a_columns.view())] {
                 for right in [Right::rows(b.view()), Right::packed(Packed::new(&panels, k, n))] {
                     let mut got = c.clone();

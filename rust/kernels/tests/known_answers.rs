@@ -12,7 +12,7 @@ mod known {
     pub mod gemm;
 }
 
-use common::Lcg;
+use common::{Lcg, isas};
 use sha2::{Digest, Sha256};
 use symlm_kernels::Isa;
 
@@ -66,7 +66,7 @@ fn hash(isa: Isa, answer: &Answer) -> String {
 fn every_kernel_gives_its_known_answer() {
     let mut wrong = Vec::new();
     for answer in answers() {
-        for isa in Isa::available() {
+        for isa in isas() {
             let got = hash(isa, answer);
             if got != answer.sha256 {
                 wrong.push(format!("{} on {}: {got}", answer.name, isa.name()));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Buf, Lcg, assert_same, spec};
+use common::{Buf, Lcg, assert_same, isas, spec};
 use proptest::prelude::*;
 use symlm_kernels::adamw::Hyper;
 use symlm_kernels::{Isa, adamw, embedding, loss, reduce};
@@ -20,7 +20,7 @@ proptest! {
         for i in 0..rows {
             want_losses[i] = spec::loss(want.row_mut(i), targets[i] as usize, scale);
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut got, mut losses) = (l.clone(), vec![0.0; rows]);
             loss::rows(isa, l.view(), &targets, &mut losses);
             assert_same(isa, "loss", &losses, &want_losses);
@@ -38,7 +38,7 @@ proptest! {
         let targets: Vec<u32> = (0..rows).map(|_| rng.below(cols) as u32).collect();
         let ignored = |i: usize| mask >> i & 1 == 1;
         let masked: Vec<u32> = (0..rows).map(|i| if ignored(i) { loss::IGNORED } else { targets[i] }).collect();
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut want, mut want_losses) = (l.clone(), vec![1.0; rows]);
             loss::rows_backward(isa, want.view_mut(), &targets, 0.25, &mut want_losses);
             for i in (0..rows).filter(|i| ignored(*i)) {
@@ -73,7 +73,7 @@ proptest! {
         for t in &tokens {
             want.iter_mut().zip(dx.row(*t as usize)).for_each(|(a, d)| *a += d);
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let mut got = acc.clone();
             embedding::scatter_row(isa, dx.view(), &tokens, &mut got);
             assert_same(isa, "scatter", &got, &want);
@@ -91,7 +91,7 @@ proptest! {
         for i in 0..len {
             spec::adamw(&mut want_w[i], &mut want_m[i], &mut want_v[i], g[i], a);
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut w, mut m, mut v) = (w.clone(), m.clone(), v.clone());
             adamw::update(isa, &mut w, &mut m, &mut v, &g, &hyper);
             assert_same(isa, "w", &w, &want_w);
@@ -107,7 +107,7 @@ proptest! {
         let sum: Vec<f32> = p.iter().zip(&q).map(|(p, q)| p + q).collect();
         let fold: Vec<f32> = (0..len).map(|i| p[i] + (q[i] + t[i])).collect();
         let squares: Vec<u64> = p.chunks(4096).map(|b| spec::sum_squares(b).to_bits()).collect();
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut a, mut b, mut blocks) = (p.clone(), p.clone(), vec![0.0; len.div_ceil(4096)]);
             reduce::add(isa, &mut a, &q);
             reduce::fold_pair(isa, &mut b, &q, &t);
@@ -132,7 +132,7 @@ fn batch_loss_sums_blocks() {
 #[test]
 fn moments_keep_a_zero_weight_at_zero() {
     let hyper = Hyper::new(1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0, 1);
-    for isa in Isa::available() {
+    for isa in isas() {
         let (mut w, mut m, mut v) = ([0.0; 20], [0.0; 20], [0.0; 20]);
         adamw::update(isa, &mut w, &mut m, &mut v, &[0.0; 20], &hyper);
         assert!(w.iter().chain(&m).chain(&v).all(|x| *x == 0.0), "{}", isa.name());
@@ -141,7 +141,7 @@ fn moments_keep_a_zero_weight_at_zero() {
 
 #[test]
 fn a_broken_row_has_no_loss() {
-    for isa in Isa::available() {
+    for isa in isas() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut l = Buf::new(&mut Lcg(9), 2, 21, false);
             l.row_mut(1)[17] = bad;

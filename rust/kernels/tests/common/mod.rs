@@ -9,6 +9,19 @@ use symlm_kernels::{Isa, Mat, MatMut};
 /// Stands in every element outside of a view: reading it would spoil a result, writing it is seen.
 pub const OUTSIDE: f32 = 9.875e29;
 
+/// What this machine can run, or those of them that `SYMLM_TEST_ISAS` names, with commas: an emulated processor is slow.
+pub fn isas() -> Vec<Isa> {
+    let mut all = Isa::available();
+    if let Ok(names) = std::env::var("SYMLM_TEST_ISAS") {
+        let known = all.clone();
+        all = names
+            .split(',')
+            .map(|name| *known.iter().find(|isa| isa.name() == name).unwrap_or_else(|| panic!("no {name} here")))
+            .collect();
+    }
+    all
+}
+
 /// Linear congruential generator of "Numerical Recipes", 32 bits.
 pub struct Lcg(pub u32);
 
