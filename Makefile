@@ -38,7 +38,8 @@ test: $(VENV)/.tools ## everything that a change must pass, on the installed whe
 	@$(MAKE) --no-print-directory -j2 checks package
 	$(call parts,python)
 
-# Side by side: each of them is on one core for a good part of its time.
+# Side by side: each of them is on one core for a good part of its time. The `+` of `parts` lets the makes inside share
+# the jobs of this one.
 checks:
 	$(call parts,lint types rust)
 
@@ -64,7 +65,7 @@ stubs: $(VENV)/.tools
 	$(BIN)/python -m mypy.stubtest symlm._symlm
 
 python: $(VENV)/.tools
-	$(BIN)/python -m pytest -q --numprocesses=auto --dist=worksteal --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=8 --dist=worksteal --durations=10
 
 test-interop: install $(INTEROP)/.tools ## models in transformers, PEFT and llama.cpp, in a venv of their own of some gigabytes
 	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
@@ -86,11 +87,12 @@ valgrind: needs ## a small training under memcheck, portable and AVX2
 	    target/debug/examples/step_times rust/core/examples/small.json || exit 1; \
 	done
 
-emulated: needs ## AVX-512 kernels and a small training on an emulated processor, an hour; needs Bochs
-	cargo build --locked --release -p symlm-core --example step_times
-	cargo test --locked --release -p symlm-kernels --no-run --message-format json > target/emulated.json
-	tests/emulated.sh tests/emulated_job.sh rust/core/examples/small.json target/release/examples/step_times \
-	  $$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' target/emulated.json | grep -v /assembly-)
+emulated: needs ## AVX-512 kernels and a small training on an emulated processor, an hour or more; needs Bochs
+	cargo build --locked --release --target-dir target -p symlm-core --example step_times
+	cargo test --locked --release --target-dir target -p symlm-kernels --no-run --message-format json-render-diagnostics \
+	  | sed -n 's/.*"src_path":"[^"]*\/tests\/[^"]*".*"executable":"\([^"]*\)".*/"\1"/p' | grep -v /assembly- > target/emulated
+	xargs tests/emulated.sh tests/emulated_job.sh rust/core/examples/small.json target/release/examples/step_times \
+	  < target/emulated
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace

@@ -2,18 +2,18 @@
 # Runs programs on an emulated processor with AVX-512, by Bochs: `emulated.sh JOB FILE...` boots a Linux kernel whose first
 # process runs the shell script JOB with the files in the current folder; its output is ours, and so is its exit code.
 #
-# Settings: KERNEL=/boot/vmlinuz-..., CPU_MODEL=corei7_skylake_x (bochs -help cpu), TIMEOUT=3600 (seconds).
+# Settings: KERNEL=/boot/vmlinuz-..., CPU_MODEL=corei7_skylake_x (bochs -help cpu), TIMEOUT=10800 (seconds).
 set -euo pipefail
 
-KERNEL=${KERNEL:-$(find /boot -name 'vmlinuz-*' 2>/dev/null | sort -V | tail -n 1)}
+KERNEL=${KERNEL:-$({ find /boot -maxdepth 1 -name 'vmlinuz-*' 2>/dev/null || true; } | sort -V | tail -n 1)}
 CPU_MODEL=${CPU_MODEL:-corei7_skylake_x}
-TIMEOUT=${TIMEOUT:-3600}
+TIMEOUT=${TIMEOUT:-10800}
 ISOLINUX=/usr/lib/ISOLINUX/isolinux.bin
 LDLINUX=/usr/lib/syslinux/modules/bios/ldlinux.c32
 
 for needed in /usr/bin/bochs-bin /usr/bin/xorriso /usr/bin/cpio /bin/busybox "$ISOLINUX" "$LDLINUX" "${KERNEL:-/boot/vmlinuz}"; do
   if [ ! -r "$needed" ]; then
-    echo "error: $needed not found" >&2
+    echo "error: $needed is not there or cannot be read" >&2
     echo "hint: apt-get install bochs isolinux syslinux-common xorriso cpio busybox-static linux-image-cloud-amd64" >&2
     exit 2
   fi
@@ -65,13 +65,13 @@ prompt 0
 label l
  kernel /vmlinuz
  initrd /initrd
- append console=ttyS0,115200 quiet loglevel=3 clearcpuid=xsavec,xsaves mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 random.trust_cpu=on nowatchdog panic=-1
+ append console=ttyS0,115200 quiet loglevel=3 clearcpuid=xsavec,xsaves mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 random.trust_cpu=on nowatchdog
 END
 xorriso -as mkisofs -quiet -o "$work/cd.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat -no-emul-boot -boot-load-size 4 \
   -boot-info-table "$work/iso" 2>/dev/null
 
 cat > "$work/bochsrc" <<END
-display_library: rfb, options="timeout=0"
+display_library: term
 config_interface: textconfig
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
@@ -95,8 +95,9 @@ echo c > "$work/debugger"
 emulator=$!
 tail -n +1 -f --pid="$emulator" "$work/serial" 2>/dev/null | sed -u 's/\r$//' &
 printer=$!
+ended='^@@ended|Kernel panic'
 until=$(($(date +%s) + TIMEOUT))
-while kill -0 "$emulator" 2>/dev/null && ! grep -q '^@@ended' "$work/serial"; do
+while kill -0 "$emulator" 2>/dev/null && ! grep -Eq "$ended" "$work/serial"; do
   sleep 1
   if [ "$(date +%s)" -gt "$until" ]; then
     echo "error: not at its end after $TIMEOUT s" >&2

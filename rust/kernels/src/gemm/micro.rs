@@ -100,31 +100,44 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
             *a = t.a.wrapping_add(3 * g * if TRANSPOSED { 1 } else { t.a_stride });
         }
         let mut b = t.b;
-        macro_rules! step {
-            () => {
+        macro_rules! operands {
+            ($n:literal) => {
+                let row = b.wrapping_add($n * t.b_stride);
                 // Rows of B that the first-level cache has no room for come from the second. Packed panels have a fixed
                 // distance between rows; the panel of a weight gradient has just been written.
-                let coming = b.wrapping_add(8 * PANEL);
+                let coming = row.wrapping_add(8 * PANEL);
                 for v in 0..if TRANSPOSED { 0 } else { VECTORS } {
                     s.prefetch_near(coming.wrapping_add(v * LANES));
                 }
                 let mut columns = [s.zero(); VECTORS];
                 for (v, x) in columns.iter_mut().enumerate() {
-                    *x = load!(b.add(v * LANES));
+                    *x = load!(row.add(v * LANES));
                 }
-                for (a, rows) in a.iter_mut().zip(acc.chunks_mut(3)) {
+                for (a, rows) in a.iter().zip(acc.chunks_mut(3)) {
                     for (r, row) in rows.iter_mut().enumerate() {
-                        let x = s.splat(*a.add(if TRANSPOSED { r } else { r * t.a_stride }));
+                        let x = s.splat(*a.add(if TRANSPOSED { $n * t.a_stride + r } else { r * t.a_stride + $n }));
                         for v in 0..VECTORS {
                             row[v] = s.fma(x, columns[v], row[v]);
                         }
                     }
-                    *a = a.wrapping_add(if TRANSPOSED { t.a_stride } else { 1 });
+                }
+            };
+        }
+        macro_rules! advance {
+            ($n:literal) => {
+                for a in a[..ROWS.div_ceil(3)].iter_mut() {
+                    *a = a.wrapping_add(if TRANSPOSED { $n * t.a_stride } else { $n });
                     // The compiler cannot see through this, so the pointers stay what they are here.
                     #[cfg(target_arch = "x86_64")]
                     std::arch::asm!("/* {0} */", inout(reg) * a, options(nomem, nostack, preserves_flags));
                 }
-                b = b.wrapping_add(t.b_stride);
+                b = b.wrapping_add($n * t.b_stride);
+            };
+        }
+        macro_rules! step {
+            () => {
+                operands!(0);
+                advance!(1);
             };
         }
         let mut ahead = t.ahead.ptr;
@@ -149,14 +162,35 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 step!();
             }
         }
-        let count = if TRANSPOSED { t.ahead.count.min(left) } else { left };
+        let mut count = if TRANSPOSED { t.ahead.count.min(left) } else { left };
+        // What need not be asked for takes no turn from the rest where two threads share a core.
+        let mut rest = left - count;
+        if VECTORS == 1 && !TAIL {
+            // With few multiply-adds in a step, its pointers count: two steps share them.
+            for _ in 0..count / 2 {
+                s.prefetch(ahead);
+                s.prefetch(ahead.wrapping_add(t.ahead.stride));
+                ahead = ahead.wrapping_add(2 * t.ahead.stride);
+                operands!(0);
+                operands!(1);
+                advance!(2);
+            }
+            count %= 2;
+            if TRANSPOSED {
+                for _ in 0..rest / 2 {
+                    operands!(0);
+                    operands!(1);
+                    advance!(2);
+                }
+                rest %= 2;
+            }
+        }
         for _ in 0..count {
             ask_ahead!();
             step!();
         }
         if TRANSPOSED {
-            // What need not be asked for takes no turn from the rest where two threads share a core.
-            for _ in count..left {
+            for _ in 0..rest {
                 step!();
             }
         }

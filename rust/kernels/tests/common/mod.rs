@@ -11,15 +11,12 @@ pub const OUTSIDE: f32 = 9.875e29;
 
 /// What this machine can run, or those of them that `SYMLM_TEST_ISAS` names, with commas: an emulated processor is slow.
 pub fn isas() -> Vec<Isa> {
-    let mut all = Isa::available();
-    if let Ok(names) = std::env::var("SYMLM_TEST_ISAS") {
-        let known = all.clone();
-        all = names
-            .split(',')
-            .map(|name| *known.iter().find(|isa| isa.name() == name).unwrap_or_else(|| panic!("no {name} here")))
-            .collect();
-    }
-    all
+    let all = Isa::available();
+    let Ok(names) = std::env::var("SYMLM_TEST_ISAS") else { return all };
+    let known: Vec<&str> = all.iter().map(|isa| isa.name()).collect();
+    let find =
+        |name| known.iter().position(|k| *k == name).unwrap_or_else(|| panic!("{name:?}, expected of {known:?}"));
+    names.split(',').map(|name| all[find(name)]).collect()
 }
 
 /// Linear congruential generator of "Numerical Recipes", 32 bits.
