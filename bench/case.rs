@@ -11,7 +11,7 @@ use symlm_kernels::Isa;
 /// What a case counts.
 #[derive(Clone, Copy)]
 pub enum Work {
-    /// Operations of the causal products, without those of masked keys.
+    /// Operations of products; of causal ones without those of masked keys.
     Operations(usize),
     Elements(usize),
 }

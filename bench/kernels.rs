@@ -6,6 +6,7 @@
 //! Every answer is compared with the scalar specification, bit for bit, before it is timed. A table at the end has the
 //! shares of the FMA peak and the speed of the `gemm` crate, both measured in turns with the kernels.
 
+mod adapters;
 mod attention;
 mod case;
 #[path = "../rust/kernels/tests/common/mod.rs"]
@@ -32,6 +33,7 @@ fn main() {
         .configure_from_args();
     let products = products::run(&mut criterion);
     let mut others = attention::run(&mut criterion);
+    others.extend(adapters::run(&mut criterion));
     others.extend(passes::run(&mut criterion));
     criterion.final_summary();
     // `cargo test --benches` gives no argument and `--test` asks for it: then everything ran once, as a check.

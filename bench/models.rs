@@ -45,7 +45,7 @@ pub const LOGIT_ROWS: usize = 64;
 pub const ROW_BLOCK: usize = 64;
 /// Rows of a weight-gradient tile for up to four workers, and its most columns, from there, too.
 pub const TILE_ROWS: usize = 256;
-const TILE_COLS: usize = 512;
+pub const TILE_COLS: usize = 512;
 
 impl Model {
     pub fn head_size(&self) -> usize {

@@ -22,7 +22,7 @@ type Shape = [usize; 3];
 /// A kernel, its shape in a model, and how a case is made of it.
 type Pass = (&'static str, fn(&Model) -> Shape, fn(Shape) -> Case);
 
-const PASSES: [Pass; 16] = [
+const PASSES: [Pass; 17] = [
     ("norm", |m| [m.positions, m.hidden, 0], norm_forward),
     ("norm backward", |m| [m.positions, m.hidden, 0], norm_backward),
     ("rope", |m| [m.positions, m.hidden + m.kv_size(), m.head_size()], rotation::<true>),
@@ -39,6 +39,7 @@ const PASSES: [Pass; 16] = [
     ("pack rows", |m| [2 * m.inner, m.hidden, 0], pack_rows),
     ("squares", |_| [16, reduce::BLOCK, 0], squares),
     ("add", |m| [ROW_BLOCK, m.hidden, 0], add),
+    ("fold pair", |m| [ROW_BLOCK, m.hidden, 0], fold_pair),
 ];
 
 /// Runs what is asked for.
@@ -357,6 +358,23 @@ fn add([rows, cols, _]: Shape) -> Case {
         spec: Box::new(|buffers| {
             named!(buffers, to from);
             to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
+        }),
+    }
+}
+
+fn fold_pair([rows, cols, _]: Shape) -> Case {
+    let n = rows * cols;
+    Case {
+        work: Work::Elements(n),
+        start: draw([n, n, n]),
+        in_place: &[0],
+        run: Box::new(|isa, buffers| {
+            named!(buffers, total pair triple);
+            reduce::fold_pair(isa, total, pair, triple);
+        }),
+        spec: Box::new(move |buffers| {
+            named!(buffers, total pair triple);
+            (0..n).for_each(|i| total[i] += pair[i] + triple[i]);
         }),
     }
 }

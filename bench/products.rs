@@ -55,7 +55,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Row> {
                 bencher.iter_custom(|runs| turns.take(runs));
             });
             let Some(times) = turns.as_ref().and_then(Turns::result) else { continue };
-            row.cells.push(Cell::products(isa, times, operations as f64));
+            row.cells.push(Cell::operations(isa, times, operations as f64));
             if isa == Isa::detect() {
                 row.ratio = Some(Ratio {
                     speed: operations as f64 / times.median(|turn| turn[2]) / 1e9,

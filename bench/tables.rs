@@ -27,14 +27,9 @@ pub struct Cell {
 
 impl Cell {
     /// GFLOP/s and share of the peak.
-    pub fn products(isa: Isa, times: &Times, operations: f64) -> Self {
+    pub fn operations(isa: Isa, times: &Times, operations: f64) -> Self {
         let (speed, share) = (operations / times.seconds() / 1e9, 100.0 * times.share(operations));
         Self { isa, text: format!("{speed:.1} {share:>4.0} %"), peak: times.peak() }
-    }
-    /// Microseconds and share of the peak.
-    pub fn operations(isa: Isa, times: &Times, operations: f64) -> Self {
-        let (micros, share) = (1e6 * times.seconds(), 100.0 * times.share(operations));
-        Self { isa, text: format!("{micros:.1} {share:>5.0} %"), peak: times.peak() }
     }
     /// Microseconds and 10^9 elements a second.
     pub fn elements(isa: Isa, times: &Times, elements: f64) -> Self {
@@ -121,7 +116,9 @@ pub fn print(products: &[Row], others: &[Row]) {
         summary(products, "without its packing", |ratio| ratio.bare);
     }
     if !others.is_empty() {
-        println!("\nOther kernels: microseconds (median), and share of the FMA peak or 10^9 elements a second.\n");
+        println!(
+            "\nOther kernels: GFLOP/s (median) and share of the FMA peak; or microseconds and 10^9 elements a second.\n"
+        );
         table(others, false);
     }
     let peaks = isas().into_iter().filter_map(|isa| {
