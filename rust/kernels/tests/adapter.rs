@@ -5,8 +5,8 @@ mod common;
 use common::chains::chain;
 use common::{Buf, Lcg, assert_same, isas};
 use proptest::prelude::*;
+use symlm_kernels::adapter;
 use symlm_kernels::gemm::packed_len;
-use symlm_kernels::{Isa, adapter};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Lcg, assert_same, isas, same_bits, spec};
+use symlm_kernels::math;
 use symlm_kernels::simd::{Kernel, LANES, Simd, dispatch, soft_fma};
-use symlm_kernels::{Isa, math};
 
 /// e^x of whole vectors.
 struct Exp<'a>(&'a [f32], &'a mut [f32]);
