@@ -1,4 +1,4 @@
-"""Updates of a run computed again, and compared with what the run recorded: `symlm replay`, and what `verification` uses.
+"""Updates of a run computed again and compared with what the run recorded: `symlm replay`, and for `verification`.
 
 Nothing is written to the run. The text has to be there, and to be the same, as for going on with the run.
 """
