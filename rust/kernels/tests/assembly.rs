@@ -23,8 +23,8 @@ struct Tiles {
 const AVX512: Tiles = Tiles { symbol: "5micro3x866avx512", rows: 14, vectors: 2, tail_vectors: 1 };
 const AVX2: Tiles = Tiles { symbol: "5micro3x864avx2", rows: 6, vectors: 2, tail_vectors: 2 };
 
-/// What may stand beside the vector instructions: pointers, the counter, prefetches.
-const OTHERS: [&str; 11] = ["add", "sub", "inc", "dec", "lea", "cmp", "test", "j", "prefetch", "nop", "xchg"];
+/// What may stand beside the vector instructions: pointers (that are moved in registers alone), the counter, prefetches.
+const OTHERS: [&str; 12] = ["add", "sub", "inc", "dec", "lea", "cmp", "test", "j", "prefetch", "nop", "xchg", "mov"];
 
 /// A function of the assembly: instructions, and where labels stand among them.
 #[derive(Default)]
@@ -62,7 +62,9 @@ impl Function {
             let start = *self.labels.get(target.trim()).filter(|start| jump.starts_with('j') && **start <= end)?;
             Some((start, end))
         });
-        let all: Vec<(usize, usize)> = back.collect();
+        // What returns on the way is no loop, but a block that stands before one that jumps to it.
+        let returns = |(a, b): (usize, usize)| self.instructions[a..=b].iter().any(|name| name.starts_with("ret"));
+        let all: Vec<(usize, usize)> = back.filter(|body| !returns(*body)).collect();
         let inner = |(a, b): (usize, usize)| !all.iter().any(|&(c, d)| (c, d) != (a, b) && a <= c && d <= b);
         let bodies = all.iter().filter(|body| inner(**body)).map(|&(start, end)| &self.instructions[start..=end]);
         bodies.filter(|body| body.iter().any(|instruction| instruction.starts_with("vfmadd"))).collect()
@@ -85,9 +87,9 @@ fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
         // The operand that is written comes last.
         let target = operands.rsplit(", ").next().unwrap_or("");
         let memory = operands.contains('(');
-        // Nothing is read by asking; %rbp may be any pointer there.
+        // Nothing is read by asking; %rbp may be any pointer there, and wherever an index goes with it.
         let asks = name.starts_with("prefetch");
-        let stack = !asks && (operands.contains("(%rsp") || operands.contains("(%rbp"));
+        let stack = !asks && (operands.contains("(%rsp") || operands.contains("(%rbp)"));
         if stack && (!memory || target.contains('(')) {
             return Err(format!("a spill: {instruction}"));
         }
@@ -101,7 +103,7 @@ fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
             if !memory {
                 moves.push(instruction);
             }
-        } else if !OTHERS.iter().any(|other| name.starts_with(other)) || stack {
+        } else if !OTHERS.iter().any(|other| name.starts_with(other)) || stack || name.starts_with("mov") && memory {
             return Err(format!("does not belong here: {instruction}"));
         }
         if memory && name.starts_with('v') {
