@@ -9,7 +9,7 @@ DEMO := runs/demo
 
 # Runs targets one after the other and says how long each took.
 define parts
-+@for part in $(1); do \
+@for part in $(1); do \
   began=$$(date +%s); \
   $(MAKE) --no-print-directory $$part || { echo "make test: $$part failed" >&2; exit 1; }; \
   echo "== $$part passed in $$(($$(date +%s) - began)) s"; \
@@ -35,11 +35,12 @@ install: $(VENV)/.tools ## build the wheel into dist and install it into .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
 
 test: $(VENV)/.tools ## everything that a change must pass, on the installed wheel
-	@$(MAKE) --no-print-directory -j2 checks package
+	@$(MAKE) --no-print-directory checks & checks=$$!; \
+	$(MAKE) --no-print-directory package; package=$$?; \
+	wait $$checks && exit $$package
 	$(call parts,python)
 
-# Side by side: each of them is on one core for a good part of its time. The `+` of `parts` lets the makes inside share
-# the jobs of this one.
+# Side by side: each of them is on one core for a good part of its time. (With -j2 cargo would look for make's job server.)
 checks:
 	$(call parts,lint types rust)
 
