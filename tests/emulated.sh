@@ -29,13 +29,13 @@ trap stop EXIT
 
 # The file system: busybox, the files, the libraries that they need.
 root=$work/root
-mkdir -p "$root"/{bin,proc,sys,dev,tmp,job,work}
+mkdir -p "$root"/{bin,proc,sys,dev,tmp,job,files}
 cp /bin/busybox "$root/bin/busybox"
 cp "$1" "$root/job/job"
 shift
 for file in "$@"; do
-  cp "$file" "$root/work/"
-  strip --strip-debug "$root/work/$(basename "$file")" 2>/dev/null || true
+  cp "$file" "$root/files/"
+  strip --strip-debug "$root/files/$(basename "$file")" 2>/dev/null || true
   { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
     mkdir -p "$root$(dirname "$library")"
     cp -Lu "$library" "$root$library"
@@ -48,7 +48,7 @@ export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp
 stty -onlcr -F /dev/ttyS0
 exec > /dev/ttyS0 2>&1 < /dev/null
-cd /work; sh /job/job
+cd /files; sh /job/job
 echo "@@ended $?"
 sleep 2  # the serial port is slow to drain
 poweroff -f
