@@ -195,11 +195,22 @@ fn the_check_tells_good_loops_from_bad_ones() {
         "vmovups\t64(%rsp), %zmm0",
         "vmovaps\t%zmm0, %zmm5",
         "movq\t8(%rsp), %rax",
+        "movq\t-8(%rbp), %rax",
+        "movq\t104(%rdi), %rax",
+        "vmovups\t-64(%rbp), %zmm0",
         "vaddps\t%zmm0, %zmm1, %zmm0",
         "vbroadcastss\t4(%rcx), %zmm5",
     ] {
         let body: Vec<&str> = [bad].into_iter().chain(good).collect();
         assert!(examined(&body).is_err(), "{bad}");
+    }
+    // A pointer may change its register.
+    let moved: Vec<&str> = ["movq\t%r9, %rbp"].into_iter().chain(good).collect();
+    assert_eq!(examined(&moved), Ok(Shape { rows: 1, tail: false }));
+    // A jump back over a return closes no loop.
+    for (end, loops) in [("addq\t$4, %rcx", 1), ("retq", 0)] {
+        let text = format!("tile:\n.LBB0_1:\n\t{}\n\t{end}\n\tjne\t.LBB0_1\n.cfi_endproc\n", good[..5].join("\n\t"));
+        assert_eq!(functions(&text, "tile")[0].loops().len(), loops, "{text}");
     }
     // An element read once per vector instead of once.
     let twice = [load, other, "vfmadd231ps\t(%rcx){1to16}, %zmm2, %zmm0", "vfmadd231ps\t(%rcx){1to16}, %zmm3, %zmm1"];

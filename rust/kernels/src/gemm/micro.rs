@@ -140,6 +140,13 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 advance!(1);
             };
         }
+        macro_rules! two_steps {
+            () => {
+                operands!(0);
+                operands!(1);
+                advance!(2);
+            };
+        }
         let mut ahead = t.ahead.ptr;
         macro_rules! ask_ahead {
             () => {
@@ -171,16 +178,12 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 s.prefetch(ahead);
                 s.prefetch(ahead.wrapping_add(t.ahead.stride));
                 ahead = ahead.wrapping_add(2 * t.ahead.stride);
-                operands!(0);
-                operands!(1);
-                advance!(2);
+                two_steps!();
             }
             count %= 2;
             if TRANSPOSED {
                 for _ in 0..rest / 2 {
-                    operands!(0);
-                    operands!(1);
-                    advance!(2);
+                    two_steps!();
                 }
                 rest %= 2;
             }
