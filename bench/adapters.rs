@@ -1,8 +1,8 @@
 //! The products of low-rank adapters: merged weights and the gradients of both factors, in the tiles of a step.
 
-use crate::case::{Case, Work, measure, named};
-use crate::common::{Lcg, chains::chain};
-use crate::models::{MODELS, ROW_BLOCK, TILE_COLS, TILE_ROWS, Unique};
+use crate::case::{Case, Work, draw, measure, named};
+use crate::common::chains::chain;
+use crate::models::{MODELS, ROW_BLOCK, TILE_COLS, Unique};
 use crate::tables::Row;
 use criterion::Criterion;
 use symlm_kernels::gemm::packed_len;
@@ -11,6 +11,8 @@ use symlm_kernels::{Mat, MatMut, adapter};
 /// The rank of the examples in the guide.
 const RANK: usize = 8;
 const SCALE: f32 = 2.0;
+/// Rows of a gradient of B that one task computes, as in `rust/core/src/step/adapters.rs`.
+const B_ROWS: usize = 4 * ROW_BLOCK;
 
 /// Outputs and inputs of a projection, or of a tile of it.
 type Shape = [usize; 2];
@@ -21,7 +23,7 @@ type Product = (&'static str, fn(Shape) -> Shape, fn(Shape) -> Case);
 const PRODUCTS: [Product; 3] = [
     ("adapter merge", |[outputs, inputs]| [outputs.min(ROW_BLOCK), inputs], merge),
     ("adapter gradient a", |[outputs, inputs]| [outputs, inputs.min(TILE_COLS)], gradient_a),
-    ("adapter gradient b", |[outputs, inputs]| [outputs.min(TILE_ROWS), inputs], gradient_b),
+    ("adapter gradient b", |[outputs, inputs]| [outputs.min(B_ROWS), inputs], gradient_b),
 ];
 
 /// Runs what is asked for.
@@ -30,7 +32,8 @@ pub fn run(criterion: &mut Criterion) -> Vec<Row> {
     for (name, tile, make) in PRODUCTS {
         let mut shapes = Unique::new();
         for model in &MODELS {
-            let projections = [[model.hidden, model.hidden], [model.inner, model.hidden], [model.hidden, model.inner]];
+            let (hidden, inner) = (model.hidden, model.inner);
+            let projections = [[hidden, hidden], [model.kv_size(), hidden], [inner, hidden], [hidden, inner]];
             projections.into_iter().for_each(|shape| shapes.add(tile(shape), model.name.to_owned()));
         }
         for (shape, users) in shapes.0 {
@@ -39,11 +42,6 @@ pub fn run(criterion: &mut Criterion) -> Vec<Row> {
         }
     }
     rows
-}
-
-fn draw<const N: usize>(lengths: [usize; N]) -> Vec<Vec<f32>> {
-    let rng = &mut Lcg(lengths[0] as u32);
-    lengths.map(|n| rng.vec(n, false)).into()
 }
 
 fn merge([outputs, inputs]: Shape) -> Case {

@@ -1,6 +1,6 @@
 //! A kernel on buffers, checked and measured.
 
-use crate::common::assert_same;
+use crate::common::{Lcg, assert_same};
 use crate::tables::{Cell, Row};
 use crate::turns::{Turns, isas, timed};
 use criterion::{BenchmarkId, Criterion};
@@ -38,6 +38,12 @@ macro_rules! named {
     };
 }
 pub(crate) use named;
+
+/// Draws so many numbers per buffer.
+pub fn draw<const N: usize>(lengths: [usize; N]) -> Buffers {
+    let rng = &mut Lcg(lengths[0] as u32);
+    lengths.map(|n| rng.vec(n, false)).into()
+}
 
 impl Case {
     fn checked(self, name: &str) -> Self {

@@ -1,6 +1,6 @@
 //! The kernels that pass once over their data.
 
-use crate::case::{Case, Work, measure, named};
+use crate::case::{Case, Work, draw, measure, named};
 use crate::common::{Lcg, spec};
 use crate::models::{LOGIT_ROWS, MODELS, Model, ROW_BLOCK, Unique, row_stride};
 use crate::tables::Row;
@@ -54,12 +54,6 @@ pub fn run(criterion: &mut Criterion) -> Vec<Row> {
         }
     }
     rows
-}
-
-/// Draws so many numbers per buffer.
-fn draw<const N: usize>(lengths: [usize; N]) -> Vec<Vec<f32>> {
-    let rng = &mut Lcg(lengths[0] as u32);
-    lengths.map(|n| rng.vec(n, false)).into()
 }
 
 fn norm_forward([rows, cols, _]: Shape) -> Case {
