@@ -17,12 +17,12 @@ from .display import Display, make_display
 from .errors import UserError
 from .machine import resolve_threads
 from .replay import NUMBERS, Begin, Recorded, Replay, Source, Update, compare
+from .resume import AUTO
 
 DEFAULT_STEPS = 50
 """Updates that `symlm verify` computes again when none are asked for."""
 
 START = "start"
-AUTO = "auto"
 
 WEIGHTS_HASH, WEIGHTS_FILE, MOMENTS_FILE = (
     "weights, by their hash",
