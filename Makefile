@@ -40,7 +40,8 @@ test: $(VENV)/.tools ## everything that a change must pass, on the installed whe
 	wait $$checks && exit $$package
 	$(call parts,python)
 
-# Side by side: each of them is on one core for a good part of its time. (With -j2 cargo would look for make's job server.)
+# `test` runs these two side by side, since each is on one core for a good part of its time; by the shell, because under
+# `make -j` cargo would look for a job server that recipes like theirs do not hand on.
 checks:
 	$(call parts,lint types rust)
 
