@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from symlm import checkpoint
-from symlm.checkpoint import OPTIMIZER, WEIGHTS, State
+from symlm.checkpoint import State
+from symlm.layout import OPTIMIZER, WEIGHTS
 from symlm.model_config import ModelConfig
 from symlm.run import RunFolder
 

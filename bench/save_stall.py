@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import symlm
+from symlm.layout import METRICS
 from symlm.metrics import read_lines
-from symlm.run import METRICS
 
 WARM = 2
 """Updates at the start that are left out: fresh memory, cold caches."""

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 import symlm
 from symlm import _symlm
-from symlm.checkpoint import MANIFEST, WEIGHTS, file_hash
+from symlm.checkpoint import file_hash
+from symlm.layout import MANIFEST, WEIGHTS
 from symlm.schedule import engine_config
 
 RARE = "Ж"

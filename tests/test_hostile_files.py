@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 import symlm
 from conftest import Cli
 from symlm import _symlm
-from symlm.checkpoint import MANIFEST, MODEL_CONFIG, OPTIMIZER, STATE, WEIGHTS, State, read_manifest, verify
+from symlm.checkpoint import State, read_manifest, verify
 from symlm.config import TrainConfig
 from symlm.errors import DataError, InternalError, SymlmError, UsageError
+from symlm.layout import ENVIRONMENT, LAST, MANIFEST, METRICS, MODEL_CONFIG, OPTIMIZER, STATE, WEIGHTS
 from symlm.metrics import read_lines, truncate_past
 from symlm.model_config import ModelConfig
 from symlm.reading import MOST_BYTES, parse_json, read_object
 from symlm.resume import check_made_from
-from symlm.run import ENVIRONMENT, LAST, METRICS, RunFolder
+from symlm.run import RunFolder
 from symlm.settings import parse_toml, read_toml, to_toml
 
 Reader = Callable[[Path], object]

@@ -18,7 +18,8 @@ import symlm
 from planted import fit, open_engine, plant, run_to
 from symlm import _symlm, bundle, nan_policy
 from symlm.bundle import MOST_BUNDLES
-from symlm.checkpoint import MANIFEST, State, file_hash, verify
+from symlm.checkpoint import State, file_hash, verify
+from symlm.layout import MANIFEST
 from symlm.metrics import LineLog, read_lines
 from symlm.nan_policy import MOST_SKIPS, NEAR, WINDOWS, NanPolicy, computed, drop_undone, merged
 

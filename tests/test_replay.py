@@ -13,7 +13,8 @@ import symlm
 from conftest import Cli
 from planted import fit, plant
 from symlm import _symlm
-from symlm.checkpoint import MANIFEST, State, file_hash, verify
+from symlm.checkpoint import State, file_hash, verify
+from symlm.layout import MANIFEST
 from symlm.metrics import read_lines, rewrite
 from symlm.replay import Recorded
 from symlm.verification import verify as verify_run

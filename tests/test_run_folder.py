@@ -14,23 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlm._symlm import CONTRACT_VERSION
-from symlm.checkpoint import (
-    MANIFEST,
-    OPTIMIZER,
-    STATE,
-    WEIGHTS,
-    State,
-    file_hash,
-    recover,
-    verify,
-)
+from symlm.checkpoint import State, file_hash, recover, verify
 from symlm.config import TrainConfig
 from symlm.errors import DataError, UsageError, UserError
+from symlm.layout import BEST, MANIFEST, OPTIMIZER, STATE, WEIGHTS
 from symlm.metrics import LineLog, read_lines, to_line, truncate_past
 from symlm.model_config import ModelConfig
 from symlm.model_files import resolve_model
 from symlm.resume import open_run
-from symlm.run import BEST, RunFolder, default_out_dir
+from symlm.run import RunFolder, default_out_dir
 from symlm.saving import Saved, Saver, Start, write_checkpoint
 
 MODEL = TrainConfig().model()

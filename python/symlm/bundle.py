@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import MANIFEST, State
+from .checkpoint import State
 from .errors import SymlmError
+from .layout import BATCH, BUNDLES, CONFIG, MANIFEST, NUMBERS, step_name
 from .metrics import plain, to_line
-from .run import BUNDLES, CONFIG, step_name
 from .saving import Writing, write_checkpoint
 from .version import version
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from . import _symlm
     from .loop import Loop
 
-NUMBERS = "numbers.json"
-BATCH = "batch.jsonl"
 MOST_BUNDLES = 3
 """The newest are kept: each is as large as a checkpoint."""
 

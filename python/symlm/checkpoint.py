@@ -19,22 +19,21 @@ from typing import Any
 
 from . import _symlm
 from .errors import DataError, UserError, reason, shown
+from .layout import (
+    ADAPTER,
+    CHECKPOINTS,
+    MANIFEST,
+    MODEL_CONFIG,
+    OLD_PREFIX,
+    OPTIMIZER,
+    STATE,
+    STEP_NAME,
+    TEMP_PREFIX,
+    WEIGHTS,
+)
 from .reading import Fields, open_regular, read_object
 
-WEIGHTS = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-STATE = "trainer_state.json"
-MODEL_CONFIG = "config.json"
-MANIFEST = "MANIFEST.json"
-ADAPTER = "adapter"
-"""The only folder inside a checkpoint: adapters in PEFT's format."""
-
-CHECKPOINTS = "checkpoints"
-TEMP_PREFIX = ".tmp-"
-OLD_PREFIX = ".old-"
 MANIFEST_VERSION = 1
-STEP_NAME = re.compile(r"step-([0-9]{8,15})")
-"""Folder name of a checkpoint."""
 _BLOCK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_FILE_BYTES = 1 << 50

@@ -12,9 +12,9 @@ from .config import Progress
 from .display import make_display
 from .errors import DataError, reason, shown
 from .generate import Generator
+from .layout import BEST
 from .machine import resolve_threads
 from .reading import kind, open_regular, parse_json
-from .run import BEST
 from .scoring import Scorer, log_likelihood
 from .units import count_of
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import _symlm
-from .checkpoint import MODEL_CONFIG, STATE, State, verify_weights
+from .checkpoint import State, verify_weights
 from .compress import compressed_sizes
 from .config import DataFormat, Progress, TrainConfig
 from .corpus import encode_text, text_blocks
 from .display import make_display
 from .errors import DataError, NanError, UsageError, UserError
+from .layout import BEST, MODEL_CONFIG, STATE
 from .lora import has_adapters, without_adapters
 from .machine import resolve_threads
 from .model_config import ModelConfig
 from .model_files import ModelFiles, resolve_model
-from .run import BEST
 from .schedule import engine_config
 
 IMPORTED_WINDOW = 1024

@@ -15,16 +15,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import _symlm, gguf_export
-from .checkpoint import MODEL_CONFIG, TEMP_PREFIX, WEIGHTS, sync_file, verify_weights
+from .checkpoint import sync_file, verify_weights
 from .errors import DataError, InternalError, UsageError, UserError, reason
 from .generate import MIN_P, TEMPERATURE, TOP_K, TOP_P, Generator
 from .gguf_vocab import Vocabulary, begins_with, vocabulary_of
-from .imported import CHAT_TEMPLATE, SPECIAL_TOKENS, TOKENIZER_CONFIG
-from .model_config import GENERATION_CONFIG, ModelConfig
+from .layout import (
+    BEST,
+    CHAT_TEMPLATE,
+    FACTS,
+    GENERATION_CONFIG,
+    GGUF_NAME,
+    MODEL_CONFIG,
+    SPECIAL_TOKENS,
+    TEMP_PREFIX,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+)
+from .model_config import ModelConfig
 from .model_files import ModelFiles, resolve_model
-from .provenance import FACTS, Facts, facts_json, gather_facts, model_card, model_name
+from .provenance import Facts, facts_json, gather_facts, model_card, model_name
 from .reading import read_object, read_text
-from .run import BEST, TOKENIZER
 from .target import check_folder
 from .tensors import DTYPES, Tensor, check_tensors, outgoing, read_tensors, write_tensors
 
@@ -33,7 +44,6 @@ TARGETS: tuple[Target, ...] = ("hf", "gguf", "ollama")
 
 README = "README.md"
 MODELFILE = "Modelfile"
-GGUF_NAME = "model.gguf"
 _MOST_TOKENIZER_BYTES = 256 << 20
 
 PROMPTS = (

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import TEMP_PREFIX, State, link_checkpoint, write_atomic
+from .checkpoint import State, link_checkpoint, write_atomic
 from .config import TrainConfig
 from .errors import DataError, UserError, reason
-from .run import BEST, CONFIG, RunFolder
+from .layout import BEST, CONFIG, TEMP_PREFIX
+from .run import RunFolder
 from .schedule import plan_steps, pre_decay_step, resolve
 from .settings import to_toml
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from . import _symlm
 from .checkpoint import verify_weights
 from .errors import UsageError
+from .layout import BEST
 from .model_config import EOT_ID, ModelConfig
 from .model_files import ModelFiles, resolve_model
-from .run import BEST
 from .textstream import text_pieces
 
 if TYPE_CHECKING:

@@ -7,29 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _symlm
-from .checkpoint import MODEL_CONFIG, WEIGHTS
 from .errors import DataError, UsageError, UserError, reason, shown
 from .gguf_file import GgufFile, GgufTensor, read_gguf
 from .gguf_layout import ARCHITECTURE, ROPE_FACTORS, from_pairs, gguf_name, rope_factors, rotated_heads, scaling_of
 from .gguf_vocab import Vocabulary, tokenizer_json
-from .imported import TOKENIZER_CONFIG
-from .model_config import (
-    GENERATION_CONFIG,
-    MAX_LAYERS,
-    MAX_POSITIONS,
-    MAX_VOCAB,
-    MAX_WIDTH,
-    ROPE_THETA,
-    ModelConfig,
-    RopeScaling,
-)
-from .provenance import FACTS, usable_facts
+from .layout import FACTS, GENERATION_CONFIG, MODEL_CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
+from .model_config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, ROPE_THETA, ModelConfig, RopeScaling
+from .provenance import usable_facts
 from .tensors import Outgoing, from_floats, write_tensors
 
 if TYPE_CHECKING:
     from .tensors import Bytes
 
-TOKENIZER = "tokenizer.json"
 FACTS_PREFIX = "symlm."
 """Begins the keys of the facts about the origin of a model."""
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from .errors import UserError
+from .layout import METRICS
 from .metrics import read_lines
-from .run import METRICS
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

@@ -7,19 +7,9 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from .checkpoint import MODEL_CONFIG, WEIGHTS
 from .errors import DataError, UserError, reason
-from .model_config import GENERATION_CONFIG
+from .layout import MODEL_CONFIG, WEIGHTS, WEIGHTS_INDEX
 from .reading import open_binary
-
-WEIGHTS_INDEX = "model.safetensors.index.json"
-"""Names the file of each tensor where there are several."""
-
-TOKENIZER_CONFIG = "tokenizer_config.json"
-SPECIAL_TOKENS = "special_tokens_map.json"
-CHAT_TEMPLATE = "chat_template.jinja"
-COMPANIONS = (TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE, GENERATION_CONFIG)
-"""Files beside a model that nothing is computed from; they go where it goes."""
 
 _GGUF_MAGIC = b"GGUF"
 _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pth", "*.pt", "*.ckpt", "tf_model.h5", "flax_model.msgpack")

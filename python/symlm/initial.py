@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from . import _symlm
-from .checkpoint import WEIGHTS, file_hash, verify_weights, write_atomic
+from .checkpoint import file_hash, verify_weights, write_atomic
 from .config import MODEL_FIELDS, TrainConfig
 from .errors import DataError, UsageError, UserError, reason
-from .imported import COMPANIONS
+from .layout import COMPANIONS, WEIGHTS
 from .model_files import ModelFiles, resolve_model
 from .options import flag_of
 from .reading import read_text

@@ -25,10 +25,11 @@ from .display import Display
 from .errors import DataError, InternalError, Interrupted, MemoryPlanError, NanError, SymlmError, UserError
 from .generate import Generator
 from .initial import Initial
+from .layout import METRICS, SAMPLES
 from .metrics import LineLog
 from .nan_policy import NanPolicy, RolledBack
 from .resume import check_made_from, resume_command
-from .run import METRICS, SAMPLES, RunFolder
+from .run import RunFolder
 from .saving import Saved, Saver, Start, start_saving
 from .schedule import engine_config, eval_windows, final_eval_windows, pre_decay_step, token_count, windows_per_epoch
 from .signals import Stopped, StopSignals

@@ -15,15 +15,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import ADAPTER, MODEL_CONFIG, WEIGHTS, State, file_hash, put_in_place, sync_file, writing
+from .checkpoint import State, file_hash, put_in_place, sync_file, writing
 from .errors import DataError, UserError, reason
+from .layout import ADAPTER, ADAPTER_CONFIG, BASE, MODEL_CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from . import _symlm
     from .config import TrainConfig
-
-BASE = "base"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def engine_part(config: TrainConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, UsageError, shown
+from .layout import GENERATION_CONFIG
 from .reading import Fields, parse_json, read_object
 
 ROPE_THETA = 10000.0
@@ -21,9 +22,6 @@ MAX_PARAMETERS = 20_000_000_000
 MAX_VOCAB, MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 1 << 20, 1 << 16, 1 << 10, 1 << 17
 """Sizes of a `config.json` beyond these are refused; the engine has the same limits."""
 
-
-GENERATION_CONFIG = "generation_config.json"
-"""Stands beside `config.json` in folders of transformers and may name more tokens that end a text."""
 
 _HF_BOS, _HF_EOS = 1, 2
 """What `LlamaConfig` of transformers has where a `config.json` says nothing."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import _symlm
-from .checkpoint import CHECKPOINTS, MODEL_CONFIG, STATE, WEIGHTS
 from .corpus import load_tokenizer
 from .errors import DataError, UserError
 from .imported import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
+from .layout import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, MODEL_CONFIG, STATE, TOKENIZER, WEIGHTS
 from .metrics import read_lines
 from .model_config import ModelConfig
-from .run import BEST, CONFIG, LAST, METRICS, TOKENIZER, RunFolder, run_of_checkpoint
+from .run import RunFolder, run_of_checkpoint
 
 
 @dataclass(frozen=True)

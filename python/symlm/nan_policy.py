@@ -18,9 +18,10 @@ from . import bundle, checkpoint
 from .checkpoint import State
 from .config import OnNan
 from .errors import DataError, NanError, SymlmError
+from .layout import BEST, LAST, METRICS, SAMPLES
 from .lora import has_adapters
 from .metrics import LineLog, read_lines, rewrite, truncate_past
-from .run import BEST, LAST, METRICS, SAMPLES, RunFolder
+from .run import RunFolder
 from .units import count_of
 
 if TYPE_CHECKING:

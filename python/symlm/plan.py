@@ -23,10 +23,11 @@ from .config import TrainConfig
 from .corpus import Sources, cache_dir, vocab_size_with
 from .errors import MemoryPlanError, UsageError
 from .initial import take_over
-from .lora import BASE, adapter_parameters
+from .layout import BASE, BEST
+from .lora import adapter_parameters
 from .machine import gib, resolve_threads
 from .resume import locate
-from .run import BEST, RunFolder
+from .run import RunFolder
 from .schedule import FORWARD_COST, engine_config, eval_windows, final_eval_windows, plan_steps, windows_per_epoch
 from .units import count_of
 

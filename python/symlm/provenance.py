@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import STATE, WEIGHTS, State, file_hash
+from .checkpoint import State, file_hash
 from .config import SPECS, TrainConfig
 from .errors import SymlmError
+from .layout import FACTS, STATE, WEIGHTS
 from .model_config import ModelConfig
 from .model_files import ModelFiles
 from .reading import read_object
@@ -20,9 +21,6 @@ from .run import RunFolder
 from .settings import INVOCATION_FIELDS, to_toml
 from .units import format_count
 from .version import version
-
-FACTS = "symlm.json"
-"""In an exported folder: what this module knows, for the next export and for programs."""
 
 _MEASURES = ("val_loss", "val_bpb", "train_loss")
 _HASHES = ("train_sha256", "val_sha256")

@@ -22,11 +22,12 @@ from .corpus import Prepared, Sources
 from .display import Display, make_display
 from .errors import DataError, InternalError, SymlmError, UserError
 from .initial import Initial
+from .layout import BEST, METRICS, TOKENIZER
 from .machine import resolve_threads
 from .metrics import plain, read_lines
 from .nan_policy import NanPolicy, computed, merged, ranges_of
 from .resume import check_input, check_text
-from .run import BEST, METRICS, TOKENIZER, RunFolder
+from .run import RunFolder
 from .saving import Writing, start_saving, write_checkpoint
 from .schedule import engine_config
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import WEIGHTS, State
+from .checkpoint import State
 from .config import SPECS, TrainConfig
 from .errors import DataError, UsageError, UserError, shown
 from .extend import Extension, plan_extension
 from .initial import Initial, take_over
-from .run import BEST, CONFIG, LAST, RunFolder, default_out_dir, run_of_checkpoint
+from .layout import BEST, CONFIG, LAST, WEIGHTS
+from .run import RunFolder, default_out_dir, run_of_checkpoint
 from .settings import conflicts, resumed
 from .units import count_of
 

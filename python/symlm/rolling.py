@@ -17,8 +17,8 @@ from .display import make_display
 from .errors import UsageError
 from .evaluation import perplexity_of, weights_bytes
 from .generate import Generator
+from .layout import BEST
 from .machine import resolve_threads
-from .run import BEST
 from .scoring import Scorer, rolling_windows
 
 _SHOWN_CHARACTERS = 40

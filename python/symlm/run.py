@@ -13,50 +13,42 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint
-from .checkpoint import (
+from .checkpoint import State, write_atomic
+from .config import MODEL_FIELDS, TrainConfig
+from .errors import DataError, SymlmError, UsageError, UserError, reason
+from .layout import (
+    BASE,
+    BEST,
+    BUNDLES,
     CHECKPOINTS,
+    COMPANIONS,
+    CONFIG,
+    ENVIRONMENT,
+    LAST,
+    LOCK,
+    METRICS,
     MODEL_CONFIG,
     OLD_PREFIX,
+    SAMPLES,
     STATE,
     STEP_NAME,
     TEMP_PREFIX,
+    TOKENIZER,
+    TOKENIZER_TEMP,
     WEIGHTS,
-    State,
-    write_atomic,
+    step_name,
 )
-from .config import MODEL_FIELDS, TrainConfig
-from .errors import DataError, SymlmError, UsageError, UserError, reason
-from .imported import COMPANIONS
-from .lora import BASE
 from .metrics import read_lines
 from .presets import PRESETS
 from .reading import read_object, read_text
 from .settings import DERIVED_FIELDS, TomlSettings, read_toml, to_toml
 
-CONFIG = "config.toml"
-ENVIRONMENT = "environment.json"
-METRICS = "metrics.jsonl"
-SAMPLES = "samples.jsonl"
-TOKENIZER = "tokenizer.json"
-BUNDLES = "nan"
-TENSORBOARD = "tensorboard"
-BEST = "best"
-LAST = "last"
-TOKENIZER_TEMP = ".tokenizer-"
-"""Begins the name of a tokenizer that is being written."""
-
-_LOCK = ".lock"
-_START = {_LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS}
+_START = {LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS}
 """What is in a run folder before `config.toml` makes it a run."""
 _POINTER = re.compile(rf"{CHECKPOINTS}/step-[0-9]{{8,15}}")
 _MOST_POINTER_BYTES = 4096
 _MOST_ENVIRONMENT_BYTES = 16 << 20
 """The command in it may name many files."""
-
-
-def step_name(step: int) -> str:
-    """Folder name of the checkpoint after `step` updates."""
-    return f"step-{step:08d}"
 
 
 class RunFolder:
@@ -101,7 +93,7 @@ class RunFolder:
         while self._lock is None:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
                 raise UserError(
                     f"{self.path}: cannot write to the run folder: {reason(error)}", "choose another --out-dir"
@@ -124,7 +116,7 @@ class RunFolder:
     def _lock_lost(self, handle: int) -> str | None:
         """Why the file that `handle` has locked is no longer the lock of the folder; None when it is."""
         try:
-            same = os.path.samestat(os.fstat(handle), (self.path / _LOCK).stat())
+            same = os.path.samestat(os.fstat(handle), (self.path / LOCK).stat())
         except OSError as error:
             return reason(error)
         return None if same else "another one has taken its place"
@@ -147,7 +139,7 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 if self._made:
                     self._clear_start()
-                (self.path / _LOCK).unlink()
+                (self.path / LOCK).unlink()
                 for path in self._made:
                     path.rmdir()
         os.close(self._lock)
@@ -157,10 +149,10 @@ class RunFolder:
         """Whether the folder holds nothing, or nothing but what `start` and the lines before it had written when the
         process was killed. The lock file tells it from files of somebody else."""
         names = {entry.name for entry in self.path.iterdir()}
-        if not names - {_LOCK}:
+        if not names - {LOCK}:
             return True
         ours = all(name in _START or name.startswith((TEMP_PREFIX, TOKENIZER_TEMP)) for name in names)
-        return _LOCK in names and ours and not (CHECKPOINTS in names and any((self.path / CHECKPOINTS).iterdir()))
+        return LOCK in names and ours and not (CHECKPOINTS in names and any((self.path / CHECKPOINTS).iterdir()))
 
     def _clear_start(self) -> None:
         """Remove what a start that did not come to its end has written."""
@@ -169,7 +161,7 @@ class RunFolder:
         for entry in list(self.path.iterdir()):
             if entry.name == CHECKPOINTS:
                 entry.rmdir()
-            elif entry.name != _LOCK:
+            elif entry.name != LOCK:
                 entry.unlink()
 
     def start(self, config: TrainConfig, requested: dict[str, Any], environment: dict[str, Any]) -> None:

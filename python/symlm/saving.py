@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from . import _symlm, checkpoint, extend, lora
 from .checkpoint import State
 from .errors import SymlmError
-from .run import BEST, RunFolder
+from .layout import BEST
+from .run import RunFolder
 
 _SLICE_S = 0.1
 """Waiting is done in slices, so that signals are taken and the display lives."""

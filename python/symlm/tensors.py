@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
-from .checkpoint import WEIGHTS
 from .errors import DataError, reason, shown
-from .imported import WEIGHTS_INDEX
+from .layout import WEIGHTS, WEIGHTS_INDEX
 from .reading import open_binary, parse_json, read_object
 
 if TYPE_CHECKING:

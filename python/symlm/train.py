@@ -25,13 +25,13 @@ from .errors import Interrupted, UsageError, UserError
 from .extend import extend
 from .gguf_export import quantisation_note
 from .initial import RECORD, Initial
+from .layout import METRICS, SAMPLES, TENSORBOARD, TOKENIZER, step_name
 from .loop import Loop
 from .machine import describe, resolve_threads
 from .metrics import drop_at, truncate_past
 from .nan_policy import NanPolicy, drop_undone
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
 from .resume import AUTO, Opened, check_input, check_text, known_hashes, open_run, resume_command
-from .run import METRICS, SAMPLES, TENSORBOARD, TOKENIZER, step_name
 from .schedule import engine_config, plan_steps, resolve, token_count, windows_per_epoch
 from .signals import StopSignals
 from .target import check_new_folder, check_target

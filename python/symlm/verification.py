@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from . import _symlm, checkpoint
-from .checkpoint import OPTIMIZER, WEIGHTS
 from .config import Progress
 from .display import Display, make_display
 from .errors import UserError
+from .layout import OPTIMIZER, WEIGHTS
 from .machine import resolve_threads
 from .replay import NUMBERS, Begin, Recorded, Replay, Source, Update, compare
 from .resume import AUTO
