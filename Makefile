@@ -56,6 +56,7 @@ lint: $(VENV)/.tools
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	PYTHONPATH=python $(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.tools
 	$(BIN)/mypy

@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 from symlm.bench.engines import HORIZON, timed_config
-from symlm.config import TrainConfig
-from symlm.presets import PRESETS
-from symlm.schedule import engine_config
+from symlm.config.engine import engine_config
+from symlm.config.presets import PRESETS
+from symlm.config.train_config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 # Time for a turn of one build: long against a switch, short against the machine's changes of speed.

@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from symlm import checkpoint
-from symlm.checkpoint import State
+from symlm.config.model_config import ModelConfig
 from symlm.layout import OPTIMIZER, WEIGHTS
-from symlm.model_config import ModelConfig
-from symlm.run import RunFolder
+from symlm.run import checkpoint
+from symlm.run.checkpoint import State
+from symlm.run.folder import RunFolder
 
 
 def moved(run: Path, copy: Path, step: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import symlm
 from symlm.layout import METRICS
-from symlm.metrics import read_lines
+from symlm.run.metrics import read_lines
 
 WARM = 2
 """Updates at the start that are left out: fresh memory, cold caches."""

@@ -9,8 +9,8 @@ import numpy as np
 
 import symlm
 from symlm import _symlm
-from symlm.model_config import ModelConfig
-from symlm.tensors import Outgoing, from_floats, write_tensors
+from symlm.config.model_config import ModelConfig
+from symlm.model.tensors import Outgoing, from_floats, write_tensors
 
 SHAPE = dict(
     vocab_size=300, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=4, num_kv_heads=2, seq_len=48

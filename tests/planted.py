@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 import symlm
 from symlm import _symlm
-from symlm.checkpoint import file_hash
+from symlm.config.engine import engine_config
 from symlm.layout import MANIFEST, WEIGHTS
-from symlm.schedule import engine_config
+from symlm.system.files import file_hash
 
 RARE = "Ж"
 SETTINGS: dict[str, Any] = {

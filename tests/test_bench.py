@@ -25,7 +25,7 @@ from symlm.bench.settings import BenchConfig, default_out_dir, model_settings
 from symlm.bench.simulate import TaskGraph, makespan, predict
 from symlm.display import OffDisplay
 from symlm.errors import MemoryPlanError, UsageError
-from symlm.signals import StopSignals
+from symlm.system.signals import StopSignals
 
 SMALL = (
     "--num-layers", 1, "--num-heads", 2, "--hidden-size", 16, "--intermediate-size", 16, "--vocab-size", 300,

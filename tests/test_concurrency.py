@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import symlm
-from symlm.checkpoint import file_hash
+from symlm.system.files import file_hash
 
 
 def train(text: Path, out_dir: Path, threads: int) -> str:
@@ -135,7 +135,7 @@ def test_a_training_that_cannot_begin_leaves_none_either(
         assert workers()
         raise symlm.UserError(f"{path}: cannot write: no space left on device")
 
-    monkeypatch.setattr("symlm.loop.LineLog", no_log)
+    monkeypatch.setattr("symlm.training.loop.LineLog", no_log)
     with pytest.raises(symlm.UserError, match="cannot write") as held:
         train(text, tmp_path / "run", 3)
     assert held.value is not None

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlm.config import FLAGS, SPECS, TrainConfig
+from symlm.config.presets import PRESETS
+from symlm.config.sources import conflicts, gather, parse_toml, read_environment, resumed, to_toml
+from symlm.config.train_config import FLAGS, SPECS, TrainConfig
 from symlm.errors import UsageError
-from symlm.presets import PRESETS
-from symlm.settings import conflicts, gather, parse_toml, read_environment, resumed, to_toml
 from symlm.units import did_you_mean, format_count, format_duration, format_short_duration, parse_count, parse_duration
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from symlm.display import Display, JsonDisplay, OffDisplay, PlainDisplay, SafeDisplay
 from symlm.display.live import LiveDisplay
-from symlm.view import View, Window, sparkline
+from symlm.display.view import View, Window, sparkline
 
 TRAIN = {
     "event": "train", "step": 10, "tokens": 40960, "loss": 3.5, "lr": 1e-3, "grad_norm": 0.7, "tok_s": 12345.0,

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import symlm
 from conftest import Cli
-from symlm.choices import ItemResult, encode_pair, evaluate_choices, read_items
-from symlm.compress import compressed_sizes, parse_compressors
 from symlm.errors import DataError, NanError, UsageError
-from symlm.evaluation import evaluate
-from symlm.rolling import DocumentLoss, evaluate_rolling
-from symlm.scoring import Scorer, log_likelihood, rolling_windows
+from symlm.evaluation.choices import ItemResult, encode_pair, evaluate_choices, read_items
+from symlm.evaluation.compress import compressed_sizes, parse_compressors
+from symlm.evaluation.rolling import DocumentLoss, evaluate_rolling
+from symlm.evaluation.scoring import Scorer, log_likelihood, rolling_windows
+from symlm.evaluation.windows import evaluate
 
 SEQ = 32
 DOCUMENTS = [
@@ -147,7 +147,7 @@ def test_windows_of_a_large_vocabulary(
 ) -> None:
     """Where the logits of a window have no room, it predicts fewer tokens and sees as many."""
     with monkeypatch.context() as patch:
-        patch.setattr("symlm.scoring.MOST_LOGITS", 300 * 5)
+        patch.setattr("symlm.evaluation.scoring.MOST_LOGITS", 300 * 5)
         result = evaluate_rolling(run, documents)
     assert (result.context, result.stride) == (SEQ, 5)
     assert result.loss == evaluate_rolling(run, documents, stride=5).loss

@@ -17,11 +17,11 @@ import pytest
 import symlm
 from conftest import Cli
 from exporting import SHAPE, random_folder, train_tiny
+from symlm.config.model_config import ModelConfig, RopeScaling
 from symlm.errors import DataError, SymlmError, UsageError, UserError
-from symlm.export import export
-from symlm.gguf_import import unpack_gguf
-from symlm.model_config import ModelConfig, RopeScaling
-from symlm.tensors import from_floats, outgoing, read_tensors, to_floats, write_tensors
+from symlm.export.write import export
+from symlm.model.gguf.read import unpack_gguf
+from symlm.model.tensors import from_floats, outgoing, read_tensors, to_floats, write_tensors
 
 IDS = list(range(0, 290, 7))
 HF_FILES = {

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from conftest import Cli
-from symlm.checkpoint import file_hash, link_checkpoint, verify, write_atomic
-from symlm.config import TrainConfig
+from symlm.config.sources import parse_toml
+from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UserError
-from symlm.extend import extend, plan_extension
-from symlm.metrics import LineLog, read_lines
-from symlm.resume import open_run
-from symlm.run import RunFolder
-from symlm.saving import Saver
-from symlm.schedule import pre_decay_step
-from symlm.settings import parse_toml
+from symlm.run.checkpoint import link_checkpoint, verify
+from symlm.run.folder import RunFolder
+from symlm.run.metrics import LineLog, read_lines
+from symlm.system.files import file_hash, write_atomic
+from symlm.training.extend import extend, plan_extension
+from symlm.training.opening import open_run
+from symlm.training.saving import Saver
+from symlm.training.schedule import pre_decay_step
 from test_run_folder import MODEL, write_state
 
 SHORT = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--eval-interval", "7",
@@ -133,8 +134,8 @@ def test_killed_while_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "point_last", dying(RunFolder.point_last))
         patch.setattr(RunFolder, "drop_past", dying(RunFolder.drop_past))
-        patch.setattr("symlm.extend.link_checkpoint", dying(link_checkpoint))
-        patch.setattr("symlm.extend.write_atomic", dying(write_atomic))
+        patch.setattr("symlm.training.extend.link_checkpoint", dying(link_checkpoint))
+        patch.setattr("symlm.training.extend.write_atomic", dying(write_atomic))
         with pytest.raises(Killed):
             extend(folder, run.extension)
     run.folder.unlock()

@@ -17,10 +17,11 @@ import pytest
 
 import symlm
 from conftest import Cli
-from symlm.checkpoint import file_hash, verify
 from symlm.errors import UserError
-from symlm.metrics import LineLog, read_lines
-from symlm.run import RunFolder
+from symlm.run.checkpoint import verify
+from symlm.run.folder import RunFolder
+from symlm.run.metrics import LineLog, read_lines
+from symlm.system.files import file_hash
 
 SMALL = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--eval-interval", "10",
          "--sample-every", "10", "--save-interval", "10", "--log-interval", "1", "--progress", "plain"]  # fmt: skip

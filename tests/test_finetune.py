@@ -16,9 +16,9 @@ import symlm
 from conftest import Cli
 from elsewhere import BEGIN, END, make_model
 from symlm import _symlm
-from symlm.finetune import FINETUNE, LORA_RATE, finetune_values
-from symlm.model_config import ModelConfig
-from symlm.model_files import resolve_model
+from symlm.config.finetune import FINETUNE, LORA_RATE, finetune_values
+from symlm.config.model_config import ModelConfig
+from symlm.model.resolve import resolve_model
 
 COLOURS = {"grass": "green", "snow": "white", "coal": "black", "blood": "red", "sky": "blue", "sand": "yellow"}
 

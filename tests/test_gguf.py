@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exporting import SHAPE, random_folder, train_tiny
+from symlm.config.model_config import ModelConfig, RopeScaling
 from symlm.errors import DataError, SymlmError
-from symlm.export import export
-from symlm.gguf_file import read_gguf
-from symlm.gguf_import import model_config_of, unpack_gguf
-from symlm.gguf_layout import from_pairs, rope_factors, scaling_of, to_pairs
-from symlm.gguf_vocab import SPLITTINGS, splitting_name, tokenizer_json, vocabulary_of
-from symlm.model_config import ModelConfig, RopeScaling
-from symlm.tensors import read_header, read_tensors
+from symlm.export.write import export
+from symlm.model.gguf.file import read_gguf
+from symlm.model.gguf.layout import from_pairs, rope_factors, scaling_of, to_pairs
+from symlm.model.gguf.read import model_config_of, unpack_gguf
+from symlm.model.gguf.vocabulary import SPLITTINGS, splitting_name, tokenizer_json, vocabulary_of
+from symlm.model.tensors import read_header, read_tensors
 
 CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]
 MOST_SECONDS = 5.0

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from symlm import _symlm
-from symlm.config import TrainConfig
+from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UsageError
-from symlm.generate import Generator
-from symlm.model_config import ModelConfig, RopeScaling
+from symlm.generate.generator import Generator
 
 SCALING = RopeScaling(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64

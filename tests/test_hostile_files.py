@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 import symlm
 from conftest import Cli
 from symlm import _symlm
-from symlm.checkpoint import State, read_manifest, verify
-from symlm.config import TrainConfig
+from symlm.config.model_config import ModelConfig
+from symlm.config.sources import parse_toml, read_toml, to_toml
+from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, InternalError, SymlmError, UsageError
 from symlm.layout import ENVIRONMENT, LAST, MANIFEST, METRICS, MODEL_CONFIG, OPTIMIZER, STATE, WEIGHTS
-from symlm.metrics import read_lines, truncate_past
-from symlm.model_config import ModelConfig
-from symlm.reading import MOST_BYTES, parse_json, read_object
-from symlm.resume import check_made_from
-from symlm.run import RunFolder
-from symlm.settings import parse_toml, read_toml, to_toml
+from symlm.run.checkpoint import State, read_manifest, verify
+from symlm.run.folder import RunFolder
+from symlm.run.metrics import read_lines, truncate_past
+from symlm.system.reading import MOST_BYTES, parse_json, read_object
+from symlm.training.opening import check_made_from
 
 Reader = Callable[[Path], object]
 

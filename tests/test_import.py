@@ -26,15 +26,15 @@ from elsewhere import (
 )
 from reference import model as reference
 from symlm import _symlm
-from symlm.checkpoint import State
-from symlm.config import TrainConfig
+from symlm.config.model_config import ModelConfig
+from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, SymlmError, UsageError, UserError
-from symlm.evaluation import evaluate
-from symlm.generate import Generator
-from symlm.model_config import ModelConfig
-from symlm.model_files import resolve_model
-from symlm.plan import make_plan
-from symlm.train import Trainer
+from symlm.evaluation.windows import evaluate
+from symlm.generate.generator import Generator
+from symlm.model.resolve import resolve_model
+from symlm.run.checkpoint import State
+from symlm.training.plan import make_plan
+from symlm.training.trainer import Trainer
 
 SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 KINDS: dict[str, dict[str, Any]] = {

@@ -14,11 +14,12 @@ import planted
 import symlm
 from conftest import Cli
 from symlm import _symlm
-from symlm.checkpoint import file_hash, read_manifest, verify
+from symlm.check.replay import replay
+from symlm.check.verify import verify as verify_run
 from symlm.errors import DataError, UsageError
-from symlm.metrics import read_lines
-from symlm.replay import replay
-from symlm.verification import verify as verify_run
+from symlm.run.checkpoint import read_manifest, verify
+from symlm.run.metrics import read_lines
+from symlm.system.files import file_hash
 
 SHAPE: dict[str, Any] = {"preset": "tiny", "vocab_size": 300, "seq_len": 32, "hidden_size": 32, "num_layers": 2,
                          "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}  # fmt: skip

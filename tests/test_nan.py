@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 import planted
 import symlm
 from planted import fit, open_engine, plant, run_to
-from symlm import _symlm, bundle, nan_policy
-from symlm.bundle import MOST_BUNDLES
-from symlm.checkpoint import State, file_hash, verify
+from symlm import _symlm
 from symlm.layout import MANIFEST
-from symlm.metrics import LineLog, read_lines
-from symlm.nan_policy import MOST_SKIPS, NEAR, WINDOWS, NanPolicy, computed, drop_undone, merged
+from symlm.run.checkpoint import State, verify
+from symlm.run.metrics import LineLog, read_lines
+from symlm.system.files import file_hash
+from symlm.training import bundle, nan_policy
+from symlm.training.bundle import MOST_BUNDLES
+from symlm.training.nan_policy import MOST_SKIPS, NEAR, WINDOWS, NanPolicy, computed, drop_undone, merged
 
 END = 60
 

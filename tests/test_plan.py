@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Cli
-from symlm.config import TrainConfig
-from symlm.plan import largest_batch, memory_of
+from symlm.config.train_config import TrainConfig
+from symlm.training.plan import largest_batch, memory_of
 
 MEASURE = """
 import json, sys

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlm import curves
 from symlm.cli import main
-from symlm.curves import draw_runs, read_curves, run_names, running_mean, thin
+from symlm.display import curves
+from symlm.display.curves import draw_runs, read_curves, run_names, running_mean, thin
 from symlm.errors import UserError
-from symlm.history import read_history
-from symlm.metrics import to_line
+from symlm.run.history import read_history
+from symlm.run.metrics import to_line
 
 
 def write_run(path: Path, records: Iterable[dict[str, Any]]) -> Path:

@@ -13,11 +13,12 @@ import symlm
 from conftest import Cli
 from planted import fit, plant
 from symlm import _symlm
-from symlm.checkpoint import State, file_hash, verify
+from symlm.check.replay import Recorded
+from symlm.check.verify import verify as verify_run
 from symlm.layout import MANIFEST
-from symlm.metrics import read_lines, rewrite
-from symlm.replay import Recorded
-from symlm.verification import verify as verify_run
+from symlm.run.checkpoint import State, verify
+from symlm.run.metrics import read_lines, rewrite
+from symlm.system.files import file_hash
 
 
 def records(run: Path, kind: str) -> list[dict[str, Any]]:

@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlm._symlm import CONTRACT_VERSION
-from symlm.checkpoint import State, file_hash, recover, verify
-from symlm.config import TrainConfig
+from symlm.config.model_config import ModelConfig
+from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UsageError, UserError
 from symlm.layout import BEST, MANIFEST, OPTIMIZER, STATE, WEIGHTS
-from symlm.metrics import LineLog, read_lines, to_line, truncate_past
-from symlm.model_config import ModelConfig
-from symlm.model_files import resolve_model
-from symlm.resume import open_run
-from symlm.run import RunFolder, default_out_dir
-from symlm.saving import Saved, Saver, Start, write_checkpoint
+from symlm.model.resolve import resolve_model
+from symlm.run.checkpoint import State, recover, verify
+from symlm.run.folder import RunFolder, default_out_dir
+from symlm.run.metrics import LineLog, read_lines, to_line, truncate_past
+from symlm.system.files import file_hash
+from symlm.training.opening import open_run
+from symlm.training.saving import Saved, Saver, Start, write_checkpoint
 
 MODEL = TrainConfig().model()
 
@@ -132,7 +133,8 @@ def test_recovery_after_a_crash(tmp_path: Path) -> None:
 
 def test_new_folders_are_flushed_with_those_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[Path] = []
-    monkeypatch.setattr("symlm.checkpoint.sync_file", flushed.append)
+    for module in ("symlm.system.files", "symlm.run.folder"):
+        monkeypatch.setattr(f"{module}.sync_file", flushed.append)
     make_run(tmp_path / "a" / "run", [])
     assert {tmp_path, tmp_path / "a", tmp_path / "a" / "run"} <= set(flushed)
 

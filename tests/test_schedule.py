@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlm.config import TrainConfig
+from symlm.config.engine import engine_config
+from symlm.config.train_config import TrainConfig
 from symlm.errors import UsageError
-from symlm.schedule import engine_config, eval_windows, final_eval_windows, plan_steps, resolve, windows_per_epoch
+from symlm.training.schedule import eval_windows, final_eval_windows, plan_steps, resolve, windows_per_epoch
 
 
 def tiny(**changes: Any) -> TrainConfig:

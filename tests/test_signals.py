@@ -18,8 +18,8 @@ import pytest
 
 import symlm
 from conftest import Cli
-from symlm.checkpoint import State, verify
-from symlm.metrics import read_lines
+from symlm.run.checkpoint import State, verify
+from symlm.run.metrics import read_lines
 
 BOUND_S = 60
 """A command ends within this after a signal, on a machine that does other things too."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symlm.textstream import StopFilter, Utf8Stream, text_pieces
+from symlm.generate.text_stream import StopFilter, Utf8Stream, text_pieces
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import symlm
 from symlm.cli import main
+from symlm.display.tensorboard import EventFile, TensorBoard, export_events, masked_crc32c, scalars_of
 from symlm.errors import UserError
-from symlm.metrics import read_lines, to_line
-from symlm.tensorboard import EventFile, TensorBoard, export_events, masked_crc32c, scalars_of
+from symlm.run.metrics import read_lines, to_line
 
 TAGS = ["train/loss", "train/lr", "train/grad_norm", "perf/tok_s", "perf/peak_frac", "perf/worker_busy_frac"]
 

@@ -16,11 +16,11 @@ import pytest
 
 from conftest import Cli
 from symlm import _symlm
-from symlm.checkpoint import file_hash
-from symlm.config import TrainConfig
+from symlm.config.engine import engine_config
+from symlm.config.train_config import TrainConfig
 from symlm.errors import UsageError, UserError
-from symlm.schedule import engine_config
-from symlm.trace import MOST_UPDATES, WARM_UP, summary
+from symlm.system.files import file_hash
+from symlm.training.trace import MOST_UPDATES, WARM_UP, summary
 
 SMALL = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--sample-every", "0",
          "--progress", "plain", "--threads", "2", "--out-dir", "run"]  # fmt: skip

@@ -20,10 +20,11 @@ import pytest
 import symlm
 from conftest import Cli
 from symlm import _symlm as symlm_core
-from symlm.checkpoint import file_hash, verify
-from symlm.config import TrainConfig
-from symlm.metrics import read_lines
-from symlm.settings import parse_toml
+from symlm.config.sources import parse_toml
+from symlm.config.train_config import TrainConfig
+from symlm.run.checkpoint import verify
+from symlm.run.metrics import read_lines
+from symlm.system.files import file_hash
 
 SMALL = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--eval-interval", "10",
          "--sample-every", "10", "--save-interval", "10", "--progress", "plain"]  # fmt: skip

@@ -15,16 +15,17 @@ import pytest
 
 import symlm
 from exporting import SHAPE, random_folder, train_tiny
-from symlm import _symlm, gguf_export
+from symlm import _symlm
+from symlm.config.model_config import ModelConfig
 from symlm.errors import DataError, InternalError, UserError
-from symlm.export import export
-from symlm.gguf_file import read_gguf
-from symlm.gguf_vocab import begins_with, vocabulary_of
-from symlm.initial import take_over
-from symlm.model_config import ModelConfig
-from symlm.model_files import resolve_model
-from symlm.reading import read_object
-from symlm.tensors import read_header
+from symlm.export.write import export
+from symlm.model.gguf import write
+from symlm.model.gguf.file import read_gguf
+from symlm.model.gguf.vocabulary import begins_with, vocabulary_of
+from symlm.model.resolve import resolve_model
+from symlm.model.tensors import read_header
+from symlm.system.reading import read_object
+from symlm.training.initial import take_over
 
 CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]
 
@@ -170,7 +171,7 @@ def test_numbers_that_are_none_are_refused(source: Path, tmp_path: Path) -> None
 def test_a_wrong_file_is_found_when_it_is_read_back(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_export, "to_pairs", lambda rows, heads: rows)
+    monkeypatch.setattr(write, "to_pairs", lambda rows, heads: rows)
     with pytest.raises(InternalError, match="the exported model differs by"):
         export(source, "gguf", tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()

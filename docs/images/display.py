@@ -16,10 +16,10 @@ from unittest.mock import patch
 from rich.console import Console
 
 import symlm
-from symlm import train
 from symlm.display import SafeDisplay
 from symlm.display.live import LiveDisplay
-from symlm.view import View
+from symlm.display.view import View
+from symlm.training import trainer
 
 WIDTH = 104
 STEPS = 600
@@ -55,7 +55,7 @@ def main() -> None:
     config = symlm.TrainConfig(
         max_steps=steps, eval_interval=steps // 6, sample_every=steps // 6, sample_prompt="def "
     )  # fmt: skip
-    shown = patch.object(train, "make_display", lambda progress: SafeDisplay(display))
+    shown = patch.object(trainer, "make_display", lambda progress: SafeDisplay(display))
     with shown, tempfile.TemporaryDirectory() as folder, chdir(folder):
         symlm.Trainer(config).fit()
     if display.picture is None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._symlm import Tokenizer
     from .callbacks import Callback, Control
-    from .choices import ChoicesEvaluation, ItemResult, evaluate_choices
-    from .config import TrainConfig
+    from .config.finetune import finetune_config
+    from .config.model_config import ModelConfig
+    from .config.train_config import TrainConfig
+    from .display.tensorboard import TensorBoard
     from .errors import (
         DataError,
         DifferenceError,
@@ -27,13 +29,11 @@ if TYPE_CHECKING:
         UsageError,
         UserError,
     )
-    from .evaluation import Evaluation, evaluate
-    from .finetune import finetune_config
-    from .generate import Generator
-    from .model_config import ModelConfig
-    from .rolling import DocumentLoss, RollingEvaluation, evaluate_rolling
-    from .tensorboard import TensorBoard
-    from .train import Run, Trainer
+    from .evaluation.choices import ChoicesEvaluation, ItemResult, evaluate_choices
+    from .evaluation.rolling import DocumentLoss, RollingEvaluation, evaluate_rolling
+    from .evaluation.windows import Evaluation, evaluate
+    from .generate.generator import Generator
+    from .training.trainer import Run, Trainer
 
     __version__: str
 
@@ -70,32 +70,32 @@ __all__ = [
 
 _HOME = {
     "Callback": "callbacks",
-    "ChoicesEvaluation": "choices",
+    "ChoicesEvaluation": "evaluation.choices",
     "Control": "callbacks",
     "DataError": "errors",
     "DifferenceError": "errors",
-    "DocumentLoss": "rolling",
-    "Evaluation": "evaluation",
-    "Generator": "generate",
+    "DocumentLoss": "evaluation.rolling",
+    "Evaluation": "evaluation.windows",
+    "Generator": "generate.generator",
     "InternalError": "errors",
     "Interrupted": "errors",
-    "ItemResult": "choices",
+    "ItemResult": "evaluation.choices",
     "MemoryPlanError": "errors",
-    "ModelConfig": "model_config",
+    "ModelConfig": "config.model_config",
     "NanError": "errors",
-    "RollingEvaluation": "rolling",
-    "Run": "train",
+    "RollingEvaluation": "evaluation.rolling",
+    "Run": "training.trainer",
     "SymlmError": "errors",
-    "TensorBoard": "tensorboard",
+    "TensorBoard": "display.tensorboard",
     "Tokenizer": "_symlm",
-    "TrainConfig": "config",
-    "Trainer": "train",
+    "TrainConfig": "config.train_config",
+    "Trainer": "training.trainer",
     "UsageError": "errors",
     "UserError": "errors",
-    "evaluate": "evaluation",
-    "evaluate_choices": "choices",
-    "evaluate_rolling": "rolling",
-    "finetune_config": "finetune",
+    "evaluate": "evaluation.windows",
+    "evaluate_choices": "evaluation.choices",
+    "evaluate_rolling": "evaluation.rolling",
+    "finetune_config": "config.finetune",
 }
 
 
@@ -104,7 +104,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "__version__":
-        from .version import version
+        from .system.version import version
 
         return version()
     if name not in _HOME:

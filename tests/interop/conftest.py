@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import symlm
-from symlm.corpus import builtin_files
+from symlm.text.corpus import builtin_files
 
 TRAIN_BYTES = 3_000_000
 HELD_BYTES = 300_000

@@ -10,8 +10,8 @@ import pytest
 
 from elsewhere import BEGIN, END
 from interop.test_import import opened, save
-from symlm.evaluation import evaluate
-from symlm.model_files import resolve_model
+from symlm.evaluation.windows import evaluate
+from symlm.model.resolve import resolve_model
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import symlm
 from exporting import random_folder
-from symlm.export import export
-from symlm.generate import sampling_options
-from symlm.gguf_vocab import SPLITTINGS
-from symlm.model_config import ModelConfig, RopeScaling
+from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.export.write import export
+from symlm.generate.generator import sampling_options
+from symlm.model.gguf.vocabulary import SPLITTINGS
 
 pytestmark = pytest.mark.interop
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import symlm
 from exporting import random_folder
-from symlm.export import export
-from symlm.model_config import ModelConfig
-from symlm.tensors import read_tensors
+from symlm.config.model_config import ModelConfig
+from symlm.export.write import export
+from symlm.model.tensors import read_tensors
 
 pytestmark = pytest.mark.interop
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from elsewhere import BEGIN, END, TEXT, llama3_tokenizer, metaspace_tokenizer
-from symlm.evaluation import evaluate
-from symlm.generate import Generator
-from symlm.model_files import resolve_model
+from symlm.evaluation.windows import evaluate
+from symlm.generate.generator import Generator
+from symlm.model.resolve import resolve_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from symlm.tensorboard import EventFile
+from symlm.display.tensorboard import EventFile
 
 pytestmark = pytest.mark.interop
 

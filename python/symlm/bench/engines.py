@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config import TrainConfig
-from ..corpus import ProgressFactory, Sources
+from ..config.engine import engine_config
+from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError, NanError
-from ..schedule import engine_config
-from ..signals import StopSignals
+from ..system.signals import StopSignals
+from ..text.corpus import ProgressFactory, Sources
 from .cases import Case
 
 WARM_UP_UPDATES = 2

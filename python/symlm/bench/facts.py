@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..machine import describe
+from ..system.machine import describe
 
 GIT_TIMEOUT_S = 10.0
 

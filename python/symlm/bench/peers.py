@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig
+from ..config.train_config import TrainConfig
 from ..errors import UserError
-from ..signals import StopSignals
+from ..system.signals import StopSignals
 
 POLL_S = 0.2
 FIND_TIMEOUT_S = 120.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .. import _symlm
 from ..errors import MemoryPlanError
-from ..signals import Stopped, StopSignals
+from ..system.signals import Stopped, StopSignals
 from .cases import Case
 from .engines import Engines
 from .peers import PeerFailed, TorchPeer

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..checkpoint import write_atomic
-from ..config import TrainConfig
-from ..corpus import Sources
+from ..config.engine import engine_config
+from ..config.train_config import TrainConfig
 from ..display import SafeDisplay, make_display
 from ..errors import SymlmError, UserError, reason
-from ..machine import resolve_threads
-from ..schedule import engine_config
-from ..signals import Stopped, StopSignals
-from ..target import check_folder, check_target
+from ..system.files import write_atomic
+from ..system.machine import resolve_threads
+from ..system.signals import Stopped, StopSignals
+from ..system.target import check_folder, check_target
+from ..text.corpus import Sources
 from ..units import count_of, format_count, format_duration
 from . import charts, report
 from .cases import Plan, instruction_sets, plan

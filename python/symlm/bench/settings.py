@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import MODEL_FIELDS, SPECS, TrainConfig
+from ..config.options import Spec, convert, option, specs
+from ..config.train_config import MODEL_FIELDS, SPECS, TrainConfig
 from ..errors import UsageError
-from ..options import Spec, convert, option, specs
 from ..units import format_count
 
 BENCH_PRESET = "3m"

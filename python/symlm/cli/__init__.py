@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 
 from ..errors import DataError, InternalError, MemoryPlanError, NanError, SymlmError, UsageError, reason
-from ..signals import StopSignals
+from ..system.signals import StopSignals
 from .common import Group, debug_wanted, say
 
 _BUG = "this is a bug; run again with --debug and report what it prints"
@@ -50,7 +50,7 @@ class LazyGroup(Group):
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from ..version import version
+        from ..system.version import version
 
         click.echo(f"symlm {version()}")
         ctx.exit()

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from ..bench.settings import BENCH_PRESET, BENCH_SPECS, MODEL_SETTINGS, BenchConfig, model_settings
-from ..config import SPECS, TrainConfig
+from ..config.options import Spec
+from ..config.train_config import SPECS, TrainConfig
 from ..errors import UsageError
-from ..options import Spec
 from .common import Command
 from .train import setting_option
 

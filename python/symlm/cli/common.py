@@ -85,7 +85,7 @@ def threads_option(function: F) -> F:
 
 def progress_option(function: F) -> F:
     """`--progress` for commands that take a while."""
-    from ..config import SPECS
+    from ..config.train_config import SPECS
 
     return click.option(
         "--progress", type=click.Choice(SPECS["progress"].choices), default="auto", show_default=True,
@@ -102,7 +102,7 @@ def data_option(function: F) -> F:
 
 def parse_threads(text: str) -> Any:
     """The value of `--threads`, checked as in the training configuration."""
-    from ..config import SPECS
-    from ..options import convert
+    from ..config.options import convert
+    from ..config.train_config import SPECS
 
     return convert("threads", SPECS["threads"], text)

@@ -15,8 +15,8 @@ from .common import Command
 def command(as_json: bool) -> None:
     """Show what symlm sees of this machine: instruction set, threads, limits, versions."""
     from .. import _symlm
-    from ..corpus import cache_dir
-    from ..machine import describe, gib
+    from ..system.machine import describe, gib
+    from ..text.corpus import cache_dir
 
     facts: dict[str, Any] = describe()
     threads = facts["threads_auto"]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from ..config import SPECS
+from ..config.train_config import SPECS
 from ..errors import UsageError
 from .common import Command, checkpoint_option, parse_threads, progress_option, threads_option
 
 if TYPE_CHECKING:
-    from ..choices import ChoicesEvaluation
-    from ..config import DataFormat
-    from ..evaluation import Evaluation
-    from ..rolling import DocumentLoss, RollingEvaluation
+    from ..config.train_config import DataFormat
+    from ..evaluation.choices import ChoicesEvaluation
+    from ..evaluation.rolling import DocumentLoss, RollingEvaluation
+    from ..evaluation.windows import Evaluation
 
 
 @click.command("eval", cls=Command, short_help="Loss, perplexity and bits per byte on a text; multiple choice.")
@@ -76,7 +76,7 @@ def command(
     common: dict[str, Any] = {"checkpoint": checkpoint, "threads": parse_threads(threads), "progress": progress}
     if choices is not None:
         _refuse({"PATH": data, "--per-document": per_document, "--stride": stride, "--against": against}, "--choices")
-        from ..choices import evaluate_choices
+        from ..evaluation.choices import evaluate_choices
 
         with _lines(out, [choices]) as write:
             asked = evaluate_choices(model, choices, each=write, **common)
@@ -86,7 +86,7 @@ def command(
         raise UsageError("found no PATH, expected a text to evaluate on", "name one, or questions with --choices")
     if out is not None and not per_document:
         raise UsageError("--out takes the results of documents or questions", "add --per-document or --choices")
-    from ..compress import parse_compressors
+    from ..evaluation.compress import parse_compressors
 
     common.update(text_field=text_field, against=parse_compressors(against))
     if per_document or stride is not None:
@@ -94,7 +94,7 @@ def command(
             raise UsageError(
                 "--per-document and --stride take texts, found --data-format completion", "leave one of the two out"
             )
-        from ..rolling import evaluate_rolling
+        from ..evaluation.rolling import evaluate_rolling
 
         with _lines(out, data) as write:
             each = write if out is not None else None if as_json else _print_document
@@ -103,7 +103,7 @@ def command(
             click.echo()
         _print(rolled, as_json, _print_text)
         return
-    from ..evaluation import evaluate
+    from ..evaluation.windows import evaluate
 
     _print(evaluate(model, data, **common, data_format=cast("DataFormat", data_format)), as_json, _print_text)
 
@@ -120,8 +120,8 @@ def _lines(out: str | None, inputs: Any) -> Iterator[Callable[[Any], None] | Non
     if out is None:
         yield None
         return
-    from ..metrics import LineLog
-    from ..target import check_target
+    from ..run.metrics import LineLog
+    from ..system.target import check_target
 
     check_target("--out", out, [Path(path) for path in inputs])
     temporary = Path(out).with_name(f".tmp-{Path(out).name}")
@@ -139,7 +139,7 @@ def _print(result: Any, as_json: bool, draw: Callable[[Any], None]) -> None:
     if not as_json:
         draw(result)
         return
-    from ..metrics import to_line
+    from ..run.metrics import to_line
 
     record = dataclasses.asdict(result)
     if "compressed" in record:
@@ -150,7 +150,7 @@ def _print(result: Any, as_json: bool, draw: Callable[[Any], None]) -> None:
 
 
 def _print_text(result: Evaluation | RollingEvaluation) -> None:
-    from ..rolling import RollingEvaluation
+    from ..evaluation.rolling import RollingEvaluation
     from ..units import count_of, format_count
 
     windows = count_of(result.windows, "window")
@@ -183,7 +183,7 @@ def _print_document(document: DocumentLoss) -> None:
 
 
 def _print_choices(result: ChoicesEvaluation) -> None:
-    from ..choices import SCORES
+    from ..evaluation.choices import SCORES
 
     remarks = {
         "acc": "by the log-likelihood", "acc_norm": "by that per character", "acc_bytes": "by that per byte",

@@ -10,7 +10,7 @@ import click
 from .common import Command, checkpoint_option, say
 
 if TYPE_CHECKING:
-    from ..export import Exported, Target
+    from ..export.write import Exported, Target
 
 
 @click.command("export", cls=Command, short_help="Write a model for transformers, llama.cpp or Ollama.")
@@ -35,7 +35,7 @@ def command(model: str, to: str, out: str, dtype: str | None, checkpoint: str, f
 
     What was written is read back and compared with MODEL before it gets its name. Folders must be empty or new.
     """
-    from ..export import export
+    from ..export.write import export
 
     done = export(
         model,

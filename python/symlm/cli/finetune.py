@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from ..config import MODEL_FIELDS, SPECS
+from ..config.finetune import FINETUNE, LORA_RATE, finetune_values
+from ..config.train_config import MODEL_FIELDS, SPECS
 from ..errors import UsageError
-from ..finetune import FINETUNE, LORA_RATE, finetune_values
-from ..initial import USUAL_WINDOW
+from ..training.initial import USUAL_WINDOW
 from .common import Command
 from .train import setting_options, train_as
 

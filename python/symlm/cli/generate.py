@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from .. import generate as defaults
+from ..config.options import flag_of
 from ..errors import UsageError
-from ..options import flag_of
+from ..generate import generator as defaults
 from .common import Command, checkpoint_option, say
 
 

@@ -28,11 +28,11 @@ from .common import Command, say
 def command(runs: tuple[str, ...], out: str, axis: str, log_y: bool, tensorboard: str | None) -> None:
     """Draw RUNs, finished or not, into one picture: losses of training and validation, bits per byte, learning rate,
     gradient norm and speed. Needs matplotlib: pip install 'symlm[plot]'."""
-    from ..curves import draw_runs, run_names
+    from ..display.curves import draw_runs, run_names
 
     if tensorboard is not None:
-        from ..target import check_new_folder
-        from ..tensorboard import export_events
+        from ..display.tensorboard import export_events
+        from ..system.target import check_new_folder
 
         check_new_folder("--tensorboard", tensorboard)
         for run, name in zip(runs, run_names(runs), strict=True):
@@ -42,7 +42,7 @@ def command(runs: tuple[str, ...], out: str, axis: str, log_y: bool, tensorboard
     target = Path(out)
     if target.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{out}: expected a name that ends in .png or .svg", "such as --out curves.png")
-    from ..target import check_target
+    from ..system.target import check_target
 
     check_target("--out", out)
     for run in draw_runs(runs, target, axis, log_y):

@@ -27,9 +27,9 @@ def command(run: str, step: int, out: str | None, data: tuple[str, ...], threads
     """
     from typing import cast
 
-    from ..config import Progress
+    from ..check.replay import replay
+    from ..config.train_config import Progress
     from ..errors import DifferenceError
-    from ..replay import replay
 
     result = replay(run, step, out=out, data=data, threads=parse_threads(threads), progress=cast("Progress", progress))
     # What the run recorded nothing about is of interest only where the replay was to go.

@@ -30,11 +30,11 @@ def command() -> None:
 def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, force: bool, threads: str) -> None:
     """Train a tokenizer from PATHs and write it as tokenizer.json."""
     from .. import _symlm
-    from ..config import SPECS
-    from ..corpus import builtin_files
+    from ..config.options import convert
+    from ..config.train_config import SPECS
     from ..display import make_display
-    from ..machine import resolve_threads
-    from ..options import convert
+    from ..system.machine import resolve_threads
+    from ..text.corpus import builtin_files
 
     size = convert("vocab_size", SPECS["vocab_size"], vocab_size)
     count, _ = resolve_threads(parse_threads(threads))
@@ -101,8 +101,8 @@ def decode(ids: tuple[str, ...], source: str) -> None:
 
 
 def _load(source: str) -> _symlm.Tokenizer:
-    from ..corpus import load_tokenizer
-    from ..model_files import resolve_model
+    from ..model.resolve import resolve_model
+    from ..model.tokenizer import load_tokenizer
 
     path = Path(source)
     if not path.is_dir():

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from ..config import SPECS, TrainConfig
+from ..config.options import Spec, flag_of
+from ..config.sources import gather
+from ..config.train_config import SPECS, TrainConfig
 from ..errors import Interrupted
-from ..metrics import to_line
-from ..options import Spec, flag_of
-from ..settings import gather
+from ..run.metrics import to_line
 from .common import Command, say
 
 _METAVARS = {
@@ -64,8 +64,8 @@ def _run(**values: Any) -> int:
 
 def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dict[str, Any]] = dict) -> int:
     """Train as the flags in `values` say; `complete` adds the defaults of a command to what was given explicitly."""
-    from ..resume import locate
-    from ..train import Trainer
+    from ..training.opening import locate
+    from ..training.trainer import Trainer
 
     file, dry_run = values.pop("config_file"), values.pop("dry_run")
     given = {name: value for name, value in values.items() if value is not None and value != ()}
@@ -79,8 +79,8 @@ def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dic
             # Only what is given explicitly can be in conflict with the run.
             config = TrainConfig(**{**folder.settings().values, **gathered.values})
     if dry_run:
-        from ..display.plan import print_plan
-        from ..plan import refuse_what_cannot_fit
+        from ..training.plan import refuse_what_cannot_fit
+        from .plan_table import print_plan
 
         plan = Trainer(config).plan()
         print_plan(plan, as_json=config.progress == "json")

@@ -31,10 +31,10 @@ def command(run: str, steps: int, start: str, data: tuple[str, ...], threads: st
     """
     from typing import cast
 
-    from ..config import Progress
+    from ..check.verify import verify
+    from ..config.train_config import Progress
     from ..errors import DifferenceError
     from ..units import count_of
-    from ..verification import verify
 
     result = verify(
         run,

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..config import Progress
-from ..view import View
+from ..config.train_config import Progress
 from .plain import Display, JsonDisplay, OffDisplay, PlainDisplay
+from .view import View
 
 __all__ = ["Display", "JsonDisplay", "OffDisplay", "PlainDisplay", "SafeDisplay", "make_display"]
 

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..units import format_count, format_duration
-from ..view import View, sparkline
 from .plain import Display, event_line, one_line
+from .view import View, sparkline
 
 _REFRESH_S = 0.5
 """A redraw takes some milliseconds of a core that a worker could use."""

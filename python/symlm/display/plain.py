@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..metrics import to_line
+from ..run.metrics import to_line
 from ..units import format_count, format_duration
-from ..view import View
+from .view import View
 
 _SILENT_S = 2.0
 _REPEAT_S = 10.0

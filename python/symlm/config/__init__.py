@@ -1,0 +1,10 @@
+"""Settings: what they mean, where they come from, and what the engine is made from.
+
+options       the description of one setting: help, kind, limits
+train_config  every setting of a training run and its default
+presets       the shapes that have a name
+model_config  the shape of a model, and `config.json`
+sources       flags over environment over file over preset; the TOML writer
+finetune      what `symlm finetune` sets otherwise
+engine        what the engine is made from
+"""

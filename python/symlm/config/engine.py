@@ -1,0 +1,66 @@
+"""What the engine is made from, as the extension module reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .train_config import TrainConfig
+
+
+def engine_config(config: TrainConfig, threads: int, max_steps: int | None = None) -> dict[str, Any]:
+    """What the engine is made from: model, constant numbers of the optimisation, threads. `config` is resolved."""
+    steps = max_steps or config.max_steps or 1
+    return {
+        "model": config.model().as_dict(),
+        "train": {
+            "batch_size": config.batch_size,
+            "max_steps": steps,
+            "learning_rate": config.learning_rate,
+            "warmup_steps": config.warmup_steps or 0,
+            "decay_start": steps if config.decay_start is None else config.decay_start,
+            "schedule": config.schedule,
+            "min_lr_ratio": config.min_lr_ratio,
+            "weight_decay": config.weight_decay,
+            "beta1": config.beta1,
+            "beta2": config.beta2,
+            "eps": config.eps,
+            "grad_clip": config.grad_clip,
+            "seed": config.seed,
+            **engine_part(config),
+        },
+        "threads": threads,
+        "sectors_in_flight": 0 if config.sectors_in_flight == "auto" else config.sectors_in_flight,
+    }
+
+
+def engine_part(config: TrainConfig) -> dict[str, Any]:
+    """What the engine's part of a configuration says about adapters; nothing where the weights are trained."""
+    if not config.lora_rank:
+        return {}
+    targets = config.lora_target_names
+    return {"lora": {"rank": config.lora_rank, "alpha": config.lora_alpha_value, "targets": list(targets)}}
+
+
+def adapter_parameters(config: TrainConfig) -> int:
+    """Floats in all adapters of a run; 0 where the weights are trained."""
+    model = config.model()
+    hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
+    sides = {
+        "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),
+        "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
+    }  # fmt: skip
+    return model.num_layers * config.lora_rank * sum(sum(sides[name]) for name in config.lora_target_names)
+
+
+def has_adapters(settings: Mapping[str, Any]) -> bool:
+    """Whether an engine that is made from these settings trains adapters."""
+    train = settings.get("train")
+    return isinstance(train, dict) and "lora" in train
+
+
+def without_adapters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same engine for the weights that base and adapters give together."""
+    if not has_adapters(settings):
+        return dict(settings)
+    return {**settings, "train": {name: value for name, value in settings["train"].items() if name != "lora"}}

@@ -1,0 +1,46 @@
+"""Settings of a fine-tuning: those of a training that begins from a model, with defaults of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .train_config import LIMIT_FIELDS, TrainConfig
+
+FINETUNE: dict[str, Any] = {
+    "epochs": 3.0,
+    "batch_size": 8,
+    "learning_rate": 2e-4,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+    "eval_interval": 50,
+}
+"""Defaults of `symlm finetune` where they are not those of `symlm train`.
+
+The weights are good already, so what moves them is smaller: a tenth of the rate that models of this size are trained
+with, no decay towards zero, batches that give a small set of examples some hundred updates in three passes. A model of
+a billion weights and more wants a tenth of this rate.
+"""
+
+LORA_RATE = 1e-3
+"""The learning rate with adapters: they begin at zero and have far fewer weights, so that theirs may be larger."""
+
+
+def finetune_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the defaults of a fine-tuning for what is not among them."""
+    defaults = dict(FINETUNE)
+    if any(values.get(name) is not None for name in LIMIT_FIELDS):
+        # A limit that is asked for decides alone.
+        del defaults["epochs"]
+    if values.get("lora_rank"):
+        defaults["learning_rate"] = LORA_RATE
+    return {**defaults, **values}
+
+
+def finetune_config(model: str | Path, **changes: Any) -> TrainConfig:
+    """The configuration of `symlm finetune MODEL`, with `changes` on top.
+
+    `symlm.Trainer(symlm.finetune_config("runs/my-3m"), data=["examples.jsonl"]).fit()` trains it.
+    """
+    return TrainConfig(**finetune_values({"init_from": str(model), **changes}))

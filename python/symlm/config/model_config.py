@@ -1,0 +1,348 @@
+"""Shape of a model, its checks, and the `config.json` that stands beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, UsageError, shown
+from ..layout import GENERATION_CONFIG
+from ..system.reading import Fields, parse_json, read_object
+
+ROPE_THETA = 10000.0
+RMS_NORM_EPS = 1e-5
+INIT_STD = 0.02
+EOT_ID = 0
+MAX_PARAMETERS = 20_000_000_000
+MAX_VOCAB, MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 1 << 20, 1 << 16, 1 << 10, 1 << 17
+"""Sizes of a `config.json` beyond these are refused; the engine has the same limits."""
+
+
+_HF_BOS, _HF_EOS = 1, 2
+"""What `LlamaConfig` of transformers has where a `config.json` says nothing."""
+_MOST_EOS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Rotary frequencies stretched for contexts longer than those of the first training, the type "llama3": waves
+    longer than `original_max_position_embeddings / low_freq_factor` positions become `factor` times as long, those
+    shorter than `original_max_position_embeddings / high_freq_factor` stay, and between them it is blended."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not math.isfinite(value) or value <= 0:
+                raise UsageError(f"rope scaling: {field.name}: expected a number above 0, found {value}")
+        if self.factor < 1:
+            raise UsageError(f"rope scaling: factor: expected a number from 1, found {self.factor}")
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise UsageError(
+                f"rope scaling: high_freq_factor {self.high_freq_factor} is not above "
+                f"low_freq_factor {self.low_freq_factor}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers under the names that the extension module reads, which are those of `config.json` too."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of a Llama-architecture model. Sizes count floats, heads or tokens."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    seq_len: int
+    rope_theta: float = ROPE_THETA
+    rms_norm_eps: float = RMS_NORM_EPS
+    tie_embeddings: bool = True
+    rope_scaling: RopeScaling | None = None
+    bos_token_id: int | None = EOT_ID
+    """Token before the first one of a text, None: none."""
+    eos_token_ids: tuple[int, ...] = (EOT_ID,)
+    """Tokens that end a text; the first of them stands between documents."""
+    positions: int | None = None
+    """Positions that the model was made for, where a training with shorter windows goes on from it; None: `seq_len`."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _SIZES and (not math.isfinite(value) or value <= 0):
+                raise UsageError(f"{field.name}: expected a number above 0, found {value}")
+        ids = [("bos_token_id", self.bos_token_id), *(("eos_token_ids", id_) for id_ in self.eos_token_ids)]
+        for name, id_ in ids:
+            if id_ is not None and not 0 <= id_ < self.vocab_size:
+                raise UsageError(f"{name}: expected a token of the {self.vocab_size:,} in the vocabulary, found {id_}")
+        if self.hidden_size % self.num_heads:
+            raise UsageError(
+                f"{self.num_heads} heads do not divide the hidden size {self.hidden_size}",
+                f"with --hidden-size {self.hidden_size}, --num-heads can be {_divisors(self.hidden_size)}",
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise UsageError(
+                f"{self.num_kv_heads} key/value heads do not divide the {self.num_heads} heads",
+                f"--num-kv-heads can be {_divisors(self.num_heads, even_quotient=False)}",
+            )
+        if self.head_dim % 2:
+            raise UsageError(
+                f"a head of {self.head_dim} floats is odd; rotary embedding needs pairs",
+                f"--num-heads can be {_divisors(self.hidden_size)}",
+            )
+        positions = self.seq_len if self.positions is None else self.positions
+        if type(positions) is not int or not self.seq_len <= positions <= MAX_POSITIONS:
+            raise UsageError(f"positions: expected {self.seq_len:,} to {MAX_POSITIONS:,}, found {shown(positions)}")
+        if self.parameters > MAX_PARAMETERS:
+            raise UsageError(
+                f"the model would have {self.parameters:,} parameters; symlm is for small ones",
+                "choose a --preset, or smaller sizes",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Floats in one head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        kv = self.num_kv_heads * self.head_dim
+        attention = self.hidden_size * (2 * self.hidden_size + 2 * kv)
+        block = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        tables = 1 if self.tie_embeddings else 2
+        return self.num_layers * block + tables * self.vocab_size * self.hidden_size + self.hidden_size
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape under the names that the extension module reads."""
+        shape = {name: getattr(self, name) for name in (*_SIZES, "tie_embeddings")}
+        if self.rope_scaling is not None:
+            shape["rope_scaling"] = self.rope_scaling.as_dict()
+        return shape
+
+    def other(self) -> str:
+        """What the model has besides its sizes, as JSON."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _OTHER}
+        values["rope_scaling"] = None if self.rope_scaling is None else self.rope_scaling.as_dict()
+        values["positions"] = self.positions or self.seq_len
+        return json.dumps(values)
+
+    def with_other(self, text: str) -> ModelConfig:
+        """This shape with what `other` of a model gave; UsageError when the text is something else."""
+        try:
+            values = parse_json(text)
+            scaling = values["rope_scaling"]
+            return dataclasses.replace(
+                self,
+                rope_theta=float(values["rope_theta"]),
+                rms_norm_eps=float(values["rms_norm_eps"]),
+                rope_scaling=None if scaling is None else RopeScaling(**scaling),
+                bos_token_id=values["bos_token_id"],
+                eos_token_ids=tuple(values["eos_token_ids"]),
+                positions=values["positions"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"architecture: found {shown(text)}, expected what symlm wrote ({error})", "restore the file of the run"
+            ) from None
+
+    def to_hf(self) -> dict[str, Any]:
+        """The shape as `config.json` of a `LlamaForCausalLM`: fields of transformers 4 and of 5 alike."""
+        rope: dict[str, Any] = {"rope_type": "default"}
+        old: dict[str, Any] = {}
+        if self.rope_scaling is not None:
+            rope = {"rope_type": "llama3", **self.rope_scaling.as_dict()}
+            old = {"rope_scaling": rope}
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.positions or self.seq_len,
+            "initializer_range": INIT_STD,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            **old,
+            "rope_parameters": {**rope, "rope_theta": self.rope_theta},
+            "tie_word_embeddings": self.tie_embeddings,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": _one_or_list(self.eos_token_ids),
+            "torch_dtype": "float32",
+            "dtype": "float32",
+        }
+
+    @classmethod
+    def from_hf(cls, path: Path) -> ModelConfig:
+        """Read a `config.json`, and the ids of a `generation_config.json` beside it; DataError when it is not that of a
+        Llama model that symlm computes as transformers does."""
+        what = "model configuration"
+        raw = read_object(path, what)
+        _check_supported(path, raw)
+        fields = Fields(path, raw, what)
+        heads = fields.whole("num_attention_heads", 1, MAX_WIDTH)
+        vocab_size = fields.whole("vocab_size", 1, MAX_VOCAB)
+        bos, eos = _special_ids(path, raw, vocab_size)
+        try:
+            config = cls(
+                vocab_size=vocab_size,
+                hidden_size=fields.whole("hidden_size", 1, MAX_WIDTH),
+                intermediate_size=fields.whole("intermediate_size", 1, MAX_WIDTH),
+                num_layers=fields.whole("num_hidden_layers", 1, MAX_LAYERS),
+                num_heads=heads,
+                num_kv_heads=fields.whole("num_key_value_heads", 1, heads) if raw.get("num_key_value_heads") else heads,
+                seq_len=fields.whole("max_position_embeddings", 1, MAX_POSITIONS),
+                rope_theta=_rope_theta(path, raw),
+                rms_norm_eps=fields.number("rms_norm_eps") if "rms_norm_eps" in raw else 1e-6,
+                tie_embeddings=fields.flag("tie_word_embeddings") if "tie_word_embeddings" in raw else False,
+                rope_scaling=_rope_scaling(path, raw),
+                bos_token_id=bos,
+                eos_token_ids=eos,
+            )
+        except UsageError as error:
+            raise DataError(f"{path}: {error.message}") from None
+        if raw.get("head_dim") not in (None, config.head_dim):
+            raise DataError(
+                f"{path}: head_dim {shown(raw['head_dim'])} is not supported, expected hidden_size / "
+                f"num_attention_heads = {config.head_dim}"
+            )
+        return config
+
+
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "seq_len",
+    "rope_theta", "rms_norm_eps",
+)  # fmt: skip
+"""Fields of `ModelConfig` that are numbers above 0."""
+
+_OTHER = ("rope_theta", "rms_norm_eps", "bos_token_id", "eos_token_ids")
+"""Fields that are no sizes, but for the scaling."""
+
+_ONLY = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "sliding_window": None,
+    "use_sliding_window": False,
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
+}
+"""Fields of a `config.json` that change what a model computes, and the one value that symlm computes."""
+
+
+def _check_supported(path: Path, raw: Mapping[str, Any]) -> None:
+    """DataError that names everything in a `config.json` that symlm would compute otherwise."""
+    if raw.get("model_type") != "llama":
+        raise DataError(
+            f"{path}: expected model_type llama, found {shown(raw.get('model_type'))}",
+            "only models of the Llama architecture can be opened",
+        )
+    wrong = [
+        f"{name} {shown(raw[name])} (expected {shown(only)})"
+        for name, only in _ONLY.items()
+        if raw.get(name) not in (only, None)
+    ]
+    rope = _rope_fields(path, raw)
+    wrong += [
+        f"rope parameter {name} {shown(rope[name])} (expected 1.0)"
+        for name in ("partial_rotary_factor", "attention_factor", "mscale")
+        if rope.get(name) not in (1.0, None)
+    ]
+    kinds = raw.get("architectures")
+    if kinds and (not isinstance(kinds, list) or "LlamaForCausalLM" not in kinds):
+        wrong.append(f"architectures {shown(kinds)} (expected LlamaForCausalLM)")
+    if wrong:
+        raise DataError(f"{path}: not supported: {'; '.join(wrong)}")
+
+
+def _rope_fields(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary parameters: `rope_parameters` of transformers 5, else `rope_scaling` of the versions before it."""
+    fields = Fields(path, raw, "model configuration")
+    for name in ("rope_parameters", "rope_scaling"):
+        if raw.get(name):
+            return fields.object(name)
+    return {}
+
+
+def _rope_theta(path: Path, raw: Mapping[str, Any]) -> float:
+    rope = {name: value for name, value in _rope_fields(path, raw).items() if value is not None}
+    top = {"rope_theta": raw["rope_theta"]} if raw.get("rope_theta") is not None else {}
+    return Fields(path, {"rope_theta": ROPE_THETA, **top, **rope}, "model configuration").number("rope_theta")
+
+
+def _rope_scaling(path: Path, raw: Mapping[str, Any]) -> RopeScaling | None:
+    rope = _rope_fields(path, raw)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise DataError(f"{path}: rope type {shown(kind)} is not supported, expected default or llama3")
+    fields = Fields(path, rope, "rope scaling")
+    return RopeScaling(
+        factor=fields.number("factor"),
+        low_freq_factor=fields.number("low_freq_factor"),
+        high_freq_factor=fields.number("high_freq_factor"),
+        original_max_position_embeddings=fields.whole("original_max_position_embeddings", 1, MAX_POSITIONS),
+    )
+
+
+def _special_ids(path: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[int | None, tuple[int, ...]]:
+    """The token that begins a text and the tokens that end one: of `config.json`, and the further ends that a
+    `generation_config.json` beside it names."""
+    begins = _ids(path, raw, "bos_token_id", vocab_size, _HF_BOS)
+    ends = _ids(path, raw, "eos_token_id", vocab_size, _HF_EOS)
+    beside = path.with_name(GENERATION_CONFIG)
+    if beside.is_file():
+        more = read_object(beside, "generation configuration")
+        ends += [id_ for id_ in _ids(beside, more, "eos_token_id", vocab_size, None) if id_ not in ends]
+    return begins[0] if begins else None, tuple(ends)
+
+
+def _ids(path: Path, raw: Mapping[str, Any], name: str, vocab_size: int, default: int | None) -> list[int]:
+    """The token ids of a field that holds one, several, or null; a `default` beyond the vocabulary is none."""
+    if name not in raw:
+        return [] if default is None or default >= vocab_size else [default]
+    value = raw[name]
+    if value is None:
+        return []
+    several = value if isinstance(value, list) else [value]
+    if len(several) > _MOST_EOS:
+        raise DataError(f"{path}: {name}: found {len(several)} tokens, expected at most {_MOST_EOS}")
+    items = [Fields(path, {name: item}, "model configuration") for item in several]
+    return list(dict.fromkeys(item.whole(name, 0, vocab_size - 1) for item in items))
+
+
+def _one_or_list(ids: tuple[int, ...]) -> int | list[int] | None:
+    """Token ids as a `config.json` has them."""
+    if not ids:
+        return None
+    return ids[0] if len(ids) == 1 else list(ids)
+
+
+def _divisors(number: int, even_quotient: bool = True) -> str:
+    """The divisors of `number` as text, nearest to what people choose first dropped if there are many."""
+    found = [
+        d for d in range(1, min(number, 1024) + 1) if number % d == 0 and (not even_quotient or number // d % 2 == 0)
+    ]
+    return ", ".join(map(str, found[:12])) if found else "none; choose an even --hidden-size"

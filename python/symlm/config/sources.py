@@ -1,0 +1,273 @@
+"""Where settings come from: command line over environment `SYMLM_*` over TOML file over preset; and the TOML writer."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError, reason
+from ..units import did_you_mean
+from .options import convert, flag_of
+from .train_config import FLAGS, LIMIT_FIELDS, SPECS, TrainConfig
+
+ENV_PREFIX = "SYMLM_"
+OTHER_ENVIRONMENT = ("SYMLM_ISA", "SYMLM_CACHE_DIR")
+"""Variables of symlm that are no training settings."""
+
+REQUESTED = "requested"
+DERIVED_FIELDS = ("max_steps", "warmup_steps", "decay_start")
+"""Numbers that are fixed when a run starts, from the limits and the schedule asked for."""
+
+REQUEST_FIELDS = (*LIMIT_FIELDS, "warmup_steps", "decay_start")
+"""What the `requested` table of a resolved file may hold."""
+
+INVOCATION_FIELDS = ("out_dir", "resume", "stop_at_step", "extend_steps", "trace")
+"""Settings of one call rather than of a run; the file of a run does not hold them, so it can start another run."""
+
+_CAUSES = (*LIMIT_FIELDS, "decay_frac", "schedule")
+
+_MOST_BYTES = 16 << 20
+"""Of a file of settings: a run may have been started with very many paths."""
+
+_MANY_DOTS = re.compile(r"(?:\.[ \t]{0,8}[\w\"'-]{1,64}[ \t]{0,8}){64}")
+"""Keys within keys without end, on which the parser takes quadratic time. No setting has a dot."""
+
+
+@dataclass(frozen=True)
+class TomlSettings:
+    """A parsed file: its values, and for a resolved file what had been asked for (None otherwise)."""
+
+    values: dict[str, Any]
+    requested: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Explicit settings of all sources, merged; defaults and presets are not in here."""
+
+    values: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+    def config(self) -> TrainConfig:
+        """The configuration that these settings make."""
+        return TrainConfig(**self.values)
+
+
+def gather(cli: Mapping[str, Any], environ: Mapping[str, str] | None = None, file: str | None = None) -> Gathered:
+    """Merge the sources. `cli` maps field names to values given on the command line; later sources win."""
+    parsed = read_toml(file) if file is not None else TomlSettings({})
+    from_env, warnings = read_environment(os.environ if environ is None else environ)
+    higher = {**from_env, **checked(cli)}
+    lower = dict(parsed.values)
+    if parsed.requested is not None and any(name in higher for name in _CAUSES):
+        # The file's numbers followed from limits that are now different: go back to what was asked for.
+        for name in DERIVED_FIELDS:
+            lower.pop(name, None)
+        lower.update(parsed.requested)
+    return Gathered({**lower, **higher}, warnings)
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert and check each value by its description; UsageError for a name that does not exist."""
+    result = {}
+    for name, raw in values.items():
+        if name not in SPECS:
+            raise UsageError(f'unknown setting "{name}"', _hint(name, SPECS))
+        result[name] = convert(name, SPECS[name], raw)
+    return result
+
+
+def read_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Settings in `SYMLM_*` variables, and warnings about names that are none.
+
+    A name that is nearly that of a setting is an error.
+    """
+    values: dict[str, Any] = {}
+    warnings = []
+    for key in sorted(environ):
+        if not key.startswith(ENV_PREFIX) or key in OTHER_ENVIRONMENT:
+            continue
+        name = key[len(ENV_PREFIX) :].lower()
+        name = FLAGS.get(flag_of(name), name)
+        if name not in SPECS:
+            near = did_you_mean(key[len(ENV_PREFIX) :], _environment_names())
+            if near is not None:
+                raise UsageError(
+                    f"environment variable {key} is not a setting", f"did you mean {ENV_PREFIX}{near}? else unset it"
+                )
+            warnings.append(f"environment variable {key} is not a setting")
+            continue
+        if name in values:
+            raise UsageError(f"environment variable {key}: {flag_of(name)} is set twice", "unset one of the two")
+        raw: Any = environ[key].split(os.pathsep) if SPECS[name].kind == "paths" else environ[key]
+        try:
+            values[name] = convert(name, SPECS[name], raw)
+        except UsageError as error:
+            raise UsageError(f"environment variable {key}: {error.message}", error.hint) from None
+    return values, warnings
+
+
+def _environment_names() -> list[str]:
+    """What may stand after `SYMLM_`."""
+    settings = [*SPECS, *(flag[2:].replace("-", "_") for flag in FLAGS)]
+    return [*(name.upper() for name in settings), *(name[len(ENV_PREFIX) :] for name in OTHER_ENVIRONMENT)]
+
+
+def read_toml(path: str) -> TomlSettings:
+    """Read a settings file; UsageError names the file and the key."""
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the configuration: {reason(error)}", "check the path after -c") from None
+    if len(raw) > _MOST_BYTES:
+        raise UsageError(
+            f"{path}: found more than {_MOST_BYTES:,} bytes, expected a configuration of at most that",
+            "check the path after -c",
+        )
+    try:
+        # Some editors begin a file with a mark.
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: the configuration is not UTF-8 text", "save the file as UTF-8") from None
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, origin: str = "config") -> TomlSettings:
+    """Parse settings; `origin` names the file in errors. Dashes and underscores in keys are the same."""
+    looks = 'a line looks like batch_size = 32 or preset = "3m"; text needs quotes'
+    if _MANY_DOTS.search(text):
+        raise UsageError(f"{origin}: found a key of more than 64 parts, expected the name of a setting", looks)
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise UsageError(f"{origin}: not valid TOML for settings: nested too deeply", looks) from None
+    except ValueError as error:
+        # Mostly its subclass TOMLDecodeError; a number of thousands of digits is a plain one.
+        raise UsageError(f"{origin}: not valid TOML: {error}", looks) from None
+    requested = table.pop(REQUESTED, None)
+    if requested is not None and not isinstance(requested, dict):
+        raise UsageError(f"{origin}: {REQUESTED} must be a table", f"leave {REQUESTED} out: symlm writes it itself")
+    values = _table(table, SPECS, origin)
+    return TomlSettings(values, None if requested is None else _table(requested, REQUEST_FIELDS, origin))
+
+
+def _table(table: Mapping[str, Any], allowed: Iterable[str], origin: str) -> dict[str, Any]:
+    known = list(allowed)
+    values: dict[str, Any] = {}
+    for key, raw in table.items():
+        name = key.replace("-", "_")
+        name = FLAGS.get("--" + key.replace("_", "-"), name)
+        if name not in known and isinstance(raw, dict):
+            raise UsageError(
+                f'{origin}: unknown table "[{key[:80]}]"', "settings stand in the file without a table above them"
+            )
+        if name not in known:
+            raise UsageError(f'{origin}: unknown key "{key[:80]}"', _hint(key, known))
+        if name in values:
+            raise UsageError(f'{origin}: the key "{key}" is given twice', "keep one of the two")
+        try:
+            values[name] = convert(name, SPECS[name], raw)
+        except UsageError as error:
+            raise UsageError(f"{origin}: {error.message}", error.hint) from None
+    return values
+
+
+def to_toml(config: TrainConfig, requested: Mapping[str, Any] | None = None) -> str:
+    """The configuration as TOML that `parse_toml` reads back to equal values; None values are left out.
+
+    With `requested` it is the file of a run: what belongs to one call and not to the run is left out too.
+    """
+    lines = ["# symlm training configuration; use it again with: symlm train --config THIS_FILE"]
+    section = ""
+    for name, spec in SPECS.items():
+        value = getattr(config, name)
+        if value is None or (requested is not None and name in INVOCATION_FIELDS):
+            continue
+        if spec.section != section:
+            section = spec.section
+            lines += ["", f"# {section}"]
+        lines.append(f"{name} = {_toml_value(value)}  # {spec.help}")
+    if requested is not None:
+        lines += [
+            "",
+            "# What was asked for; the step numbers above follow from it. Counts only when one of them changes.",
+        ]
+        lines.append(f"[{REQUESTED}]")
+        lines += [f"{name} = {_toml_value(value)}" for name, value in requested.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            raise UsageError(f"a setting must be finite, found {value}")
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    try:
+        str(value).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{value!r} is not valid UTF-8 and cannot be written to the configuration") from None
+    # JSON and TOML escape alike, except for DEL, which TOML does not allow to stand raw.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _hint(name: str, known: Iterable[str]) -> str | None:
+    near = did_you_mean(name, known)
+    return f"did you mean {near}?" if near else None
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """One setting that a resumed run may not change."""
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{flag_of(self.name)}: the run has {_plain(self.old)}, asked for {_plain(self.new)}"
+
+
+def _plain(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def conflicts(run: TrainConfig, requested: Mapping[str, Any], asked: TrainConfig) -> list[Conflict]:
+    """Settings of `asked` that differ from the resolved configuration `run` and are not free to change.
+
+    None in `asked` means "as the run has it". A limit may be repeated as it was asked for when the run started.
+    """
+    found = []
+    for name, spec in SPECS.items():
+        old, new = getattr(run, name), getattr(asked, name)
+        if spec.free or new is None or new == old or (name in REQUEST_FIELDS and new == requested.get(name)):
+            continue
+        if name in LIMIT_FIELDS and requested.get(name) is not None:
+            old = requested[name]
+        found.append(Conflict(name, old, new))
+    return found
+
+
+def resumed(run: TrainConfig, asked: TrainConfig) -> TrainConfig:
+    """The run's configuration with the free settings of `asked`."""
+    values = {name: getattr(run, name) for name in SPECS}
+    for name, spec in SPECS.items():
+        new = getattr(asked, name)
+        if spec.free and new is not None and not (spec.kind == "paths" and not new):
+            values[name] = new
+    values["resume"] = asked.resume
+    values["stop_at_step"] = asked.stop_at_step
+    values["extend_steps"] = None
+    values["trace"] = asked.trace
+    return TrainConfig(**values)

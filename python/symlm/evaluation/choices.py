@@ -1,0 +1,230 @@
+"""Multiple choice by log-likelihood: which of several continuations a model finds the likeliest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config.train_config import Progress
+from ..display import make_display
+from ..errors import DataError, reason, shown
+from ..generate.generator import Generator
+from ..layout import BEST
+from ..system.machine import resolve_threads
+from ..system.reading import kind, open_regular, parse_json
+from ..units import count_of
+from .scoring import Scorer, log_likelihood
+
+MOST_LINE_BYTES = 4 << 20
+MOST_CHOICES = 1000
+
+SCORES = ("acc", "acc_norm", "acc_bytes", "acc_tokens")
+"""Ways to choose: by the log-likelihood itself, or by it over the characters, bytes or tokens of the choice."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question: `answer` is the number of the right choice, from 0; `line` where it stands in its file, from 1."""
+
+    line: int
+    prompt: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """Log-likelihood in nats and number of tokens of each choice; what each of `SCORES` picks; how many tokens of the
+    prompt did not fit before the longest choice."""
+
+    line: int
+    answer: int
+    log_likelihoods: tuple[float, ...]
+    tokens: tuple[int, ...]
+    picks: dict[str, int]
+    cut: int
+
+
+@dataclass(frozen=True)
+class ChoicesEvaluation:
+    """Accuracies and their standard errors (None for a single item), as parts of 1. `chance` is that of guessing."""
+
+    items: int
+    acc: float
+    acc_stderr: float | None
+    acc_norm: float
+    acc_norm_stderr: float | None
+    acc_bytes: float
+    acc_bytes_stderr: float | None
+    acc_tokens: float
+    acc_tokens_stderr: float | None
+    chance: float
+    cut_prompts: int
+
+
+def read_items(path: str | Path) -> Iterator[Item]:
+    """The questions of a file with one JSON object a line: `prompt`, `choices`, `answer`; other fields are passed over.
+
+    DataError names the line that is not one. Lines without anything are passed over.
+    """
+    path = Path(path)
+    try:
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
+            number = 0
+            while raw := file.readline(MOST_LINE_BYTES + 1):
+                number += 1
+                if len(raw) > MOST_LINE_BYTES:
+                    raise DataError(f"{path}: line {number}: found more than {MOST_LINE_BYTES:,} bytes")
+                if raw.strip(b" \t\r\n\xef\xbb\xbf"):
+                    yield _item(path, number, raw)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the questions: {reason(error)}") from None
+
+
+_FORM = 'a line is {"prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1}'
+
+
+def _item(path: Path, number: int, raw: bytes) -> Item:
+    def wrong(text: str) -> DataError:
+        return DataError(f"{path}: line {number}: {text}", _FORM)
+
+    try:
+        record = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise wrong(f"not UTF-8 text at byte {error.start}") from None
+    except ValueError as error:
+        raise wrong(f"not a JSON object: {error}") from None
+    if not isinstance(record, dict):
+        raise wrong(f"found {kind(record)}, expected an object")
+    for name, expected in (("prompt", "a text"), ("choices", "a list"), ("answer", "a number")):
+        if name not in record:
+            raise wrong(f"no {name}")
+        if kind(record[name]) != expected:
+            raise wrong(f"{name}: found {kind(record[name])}, expected {expected}")
+    prompt, choices, answer = record["prompt"], record["choices"], record["answer"]
+    if not 2 <= len(choices) <= MOST_CHOICES:
+        raise wrong(f"choices: found {len(choices)}, expected 2 to {MOST_CHOICES:,}")
+    for place, choice in enumerate(choices):
+        if not isinstance(choice, str) or not choice:
+            found = "an empty text" if choice == "" else kind(choice)
+            raise wrong(f"choice {place}: found {found}, expected a text")
+    if answer not in range(len(choices)):
+        raise wrong(f"answer: found {shown(answer)}, expected 0 to {len(choices) - 1}")
+    for text in (prompt, *choices):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise wrong("found half of a surrogate pair, expected text")
+    return Item(number, prompt, tuple(choices), int(answer))
+
+
+def evaluate_choices(
+    model: str | Path,
+    path: str | Path,
+    *,
+    checkpoint: str | int = BEST,
+    threads: int | Literal["auto"] = "auto",
+    each: Callable[[ItemResult], None] | None = None,
+    progress: Progress = "auto",
+) -> ChoicesEvaluation:
+    """Ask a model the questions of a file; `each` is called with the result of every one, in order.
+
+    The accuracies `acc` and `acc_norm` are those of lm-evaluation-harness. The whole file is checked first.
+    """
+    total = sum(1 for _ in read_items(path))
+    if not total:
+        raise DataError(f"{path}: no questions", _FORM)
+    generator = Generator.from_pretrained(model, checkpoint)
+    scorer = Scorer(generator, resolve_threads(threads)[0])
+    right = dict.fromkeys(SCORES, 0)
+    guessed, cut, done = 0.0, 0, 0
+    display = make_display(progress)
+    try:
+        if generator.note is not None:
+            display.message(generator.note)
+        move = display.task("evaluation")
+        asked = ((item, _encode(Path(path), item, scorer)) for item in read_items(path))
+        for item, result in scorer.ordered(lambda pair: (pair[0], _ask(*pair, scorer)), asked):
+            for name in SCORES:
+                right[name] += result.picks[name] == item.answer
+            guessed += 1 / len(item.choices)
+            cut += result.cut > 0
+            done += 1
+            if each is not None:
+                each(result)
+            move(done, total)
+        if cut:
+            display.warning(
+                f"{count_of(cut, 'prompt')} cut from the left to the {scorer.context:,} tokens of the model's window"
+            )
+    finally:
+        display.close()
+    values: dict[str, Any] = {}
+    for name in SCORES:
+        part = right[name] / done
+        values[name] = part
+        values[f"{name}_stderr"] = math.sqrt(part * (1 - part) / (done - 1)) if done > 1 else None
+    return ChoicesEvaluation(items=done, chance=guessed / done, cut_prompts=cut, **values)
+
+
+def encode_pair(generator: Generator, prompt: str, choice: str) -> tuple[list[int], int]:
+    """Ids of prompt and choice as one text, and how many of them are the choice.
+
+    White space at the end of the prompt counts as the choice's, as tokens begin with it. What is divided are the ids of
+    the whole, at the length of those of the prompt, so that the choice has the tokens that it has in a text.
+    """
+    head = prompt.rstrip()
+    whole = generator.prompt_ids(prompt + choice)
+    before = generator.prompt_ids(head)
+    if not head:
+        # What stands for an empty prompt is the start of a text.
+        whole = before + generator.tokenizer.encode(prompt + choice)
+    if len(whole) <= len(before):
+        # The end of the prompt and all of the choice are one token.
+        whole = before + generator.tokenizer.encode(choice)
+    return whole, len(whole) - len(before)
+
+
+def _encode(path: Path, item: Item, scorer: Scorer) -> list[tuple[list[int], int]]:
+    pairs = []
+    for place, choice in enumerate(item.choices):
+        ids, count = encode_pair(scorer.generator, item.prompt, choice)
+        if count > scorer.context:
+            raise DataError(
+                f"{path}: line {item.line}: choice {place} is {count:,} tokens, the model's window has "
+                f"{scorer.context:,}",
+                "take the question out, or a model with longer windows",
+            )
+        pairs.append((ids, count))
+    return pairs
+
+
+def _ask(item: Item, pairs: Sequence[tuple[list[int], int]], scorer: Scorer) -> ItemResult:
+    known: dict[tuple[int, ...], Any] = {}
+    sums: list[float] = []
+    for ids, count in pairs:
+        seen = tuple(ids[:-1][-scorer.context :])
+        if count > 1:
+            rows = scorer.rows(seen, count)
+        else:
+            # Choices of one token differ only after all that the model sees.
+            if seen not in known:
+                known[seen] = scorer.rows(seen, 1)
+            rows = known[seen]
+        sums.append(log_likelihood(rows, ids[-count:]))
+    tokens = tuple(count for _, count in pairs)
+    # As lm-evaluation-harness, which does not count the space that it puts before a choice.
+    bare = [choice.lstrip() or choice for choice in item.choices]
+    lengths: dict[str, list[int]] = {
+        "acc": [1] * len(bare),
+        "acc_norm": [len(choice) for choice in bare],
+        "acc_bytes": [len(choice.encode("utf-8")) for choice in bare],
+        "acc_tokens": list(tokens),
+    }
+    picks = {}
+    for name, counted in lengths.items():
+        scores = [value / length for value, length in zip(sums, counted, strict=True)]
+        picks[name] = scores.index(max(scores))
+    cut = max(len(ids) - 1 - scorer.context for ids, _ in pairs)
+    return ItemResult(item.line, item.answer, tuple(sums), tokens, picks, max(cut, 0))

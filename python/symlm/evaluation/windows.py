@@ -1,0 +1,141 @@
+"""Loss, perplexity and bits per byte of a model on a text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import _symlm
+from ..config.engine import engine_config, has_adapters, without_adapters
+from ..config.model_config import ModelConfig
+from ..config.train_config import DataFormat, Progress, TrainConfig
+from ..display import make_display
+from ..errors import DataError, NanError, UsageError, UserError
+from ..layout import BEST, MODEL_CONFIG, STATE
+from ..model.resolve import ModelFiles, resolve_model
+from ..run.checkpoint import State, verify_weights
+from ..system.machine import resolve_threads
+from ..text.corpus import encode_text, text_blocks
+from .compress import compressed_sizes
+
+IMPORTED_WINDOW = 1024
+IMPORTED_BATCH = 12
+"""Windows of a model from elsewhere: contexts can be far longer than memory allows for whole batches of them."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result over all non-overlapping windows of a text. `loss` in nats per token.
+
+    `step` is the number of updates of a checkpoint, None of a model from elsewhere. Of examples (a prompt and a
+    completion) tokens, bytes and means are those of the completions. `compressed` are the bytes that compressors need
+    for the text, `model_bytes` those of the files of weights.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+    windows: int
+    text_bytes: int
+    step: int | None
+    model_bytes: int
+    compressed: dict[str, int]
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path | Sequence[str | Path],
+    *,
+    checkpoint: str | int = BEST,
+    threads: int | Literal["auto"] = "auto",
+    text_field: str = "text",
+    data_format: DataFormat = "auto",
+    max_windows: int = 0,
+    against: Sequence[str] = (),
+    progress: Progress = "auto",
+) -> Evaluation:
+    """Evaluate any MODEL on `data`; `max_windows` 0 takes all windows. These are as long as in the training of a
+    checkpoint; for a model from elsewhere as its `max_position_embeddings`, but at most `IMPORTED_WINDOW` tokens.
+
+    `against` names compressors (gzip, bzip2, xz) for the same text. Tokens at the end that fill no window are left out;
+    `evaluate_rolling` counts them too.
+
+    Lines of .jsonl with a prompt and a completion count by their completions; `data_format` is as in `TrainConfig`.
+    """
+    files = resolve_model(model, str(checkpoint))
+    verify_weights(files.folder)
+    state = State.read(files.folder) if files.has_state else None
+    count, _ = resolve_threads(threads)
+    shape = files.model_config()
+    seq_len = shape.seq_len if state is not None else min(shape.seq_len, IMPORTED_WINDOW)
+    display = make_display(progress)
+    try:
+        if files.note is not None:
+            display.message(files.note)
+        tokenizer = files.load_tokenizer()
+        shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format)
+        if against and shards.window is not None:
+            raise UsageError(
+                "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
+            )
+        made_from = _imported(shape, seq_len) if state is None else without_adapters(state.config)
+        engine = _engine(files, {**made_from, "threads": count, "sectors_in_flight": 0}, shards)
+        try:
+            if state is None or has_adapters(state.config):
+                engine.load_weights(str(files.weights))
+            else:
+                engine.load(str(files.folder), json.dumps(state.engine))
+            report = engine.evaluate(shards, max_windows, display.task("evaluation"))
+        finally:
+            engine.close()
+        blocks = text_blocks(shards, tokenizer)
+        compressed = compressed_sizes(blocks, shards.bytes, against, display.task("compressing"))
+    finally:
+        display.close()
+    if not math.isfinite(report.loss):
+        raise NanError(
+            f"{files.name}: the loss on this text is {report.loss}", "choose another checkpoint with --checkpoint"
+        )
+    return Evaluation(
+        loss=report.loss,
+        perplexity=perplexity_of(report.loss),
+        bits_per_byte=report.bits_per_byte,
+        tokens=report.tokens,
+        windows=report.windows,
+        text_bytes=shards.bytes,
+        step=None if state is None else state.step,
+        model_bytes=weights_bytes(files.folder),
+        compressed=compressed,
+    )
+
+
+def weights_bytes(folder: Path) -> int:
+    """Bytes of the weights in a folder."""
+    return sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+
+
+def perplexity_of(loss: float) -> float:
+    """e to the power of a loss in nats; infinite beyond what a float holds."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _imported(model: ModelConfig, seq_len: int) -> dict[str, Any]:
+    """What the engine is made from for a model without settings of a training; an evaluation needs only the batch."""
+    config = engine_config(TrainConfig(batch_size=IMPORTED_BATCH).with_model(), 1)
+    return {**config, "model": dataclasses.replace(model, seq_len=seq_len).as_dict()}
+
+
+def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
+    """The engine that a checkpoint's state describes; what it refuses is the state's fault."""
+    try:
+        return _symlm.Engine(json.dumps(settings), shards)
+    except (UsageError, UserError) as error:
+        raise DataError(
+            f"{files.folder / (STATE if files.has_state else MODEL_CONFIG)}: {error.message}", error.hint
+        ) from None

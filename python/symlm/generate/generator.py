@@ -1,0 +1,189 @@
+"""`Generator`: text and logits from a trained model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import _symlm
+from ..config.model_config import EOT_ID, ModelConfig
+from ..errors import UsageError
+from ..layout import BEST
+from ..model.resolve import ModelFiles, resolve_model
+from ..run.checkpoint import verify_weights
+from .text_stream import text_pieces
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+MAX_NEW_TOKENS = 200
+TEMPERATURE = 0.8
+TOP_K = 40
+TOP_P = 0.95
+MIN_P = 0.05
+REPETITION_PENALTY = 1.0
+SEED = 42
+
+
+class Generator:
+    """A model ready to generate. Make one with `Generator.from_pretrained`."""
+
+    def __init__(self, engine: _symlm.Generator, tokenizer: _symlm.Tokenizer, model: ModelConfig) -> None:
+        self._engine = engine
+        self.tokenizer = tokenizer
+        self.model = model
+        self.note: str | None = None
+        self.files: ModelFiles | None = None
+        """Where it was loaded from; None of a model that is in training."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, checkpoint: str | int = BEST) -> Generator:
+        """Load a run folder (`checkpoint` = "best", "last" or a step number), a checkpoint folder, a model folder of
+        transformers or a GGUF file.
+
+        A run without any evaluation has no best checkpoint: its last one is taken and `note` says so.
+        """
+        files = resolve_model(path, str(checkpoint))
+        verify_weights(files.folder)
+        model = files.model_config()
+        tokenizer = files.load_tokenizer()
+        engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))
+        generator = cls(engine, tokenizer, model)
+        generator.note = files.note
+        generator.files = files
+        return generator
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt; an empty one is the start of a document: the token that begins a text, else the one
+        that ends one."""
+        return self.tokenizer.encode_prompt(prompt) or self._start()
+
+    def _start(self) -> list[int]:
+        if self.model.bos_token_id is not None:
+            return [self.model.bos_token_id]
+        return list(self.model.eos_token_ids[:1]) or [EOT_ID]
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = TEMPERATURE,
+        top_k: int = TOP_K,
+        top_p: float = TOP_P,
+        min_p: float = MIN_P,
+        repetition_penalty: float = REPETITION_PENALTY,
+        seed: int = SEED,
+        sample_index: int = 0,
+        stop: str | Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Text that goes on from `prompt`, piece by piece as it is drawn; the prompt itself is not repeated.
+
+        Pieces are whole characters and never contain a stop string. `temperature` 0 takes the most likely token;
+        `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off. The same seed and `sample_index` give the same
+        text on any number of threads. It ends at `max_new_tokens`, at the end of a document, or at a stop string.
+        """
+        options = sampling_options(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            sample_index=sample_index,
+        )
+        options["stop_ids"] = list(self.model.eos_token_ids)
+        tokens = self._engine.stream(self.prompt_ids(prompt), json.dumps(options))
+        pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
+        return text_pieces(pieces, (stop,) if isinstance(stop, str) else stop)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = TEMPERATURE,
+        top_k: int = TOP_K,
+        top_p: float = TOP_P,
+        min_p: float = MIN_P,
+        repetition_penalty: float = REPETITION_PENALTY,
+        seed: int = SEED,
+        sample_index: int = 0,
+        stop: str | Sequence[str] = (),
+    ) -> str:
+        """The whole text that `stream` with the same arguments gives."""
+        return "".join(
+            self.stream(
+                prompt,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+                sample_index=sample_index,
+                stop=stop,
+            )
+        )
+
+    def logits(self, ids: Sequence[int], last: int | None = None) -> npt.NDArray[np.float32]:
+        """Logits after each token, or after each of the `last` ones, float32 of shape [tokens, vocabulary]; the bits of
+        the training's forward pass."""
+        import numpy as np
+
+        checked = list(ids)
+        if not checked:
+            raise UsageError("logits need at least one token")
+        if last is not None and not 1 <= last <= len(checked):
+            raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {last}")
+        raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
+        return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
+
+
+def sampling_options(
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int,
+    sample_index: int,
+) -> dict[str, Any]:
+    """The settings of a token stream, checked; UsageError names the one that is wrong."""
+    for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p),
+                        ("repetition_penalty", repetition_penalty)):  # fmt: skip
+        if not math.isfinite(value):
+            raise UsageError(f"{name}: expected a finite number, found {value}")
+    _between("max_new_tokens", max_new_tokens, 0, 10**9)
+    _between("temperature", temperature, 0, 1000)
+    _between("top_k", top_k, 0, 10**9)
+    _between("top_p", top_p, 0, 1)
+    _between("min_p", min_p, 0, 1)
+    _between("seed", seed, 0, 2**63 - 1)
+    _between("sample_index", sample_index, 0, 2**31 - 1)
+    if top_p == 0:
+        raise UsageError("top_p: expected a number above 0, found 0", "use temperature 0 for the most likely token")
+    _between("repetition_penalty", repetition_penalty, 0.01, 100)
+    return {
+        "max_new_tokens": max_new_tokens,
+        "temperature": float(temperature),
+        "top_k": top_k,
+        "top_p": float(top_p),
+        "min_p": float(min_p),
+        "repetition_penalty": float(repetition_penalty),
+        "seed": seed,
+        "sample_index": sample_index,
+    }
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name}: expected a number from {low:g} to {high:g}, found {value}")

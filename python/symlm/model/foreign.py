@@ -1,0 +1,78 @@
+"""Models that were made elsewhere: folders of transformers, and GGUF files, which become such a folder while in use."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from ..errors import DataError, UserError, reason
+from ..layout import MODEL_CONFIG, WEIGHTS, WEIGHTS_INDEX
+from ..system.reading import open_binary
+
+_GGUF_MAGIC = b"GGUF"
+_OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pth", "*.pt", "*.ckpt", "tf_model.h5", "flax_model.msgpack")
+_OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt")
+
+
+class Unpacked:
+    """A temporary folder that goes when nobody holds this object any more, at the latest when the process ends."""
+
+    def __init__(self) -> None:
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="symlm-"))
+        except OSError as error:
+            raise UserError(
+                f"cannot make a temporary folder: {reason(error)}", "set TMPDIR to a writable folder"
+            ) from None
+        weakref.finalize(self, shutil.rmtree, self.folder, True)
+
+
+def weights_of(folder: Path) -> Path | None:
+    """The file of weights in a folder, or the index of several; None when there is none."""
+    for name in (WEIGHTS, WEIGHTS_INDEX):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def check_weights(folder: Path) -> None:
+    """UserError for a folder of a model whose weights are in a format that is not read here."""
+    if not (folder / MODEL_CONFIG).is_file():
+        return
+    other = [path.name for pattern in _OTHER_WEIGHTS for path in sorted(folder.glob(pattern))]
+    found = f"found {other[0]}, expected" if other else "expected"
+    raise UserError(
+        f"{folder}: {found} {WEIGHTS} or {WEIGHTS_INDEX}",
+        "transformers writes one: AutoModelForCausalLM.from_pretrained(..).save_pretrained(..)",
+    )
+
+
+def no_tokenizer(folder: Path, expected: str) -> DataError:
+    """The error for a model folder without a tokenizer that can be read."""
+    other = [name for name in _OTHER_TOKENIZERS if (folder / name).is_file()]
+    if other:
+        return DataError(
+            f"{folder}: found {other[0]}, expected {expected}",
+            "transformers converts it: AutoTokenizer.from_pretrained(..).save_pretrained(..)",
+        )
+    return DataError(f"{folder}: no {expected} beside the weights", "it belongs to the model: put it there")
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is a GGUF model, by its first bytes or, where it cannot be read, by its name."""
+    try:
+        with open_binary(path) as file:
+            return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
+    except OSError:
+        return path.suffix.lower() == ".gguf"
+
+
+def unpack(path: Path) -> Unpacked:
+    """A GGUF file as a folder of transformers."""
+    from .gguf.read import unpack_gguf
+
+    unpacked = Unpacked()
+    unpack_gguf(path, unpacked.folder)
+    return unpacked

@@ -1,0 +1,129 @@
+"""The files of a model: the one resolver of MODEL arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import _symlm
+from ..config.model_config import ModelConfig
+from ..errors import DataError, UserError
+from ..layout import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, MODEL_CONFIG, STATE, TOKENIZER, WEIGHTS
+from ..run.folder import RunFolder, run_of_checkpoint
+from ..run.metrics import read_lines
+from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
+from .tokenizer import load_tokenizer
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies: its folder, tokenizer, and run folder if it belongs to one."""
+
+    folder: Path
+    tokenizer: Path
+    run: Path | None
+    note: str | None = None
+    tokenizer_sha256: str | None = None
+    """Of the file that the run was started with, where the run says so."""
+    source: Path | None = None
+    """The GGUF file that the folder was made from; the folder goes with this object."""
+    unpacked: Unpacked | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights, or the index of several."""
+        return weights_of(self.folder) or self.folder / WEIGHTS
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it is a checkpoint of a training, which also knows how far that has come."""
+        return (self.folder / STATE).is_file()
+
+    @property
+    def name(self) -> Path:
+        """What the user knows it by."""
+        return self.source or self.folder
+
+    def companion(self, name: str) -> Path | None:
+        """A file of `COMPANIONS` beside the weights, or in the run that began from a model with it."""
+        places = [self.folder] if self.run is None else [self.folder, self.run]
+        return next((place / name for place in places if (place / name).is_file()), None)
+
+    def load_tokenizer(self) -> _symlm.Tokenizer:
+        """The tokenizer of the model; DataError when it is damaged or that of another one."""
+        return load_tokenizer(self.tokenizer, self.tokenizer_sha256, self.model_config())
+
+    def model_config(self) -> ModelConfig:
+        """The shape, from `config.json` beside the weights."""
+        return ModelConfig.from_hf(self.folder / MODEL_CONFIG)
+
+
+def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
+    """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step), a checkpoint folder, a
+    model folder of transformers or a GGUF file.
+
+    `best` of a run without any evaluation is its last checkpoint, and where the pointer to that one leads nowhere it is
+    the newest that is whole; `note` says so.
+    """
+    path = Path(model)
+    if not path.exists():
+        raise UserError(f"{path}: no such model", "give a run folder, a model folder or a GGUF file")
+    if not path.is_dir():
+        if not is_gguf(path):
+            raise UserError(f"{path}: not a run folder, a model folder or a GGUF file")
+        unpacked = unpack(path)
+        files = _files(unpacked.folder, None)
+        return dataclasses.replace(files, source=path, unpacked=unpacked)
+    if weights_of(path) is not None:
+        return _files(path, run_of_checkpoint(path))
+    run = RunFolder(path)
+    if not (run.exists or (path / CHECKPOINTS).is_dir()):
+        check_weights(path)
+        raise UserError(f"{path}: neither a run folder nor a model folder", f"expected {CONFIG} or {WEIGHTS} in it")
+    folder, note = _choose(run, which)
+    return _files(folder, path, note)
+
+
+def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:
+    if which == BEST and (run.path / BEST / WEIGHTS).is_file():
+        return run.path / BEST, None
+    if which in (BEST, LAST):
+        last = run.last()
+        folder = last or run.newest_sound()
+        if folder is None:
+            raise UserError(f"{run.path}: no checkpoint yet")
+        if which == LAST and last is not None:
+            return last, None
+        problem = f"no best checkpoint{_why_no_best(run)}" if which == BEST else f'"{LAST}" leads to no checkpoint'
+        return folder, f"{run.path}: {problem}, using {folder.relative_to(run.path)}"
+    if not (which.isascii() and which.isdigit() and len(which) <= 15):
+        raise UserError(f'no checkpoint "{which}"', "--checkpoint takes best, last or a step number")
+    folder = run.checkpoint_path(int(which))
+    if not folder.is_dir():
+        steps = ", ".join(map(str, run.steps())) or "none"
+        raise UserError(f"{run.path}: no checkpoint of step {which}", f"there are: {steps}")
+    return folder, None
+
+
+def _why_no_best(run: RunFolder) -> str:
+    """In brackets, as far as the metrics tell."""
+    if not (run.path / METRICS).is_file():
+        return ""
+    compared = any(record.get("best_val_bpb") is not None for record in read_lines(run.path / METRICS))
+    return f" ({BEST}/ is gone)" if compared else " (no evaluation to choose one by)"
+
+
+def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFiles:
+    for path in (weights_of(folder) or folder / WEIGHTS, folder / MODEL_CONFIG):
+        if not path.is_file():
+            raise DataError(f"{path}: missing from the model")
+    places = [folder] if run is None else [folder, run]
+    known = {} if run is None else RunFolder(run).environment().get("data", {})
+    digest = known.get("tokenizer_sha256")
+    for place in places:
+        if (place / TOKENIZER).is_file():
+            return ModelFiles(folder, place / TOKENIZER, run, note, digest if isinstance(digest, str) else None)
+    if (folder / STATE).is_file():
+        raise DataError(f"{folder}: no {TOKENIZER} beside the checkpoint", "keep the checkpoint inside its run folder")
+    raise no_tokenizer(folder, TOKENIZER)

@@ -1,0 +1,9 @@
+"""The operating system, the machine, and files as bytes.
+
+machine  threads, memory, instruction sets, versions
+signals  Ctrl-C, SIGTERM and SIGHUP as an orderly stop
+reading  small files that may hold anything: bounded, typed, never executed
+files    files that are on the disk when the call returns; hashes
+target   refusing at the start what could not be written at the end
+version  the version of the installed package
+"""

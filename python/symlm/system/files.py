@@ -1,0 +1,56 @@
+"""Writing files so that they are on the disk when the call returns; hashing them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from ..errors import UserError, reason
+from ..layout import TEMP_PREFIX
+from .reading import open_regular
+
+_BLOCK = 1 << 20
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a small file so that a reader sees the old text or the new one, never a part; UserError when it cannot be
+    written."""
+    temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_file(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot write: {reason(error)}") from None
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a regular file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_synced(path: Path, raw: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())

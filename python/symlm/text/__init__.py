@@ -1,0 +1,4 @@
+"""From paths to token ids.
+
+corpus  the built-in corpus, the sources of a run, its tokenizer and shards
+"""

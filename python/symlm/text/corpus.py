@@ -1,0 +1,223 @@
+"""From paths to tokens: the built-in corpus, the tokenizer, the shards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from .. import _symlm
+from ..config.train_config import DataFormat, TrainConfig
+from ..errors import DataError, UsageError, UserError, reason
+from ..model.tokenizer import load_tokenizer
+from ..units import count_of
+
+if TYPE_CHECKING:
+    from ..display import Display
+
+BUILTIN_BYTES = 16 * 2**20
+"""Most bytes of the built-in corpus."""
+
+_USUAL_SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".gz")
+_MOST_FIRST_LINE = 1 << 16
+"""Bytes of a first line that is looked at."""
+
+_LEFT_OUT = {"__pycache__", "dist-packages", "idlelib", "lib2to3", "site-packages", "test", "tests", "turtledemo"}
+
+
+class ProgressFactory(Protocol):
+    """Something that opens a progress bar and gives the function that moves it."""
+
+    def task(self, label: str) -> Callable[[int, int], None]:
+        """Open a bar; call the result with (done, total)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a training reads: tokens, held-out tokens (None without validation), tokenizer."""
+
+    train: _symlm.Shards
+    val: _symlm.Shards | None
+    tokenizer: _symlm.Tokenizer
+    train_files: int
+    train_bytes: int
+
+    @property
+    def hashes(self) -> dict[str, str | None]:
+        """What tells these tokens from others: sha256 of the training ids, the held-out ids and the tokenizer."""
+        return {
+            "train_sha256": self.train.sha256,
+            "val_sha256": None if self.val is None else self.val.sha256,
+            "tokenizer_sha256": self.tokenizer.sha256,
+        }
+
+
+def builtin_files() -> list[str]:
+    """The `.py` files of the running interpreter's standard library without its tests, in a fixed order, up to
+    `BUILTIN_BYTES`. Files that are not UTF-8 text are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found: list[tuple[str, Path]] = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in _LEFT_OUT and not name.startswith("config-")]
+        paths = (Path(folder, name) for name in names if name.endswith(".py"))
+        found += [(path.relative_to(root).as_posix(), path) for path in paths]
+    chosen, total = [], 0
+    for _, path in sorted(found):
+        try:
+            raw = path.read_bytes()
+            raw.decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if not raw.strip() or b"\0" in raw:
+            continue
+        total += len(raw)
+        if total > BUILTIN_BYTES:
+            break
+        chosen.append(str(path))
+    if not chosen:
+        raise DataError(f"no Python sources in {root}", "give a text file: symlm train my.txt")
+    return chosen
+
+
+def cache_dir() -> Path:
+    """Folder of prepared tokens: `$SYMLM_CACHE_DIR`, else `$XDG_CACHE_HOME/symlm`, else `~/.cache/symlm`."""
+    chosen = os.environ.get("SYMLM_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "symlm"
+
+
+def ensure_cache_dir() -> str:
+    """Make the cache folder; UserError when that is not possible."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot make the token cache: {reason(error)}", "set SYMLM_CACHE_DIR to a writable folder"
+        ) from None
+    return str(folder)
+
+
+ID_BLOCK = 1 << 16
+"""Ids that are taken out of shards at once."""
+
+
+def encode_text(
+    data: str | Path | Sequence[str | Path],
+    text_field: str,
+    tokenizer: _symlm.Tokenizer,
+    seq_len: int,
+    threads: int,
+    display: Display,
+    data_format: DataFormat | None = None,
+) -> _symlm.Shards:
+    """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets.
+
+    Without a `data_format` these are texts, and examples are a UsageError.
+    """
+    paths = [data] if isinstance(data, (str, Path)) else data
+    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field, data_format or "auto")
+    if data_format is None and corpus.data_format == "completion":
+        raise UsageError(
+            "found a prompt and a completion in each line, expected texts, of which every token counts",
+            "leave --per-document and --stride out, or name the field that holds the text with --text-field",
+        )
+    warn_of_examples(corpus, display)
+    move = display.task("encoding")
+    shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
+    warn_of_cut([shards], display)
+    return shards
+
+
+def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[bytes]:
+    """The text that shards were made from, documents one right after the other."""
+    between = {tokenizer.eot_id, *tokenizer.document_start}
+    for at in range(0, shards.tokens, ID_BLOCK):
+        ids = shards.ids(at, min(ID_BLOCK, shards.tokens - at))
+        yield tokenizer.decode_bytes([token for token in ids if token not in between])
+
+
+def warn_of_cut(parts: Sequence[_symlm.Shards], display: Display, remedy: str = "") -> None:
+    """Say how many examples are longer than a window, if any; `remedy` is what follows."""
+    cut = sum(shards.cut for shards in parts)
+    if cut:
+        all_of_them = count_of(sum(shards.documents for shards in parts), "example")
+        display.warning(
+            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: the beginning of the "
+            f"prompt is left out, then the end of the completion{remedy}"
+        )
+
+
+def warn_of_examples(corpus: _symlm.Corpus, display: Display) -> None:
+    """Say so where examples are taken for a text because the name does not tell what they are."""
+    if corpus.data_format == "completion":
+        return
+    for path in corpus.paths:
+        if path.suffix.lower() in _USUAL_SUFFIXES:
+            continue
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            with path.open("rb") as file:
+                first = json.loads(file.readline(_MOST_FIRST_LINE))
+            if isinstance(first, dict) and {"prompt", "completion"} <= first.keys():
+                display.warning(
+                    "the text begins with a prompt and a completion in JSON, but is not called .jsonl: it is taken as "
+                    "it stands, with the names of the fields; rename the file, or give --data-format completion if it "
+                    "comes from standard input"
+                )
+                return
+
+
+def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
+    """Rows of the embedding: as many as the tokenizer has tokens, but those of a model that was taken over stay."""
+    return tokenizer.vocab_size if config.init_from is None else config.model().vocab_size
+
+
+class Sources:
+    """The opened texts of a training: everything cheap is checked, nothing long has been done."""
+
+    def __init__(
+        self, config: TrainConfig, tokenizer_path: str | Path | None, tokenizer_sha256: str | None = None
+    ) -> None:
+        self.config = config
+        paths = list(config.data) or builtin_files()
+        self.train = _symlm.Corpus.open(paths, config.text_field, config.data_format or "auto")
+        self.val = None
+        if config.val_data:
+            self.val = _symlm.Corpus.open(list(config.val_data), config.text_field, self.train.data_format)
+        of_model = None if config.init_from is None else config.model()
+        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
+        self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
+        """All files that are read, the tokenizer among them."""
+        if tokenizer_path is not None:
+            self.inputs.append(Path(tokenizer_path))
+        if self.tokenizer is not None and config.vocab_size not in (None, vocab_size_with(config, self.tokenizer)):
+            raise UsageError(
+                f"--vocab-size {config.vocab_size} is not the {self.tokenizer.vocab_size} tokens of {tokenizer_path}",
+                "leave --vocab-size out: it follows the tokenizer",
+            )
+
+    def prepare(self, threads: int, progress: ProgressFactory) -> Prepared:
+        """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
+        config, model = self.config, self.config.model()
+        cache = ensure_cache_dir()
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            tokenizer = self.train.train_tokenizer(model.vocab_size, threads, progress.task("tokenizer"))
+            if tokenizer.vocab_size != model.vocab_size:
+                raise DataError(
+                    f"the text supports {tokenizer.vocab_size} tokens, asked for {model.vocab_size}",
+                    f"use --vocab-size {tokenizer.vocab_size} or more text",
+                )
+        split = 0.0 if self.val is not None else config.val_split
+        train, val = self.train.prepare(tokenizer, cache, split, model.seq_len, threads, progress.task("encoding"))
+        if self.val is not None:
+            val, _ = self.val.prepare(tokenizer, cache, 0.0, model.seq_len, threads, progress.task("encoding held-out"))
+        return Prepared(train, val, tokenizer, self.train.files, self.train.bytes)

@@ -1,0 +1,133 @@
+"""`--init-from`: a training that begins with the weights of another model, and takes its shape and its tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from .. import _symlm
+from ..config.options import flag_of
+from ..config.train_config import MODEL_FIELDS, TrainConfig
+from ..errors import DataError, UsageError, UserError, reason
+from ..layout import COMPANIONS, WEIGHTS
+from ..model.resolve import ModelFiles, resolve_model
+from ..run.checkpoint import verify_weights
+from ..run.folder import RunFolder
+from ..system.files import file_hash, write_atomic
+from ..system.reading import read_text
+
+USUAL_WINDOW = 512
+"""Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer
+than memory allows for whole batches."""
+
+RECORD = "init_from"
+"""The part of `environment.json` about the model that a run began with."""
+
+
+class Initial:
+    """The model that a training begins with. It is needed at the start, and when the training goes back to there."""
+
+    def __init__(self, path: str, files: ModelFiles | None = None, known: dict[str, str] | None = None) -> None:
+        self.path = path
+        self._files = files
+        self._known = known
+
+    @classmethod
+    def of_run(cls, config: TrainConfig, folder: RunFolder) -> Initial | None:
+        """What a run that exists began with; None when these were random weights."""
+        if config.init_from is None:
+            return None
+        record = folder.environment().get(RECORD)
+        known = record.get("sha256") if isinstance(record, dict) else None
+        return cls(config.init_from, known=known if isinstance(known, dict) else None)
+
+    @property
+    def files(self) -> ModelFiles:
+        """Where the model lies."""
+        if self._files is None:
+            try:
+                self._files = resolve_model(self.path)
+            except UserError as error:
+                raise UserError(
+                    f"the model that the run began with is needed: {error.message}", "put it back where it was"
+                ) from None
+        return self._files
+
+    def record(self) -> dict[str, Any]:
+        """What `environment.json` says about it."""
+        return {"path": self.path, "sha256": _hashes(self.files)}
+
+    def hand_on(self, run: Path) -> None:
+        """Put what the model has beside it, such as a chat template, into the folder of the run for its exports."""
+        for name in COMPANIONS:
+            path = self.files.companion(name)
+            if path is not None:
+                write_atomic(run / name, read_text(path, "description of the model"))
+
+    def load(self, engine: _symlm.Engine) -> None:
+        """Give an engine without updates the weights; DataError when they are not those that the run began with."""
+        if self._known is not None and _hashes(self.files) != self._known:
+            raise DataError(
+                f"{self.path}: not the model that the run began with (its sha256 in environment.json differs)",
+                "put back the files as they were",
+            )
+        engine.load_weights(str(self.files.weights))
+        if self.files.source is not None:
+            # The unpacked copy takes room that a long training may need; it is made again if it is asked for again.
+            self._known, self._files = _hashes(self.files), None
+
+
+def _hashes(files: ModelFiles) -> dict[str, str]:
+    """Hash of each file that holds weights."""
+    try:
+        paths = [files.source] if files.source is not None else _weight_files(files.weights)
+        return {path.name: file_hash(path) for path in paths}
+    except OSError as error:
+        raise DataError(f"{files.name}: cannot read the weights: {reason(error)}") from None
+
+
+def _weight_files(weights: Path) -> list[Path]:
+    if weights.name == WEIGHTS:
+        return [weights]
+    names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
+    return [weights, *(weights.with_name(name) for name in sorted(names))]
+
+
+def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
+    """The configuration with the shape of the model that it begins from, and that model.
+
+    UsageError where the configuration asks for another shape.
+    """
+    if config.init_from is None:
+        return config, None
+    config = dataclasses.replace(config, init_from=str(Path(config.init_from).absolute()))
+    files = resolve_model(config.init_from or "")
+    verify_weights(files.folder)
+    model = files.model_config()
+    if config.tokenizer is not None:
+        raise UsageError(
+            f"--tokenizer {config.tokenizer} cannot go with --init-from {files.name}", "the tokenizer is the model's"
+        )
+    # Whether it fits the model is found out before any long work.
+    files.load_tokenizer()
+    if config.seq_len is not None and config.seq_len > model.seq_len:
+        raise UsageError(
+            f"--seq-len {config.seq_len} is more than the {model.seq_len:,} positions of {files.name}",
+            f"use at most {model.seq_len}",
+        )
+    seq_len = config.seq_len or min(USUAL_WINDOW, model.seq_len)
+    shape = {name: getattr(model, name) for name in MODEL_FIELDS} | {"seq_len": seq_len}
+    clashes = [
+        f"{flag_of(name)}: the model has {value}, asked for {asked}"
+        for name, value in shape.items()
+        if (asked := getattr(config, name)) is not None and asked != value
+    ]
+    if clashes:
+        raise UsageError(
+            f"--init-from {files.name} is another shape: {'; '.join(clashes)}",
+            "leave these out: the shape is the model's",
+        )
+    taken = dataclasses.replace(config, **shape, architecture=model.other())
+    return taken, Initial(config.init_from or "", files)

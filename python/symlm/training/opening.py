@@ -1,0 +1,213 @@
+"""Opening a run: a new one, or an old one at the right checkpoint, with every check before any long work."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config.sources import conflicts, resumed
+from ..config.train_config import SPECS, TrainConfig
+from ..errors import DataError, UsageError, UserError, shown
+from ..layout import BEST, CONFIG, LAST, WEIGHTS
+from ..run import checkpoint
+from ..run.checkpoint import State
+from ..run.folder import RunFolder, default_out_dir, run_of_checkpoint
+from ..units import count_of
+from .extend import Extension, plan_extension
+from .initial import Initial, take_over
+
+AUTO = "auto"
+
+
+@dataclass
+class Opened:
+    """A locked run folder and where to start. `requested` is None for a new run."""
+
+    folder: RunFolder
+    config: TrainConfig
+    requested: dict[str, Any] | None = None
+    checkpoint: Path | None = None
+    state: State | None = None
+    done: bool = False
+    extension: Extension | None = None
+    initial: Initial | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the run has to be set up."""
+        return self.requested is None
+
+
+def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
+    """The run folder that a configuration means, and the checkpoint if `--resume` names one by its path."""
+    if config.resume in (None, AUTO, LAST, BEST):
+        return RunFolder(config.out_dir or default_out_dir(config)), None
+    path = Path(config.resume or "")
+    named = None
+    if (path / WEIGHTS).is_file():
+        named = path
+        owner = run_of_checkpoint(path)
+        if owner is None:
+            raise UserError(f"{path}: the checkpoint is not inside a run folder, so it cannot be resumed")
+        folder = RunFolder(owner)
+    elif RunFolder(path).exists:
+        folder = RunFolder(path)
+    else:
+        raise UserError(
+            f"--resume {config.resume}: no run and no checkpoint there", "use auto, last, best, or the path of a run"
+        )
+    if config.out_dir is not None and Path(config.out_dir).resolve() != folder.path.resolve():
+        raise UsageError(f"--resume {config.resume} is in {folder.path}, but --out-dir is {config.out_dir}")
+    return folder, named
+
+
+def open_run(config: TrainConfig) -> Opened:
+    """Lock the run folder and decide where to start. The caller unlocks it, in every case after this returns."""
+    folder, named = locate(config)
+    at_folder = dataclasses.replace(config, out_dir=str(folder.path))
+    if config.init_from is not None:
+        at_folder = dataclasses.replace(at_folder, init_from=str(Path(config.init_from).absolute()))
+    if config.extend_steps is not None and not folder.exists:
+        raise UserError(f"{folder.path}: no run to extend", "name one by --out-dir, or leave --extend-steps out")
+    if config.extend_steps is not None and named is not None:
+        raise UsageError(f"--extend-steps goes on from before the decay, not from {named}", "name the run folder")
+    if config.resume is None or not folder.exists:
+        if config.resume not in (None, AUTO):
+            raise UserError(f"{folder.path}: no run to resume", "leave --resume out, or use --resume auto")
+        folder.check_new()
+        taken, initial = take_over(at_folder)
+        folder.lock()
+        try:
+            # Another process may have started a run here since, and ended.
+            folder.check_new()
+        except BaseException:
+            folder.unlock()
+            raise
+        return Opened(folder, taken, initial=initial)
+    folder.lock()
+    try:
+        return _open_existing(folder, at_folder, named)
+    except BaseException:
+        folder.unlock()
+        raise
+
+
+def _fresh(folder: RunFolder, asked: TrainConfig) -> Opened:
+    """A run that ended before its first checkpoint: nothing binds it, but what is not asked for is as it was."""
+    folder.recover()
+    values = {name: getattr(asked, name) for name in SPECS}
+    given = {name: value for name, value in values.items() if value is not None and value != ()}
+    note = f"{folder.path}: no checkpoint yet, starting from the beginning"
+    taken, initial = take_over(TrainConfig(**{**folder.settings().values, **given}))
+    return Opened(folder, taken, initial=initial, notes=[note])
+
+
+def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -> Opened:
+    if not folder.has_checkpoints and config.resume not in (LAST, BEST) and config.extend_steps is None:
+        return _fresh(folder, config)
+    stored = folder.settings()
+    requested = stored.requested or {}
+    run_config = TrainConfig(**stored.values)
+    clashes = conflicts(run_config, requested, config)
+    if clashes:
+        listed = "; ".join(map(str, clashes))
+        raise UserError(
+            f"{folder.path}: the run was started with other settings: {listed}",
+            "leave these out to go on, or start a new run with another --out-dir",
+        )
+    folder.recover()
+    if config.extend_steps is not None:
+        extension = plan_extension(folder, run_config, requested, config.extend_steps)
+        at = folder.checkpoint_path(extension.state.step)
+        longer = resumed(extension.config, config)
+        initial = Initial.of_run(longer, folder)
+        return Opened(folder, longer, extension.requested, at, extension.state, extension=extension, initial=initial)
+    opened = Opened(folder, resumed(run_config, config), requested, initial=Initial.of_run(run_config, folder))
+    opened.checkpoint = named or _choose(folder, config.resume, opened.notes.append)
+    if opened.checkpoint is None:
+        opened.notes.append(f"{folder.path}: no usable checkpoint yet, starting from the beginning")
+        return opened
+    opened.state = checkpoint.usable(opened.checkpoint)
+    length = run_config.max_steps or 0
+    opened.done = opened.state.step >= length and folder.finished(length)
+    return opened
+
+
+def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) -> Path | None:
+    if resume in (LAST, BEST):
+        path = folder.last() if resume == LAST else folder.path / BEST
+        if path is None or not path.is_dir():
+            raise UserError(f"{folder.path}: there is no {resume} checkpoint", "use --resume auto")
+        return path
+    problems: list[str] = []
+    for path, problem in folder.valid_checkpoints():
+        if problem is None:
+            for passed in problems:
+                warn(f"{passed}; trying an older checkpoint")
+            return path
+        problems.append(problem.message)
+    if problems:
+        # Beginning anew would take the place of what may still be mended, or be read by another version.
+        more = f" (nor can {count_of(len(problems) - 1, 'other checkpoint')} be used)" if len(problems) > 1 else ""
+        raise DataError(
+            f"{folder.path}: there is no checkpoint to go on from: {problems[0]}{more}",
+            "restore one, go on with the symlm version that wrote them, or start a new run with another --out-dir",
+        )
+    return None
+
+
+def check_input(folder: RunFolder, data: Sequence[str], hint: str) -> None:
+    """UserError when the text of a run came through a pipe and now a terminal would be waited for."""
+    if "-" in data and sys.stdin is not None and sys.stdin.isatty():
+        raise UserError(f"{folder.path}: the text of the run was standard input", hint)
+
+
+def known_hashes(folder: RunFolder, state: State | None) -> dict[str, Any]:
+    """Hashes of the tokens that a run was started with, as `Prepared.hashes`. Those of a checkpoint count: its manifest
+    covers them."""
+    made = {} if state is None else state.trainer.get("data", {})
+    return {**folder.environment().get("data", {}), **made}
+
+
+def check_text(folder: RunFolder, state: State | None, **hashes: str | None) -> None:
+    """UserError unless these hashes of the tokens are those that the run was started with."""
+    known = known_hashes(folder, state)
+    for key, found in hashes.items():
+        if key in known and known[key] != found:
+            raise UserError(
+                f"{folder.path}: the text is not the one that the run was started with ({key} differs)",
+                "give the same files, or start a new run with another --out-dir",
+            )
+
+
+def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:
+    """DataError when a checkpoint was not made by the configuration that its run has now: one of the two is damaged.
+
+    `now` is what the engine is made from. The end of a wsd run may move as long as the decay has not begun.
+    """
+    free: set[str] = set()
+    old, new = (made.get("train", {}) for made in (state.config, now))
+    if isinstance(old, dict) and old.get("schedule") == new["schedule"] == "wsd":
+        begun = [made.get("decay_start") for made in (old, new)]
+        if all(isinstance(step, int) and state.step <= step for step in begun):
+            free = {"max_steps", "decay_start"}
+    for part in ("model", "train"):
+        known = state.config.get(part)
+        known = known if isinstance(known, dict) else {}
+        for name in sorted({*now[part], *known} - free, key=str):
+            if name not in known or name not in now[part] or known[name] != now[part][name]:
+                raise DataError(
+                    f"{path}: was made with {name} {shown(known.get(name))}, but {CONFIG} of its run gives "
+                    f"{shown(now[part].get(name))}",
+                    f"restore {CONFIG} of the run; it must stay as symlm wrote it",
+                )
+
+
+def resume_command(folder: Path) -> list[str]:
+    """The words of the command that goes on with a run."""
+    return ["symlm", "train", "--resume", AUTO, "--out-dir", str(folder)]
