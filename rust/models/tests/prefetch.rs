@@ -4,8 +4,8 @@ mod common;
 
 use common::check;
 use std::sync::Arc;
-use symlm_models::step::batch::WindowOrder;
-use symlm_models::step::prefetch::Prefetcher;
+use symlm_models::step::feed::batch::WindowOrder;
+use symlm_models::step::feed::prefetch::Prefetcher;
 use symlm_models::sync::channel::bounded;
 use symlm_models::sync::thread;
 

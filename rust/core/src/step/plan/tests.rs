@@ -1,7 +1,6 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained.
 
-use super::plan::{Cut, Plan, Stage, Task};
-use super::symmetry::{SECTORS, sector_windows};
+use super::{Cut, Plan, SECTORS, Stage, Task, sector_windows};
 use crate::config::{EngineConfig, LoraConfig};
 use crate::model::adapters::TARGETS;
 use crate::model::{Adapters, Layout};

@@ -7,57 +7,13 @@
 //! Safety of every block here: as in `update`; nodes of factor gradients follow all weight gradients, merging follows
 //! the update of all factors.
 
-use super::plan::{ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS, Task, TrainingPlan};
 use super::state::State;
-use super::tiles::TILE_COLS;
-use crate::arena::Arena;
-use crate::error::Result;
-use crate::model::{Adapter, Adapters, Layout};
 use crate::pool::Scratch;
+use crate::step::plan::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, TILE_COLS};
+use crate::step::plan::{a_tiles, block};
 use std::ops::Range;
 use symlm_kernels::adapter;
 use symlm_kernels::gemm::packed_len;
-
-/// Rows of B that one task computes the gradient of.
-const B_ROWS: usize = 4 * ROW_BLOCK;
-/// Elements of a factor that one task updates.
-pub(super) const FACTOR_ELEMENTS: usize = SQUARE_BLOCK * SQUARE_BLOCKS;
-
-/// The factors with their gradients, and the weights that they are added to.
-pub(super) struct AdapterState {
-    pub table: Adapters,
-    pub values: Arena,
-    pub gradient: Arena,
-    /// The adapted tensors as they were at the start.
-    pub base: Arena,
-}
-
-impl AdapterState {
-    pub fn new(table: Adapters) -> Result<Self> {
-        let [values, gradient, base] = [table.len, table.len, table.base_len].map(Arena::new);
-        Ok(Self { table, values: values?, gradient: gradient?, base: base? })
-    }
-
-    /// Writes a tensor of the model that the adapters start from, if it is an adapted one.
-    ///
-    /// # Safety
-    /// Nobody else touches the base weights of the tensor.
-    pub unsafe fn set_base(&self, param: usize, start: usize, values: &[f32]) {
-        if let Some(adapter) = self.table.of_param(param) {
-            // SAFETY: passed on to the caller.
-            unsafe { self.base.slice_mut(adapter.base + start, values.len()) }.copy_from_slice(values);
-        }
-    }
-}
-
-/// Tiles of the gradient of A: ranges of its columns.
-fn a_tiles(adapter: &Adapter) -> usize {
-    adapter.cols.div_ceil(TILE_COLS)
-}
-
-fn block(index: usize, size: usize, limit: usize) -> Range<usize> {
-    index * size..((index + 1) * size).min(limit)
-}
 
 impl State {
     /// A tile of the gradients of an adapter's factors (contract D2, D3): first those of A, then those of B.
@@ -122,38 +78,5 @@ impl State {
         let rows = block(tile, ROW_BLOCK, self.weights.layout.matrices[matrix].rows);
         // SAFETY: see the head of this file.
         unsafe { self.merge_rows(matrix, rows) };
-    }
-}
-
-impl TrainingPlan<'_> {
-    /// Gradients of all factors, after `gradients`.
-    pub(super) fn adapter_gradients(&mut self, adapters: &Adapters, gradients: u32) -> Vec<u32> {
-        let mut nodes = Vec::new();
-        for (index, adapter) in adapters.list.iter().enumerate() {
-            for tile in 0..a_tiles(adapter) + adapter.rows.div_ceil(B_ROWS) {
-                nodes.push(self.plan.add(Task::AdapterGradient { adapter: index, tile }, &[gradients]));
-            }
-        }
-        nodes
-    }
-
-    /// The update of all factors, and of the weights that follow from them.
-    pub(super) fn update_adapters(&mut self, layout: &Layout, adapters: &Adapters, finish: u32) {
-        let mut updates = Vec::new();
-        for (factor, p) in adapters.params.iter().enumerate() {
-            for tile in 0..p.len().div_ceil(FACTOR_ELEMENTS) {
-                updates.push(self.plan.add(Task::UpdateFactor { factor, tile }, &[finish]));
-            }
-        }
-        let updated = self.plan.add(Task::Join, &updates);
-        for (matrix, m) in layout.matrices.iter().enumerate() {
-            for tile in 0..m.rows.div_ceil(ROW_BLOCK) {
-                let rows = block(tile, ROW_BLOCK, m.rows);
-                let touched = |a: &Adapter| a.row < rows.end && rows.start < a.row + a.rows;
-                if adapters.of_matrix(matrix).any(touched) {
-                    self.plan.add(Task::Merge { matrix, tile }, &[updated]);
-                }
-            }
-        }
     }
 }

@@ -9,7 +9,7 @@ use crate::config::ModelConfig;
 
 /// A matrix inside a slot.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     /// First element, from the start of the slot.
     pub offset: usize,
     /// Columns.
@@ -20,7 +20,7 @@ pub(super) struct Buffer {
 
 /// Buffers of one layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LayerBuffers {
+pub(crate) struct LayerBuffers {
     /// Layer input; then the gradient at the layer input. Layer 0's lies in the embedding arena instead.
     pub x: Buffer,
     /// Normalised input of the attention.
@@ -49,7 +49,7 @@ pub(super) struct LayerBuffers {
 
 /// One slot.
 #[derive(Clone, Debug)]
-pub(super) struct SlotLayout {
+pub(crate) struct SlotLayout {
     pub layers: Vec<LayerBuffers>,
     /// Output of the last layer; then its gradient.
     pub last: Buffer,

@@ -14,7 +14,7 @@ pub fn sector_windows(batch: usize, sector: usize) -> Range<usize> {
 /// Where a partial sum of the tree is kept: `total` ends as the result, `pair` holds the third triple while the
 /// fourth is summed, `triple` the second and the fourth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum SumPlace {
     /// The result.
     Total,
     /// The sum of the triple at hand.
@@ -27,7 +27,7 @@ pub enum Place {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Visit {
     /// Where it is added or set.
-    pub place: Place,
+    pub place: SumPlace,
     /// Set for the first of a triple.
     pub fold: Fold,
     /// What follows once the sector is in place.
@@ -50,13 +50,13 @@ pub fn visit(sector: usize) -> Visit {
     if symlm_kernels::ANY_ORDER {
         // One sum over all sectors.
         let fold = if sector == 0 { Fold::Set } else { Fold::Add };
-        return Visit { place: Place::Total, fold, then: Then::Nothing };
+        return Visit { place: SumPlace::Total, fold, then: Then::Nothing };
     }
     let (triple, member) = (sector / 3, sector % 3);
     let place = match triple {
-        0 => Place::Total,
-        2 => Place::Pair,
-        _ => Place::Triple,
+        0 => SumPlace::Total,
+        2 => SumPlace::Pair,
+        _ => SumPlace::Triple,
     };
     let fold = if member == 0 { Fold::Set } else { Fold::Add };
     let then = match (triple, member) {
@@ -98,7 +98,7 @@ mod tests {
             let (mut total, mut triple, mut pair) = (f32::NAN, f32::NAN, f32::NAN);
             for (s, value) in x.into_iter().enumerate() {
                 let v = visit(s);
-                let place = match v.place { Place::Total => &mut total, Place::Triple => &mut triple, Place::Pair => &mut pair };
+                let place = match v.place { SumPlace::Total => &mut total, SumPlace::Triple => &mut triple, SumPlace::Pair => &mut pair };
                 *place = if v.fold == Fold::Set { value } else { *place + value };
                 match v.then {
                     Then::Nothing => {}

@@ -6,143 +6,24 @@
 //! sectors when its weight gradients are done. Nothing here can move a bit: the plan only decides who computes
 //! what and when.
 
+use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS};
+use super::partition::Cut;
 use super::symmetry::{SECTORS, sector_windows};
-use super::tiles::gradient_tiles;
-use crate::config::EngineConfig;
-use crate::model::{Adapters, Layout, MatrixId};
+use super::task::{Stage, Task};
+use super::tiles::{a_tiles, block, gradient_tiles};
+use crate::model::{Adapter, Adapters, Layout, MatrixId};
 use crate::pool::Graph;
 use std::ops::Range;
 
-/// Rows of a strip are a multiple of the fixed blocks of the norm-weight gradient (contract E5).
-pub(super) const STRIP_ALIGN: usize = 64;
-/// Rows of a matrix that one task updates, packs or gathers.
-pub(super) const ROW_BLOCK: usize = 64;
-/// At most one in so many sectors has its logits in memory: tokens x vocabulary never exists as a whole.
-const SECTORS_PER_LOGITS: usize = 4;
-/// Blocks of 4,096 gradient elements that one task squares.
-pub(super) const SQUARE_BLOCKS: usize = 16;
-/// Elements of the block of contract O1.
-pub(super) const SQUARE_BLOCK: usize = 4096;
-
-/// A row stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// The MLP of layer l - 1 (the embedding for l = 0), then up to the attention of layer l (the final norm for the last).
-    Forward(usize),
-    /// Head, loss, and back to the attention of the last layer.
-    Loss,
-    /// Head and loss of an evaluation.
-    EvalLoss,
-    /// From the attention of layer l down to the attention of layer l - 1 (the embedding for l = 0).
-    Backward(usize),
-}
-
-/// What a node does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
-    /// Nothing: other nodes wait for it.
-    Join,
-    /// A strip of a window.
-    Rows { window: usize, stage: Stage, strip: usize },
-    /// Some key/value heads of a window.
-    Heads { window: usize, layer: usize, part: usize, backward: bool },
-    /// A tile of the head's weight gradient, one sector.
-    HeadGradient { sector: usize, tile: usize },
-    /// A tile of a matrix's weight gradient, sectors `first..end`.
-    MatrixGradient { first: usize, end: usize, matrix: usize, tile: usize },
-    /// The gradient of a norm weight.
-    NormGradient { norm: usize },
-    /// Some rows of the embedding's gradient.
-    EmbeddingGradient { tile: usize },
-    /// A tile of the gradients of an adapter's factors.
-    AdapterGradient { adapter: usize, tile: usize },
-    /// Sums of squares of some blocks of a trained tensor's gradient.
-    Squares { param: usize, block: usize },
-    /// Loss, gradient norm, clip factor, learning rate.
-    Finish,
-    /// AdamW and packing for some rows of a matrix.
-    UpdateMatrix { matrix: usize, tile: usize },
-    /// AdamW for a norm weight.
-    UpdateNorm { norm: usize },
-    /// AdamW for some elements of an adapter's factor.
-    UpdateFactor { factor: usize, tile: usize },
-    /// Merged weights and packing for some rows of a matrix.
-    Merge { matrix: usize, tile: usize },
-    /// Cuts an evaluation batch out of the shards.
-    EvalCut,
-    /// Adds up the losses of an evaluation batch.
-    EvalSum,
-}
-
-/// How work is cut up. Any values give the same bits.
-#[derive(Clone, Debug)]
-pub(super) struct Cut {
-    pub batch: usize,
-    pub positions: usize,
-    pub layers: usize,
-    pub kv_heads: usize,
-    pub threads: usize,
-    /// Rows of a strip.
-    pub strip: usize,
-    /// Key/value heads of a head task.
-    pub heads: usize,
-    /// Sectors in flight: slots.
-    pub slots: usize,
-    /// Sectors whose weight gradients one task folds.
-    pub group: usize,
-    /// Sectors whose logits and their gradients are in memory at once.
-    pub logit_slots: usize,
-}
-
-impl Cut {
-    pub fn new(c: &EngineConfig) -> Self {
-        let (batch, positions) = (c.train.batch_size, c.model.seq_len);
-        let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
-        // Six slots are two triples: one is filled while the weight gradients of the other are folded.
-        let slots = if c.sectors_in_flight == 0 { 6 } else { c.sectors_in_flight };
-        let group = (slots / 2).clamp(1, 3);
-        // At least two units of work per worker, as far as the windows can be split.
-        let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
-        let parts = (2 * threads).div_ceil(in_flight);
-        let most_strips = positions.div_ceil(STRIP_ALIGN);
-        let strips = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, most_strips) };
-        let strip = positions.div_ceil(strips).next_multiple_of(STRIP_ALIGN);
-        let head_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
-        let heads = c.model.num_kv_heads.div_ceil(head_parts);
-        let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
-        let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
-        Self { batch, positions, layers, kv_heads, threads, strip, heads, slots, group, logit_slots }
-    }
-
-    pub fn strips(&self) -> usize {
-        self.positions.div_ceil(self.strip)
-    }
-    pub fn head_parts(&self) -> usize {
-        self.kv_heads.div_ceil(self.heads)
-    }
-    /// Rows of a strip, in its window.
-    pub fn strip_rows(&self, strip: usize) -> Range<usize> {
-        strip * self.strip..((strip + 1) * self.strip).min(self.positions)
-    }
-    /// The sector of a window.
-    pub fn sector_of(&self, window: usize) -> usize {
-        (0..SECTORS).find(|&s| sector_windows(self.batch, s).contains(&window)).expect("a window of the batch")
-    }
-    /// Most windows of a sector.
-    pub fn slot_windows(&self) -> usize {
-        self.batch.div_ceil(SECTORS)
-    }
-}
-
 /// A graph with what its nodes do.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub graph: Graph,
     pub tasks: Vec<Task>,
 }
 
 impl Plan {
-    pub(super) fn add(&mut self, task: Task, after: &[u32]) -> u32 {
+    fn add(&mut self, task: Task, after: &[u32]) -> u32 {
         // Windows first: they are the long chains. Gradients of weights fill the gaps.
         let urgent =
             !matches!(task, Task::MatrixGradient { .. } | Task::EmbeddingGradient { .. } | Task::NormGradient { .. });
@@ -199,8 +80,8 @@ impl Plan {
     }
 }
 
-pub(super) struct TrainingPlan<'a> {
-    pub(super) plan: Plan,
+struct TrainingPlan<'a> {
+    plan: Plan,
     cut: &'a Cut,
     layout: &'a Layout,
     adapters: Option<&'a Adapters>,
@@ -364,9 +245,35 @@ impl TrainingPlan<'_> {
             self.plan.add(Task::UpdateNorm { norm }, &[finish]);
         }
     }
-}
 
-/// Blocks that a [`Task::Squares`] handles.
-pub(super) fn square_blocks(len: usize, block: usize) -> Range<usize> {
-    block..(block + SQUARE_BLOCKS).min(len.div_ceil(SQUARE_BLOCK))
+    /// Gradients of all factors, after `gradients`.
+    fn adapter_gradients(&mut self, adapters: &Adapters, gradients: u32) -> Vec<u32> {
+        let mut nodes = Vec::new();
+        for (index, adapter) in adapters.list.iter().enumerate() {
+            for tile in 0..a_tiles(adapter) + adapter.rows.div_ceil(B_ROWS) {
+                nodes.push(self.plan.add(Task::AdapterGradient { adapter: index, tile }, &[gradients]));
+            }
+        }
+        nodes
+    }
+
+    /// The update of all factors, and of the weights that follow from them.
+    fn update_adapters(&mut self, layout: &Layout, adapters: &Adapters, finish: u32) {
+        let mut updates = Vec::new();
+        for (factor, p) in adapters.params.iter().enumerate() {
+            for tile in 0..p.len().div_ceil(FACTOR_ELEMENTS) {
+                updates.push(self.plan.add(Task::UpdateFactor { factor, tile }, &[finish]));
+            }
+        }
+        let updated = self.plan.add(Task::Join, &updates);
+        for (matrix, m) in layout.matrices.iter().enumerate() {
+            for tile in 0..m.rows.div_ceil(ROW_BLOCK) {
+                let rows = block(tile, ROW_BLOCK, m.rows);
+                let touched = |a: &Adapter| a.row < rows.end && rows.start < a.row + a.rows;
+                if adapters.of_matrix(matrix).any(touched) {
+                    self.plan.add(Task::Merge { matrix, tile }, &[updated]);
+                }
+            }
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Going on from files: those of a save, and the weights that a training starts from.
 
-use super::engine::Engine;
-use super::tensors::Tensors;
+use super::handle::Engine;
 use crate::checkpoint::{read_model, read_tensors};
 use crate::error::{Error, Result};
+use crate::step::work::Tensors;
 use std::path::Path;
 
 impl Engine {

@@ -19,12 +19,12 @@
 //! After a panic in a node that writes weights nobody knows which of them are written. The error is kept, and the answer to every
 //! later command.
 
-use super::prefetch::Prefetcher;
-use super::source::TokenSource;
-use super::state::{EvalState, State, lock};
 use crate::error::{Error, Result};
 use crate::pool::record::Span;
 use crate::pool::{Pool, Run, WorkerStats};
+use crate::step::feed::{Prefetcher, TokenSource};
+use crate::step::work::{EvalState, State};
+use crate::sync::lock;
 use crate::trace::Interval;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

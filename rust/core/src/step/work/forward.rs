@@ -4,19 +4,17 @@
 //! strip or heads; `plan` orders the stages of a window by dependencies, gives a slot to the next sector only when its
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
-use super::batch::Batch;
-use super::plan::STRIP_ALIGN;
-use super::state::{State, lock};
+use super::state::State;
 use crate::arena::row_stride;
 use crate::pool::Scratch;
+use crate::step::feed::Batch;
+use crate::step::plan::limits::LOGIT_ROWS;
+use crate::sync::lock;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use symlm_kernels::attention::{self, Heads};
 use symlm_kernels::gemm::{Left, product, product_add};
 use symlm_kernels::{MatMut, embedding, loss, mlp, norm, rope};
-
-/// Rows of logits that are worked on at a time: they stay in the second-level cache.
-pub(super) const LOGIT_ROWS: usize = 64;
 
 impl State {
     fn eps(&self) -> f32 {
@@ -155,5 +153,3 @@ impl State {
         evaluation.first += windows as u64;
     }
 }
-
-const _: () = assert!(STRIP_ALIGN.is_multiple_of(LOGIT_ROWS));

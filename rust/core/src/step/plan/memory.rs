@@ -1,12 +1,9 @@
-//! What an engine takes in memory: the sizes that [`State::new`](super::state::State::new) allocates by, and their sum
-//! before anything is allocated.
+//! What an engine takes in memory: the sizes that the state of a step allocates by, and their sum before anything is allocated.
 
-use super::forward::LOGIT_ROWS;
-use super::plan::{Cut, STRIP_ALIGN};
-use super::prefetch::CAPACITY;
-use super::save::copy_bytes;
+use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, STRIP_ALIGN, TILE_COLS};
+use super::partition::Cut;
 use super::slots::SlotLayout;
-use super::tiles::{TILE_COLS, tile_height};
+use super::tiles::tile_height;
 use crate::arena::row_stride;
 use crate::config::{EngineConfig, ModelConfig};
 use crate::error::{Error, Result};
@@ -20,7 +17,7 @@ use symlm_kernels::gemm::weight_gradient_scratch;
 const NODE_BYTES: f64 = 160.0;
 
 /// Elements of the arenas of an engine.
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     pub slot: SlotLayout,
     /// Distance between the logits of two slots.
     pub logit_rows: usize,
@@ -85,7 +82,7 @@ impl MemoryPlan {
         let floats = |count: usize| 4.0 * count as f64;
         let tokens = cut.batch * cut.positions;
         // Inputs, targets and their order, for each buffer and the batch at hand.
-        let batches = (CAPACITY + 2) as f64 * floats(3 * tokens + m.vocab_size);
+        let batches = (BATCHES_AHEAD + 2) as f64 * floats(3 * tokens + m.vocab_size);
         let stages = 2 * m.num_layers * (cut.strips() + cut.head_parts());
         let nodes = 2.0 * (cut.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
@@ -128,6 +125,12 @@ fn scratch(m: &ModelConfig, cut: &Cut) -> usize {
     let tokens = cut.slot_windows() * cut.positions;
     let first = [area, attention::scratch_len(cut.positions, m.head_size()), LOGIT_ROWS * row_stride(m.vocab_size)];
     first.into_iter().max().unwrap_or_default() + weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size))
+}
+
+/// Bytes of a copy: the weights, two moments of what is trained, and the adapters if there are any.
+pub(crate) fn copy_bytes(layout: &Layout, adapters: Option<&Adapters>) -> f64 {
+    let (weights, factors) = (layout.parameters(), adapters.map(Adapters::parameters));
+    4.0 * (weights + factors.map_or(2 * weights, |factors| 3 * factors)) as f64
 }
 
 /// Checks that an engine of this configuration fits into the memory that is available now.

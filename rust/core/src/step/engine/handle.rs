@@ -4,18 +4,17 @@
 //! graphs, waits for their end and sends a report per update into another channel. The thread that calls the methods
 //! (Python's main thread) only sends, polls and reads.
 
-use super::batch::{Batch, WindowOrder, windows_in};
 use super::control::{Command, Control, EvalReport, Progress, Recording, StepReport};
-use super::fill::{Initialise, PackAll};
-use super::plan::{Cut as WorkCut, Plan, Task};
-use super::prefetch::{CAPACITY, Gauge, Prefetcher};
-use super::source::TokenSource;
-use super::state::{Job, State, lock};
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::float_env::ContractRounding;
 use crate::pool::chaos::Chaos;
 use crate::pool::{Pool, Run, WorkerStats};
+use crate::step::feed::{Batch, Gauge, Prefetcher, TokenSource, WindowOrder, windows_in};
+use crate::step::plan::limits::BATCHES_AHEAD;
+use crate::step::plan::{Plan, Task, check_memory};
+use crate::step::work::{Initialise, Job, PackAll, State};
+use crate::sync::lock;
 use crate::trace::{TaskNode, Trace};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -88,9 +87,9 @@ impl Engine {
     pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>, switches: Switches) -> Result<Self> {
         let (threads, model) = (config.threads, config.model.clone());
         let order = WindowOrder::of(config.train.seed, &*source, model.seq_len)?;
-        super::memory::check_memory(&config)?;
+        check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
-        let cut: &WorkCut = &state.cut;
+        let cut = &state.cut;
         let (batch, positions) = (cut.batch, cut.positions);
         let prefetch = Prefetcher::new(source.clone(), order, batch, positions, model.vocab_size, switches.prefetch)?;
         let run = |plan: Plan, barriers: bool| {
@@ -328,7 +327,7 @@ impl Engine {
     }
     /// Batches in the prefetch channel, and its capacity.
     pub fn queue_fill(&self) -> (usize, usize) {
-        (self.gauge.fill(), CAPACITY)
+        (self.gauge.fill(), BATCHES_AHEAD)
     }
 
     /// Records the updates that start from now on, or no more. Ends by itself when the log is full.

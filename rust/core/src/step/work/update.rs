@@ -3,9 +3,11 @@
 //! Safety of every block here: the graph puts these nodes after all gradients (and after everything that reads
 //! weights); each writes its own rows.
 
-use super::plan::{ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS, square_blocks};
-use super::state::{State, StepResult, lock};
+use super::state::{State, StepResult};
 use crate::model::MatrixId;
+use crate::step::plan::limits::{ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS};
+use crate::step::plan::square_blocks;
+use crate::sync::lock;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use symlm_kernels::adamw::{self, Hyper};

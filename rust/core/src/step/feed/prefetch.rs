@@ -4,7 +4,7 @@
 //!
 //! A fixed number of buffers goes round: the control thread sends an empty one, the thread fills it and sends it back
 //! with what became of it. Both channels have room for all buffers that can come, so the control thread never blocks in a
-//! send and the prefetch thread only while it is ahead by [`CAPACITY`] batches. A buffer has one owner at a time: who
+//! send and the prefetch thread only while it is ahead by [`BATCHES_AHEAD`] batches. A buffer has one owner at a time: who
 //! received it last.
 //!
 //! A seek replaces the number of the next step. The pair of generation and step is written under a lock, and the
@@ -19,14 +19,12 @@
 use super::batch::{Batch, WindowOrder};
 use super::source::TokenSource;
 use crate::error::{Error, Result};
+use crate::step::plan::limits::BATCHES_AHEAD;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::channel::{Receiver, Sender, bounded};
 use crate::sync::{Mutex, lock, thread};
 use std::cell::RefCell;
 use std::sync::Arc;
-
-/// Batches in the channel at most.
-pub(super) const CAPACITY: usize = 3;
 
 /// What the thread sends: the buffer always comes along, so that none is lost on an error.
 struct Cut {
@@ -43,7 +41,7 @@ impl Gauge {
     /// Batches in the channel.
     pub fn fill(&self) -> usize {
         // One more is counted while the thread waits for room.
-        self.0.load(Ordering::Relaxed).min(CAPACITY)
+        self.0.load(Ordering::Relaxed).min(BATCHES_AHEAD)
     }
 }
 
@@ -74,10 +72,10 @@ impl Prefetcher {
         vocab: usize,
         ahead: bool,
     ) -> Result<Self> {
-        let (full_in, full) = bounded(CAPACITY);
-        let (empty, empty_out) = bounded::<Batch>(CAPACITY + 1);
+        let (full_in, full) = bounded(BATCHES_AHEAD);
+        let (empty, empty_out) = bounded::<Batch>(BATCHES_AHEAD + 1);
         let held = if ahead {
-            for _ in 0..=CAPACITY {
+            for _ in 0..=BATCHES_AHEAD {
                 // The channel was just made with room for all of them.
                 let _ = empty.send(Batch::new(batch, positions));
             }

@@ -9,13 +9,14 @@
 //!
 //! Where there is no room for a copy, the files are written before the call returns: it costs time and fails nothing.
 
-use super::engine::Engine;
-use super::tensors::{NamedTensor, Tensors};
+use super::handle::Engine;
+use super::tensors::NamedTensor;
 use crate::arena::Arena;
 use crate::checkpoint::{Written, write_tensors};
 use crate::error::{Error, Result};
 use crate::machine;
-use crate::model::{Adapters, Layout};
+use crate::step::plan::copy_bytes;
+use crate::step::work::Tensors;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -31,12 +32,6 @@ const FILES: [(&str, &[Tensors]); 3] = [
     ("optimizer.safetensors", &[Tensors::FirstMoment, Tensors::SecondMoment]),
     ("adapter/adapter_model.safetensors", &[Tensors::Adapters]),
 ];
-
-/// Bytes of a copy: the weights, two moments of what is trained, and the adapters if there are any.
-pub(super) fn copy_bytes(layout: &Layout, adapters: Option<&Adapters>) -> f64 {
-    let (weights, factors) = (layout.parameters(), adapters.map(Adapters::parameters));
-    4.0 * (weights + factors.map_or(2 * weights, |factors| 3 * factors)) as f64
-}
 
 /// Name, size and hash of every file.
 pub type SavedFiles = Vec<(&'static str, Written)>;

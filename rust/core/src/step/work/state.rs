@@ -1,29 +1,22 @@
 //! Everything the nodes of the graphs read and write.
 
-use super::adapters::AdapterState;
-use super::batch::Batch;
-use super::memory::Sizes;
-use super::plan::{Cut, Plan, SQUARE_BLOCK, STRIP_ALIGN, Stage, Task};
-use super::slots::{Buffer, SlotLayout};
-use super::source::TokenSource;
-use super::symmetry::sector_windows;
-use super::tiles::{Tile, gradient_tiles};
 use crate::arena::Arena;
 use crate::config::EngineConfig;
 use crate::error::Result;
 use crate::float_env::ContractRounding;
 use crate::model::{Adapters, MatrixId, Param, Weights};
-use crate::pool::{Program, Scratch};
-pub(super) use crate::sync::lock;
+use crate::step::feed::{Batch, TokenSource};
+use crate::step::plan::limits::{SQUARE_BLOCK, STRIP_ALIGN};
+use crate::step::plan::{Buffer, Cut, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use symlm_kernels::adamw::Hyper;
 use symlm_kernels::{Isa, Mat, MatMut, rope};
 
 /// Positions of the four matrices of a layer in the table.
 #[derive(Clone, Copy)]
-pub(super) struct LayerMatrices {
+pub(crate) struct LayerMatrices {
     pub qkv: usize,
     pub out: usize,
     pub gate_up: usize,
@@ -32,7 +25,7 @@ pub(super) struct LayerMatrices {
 
 /// Loss and gradient norm of an update.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct StepResult {
+pub(crate) struct StepResult {
     pub loss: f64,
     pub gradient_norm: f64,
     pub learning_rate: f64,
@@ -40,7 +33,7 @@ pub(super) struct StepResult {
 
 /// An evaluation under way.
 #[derive(Default)]
-pub(super) struct EvalState {
+pub(crate) struct EvalState {
     pub source: Option<Arc<dyn TokenSource>>,
     /// First window of the batch.
     pub first: u64,
@@ -56,9 +49,36 @@ pub(super) struct EvalState {
     pub error: Option<crate::Error>,
 }
 
+/// The factors with their gradients, and the weights that they are added to.
+pub(crate) struct AdapterState {
+    pub table: Adapters,
+    pub values: Arena,
+    pub gradient: Arena,
+    /// The adapted tensors as they were at the start.
+    pub base: Arena,
+}
+
+impl AdapterState {
+    pub fn new(table: Adapters) -> Result<Self> {
+        let [values, gradient, base] = [table.len, table.len, table.base_len].map(Arena::new);
+        Ok(Self { table, values: values?, gradient: gradient?, base: base? })
+    }
+
+    /// Writes a tensor of the model that the adapters start from, if it is an adapted one.
+    ///
+    /// # Safety
+    /// Nobody else touches the base weights of the tensor.
+    pub unsafe fn set_base(&self, param: usize, start: usize, values: &[f32]) {
+        if let Some(adapter) = self.table.of_param(param) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.base.slice_mut(adapter.base + start, values.len()) }.copy_from_slice(values);
+        }
+    }
+}
+
 /// Where a window's rows lie.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Start of its slot in the slot arena.
     pub slot: usize,
     /// Start of its sector's logits.
@@ -68,7 +88,7 @@ pub(super) struct Place {
 }
 
 /// Model, optimizer and activations.
-pub(super) struct State {
+pub(crate) struct State {
     pub isa: Isa,
     pub config: EngineConfig,
     pub cut: Cut,
@@ -263,67 +283,5 @@ impl State {
         let first = (norm * self.cut.batch + window) * blocks + rows.start / STRIP_ALIGN;
         // SAFETY: passed on to the caller.
         unsafe { self.norm_blocks.mat_mut(first * d, rows.len().div_ceil(STRIP_ALIGN), d, d) }
-    }
-}
-
-/// A state with the plan whose nodes it runs.
-pub(super) struct Job {
-    pub state: Arc<State>,
-    pub tasks: Vec<Task>,
-}
-
-impl Program for Job {
-    fn run(&self, node: u32, scratch: &mut Scratch) {
-        let s = &*self.state;
-        match self.tasks[node as usize] {
-            Task::Join => {}
-            Task::Rows { window, stage, strip } => {
-                let rows = s.cut.strip_rows(strip);
-                let batch = s.batch();
-                if window >= batch.windows {
-                    return;
-                }
-                match stage {
-                    Stage::Forward(l) => s.forward(l, window, &rows, &batch),
-                    Stage::Loss => s.loss(window, &rows, &batch),
-                    Stage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
-                    Stage::Backward(l) => s.backward(l, window, &rows),
-                }
-            }
-            Task::Heads { window, layer, part, backward } => {
-                if window < s.batch().windows {
-                    s.attention(layer, window, part, backward, scratch);
-                }
-            }
-            Task::HeadGradient { sector, tile } => s.head_gradient(sector, tile, scratch),
-            Task::MatrixGradient { first, end, matrix, tile } => s.matrix_gradient(first..end, matrix, tile, scratch),
-            Task::NormGradient { norm } => s.norm_gradient(norm, scratch),
-            Task::EmbeddingGradient { tile } => s.embedding_gradient(tile, scratch),
-            Task::AdapterGradient { adapter, tile } => s.adapter_gradient(adapter, tile, scratch),
-            Task::Squares { param, block } => s.square_sums(param, block),
-            Task::Finish => s.finish(),
-            Task::UpdateMatrix { matrix, tile } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.update_matrix(matrix, tile);
-                }
-            }
-            Task::UpdateNorm { norm } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.update_norm(norm);
-                }
-            }
-            Task::UpdateFactor { factor, tile } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.update_factor(factor, tile);
-                }
-            }
-            Task::Merge { matrix, tile } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.merge(matrix, tile);
-                }
-            }
-            Task::EvalCut => s.eval_cut(),
-            Task::EvalSum => s.eval_sum(),
-        }
     }
 }

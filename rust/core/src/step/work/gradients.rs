@@ -3,13 +3,12 @@
 //! Safety of every block here: a node reads operands that the nodes it follows have left, and writes the elements of
 //! its own tile; nodes of one tile follow each other.
 
-use super::plan::{ROW_BLOCK, STRIP_ALIGN};
-use super::slots::Buffer;
 use super::state::State;
-use super::symmetry::{Place, SECTORS, Then, sector_windows, visit};
 use crate::arena::{Arena, row_stride};
 use crate::model::MatrixId;
 use crate::pool::Scratch;
+use crate::step::plan::limits::{ROW_BLOCK, STRIP_ALIGN};
+use crate::step::plan::{Buffer, SECTORS, SumPlace, Then, sector_windows, visit};
 use std::ops::Range;
 use symlm_kernels::gemm::{Fold, weight_gradient, weight_gradient_scratch};
 use symlm_kernels::{Mat, MatMut, embedding, reduce};
@@ -109,9 +108,9 @@ impl State {
     ) {
         let step = visit(sector);
         let place = match step.place {
-            Place::Total => total.reborrow(),
-            Place::Triple => triple.reborrow(),
-            Place::Pair => pair.reborrow(),
+            SumPlace::Total => total.reborrow(),
+            SumPlace::Triple => triple.reborrow(),
+            SumPlace::Pair => pair.reborrow(),
         };
         weight_gradient(self.isa, dy, x, place, step.fold, coming, block);
         for i in 0..total.rows() {
@@ -141,9 +140,9 @@ impl State {
             sector_sum(sector, sum);
             let step = visit(sector);
             let place = match step.place {
-                Place::Total => &mut *total,
-                Place::Triple => &mut *triple,
-                Place::Pair => &mut *pair,
+                SumPlace::Total => &mut *total,
+                SumPlace::Triple => &mut *triple,
+                SumPlace::Pair => &mut *pair,
             };
             match step.fold {
                 Fold::Set => place.copy_from_slice(sum),

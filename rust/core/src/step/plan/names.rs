@@ -1,6 +1,7 @@
 //! Names of the nodes for people, and the operations that they are parts of.
 
-use super::plan::{Plan, Stage, Task};
+use super::graph::Plan;
+use super::task::{Stage, Task};
 use crate::model::{Adapters, Layout, MatrixId};
 use crate::pool::rounds::Round;
 use crate::trace::TaskNode;
@@ -127,7 +128,7 @@ fn operation(task: Task) -> Option<(u8, isize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Cut;
+    use super::super::partition::Cut;
     use super::*;
     use crate::config::{EngineConfig, LoraConfig};
     use crate::model::adapters::TARGETS;

@@ -1,17 +1,17 @@
 //! Programs that fill the weights and their panels: at the start, and after tensors were overwritten.
 
-use super::plan::ROW_BLOCK;
 use super::state::State;
 use super::tensors::Tensors;
 use crate::model::Param;
 use crate::pool::{Graph, Program, Run, Scratch};
+use crate::step::plan::limits::ROW_BLOCK;
 use std::sync::Arc;
 
 /// Elements that one node initialises.
 const INITIALISE_ELEMENTS: usize = 1 << 16;
 
 /// Fills the weights, and the factors of adapters; a node has a part of a tensor.
-pub(super) struct Initialise {
+pub(crate) struct Initialise {
     state: Arc<State>,
     /// Tensor and first element.
     parts: Vec<(Filled, usize)>,
@@ -70,7 +70,7 @@ impl Program for Initialise {
 }
 
 /// Packs the matrices, merged with their adapters; a node has some rows of one.
-pub(super) struct PackAll {
+pub(crate) struct PackAll {
     state: Arc<State>,
     /// Matrix and first row.
     parts: Vec<(usize, usize)>,

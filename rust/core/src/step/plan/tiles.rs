@@ -1,15 +1,14 @@
 //! Tiles of the weight gradients: what one task folds. Any tiles give the same bits.
 
+use super::limits::{SQUARE_BLOCK, SQUARE_BLOCKS, TILE_COLS};
 use crate::model::{Adapter, Adapters, Layout, Matrix};
 use std::ops::Range;
 
-/// Most columns of a weight-gradient tile.
-pub(super) const TILE_COLS: usize = 512;
 /// Rows and columns of a weight-gradient tile.
-pub(super) type Tile = (Range<usize>, Range<usize>);
+pub(crate) type Tile = (Range<usize>, Range<usize>);
 
 /// Rows of a weight-gradient tile. High tiles read each sector's inputs less often; many workers need more tiles.
-pub(super) fn tile_height(threads: usize) -> usize {
+pub(crate) fn tile_height(threads: usize) -> usize {
     if threads <= 4 { 256 } else { 64 }
 }
 
@@ -28,7 +27,7 @@ fn tiles(rows: usize, cols: usize, threads: usize) -> Vec<Tile> {
 }
 
 /// Tiles of the weight gradients of every matrix: of all of it, or of its adapted tensors where adapters are trained.
-pub(super) fn gradient_tiles(layout: &Layout, adapters: Option<&Adapters>, threads: usize) -> Vec<Vec<Tile>> {
+pub(crate) fn gradient_tiles(layout: &Layout, adapters: Option<&Adapters>, threads: usize) -> Vec<Vec<Tile>> {
     let of = |(index, m): (usize, &Matrix)| match adapters {
         None => tiles(m.rows, m.cols, threads),
         Some(adapters) => {
@@ -40,4 +39,19 @@ pub(super) fn gradient_tiles(layout: &Layout, adapters: Option<&Adapters>, threa
         }
     };
     layout.matrices.iter().enumerate().map(of).collect()
+}
+
+/// Tiles of the gradient of A: ranges of its columns.
+pub(crate) fn a_tiles(adapter: &Adapter) -> usize {
+    adapter.cols.div_ceil(TILE_COLS)
+}
+
+/// Part `index` of `limit` elements, `size` at a time.
+pub(crate) fn block(index: usize, size: usize, limit: usize) -> Range<usize> {
+    index * size..((index + 1) * size).min(limit)
+}
+
+/// Blocks that a [`Task::Squares`] handles.
+pub(crate) fn square_blocks(len: usize, block: usize) -> Range<usize> {
+    block..(block + SQUARE_BLOCKS).min(len.div_ceil(SQUARE_BLOCK))
 }

@@ -1,11 +1,10 @@
 //! What is needed when an update goes wrong: look at it, leave it out, begin again.
 
 use super::control::Command;
-use super::engine::Engine;
-use super::fill::Initialise;
-use super::state::lock;
-use super::tensors::Tensors;
+use super::handle::Engine;
 use crate::error::{Error, Result};
+use crate::step::work::{Initialise, Tensors};
+use crate::sync::lock;
 use std::sync::atomic::Ordering;
 
 /// What is known about one tensor that is trained after an update that was computed.
