@@ -10,7 +10,7 @@ use symlm_models::ErrorKind;
 use symlm_models::pool::rounds::Round;
 use symlm_models::pool::{Graph, Pool, Program, Run, Scratch};
 use symlm_models::step::plan::symmetry::{SECTORS, SumPlace, Then, visit};
-use symlm_models::sync::deque::STALE;
+use symlm_models::system::sync::deque::STALE;
 
 /// Each node writes its own cell and reads those of the nodes before it. loom fails a run in which two accesses to a
 /// cell are not ordered.

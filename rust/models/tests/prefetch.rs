@@ -6,8 +6,8 @@ use common::check;
 use std::sync::Arc;
 use symlm_models::step::feed::batch::WindowOrder;
 use symlm_models::step::feed::prefetch::Prefetcher;
-use symlm_models::sync::channel::bounded;
-use symlm_models::sync::thread;
+use symlm_models::system::sync::channel::bounded;
+use symlm_models::system::sync::thread;
 
 fn prefetcher(ahead: bool) -> Prefetcher {
     let ids: Vec<u32> = (0..40).map(|i| i % 7).collect();

@@ -18,8 +18,8 @@ pub use stream::TokenStream;
 use crate::checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::machine::available_memory;
 use crate::model::{Layout, MatrixId, Weights};
+use crate::system::machine::available_memory;
 use std::path::Path;
 use symlm_kernels::gemm::{Right, packed_len};
 use symlm_kernels::rope::Table;
@@ -96,7 +96,7 @@ impl Model {
         });
         let layers = layers.collect();
         // The caller's thread may round otherwise.
-        let _environment = crate::float_env::ContractRounding::enter();
+        let _environment = crate::system::float_env::ContractRounding::enter();
         let rope = config.rotary_table();
         Self { weights, layers, rope, isa }
     }

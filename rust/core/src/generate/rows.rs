@@ -1,7 +1,7 @@
 //! Working memory of a session: zeroed, aligned to a page, made once.
 
-use crate::arena::{Arena, row_stride};
 use crate::error::Result;
+use crate::system::arena::{Arena, row_stride};
 use symlm_kernels::{Mat, MatMut};
 
 /// A block of f32 that one owner reads and writes.

@@ -4,7 +4,7 @@ use super::Model;
 use super::rows::{Block, Rows};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::float_env::ContractRounding;
+use crate::system::float_env::ContractRounding;
 use std::sync::Arc;
 use symlm_kernels::gemm::{self, Left, PANEL, Packed, packed_len};
 use symlm_kernels::{Mat, MatMut, attention, embedding, mlp, norm, rope};

@@ -1,6 +1,7 @@
 //! The model: one table of parameters, and where their packed copies lie.
 
 pub mod adapters;
+mod flops;
 pub mod layout;
 pub mod weights;
 

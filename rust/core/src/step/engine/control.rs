@@ -24,7 +24,7 @@ use crate::pool::record::Span;
 use crate::pool::{Pool, Run, WorkerStats};
 use crate::step::feed::{Prefetcher, TokenSource};
 use crate::step::work::{EvalState, State};
-use crate::sync::lock;
+use crate::system::sync::lock;
 use crate::trace::Interval;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,14 +7,15 @@
 use super::control::{Command, Control, EvalReport, Progress, Recording, StepReport};
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
-use crate::float_env::ContractRounding;
 use crate::pool::chaos::Chaos;
 use crate::pool::{Pool, Run, WorkerStats};
 use crate::step::feed::{Batch, Gauge, Prefetcher, TokenSource, WindowOrder, windows_in};
 use crate::step::plan::limits::BATCHES_AHEAD;
 use crate::step::plan::{Plan, Task, check_memory};
 use crate::step::work::{Initialise, Job, PackAll, State};
-use crate::sync::lock;
+use crate::system::Home;
+use crate::system::float_env::ContractRounding;
+use crate::system::sync::lock;
 use crate::trace::{TaskNode, Trace};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,7 +60,7 @@ pub struct Engine {
     recording: Arc<Recording>,
     base_hash: Mutex<Option<String>>,
     /// The threads live in this process only, not in one forked from it.
-    process: u32,
+    process: Home,
 }
 
 /// The lock on the commands of an engine that is open.
@@ -138,7 +139,7 @@ impl Engine {
             gauge,
             recording,
             base_hash: Mutex::default(),
-            process: std::process::id(),
+            process: Home::here(),
         };
         let idle = engine.idle()?;
         idle.execute(Initialise::new(engine.state.clone(), true).run())?;
@@ -164,7 +165,7 @@ impl Engine {
     /// A fork has the handles but not the threads, and a lock that a thread held at that moment stays shut in it: nothing
     /// that might wait may be touched there.
     fn check_process(&self) -> Result<()> {
-        if std::process::id() == self.process {
+        if self.process.is_here() {
             return Ok(());
         }
         Err(Error::internal("the engine's threads are in the process it was made in, not in this fork")

@@ -4,7 +4,7 @@ use super::control::Command;
 use super::handle::Engine;
 use crate::error::{Error, Result};
 use crate::step::work::{Initialise, Tensors};
-use crate::sync::lock;
+use crate::system::sync::lock;
 use std::sync::atomic::Ordering;
 
 /// What is known about one tensor that is trained after an update that was computed.

@@ -11,12 +11,12 @@
 
 use super::handle::Engine;
 use super::tensors::NamedTensor;
-use crate::arena::Arena;
 use crate::checkpoint::{Written, write_tensors};
 use crate::error::{Error, Result};
-use crate::machine;
 use crate::step::plan::copy_bytes;
 use crate::step::work::Tensors;
+use crate::system::arena::Arena;
+use crate::system::{Home, files, machine};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ impl Engine {
         {
             return Ok(saving);
         }
-        Ok(Saving { outcome: Outcome::Known(self.save(folder)), thread: None, process: std::process::id() })
+        Ok(Saving { outcome: Outcome::Known(self.save(folder)), thread: None, process: Home::here() })
     }
 
     /// A save by a thread of its own; `None` if the system has no memory or no thread for it.
@@ -139,8 +139,7 @@ impl Engine {
             let _ = send.send(files);
         };
         let thread = std::thread::Builder::new().name("symlm-ckpt".into()).spawn(write);
-        let saving =
-            |thread| Saving { outcome: Outcome::Due(outcome), thread: Some(thread), process: std::process::id() };
+        let saving = |thread| Saving { outcome: Outcome::Due(outcome), thread: Some(thread), process: Home::here() };
         Ok(thread.ok().map(saving))
     }
 }
@@ -148,10 +147,7 @@ impl Engine {
 /// The folder of a file that lies in one of its own, inside that of the save.
 fn make_folder(path: &Path) -> Result<()> {
     let Some(folder) = path.parent().filter(|folder| folder.ends_with("adapter")) else { return Ok(()) };
-    match std::fs::create_dir(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::cannot_write(folder, &e)),
-        _ => Ok(()),
-    }
+    files::make_folder(folder).map_err(|e| Error::cannot_write(folder, &e))
 }
 
 enum Outcome {
@@ -164,14 +160,14 @@ pub struct Saving {
     outcome: Outcome,
     thread: Option<JoinHandle<()>>,
     /// The thread lives in this process only, not in one forked from it.
-    process: u32,
+    process: Home,
 }
 
 impl Saving {
     /// Whether everything is written, or has failed; waits for it up to `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         let Outcome::Due(due) = &self.outcome else { return true };
-        if std::process::id() != self.process {
+        if !self.process.is_here() {
             self.outcome = Outcome::Known(Err(Error::internal("the save is under way in another process")));
             return true;
         }
@@ -199,7 +195,7 @@ impl Saving {
 
     fn join(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        if std::process::id() == self.process {
+        if self.process.is_here() {
             // A panic has become the outcome already.
             let _ = thread.join();
         } else {
@@ -271,7 +267,7 @@ mod tests {
         for (name, written) in files {
             let bytes = std::fs::read(aside.path().join(name)).unwrap();
             assert_eq!(written.bytes, bytes.len() as u64);
-            assert_eq!(written.sha256, crate::data::hex(&<sha2::Sha256 as sha2::Digest>::digest(&bytes)));
+            assert_eq!(written.sha256, crate::system::hex(&<sha2::Sha256 as sha2::Digest>::digest(&bytes)));
             assert!(bytes == std::fs::read(before.path().join(name)).unwrap(), "{name}");
         }
         assert!(gone("symlm-ckpt"));

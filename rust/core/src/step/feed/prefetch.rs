@@ -20,9 +20,9 @@ use super::batch::{Batch, WindowOrder};
 use super::source::TokenSource;
 use crate::error::{Error, Result};
 use crate::step::plan::limits::BATCHES_AHEAD;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::channel::{Receiver, Sender, bounded};
-use crate::sync::{Mutex, lock, thread};
+use crate::system::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::system::sync::channel::{Receiver, Sender, bounded};
+use crate::system::sync::{Mutex, lock, thread};
 use std::cell::RefCell;
 use std::sync::Arc;
 

@@ -6,11 +6,12 @@
 //! sectors when its weight gradients are done. Nothing here can move a bit: the plan only decides who computes
 //! what and when.
 
-use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS};
+use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCKS};
 use super::partition::Cut;
 use super::symmetry::{SECTORS, sector_windows};
 use super::task::{Stage, Task};
 use super::tiles::{a_tiles, block, gradient_tiles};
+use crate::contract::SQUARE_BLOCK;
 use crate::model::{Adapter, Adapters, Layout, MatrixId};
 use crate::pool::Graph;
 use std::ops::Range;

@@ -1,16 +1,13 @@
-//! How large a piece of work is at most, and how many there are at once. None of these numbers moves a bit, but for the two
-//! that the contract fixes.
+//! How large a piece of work is at most, and how many there are at once. None of these numbers moves a bit.
 
-/// Rows of a strip are a multiple of the fixed blocks of the norm-weight gradient (contract E5).
-pub const STRIP_ALIGN: usize = 64;
+use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
+
 /// Rows of a matrix that one task updates, packs or gathers.
 pub const ROW_BLOCK: usize = 64;
 /// At most one in so many sectors has its logits in memory: tokens x vocabulary never exists as a whole.
 pub const SECTORS_PER_LOGITS: usize = 4;
-/// Blocks of 4,096 gradient elements that one task squares.
+/// Blocks of gradient elements (contract O1) that one task squares.
 pub const SQUARE_BLOCKS: usize = 16;
-/// Elements of the block of contract O1.
-pub const SQUARE_BLOCK: usize = 4096;
 /// Most columns of a weight-gradient tile.
 pub const TILE_COLS: usize = 512;
 /// Rows of logits that are worked on at a time: they stay in the second-level cache.
@@ -22,4 +19,4 @@ pub const FACTOR_ELEMENTS: usize = SQUARE_BLOCK * SQUARE_BLOCKS;
 /// Batches that are cut ahead of the updates at most.
 pub const BATCHES_AHEAD: usize = 3;
 
-const _: () = assert!(STRIP_ALIGN.is_multiple_of(LOGIT_ROWS));
+const _: () = assert!(NORM_BLOCK.is_multiple_of(LOGIT_ROWS));

@@ -1,15 +1,16 @@
 //! What an engine takes in memory: the sizes that the state of a step allocates by, and their sum before anything is allocated.
 
-use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, STRIP_ALIGN, TILE_COLS};
+use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, TILE_COLS};
 use super::partition::Cut;
 use super::slots::SlotLayout;
 use super::tiles::tile_height;
-use crate::arena::row_stride;
 use crate::config::{EngineConfig, ModelConfig};
+use crate::contract::NORM_BLOCK;
 use crate::error::{Error, Result};
 use crate::generate::Session;
-use crate::machine;
 use crate::model::{Adapters, Layout};
+use crate::system::arena::row_stride;
+use crate::system::machine;
 use symlm_kernels::attention;
 use symlm_kernels::gemm::weight_gradient_scratch;
 
@@ -49,7 +50,7 @@ impl Sizes {
             slots: cut.slots * slot.len,
             embedded: tokens * row_stride(d),
             logits: cut.logit_slots * logit_rows,
-            norm_blocks: layout.norms.len() * cut.batch * m.seq_len.div_ceil(STRIP_ALIGN) * d,
+            norm_blocks: layout.norms.len() * cut.batch * m.seq_len.div_ceil(NORM_BLOCK) * d,
             losses: tokens,
             parameters: layout.len,
             trained: adapters.map_or(layout.len, |all| all.len),

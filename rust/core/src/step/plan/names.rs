@@ -130,8 +130,7 @@ fn operation(task: Task) -> Option<(u8, isize)> {
 mod tests {
     use super::super::partition::Cut;
     use super::*;
-    use crate::config::{EngineConfig, LoraConfig};
-    use crate::model::adapters::TARGETS;
+    use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
     use crate::pool::{Program, Run, Scratch};
     use std::sync::Arc;
 
@@ -158,7 +157,7 @@ mod tests {
             let targets = targets.iter().map(|&name| name.to_owned()).collect();
             Some(Adapters::new(layout, &LoraConfig { rank: 4, alpha: 8.0, targets }))
         };
-        [None, some(&TARGETS), some(&["up_proj", "down_proj"])]
+        [None, some(&ADAPTER_TARGETS), some(&["up_proj", "down_proj"])]
     }
 
     #[test]

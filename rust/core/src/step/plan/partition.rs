@@ -1,8 +1,9 @@
 //! How the windows of a batch are cut up for the workers at hand.
 
-use super::limits::{SECTORS_PER_LOGITS, STRIP_ALIGN};
+use super::limits::SECTORS_PER_LOGITS;
 use super::symmetry::{SECTORS, sector_windows};
 use crate::config::EngineConfig;
+use crate::contract::NORM_BLOCK;
 use std::ops::Range;
 
 /// How work is cut up. Any values give the same bits.
@@ -35,9 +36,10 @@ impl Cut {
         // At least two units of work per worker, as far as the windows can be split.
         let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
         let parts = (2 * threads).div_ceil(in_flight);
-        let most_strips = positions.div_ceil(STRIP_ALIGN);
+        // Rows of a strip are whole blocks of the norm-weight gradient (contract E5).
+        let most_strips = positions.div_ceil(NORM_BLOCK);
         let strips = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, most_strips) };
-        let strip = positions.div_ceil(strips).next_multiple_of(STRIP_ALIGN);
+        let strip = positions.div_ceil(strips).next_multiple_of(NORM_BLOCK);
         let head_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
         let heads = c.model.num_kv_heads.div_ceil(head_parts);
         let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);

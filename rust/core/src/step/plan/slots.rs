@@ -4,8 +4,8 @@
 //! consecutive rows and a weight gradient sees one matrix. Several buffers change their meaning under way: the
 //! gradient of a row takes the place of the value once nobody reads the value again.
 
-use crate::arena::row_stride;
 use crate::config::ModelConfig;
+use crate::system::arena::row_stride;
 
 /// A matrix inside a slot.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,8 @@
 //! Twelve-fold symmetry: the fixed parts of a batch and the fixed tree that folds them (contract S1-S3).
 
+pub use crate::contract::SECTORS;
 use std::ops::Range;
 use symlm_kernels::gemm::Fold;
-
-/// Sectors of a batch.
-pub const SECTORS: usize = 12;
 
 /// Windows of sector `sector` in a batch of `batch` windows.
 pub fn sector_windows(batch: usize, sector: usize) -> Range<usize> {

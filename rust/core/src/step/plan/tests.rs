@@ -1,8 +1,7 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained.
 
 use super::{Cut, Plan, SECTORS, Stage, Task, sector_windows};
-use crate::config::{EngineConfig, LoraConfig};
-use crate::model::adapters::TARGETS;
+use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
 use crate::model::{Adapters, Layout};
 
 /// Of each node, the nodes that it comes after, as bits.
@@ -78,7 +77,7 @@ fn memory_is_used_again_only_when_it_is_free() {
         .unwrap();
         let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
         check(&cut, &Plan::training(&cut, &layout, None, true));
-        let choices: [&[&str]; 5] = [&TARGETS, &["q_proj"], &["o_proj"], &["up_proj"], &["down_proj"]];
+        let choices: [&[&str]; 5] = [&ADAPTER_TARGETS, &["q_proj"], &["o_proj"], &["up_proj"], &["down_proj"]];
         for targets in choices {
             let targets = targets.iter().map(|&name| name.to_owned()).collect();
             let adapters = Adapters::new(&layout, &LoraConfig { rank: 2, alpha: 2.0, targets });

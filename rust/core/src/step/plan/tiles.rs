@@ -1,6 +1,7 @@
 //! Tiles of the weight gradients: what one task folds. Any tiles give the same bits.
 
-use super::limits::{SQUARE_BLOCK, SQUARE_BLOCKS, TILE_COLS};
+use super::limits::{SQUARE_BLOCKS, TILE_COLS};
+use crate::contract::SQUARE_BLOCK;
 use crate::model::{Adapter, Adapters, Layout, Matrix};
 use std::ops::Range;
 

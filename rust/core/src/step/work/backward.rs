@@ -1,9 +1,9 @@
 //! Row stages from the loss back to the embedding. Safety of the blocks: as in `forward`.
 
 use super::state::State;
-use crate::arena::row_stride;
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
+use crate::system::arena::row_stride;
 use std::ops::Range;
 use symlm_kernels::gemm::{Left, product};
 use symlm_kernels::{loss, mlp, norm, rope};

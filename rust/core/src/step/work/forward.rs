@@ -5,11 +5,11 @@
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
 use super::state::State;
-use crate::arena::row_stride;
 use crate::pool::Scratch;
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
-use crate::sync::lock;
+use crate::system::arena::row_stride;
+use crate::system::sync::lock;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use symlm_kernels::attention::{self, Heads};

@@ -4,11 +4,12 @@
 //! its own tile; nodes of one tile follow each other.
 
 use super::state::State;
-use crate::arena::{Arena, row_stride};
+use crate::contract::NORM_BLOCK;
 use crate::model::MatrixId;
 use crate::pool::Scratch;
-use crate::step::plan::limits::{ROW_BLOCK, STRIP_ALIGN};
+use crate::step::plan::limits::ROW_BLOCK;
 use crate::step::plan::{Buffer, SECTORS, SumPlace, Then, sector_windows, visit};
+use crate::system::arena::{Arena, row_stride};
 use std::ops::Range;
 use symlm_kernels::gemm::{Fold, weight_gradient, weight_gradient_scratch};
 use symlm_kernels::{Mat, MatMut, embedding, reduce};
@@ -159,7 +160,7 @@ impl State {
     /// Gradient of a norm weight from its blocks (contract E5).
     pub(super) fn norm_gradient(&self, norm: usize, scratch: &mut Scratch) {
         let d = self.config.model.hidden_size;
-        let blocks = self.positions().div_ceil(STRIP_ALIGN);
+        let blocks = self.positions().div_ceil(NORM_BLOCK);
         let [work, _, _] = scratch.buffers([3 * d, 0, 0]);
         // SAFETY: see the head of this file.
         let total = unsafe { self.gradient.slice_mut(self.weights.layout.norms[norm].offset, d) };

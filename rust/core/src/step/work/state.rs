@@ -1,13 +1,13 @@
 //! Everything the nodes of the graphs read and write.
 
-use crate::arena::Arena;
 use crate::config::EngineConfig;
+use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
-use crate::float_env::ContractRounding;
 use crate::model::{Adapters, MatrixId, Param, Weights};
 use crate::step::feed::{Batch, TokenSource};
-use crate::step::plan::limits::{SQUARE_BLOCK, STRIP_ALIGN};
 use crate::step::plan::{Buffer, Cut, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
+use crate::system::arena::Arena;
+use crate::system::float_env::ContractRounding;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -279,9 +279,9 @@ impl State {
     /// # Safety
     /// As [`State::write`].
     pub unsafe fn norm_block_rows(&self, norm: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
-        let (d, blocks) = (self.config.model.hidden_size, self.positions().div_ceil(STRIP_ALIGN));
-        let first = (norm * self.cut.batch + window) * blocks + rows.start / STRIP_ALIGN;
+        let (d, blocks) = (self.config.model.hidden_size, self.positions().div_ceil(NORM_BLOCK));
+        let first = (norm * self.cut.batch + window) * blocks + rows.start / NORM_BLOCK;
         // SAFETY: passed on to the caller.
-        unsafe { self.norm_blocks.mat_mut(first * d, rows.len().div_ceil(STRIP_ALIGN), d, d) }
+        unsafe { self.norm_blocks.mat_mut(first * d, rows.len().div_ceil(NORM_BLOCK), d, d) }
     }
 }

@@ -1,8 +1,8 @@
 //! The tensors of a state, and where they lie.
 
 use super::state::State;
-use crate::arena::Arena;
 use crate::model::Param;
+use crate::system::arena::Arena;
 
 /// Which tensors of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@
 //! weights); each writes its own rows.
 
 use super::state::{State, StepResult};
+use crate::contract::SQUARE_BLOCK;
 use crate::model::MatrixId;
-use crate::step::plan::limits::{ROW_BLOCK, SQUARE_BLOCK, SQUARE_BLOCKS};
+use crate::step::plan::limits::{ROW_BLOCK, SQUARE_BLOCKS};
 use crate::step::plan::square_blocks;
-use crate::sync::lock;
+use crate::system::sync::lock;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use symlm_kernels::adamw::{self, Hyper};

@@ -1,10 +1,12 @@
 //! Files that may be anything, and disks that are nearly full.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Error, ErrorKind, Result};
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Error, ErrorKind, Result, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+pub(crate) use std::fs::File;
 
 /// Opens a regular file for reading and gives its size. Anything else is an error: a pipe without a writer, for one,
 /// would wait for ever.
@@ -20,6 +22,54 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
+/// Fills `bytes` from position `at` of a file. A file that is cut meanwhile gives an error.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> Result<()> {
+    file.read_exact_at(bytes, at)
+}
+
+/// Writes a file through a buffer and waits until it is on the disk. Where it fails, a part of the file may be left.
+pub(crate) fn write<T>(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
+    flushed(BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?), content).map(|(_, result)| result)
+}
+
+/// Writes a file at once or not at all: under another name in the same folder first, that begins with `prefix`.
+pub(crate) fn write_whole<T>(
+    path: &Path,
+    prefix: &str,
+    content: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
+) -> Result<T> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(prefix).permissions(default_permissions()).tempfile_in(folder)?;
+    let (file, name) = file.into_parts();
+    let (_, result) = flushed(BufWriter::with_capacity(BUFFER_BYTES, file), content)?;
+    name.persist(path).map_err(|e| e.error)?;
+    Ok(result)
+}
+
+fn flushed<T>(mut out: BufWriter<File>, content: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<(File, T)> {
+    let result = content(&mut out)?;
+    out.flush()?;
+    let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok((file, result))
+}
+
+/// Makes a folder, unless it is there.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// What a new file gets, where a temporary file would be for its owner alone.
+pub(crate) fn default_permissions() -> std::fs::Permissions {
+    // The umask takes from it.
+    std::fs::Permissions::from_mode(0o666)
+}
+
+/// Bytes of the buffer in front of a file that is written.
+const BUFFER_BYTES: usize = 1 << 20;
 /// Bytes of a disk that are left to others.
 const KEPT_FREE: u64 = 256 << 20;
 /// Bytes written between two looks at the disk. Less than this is never refused: what does not fit is an error anyway.
