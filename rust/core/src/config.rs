@@ -3,6 +3,7 @@
 use crate::contract::SECTORS;
 use crate::error::{Error, Result, brief};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use symlm_kernels::rope;
 
 /// Rotary frequencies stretched for longer contexts, the type "llama3" (contract E6a).
@@ -71,6 +72,25 @@ impl ModelConfig {
     /// Columns of the key (or value) projection.
     pub fn kv_size(&self) -> usize {
         self.num_kv_heads * self.head_size()
+    }
+    /// Columns of queries and keys, which are rotated, in a row of the joint projection; those of the values follow.
+    pub fn rotated_columns(&self) -> Range<usize> {
+        0..self.hidden_size + self.kv_size()
+    }
+    /// Columns of the queries of a key/value head in a row of the joint projection, and in one of the attention's output.
+    pub fn query_columns(&self, kv_head: usize) -> Range<usize> {
+        let width = self.group() * self.head_size();
+        kv_head * width..(kv_head + 1) * width
+    }
+    /// Columns of the keys of a key/value head in a row of the joint projection.
+    pub fn key_columns(&self, kv_head: usize) -> Range<usize> {
+        let start = self.hidden_size + kv_head * self.head_size();
+        start..start + self.head_size()
+    }
+    /// Columns of the values of a key/value head in a row of the joint projection.
+    pub fn value_columns(&self, kv_head: usize) -> Range<usize> {
+        let start = self.hidden_size + self.kv_size() + kv_head * self.head_size();
+        start..start + self.head_size()
     }
     /// Query heads of a key/value head.
     pub fn group(&self) -> usize {

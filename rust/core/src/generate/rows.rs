@@ -36,6 +36,11 @@ impl Rows {
         Ok(Self { block: Block::new(rows * stride)?, cols, stride })
     }
 
+    /// Its width.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// The first `rows` rows.
     pub(super) fn first(&self, rows: usize) -> Mat<'_> {
         Mat::new(self.block.get(), rows, self.cols, self.stride)

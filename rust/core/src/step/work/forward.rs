@@ -1,10 +1,11 @@
-//! Row and head stages, forward, and the evaluation loss.
+//! The way forward through the layers, and the loss of an evaluation.
 //!
 //! Safety of every block here: a node touches only the rows (and, for attention, the columns) of its own window and
 //! strip or heads; `plan` orders the stages of a window by dependencies, gives a slot to the next sector only when its
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
 use super::state::State;
+use crate::model::MlpRows;
 use crate::pool::Scratch;
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
@@ -13,59 +14,66 @@ use crate::system::sync::lock;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use symlm_kernels::attention::{self, Heads};
-use symlm_kernels::gemm::{Left, product, product_add};
-use symlm_kernels::{MatMut, embedding, loss, mlp, norm, rope};
+use symlm_kernels::{MatMut, loss};
 
 impl State {
-    fn eps(&self) -> f32 {
-        self.config.model.rms_norm_eps as f32
-    }
-
-    /// Norm, projections and rotation before the attention of layer `l`, from the residual stream there; for the last
-    /// `l` the final norm.
+    /// From the attention of layer `l - 1` to that of layer `l`: the end of one layer and the beginning of the next are one
+    /// task, so that a strip of rows stays in the cache. The first comes from the token ids, the last ends with the final norm.
     pub(super) fn forward(&self, l: usize, window: usize, rows: &Range<usize>, batch: &Batch) {
-        let (isa, w, place) = (self.isa, &self.weights, self.places[window]);
         // SAFETY: see the head of this file.
         unsafe {
-            let mut x = self.residual(l, window, rows);
             if l == 0 {
                 let start = window * self.positions();
-                embedding::gather(w.embedding(), &batch.inputs[start + rows.start..start + rows.end], x.reborrow());
+                let ids = &batch.inputs[start + rows.start..start + rows.end];
+                self.network().embed(ids, self.residual(0, window, rows));
             } else {
-                let (b, m) = (&self.layout.layers[l - 1], self.matrices[l - 1]);
-                let before = self.residual(l - 1, window, rows);
-                let attention = self.read(b.attention, place, rows);
-                let mut middle = self.write(b.middle, place, rows);
-                product_add(isa, Left::Rows(attention), w.forward(m.out), before.as_mat(), middle.reborrow());
-                let mut n2 = self.write(b.n2, place, rows);
-                let rstd = self.row_values(b.rstd2, place, rows);
-                norm::forward(isa, middle.as_mat(), w.norm(2 * l - 1), self.eps(), n2.reborrow(), rstd);
-                let mut gate_up = self.write(b.gate_up, place, rows);
-                product(isa, Left::Rows(n2.as_mat()), w.forward(m.gate_up), gate_up.reborrow());
-                let mut hidden = self.write(b.hidden, place, rows);
-                mlp::forward(isa, gate_up.as_mat(), hidden.reborrow());
-                product_add(isa, Left::Rows(hidden.as_mat()), w.forward(m.down), middle.as_mat(), x.reborrow());
+                self.leave_layer(l - 1, window, rows);
             }
-            if l == self.cut.layers {
+            if l < self.cut.layers {
+                self.enter_layer(l, window, rows);
+            } else {
+                let (x, place) = (self.residual(l, window, rows), self.places[window]);
                 let rstd = self.row_values(self.layout.rstd, place, rows);
-                let normed = self.write(self.layout.normed, place, rows);
-                norm::forward(isa, x.as_mat(), w.norm(2 * l), self.eps(), normed, rstd);
-                return;
+                self.network().final_norm(x.as_mat(), self.write(self.layout.normed, place, rows), rstd);
             }
-            let (b, m) = (&self.layout.layers[l], self.matrices[l]);
-            let mut n1 = self.write(b.n1, place, rows);
-            let rstd = self.row_values(b.rstd1, place, rows);
-            norm::forward(isa, x.as_mat(), w.norm(2 * l), self.eps(), n1.reborrow(), rstd);
-            let mut qkv = self.write(b.qkv, place, rows);
-            product(isa, Left::Rows(n1.as_mat()), w.forward(m.qkv), qkv.reborrow());
-            rope::forward(isa, self.rotated(&mut qkv), self.config.model.head_size(), &self.rope, rows.start);
         }
     }
 
-    /// The query and key columns.
-    pub(super) fn rotated<'a>(&self, qkv: &'a mut MatMut<'_>) -> MatMut<'a> {
-        let c = &self.config.model;
-        qkv.col_range(0..c.hidden_size + c.kv_size())
+    /// A layer up to its attention.
+    ///
+    /// # Safety
+    /// As the blocks of this file: the caller is the node of these rows.
+    unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
+        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        // SAFETY: see the head of this file.
+        unsafe {
+            let x = self.residual(l, window, rows);
+            let (normed, qkv) = (self.write(b.n1, place, rows), self.write(b.qkv, place, rows));
+            let rstd = self.row_values(b.rstd1, place, rows);
+            self.network().block(l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
+        }
+    }
+
+    /// A layer from its attention on.
+    ///
+    /// # Safety
+    /// As the blocks of this file: the caller is the node of these rows.
+    unsafe fn leave_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
+        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        // SAFETY: see the head of this file.
+        unsafe {
+            let block = self.network().block(l);
+            let (x, attended) = (self.residual(l, window, rows), self.read(b.attention, place, rows));
+            let mut middle = self.write(b.middle, place, rows);
+            block.attention_out(x.as_mat(), attended, middle.reborrow());
+            let mlp = MlpRows {
+                normed: self.write(b.n2, place, rows),
+                rstd: self.row_values(b.rstd2, place, rows),
+                gate_up: self.write(b.gate_up, place, rows),
+                hidden: self.write(b.hidden, place, rows),
+            };
+            block.mlp(middle.as_mat(), mlp, self.residual(l + 1, window, rows));
+        }
     }
 
     /// Attention of some key/value heads of a window.
@@ -76,9 +84,7 @@ impl State {
         let heads = Heads { head_size: hd, group };
         let [work, _, _] = scratch.buffers([attention::scratch_len(positions, hd), 0, 0]);
         for kv in part * self.cut.heads..((part + 1) * self.cut.heads).min(c.num_kv_heads) {
-            let q_columns = kv * group * hd..(kv + 1) * group * hd;
-            let k_columns = c.hidden_size + kv * hd..c.hidden_size + (kv + 1) * hd;
-            let v_columns = k_columns.start + c.kv_size()..k_columns.end + c.kv_size();
+            let (q_columns, k_columns, v_columns) = (c.query_columns(kv), c.key_columns(kv), c.value_columns(kv));
             let stats = place.slot + place.row * c.num_heads + kv * group * positions;
             // SAFETY: see the head of this file; the three views of qkv cover different columns.
             unsafe {
@@ -116,7 +122,7 @@ impl State {
                 let losses = self.losses.slice_mut(start + part.start, part.len());
                 let targets = &batch.targets[start + part.start..start + part.end];
                 if targets.iter().any(|&target| target != loss::IGNORED) {
-                    product(self.isa, Left::Rows(normed), self.weights.forward(self.head), logits.reborrow());
+                    self.network().logits(normed, logits.reborrow());
                 }
                 loss::rows(self.isa, logits.as_mat(), targets, losses);
             }

@@ -3,7 +3,7 @@
 use crate::config::EngineConfig;
 use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
-use crate::model::{Adapters, MatrixId, Param, Weights};
+use crate::model::{Adapters, MatrixId, Network, Param, Weights};
 use crate::step::feed::{Batch, TokenSource};
 use crate::step::plan::{Buffer, Cut, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
 use crate::system::arena::Arena;
@@ -13,15 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use symlm_kernels::adamw::Hyper;
 use symlm_kernels::{Isa, Mat, MatMut, rope};
-
-/// Positions of the four matrices of a layer in the table.
-#[derive(Clone, Copy)]
-pub(crate) struct LayerMatrices {
-    pub qkv: usize,
-    pub out: usize,
-    pub gate_up: usize,
-    pub down: usize,
-}
 
 /// Loss and gradient norm of an update.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,7 +84,6 @@ pub(crate) struct State {
     pub config: EngineConfig,
     pub cut: Cut,
     pub weights: Weights,
-    pub matrices: Vec<LayerMatrices>,
     /// Weight-gradient tiles of every matrix.
     pub tiles: Vec<Vec<Tile>>,
     pub head: usize,
@@ -149,15 +139,6 @@ impl State {
                 Place { slot: sector % cut.slots * slot, logits: sector % cut.logit_slots * logit_rows, row }
             })
             .collect();
-        let index = |id| weights.layout.matrix_index(id);
-        let matrices = (0..m.num_layers)
-            .map(|l| LayerMatrices {
-                qkv: index(MatrixId::Qkv(l)),
-                out: index(MatrixId::Out(l)),
-                gate_up: index(MatrixId::GateUp(l)),
-                down: index(MatrixId::Down(l)),
-            })
-            .collect();
         let mut square_start = vec![0];
         for p in table.as_ref().map_or(&weights.layout.params, |table| &table.params) {
             square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
@@ -167,10 +148,9 @@ impl State {
         let train = &config.train;
         Ok(Self {
             isa,
-            matrices,
             tiles,
             head,
-            embedding: index(MatrixId::Embedding),
+            embedding: weights.layout.matrix_index(MatrixId::Embedding),
             rope: m.rotary_table(),
             places,
             slots: Arena::new(sizes.slots)?,
@@ -225,6 +205,15 @@ impl State {
 
     pub fn batch(&self) -> Arc<Batch> {
         self.batch.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The weights to compute with.
+    ///
+    /// # Safety
+    /// No node that may run while it lives writes weights.
+    pub unsafe fn network(&self) -> Network<'_> {
+        // SAFETY: passed on to the caller.
+        unsafe { Network::new(self.isa, &self.weights, &self.rope) }
     }
 
     /// Rows of a window in a buffer of its slot.
