@@ -7,10 +7,11 @@
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use symlm_core::Error;
 use symlm_core::config::EngineConfig;
 use symlm_core::rng::{Stream, draw};
 use symlm_core::step::{Engine, StepReport, Switches};
-use symlm_core::{Error, machine};
+use symlm_core::system::machine;
 
 fn run(path: &str) -> symlm_core::Result<()> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::usage(format!("{path}: {e}")))?;

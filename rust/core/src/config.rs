@@ -1,7 +1,9 @@
 //! The resolved configuration that the engine computes from. Defaults live in the Python dataclasses alone.
 
+use crate::contract::SECTORS;
 use crate::error::{Error, Result, brief};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use symlm_kernels::rope;
 
 /// Rotary frequencies stretched for longer contexts, the type "llama3" (contract E6a).
@@ -70,6 +72,25 @@ impl ModelConfig {
     /// Columns of the key (or value) projection.
     pub fn kv_size(&self) -> usize {
         self.num_kv_heads * self.head_size()
+    }
+    /// Columns of queries and keys, which are rotated, in a row of the joint projection; those of the values follow.
+    pub fn rotated_columns(&self) -> Range<usize> {
+        0..self.hidden_size + self.kv_size()
+    }
+    /// Columns of the queries of a key/value head in a row of the joint projection, and in one of the attention's output.
+    pub fn query_columns(&self, kv_head: usize) -> Range<usize> {
+        let width = self.group() * self.head_size();
+        kv_head * width..(kv_head + 1) * width
+    }
+    /// Columns of the keys of a key/value head in a row of the joint projection.
+    pub fn key_columns(&self, kv_head: usize) -> Range<usize> {
+        let start = self.hidden_size + kv_head * self.head_size();
+        start..start + self.head_size()
+    }
+    /// Columns of the values of a key/value head in a row of the joint projection.
+    pub fn value_columns(&self, kv_head: usize) -> Range<usize> {
+        let start = self.hidden_size + self.kv_size() + kv_head * self.head_size();
+        start..start + self.head_size()
     }
     /// Query heads of a key/value head.
     pub fn group(&self) -> usize {
@@ -147,15 +168,6 @@ impl ModelConfig {
         }
         Ok(())
     }
-
-    /// Floating-point operations per trained token: 6 for each matrix weight that a token meets (the head included,
-    /// the embedding look-up not) and 6 T D a layer for causal attention.
-    pub fn flops_per_token(&self) -> f64 {
-        let (d, f) = (self.hidden_size, self.intermediate_size);
-        let layer = d * (d + 2 * self.kv_size()) + d * d + 3 * d * f;
-        let matrices = self.num_layers * layer + self.vocab_size * d;
-        6.0 * matrices as f64 + 6.0 * (self.num_layers * self.seq_len * d) as f64
-    }
 }
 
 /// Learning-rate schedule.
@@ -207,6 +219,9 @@ pub struct TrainConfig {
     pub lora: Option<LoraConfig>,
 }
 
+/// The projections that can have an adapter, in the order of the table of parameters.
+pub const ADAPTER_TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
 /// Low-rank adapters (contract, "Low-rank adapters").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -236,7 +251,7 @@ impl LoraConfig {
         if !positive_f32(f64::from(self.scale())) {
             return Err(Error::user(format!("the alpha of adapters is {}, expected a positive number", self.alpha)));
         }
-        let known = crate::model::adapters::TARGETS;
+        let known = ADAPTER_TARGETS;
         let unknown = self.targets.iter().find(|name| !known.contains(&name.as_str()));
         if let Some(name) = unknown {
             return Err(Error::user(format!("found a target {:?}, expected {}", brief(name), known.join(", "))));
@@ -323,19 +338,6 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Floating-point operations per trained token: as [`ModelConfig::flops_per_token`], but a matrix weight that stays
-    /// as it is has no gradient, which is a third of them. The products of the factors do not count: there are a few an update.
-    pub fn flops_per_token(&self) -> f64 {
-        let model = &self.model;
-        let Some(lora) = &self.train.lora else { return model.flops_per_token() };
-        let layout = crate::model::Layout::new(model);
-        let adapted = crate::model::Adapters::new(&layout, lora).adapted_len;
-        let matrices = layout.parameters() - layout.norms.len() * model.hidden_size;
-        // The embedding is looked up; a tied one is the head as well.
-        let met = if model.tie_embeddings { matrices } else { matrices - model.vocab_size * model.hidden_size };
-        model.flops_per_token() - 2.0 * (met - adapted) as f64
-    }
-
     /// Reads the JSON that Python sends.
     ///
     /// # Errors
@@ -356,8 +358,11 @@ impl EngineConfig {
         if config.plan_threads > 1024 {
             return Err(Error::user(format!("plan_threads is {}, expected 0 to 1024", config.plan_threads)));
         }
-        if config.sectors_in_flight > crate::step::SECTORS {
-            return Err(Error::user(format!("sectors_in_flight is {}, expected 1 to 12", config.sectors_in_flight)));
+        if config.sectors_in_flight > SECTORS {
+            return Err(Error::user(format!(
+                "sectors_in_flight is {}, expected 1 to {SECTORS}",
+                config.sectors_in_flight
+            )));
         }
         Ok(config)
     }

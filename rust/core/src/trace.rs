@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::pool::record::Span;
+use crate::system::files;
 use serde::{Serialize, Serializer};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// A node of the training graph.
@@ -90,20 +91,11 @@ impl Trace {
     /// # Errors
     /// `User` if the file cannot be written.
     pub fn write_chrome(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let failed = |error: &std::io::Error| Error::cannot_write(path, error);
-        let file = tempfile::Builder::new()
-            .prefix(".trace-")
-            .permissions(crate::data::default_permissions())
-            .tempfile_in(folder)
-            .map_err(|e| failed(&e))?;
-        let mut out = BufWriter::with_capacity(1 << 18, file);
-        serde_json::to_writer(&mut out, &File { events: Events(self), unit: "ms" }).map_err(|e| failed(&e.into()))?;
-        out.write_all(b"\n").map_err(|e| failed(&e))?;
-        let file = out.into_inner().map_err(|e| failed(e.error()))?;
-        file.as_file().sync_all().map_err(|e| failed(&e))?;
-        file.persist(path).map_err(|e| failed(&e.error))?;
-        Ok(())
+        let content = |out: &mut std::io::BufWriter<_>| {
+            serde_json::to_writer(&mut *out, &File { events: Events(self), unit: "ms" })?;
+            out.write_all(b"\n")
+        };
+        files::write_whole(path, ".trace-", content).map_err(|e| Error::cannot_write(path, &e))
     }
 }
 

@@ -4,18 +4,19 @@ mod common;
 
 use common::{config, hash, tokens, train};
 use std::path::Path;
-use symlm_core::config::{EngineConfig, LoraConfig};
-use symlm_core::model::adapters::TARGETS;
+use symlm_core::ErrorKind;
+use symlm_core::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
 use symlm_core::pool::chaos::Chaos;
 use symlm_core::rng::{Stream, draw};
 use symlm_core::step::{Engine, Switches, Tensors};
-use symlm_core::{ErrorKind, machine};
+use symlm_core::system::machine;
 use symlm_kernels::Isa;
 
 const UPDATES: u64 = 4;
 
 /// Attention and MLP, one of them alone, and a part of a matrix whose rows end at no multiple of anything.
-const CHOICES: [&[&str]; 4] = [&TARGETS, &["up_proj", "down_proj"], &["k_proj"], &["q_proj", "v_proj", "o_proj"]];
+const CHOICES: [&[&str]; 4] =
+    [&ADAPTER_TARGETS, &["up_proj", "down_proj"], &["k_proj"], &["q_proj", "v_proj", "o_proj"]];
 
 fn with_adapters(mut config: EngineConfig, targets: &[&str]) -> EngineConfig {
     let targets = targets.iter().map(|&name| name.to_owned()).collect();
@@ -91,7 +92,7 @@ fn weights_are_base_and_adapters_and_nothing_else_has_changed() {
 /// of that against differences of the loss.
 #[test]
 fn gradients_of_the_factors_are_those_of_the_loss() {
-    let (engine, whole) = (trained(&TARGETS), usual(config(1, 0)));
+    let (engine, whole) = (trained(&ADAPTER_TARGETS), usual(config(1, 0)));
     // Large factors have gradients that differences of f32 losses show.
     for (index, (_, values)) in values(&engine, Tensors::Adapters).iter().enumerate() {
         let random = |i: usize| draw(index as u64, Stream::Sample, i as u64, 0)[0] as f32 / u32::MAX as f32 - 0.5;
@@ -231,7 +232,7 @@ fn a_configuration_that_makes_no_sense_is_refused() {
 #[test]
 fn less_memory_is_planned_and_fewer_operations() {
     let plan = |c: &EngineConfig| symlm_core::step::MemoryPlan::new(c);
-    let (whole, adapters) = (config(1, 0), with_adapters(config(1, 0), &TARGETS));
+    let (whole, adapters) = (config(1, 0), with_adapters(config(1, 0), &ADAPTER_TARGETS));
     let part = |c: &EngineConfig, name: &str| plan(c).engine.iter().find(|p| p.0 == name).map(|p| p.1);
     assert!(part(&adapters, "optimizer") < part(&whole, "optimizer"));
     assert!(part(&adapters, "gradient") < part(&whole, "gradient"));

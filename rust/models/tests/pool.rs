@@ -9,8 +9,8 @@ use symlm_kernels::gemm::Fold;
 use symlm_models::ErrorKind;
 use symlm_models::pool::rounds::Round;
 use symlm_models::pool::{Graph, Pool, Program, Run, Scratch};
-use symlm_models::step::symmetry::{Place, SECTORS, Then, visit};
-use symlm_models::sync::deque::STALE;
+use symlm_models::step::plan::symmetry::{SECTORS, SumPlace, Then, visit};
+use symlm_models::system::sync::deque::STALE;
 
 /// Each node writes its own cell and reads those of the nodes before it. loom fails a run in which two accesses to a
 /// cell are not ordered.
@@ -204,9 +204,9 @@ impl Program for Tree {
         for sector in first..first + self.group {
             let step = visit(sector);
             let place = match step.place {
-                Place::Total => &self.total,
-                Place::Triple => &self.triple,
-                Place::Pair => &self.pair,
+                SumPlace::Total => &self.total,
+                SumPlace::Triple => &self.triple,
+                SumPlace::Pair => &self.pair,
             };
             let term = get(&self.slots[sector % self.slots.len()]);
             set(place, if step.fold == Fold::Set { term } else { format!("({}+{term})", get(place)) });

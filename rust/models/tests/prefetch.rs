@@ -4,10 +4,10 @@ mod common;
 
 use common::check;
 use std::sync::Arc;
-use symlm_models::step::batch::WindowOrder;
-use symlm_models::step::prefetch::Prefetcher;
-use symlm_models::sync::channel::bounded;
-use symlm_models::sync::thread;
+use symlm_models::step::feed::batch::WindowOrder;
+use symlm_models::step::feed::prefetch::Prefetcher;
+use symlm_models::system::sync::channel::bounded;
+use symlm_models::system::sync::thread;
 
 fn prefetcher(ahead: bool) -> Prefetcher {
     let ids: Vec<u32> = (0..40).map(|i| i % 7).collect();

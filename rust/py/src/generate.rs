@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use symlm_core::config::ModelConfig;
 use symlm_core::generate::{self, Model, SampleOptions, Session};
-use symlm_core::machine;
+use symlm_core::system::machine;
 
 /// An immutable model that generates.
 #[pyclass(frozen, module = "symlm._symlm")]

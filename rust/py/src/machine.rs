@@ -3,7 +3,8 @@
 use crate::errors::{detached, to_py};
 use pyo3::prelude::*;
 use symlm_core::config::{EngineConfig, ModelConfig};
-use symlm_core::{Error, machine, model, step};
+use symlm_core::system::machine;
+use symlm_core::{Error, model, step};
 use symlm_kernels::Isa;
 
 /// A part of a plan: its name and its bytes.

@@ -6,8 +6,9 @@ use pyo3::types::{PyBytes, PyDict};
 use std::sync::Arc;
 use symlm_core::Error;
 use symlm_core::config::EngineConfig;
+use symlm_core::generate;
 use symlm_core::step::{Engine, Switches, Tensors};
-use symlm_core::{generate, machine};
+use symlm_core::system::machine;
 
 /// An engine that is fed batches by hand.
 #[pyclass(module = "symlm._symlm")]

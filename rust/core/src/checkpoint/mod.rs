@@ -15,12 +15,11 @@ mod tests;
 pub use model_files::read_model;
 pub use read::read_tensors;
 
-use crate::data::hex;
 use crate::error::{Error, Result};
+use crate::system::{files, hex};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -80,14 +79,12 @@ impl<W: Write> Write for Hashing<W> {
 /// `User` if the file cannot be written, `Internal` if shapes and elements do not agree.
 pub fn write_tensors(path: &Path, tensors: &[Named<'_>]) -> Result<Written> {
     let content = Content::new(tensors)?;
-    let write = || -> std::io::Result<Written> {
-        let mut out = BufWriter::with_capacity(1 << 20, Hashing::new(File::create(path)?));
+    let write = |file: &mut BufWriter<_>| {
+        let mut out = Hashing::new(file);
         content.write(&mut out)?;
-        let out = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        out.inner.sync_all()?;
         Ok(out.written())
     };
-    write().map_err(|e| Error::cannot_write(path, &e))
+    files::write(path, write).map_err(|e| Error::cannot_write(path, &e))
 }
 
 /// SHA-256, in hexadecimal digits, of the file that [`write_tensors`] would write.

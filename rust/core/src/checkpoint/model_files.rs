@@ -2,8 +2,8 @@
 
 use super::read::{TensorFile, damaged};
 use crate::error::{Error, Result, brief};
-use crate::files::open_regular;
 use crate::model::Layout;
+use crate::system::files::open_regular;
 use safetensors::tensor::Dtype;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};

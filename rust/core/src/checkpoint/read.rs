@@ -2,11 +2,9 @@
 
 use super::{CHUNK_BYTES, LENGTH_BYTES};
 use crate::error::{Error, Result, brief, io_reason};
-use crate::files::open_regular;
+use crate::system::files::{File, open_regular, read_at};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Header bytes granted to any file, for metadata of other programs.
@@ -56,7 +54,7 @@ impl TensorFile {
         if size < LENGTH_BYTES as u64 {
             return Err(wrong(format!("found {size} bytes, expected a safetensors file")));
         }
-        file.read_exact_at(&mut length, 0).map_err(cannot_read)?;
+        read_at(&file, &mut length, 0).map_err(cannot_read)?;
         let length = u64::from_le_bytes(length);
         let most = HEADER_BASE + HEADER_PER_TENSOR * tensors;
         if length > size - LENGTH_BYTES as u64 {
@@ -66,7 +64,7 @@ impl TensorFile {
             return Err(wrong(format!("found a header of {length} bytes, expected at most {most}")));
         }
         let mut header = vec![0; length as usize];
-        file.read_exact_at(&mut header, LENGTH_BYTES as u64).map_err(cannot_read)?;
+        read_at(&file, &mut header, LENGTH_BYTES as u64).map_err(cannot_read)?;
         let header: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(format!("header: {}", brief(&e))))?;
         let data_start = LENGTH_BYTES as u64 + length;
         if data_start.checked_add(header.data_len() as u64) != Some(size) {
@@ -136,8 +134,7 @@ impl TensorFile {
         while at < end {
             let most = bytes.len();
             let part = &mut bytes[..(end - at).min(most)];
-            self.file
-                .read_exact_at(part, self.data_start + at as u64)
+            read_at(&self.file, part, self.data_start + at as u64)
                 .map_err(|e| damaged(&self.path, format!("tensor {name}: cannot read: {}", io_reason(&e))))?;
             convert(info.dtype, part, &mut values);
             at += part.len();

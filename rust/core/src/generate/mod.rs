@@ -18,28 +18,19 @@ pub use stream::TokenStream;
 use crate::checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::machine::available_memory;
-use crate::model::{Layout, MatrixId, Weights};
+use crate::model::{Layout, Network, Weights};
+use crate::system::machine::available_memory;
 use std::path::Path;
-use symlm_kernels::gemm::{Right, packed_len};
+use symlm_kernels::Isa;
+use symlm_kernels::gemm::packed_len;
 use symlm_kernels::rope::Table;
-use symlm_kernels::{Isa, Mat};
 
 /// The id of `<|endoftext|>`, which stands between documents.
 pub const END_OF_TEXT: u32 = 0;
 
-/// Places of a layer's matrices in the table.
-struct LayerMatrices {
-    qkv: usize,
-    out: usize,
-    gate_up: usize,
-    down: usize,
-}
-
 /// Weights that nobody changes any more; share them with `Arc`.
 pub struct Model {
     weights: Weights,
-    layers: Vec<LayerMatrices>,
     rope: Table,
     isa: Isa,
 }
@@ -87,18 +78,10 @@ impl Model {
 
     fn finish(mut weights: Weights, isa: Isa) -> Self {
         weights.pack_all(isa);
-        let (config, layout) = (&weights.config, &weights.layout);
-        let layers = (0..config.num_layers).map(|l| LayerMatrices {
-            qkv: layout.matrix_index(MatrixId::Qkv(l)),
-            out: layout.matrix_index(MatrixId::Out(l)),
-            gate_up: layout.matrix_index(MatrixId::GateUp(l)),
-            down: layout.matrix_index(MatrixId::Down(l)),
-        });
-        let layers = layers.collect();
         // The caller's thread may round otherwise.
-        let _environment = crate::float_env::ContractRounding::enter();
-        let rope = config.rotary_table();
-        Self { weights, layers, rope, isa }
+        let _environment = crate::system::float_env::ContractRounding::enter();
+        let rope = weights.config.rotary_table();
+        Self { weights, rope, isa }
     }
 
     /// Shape of the model.
@@ -111,27 +94,10 @@ impl Model {
         self.isa
     }
 
-    /// A matrix as the right-hand side of a product.
-    fn right(&self, matrix: usize) -> Right<'_> {
+    /// The weights to compute with.
+    fn network(&self) -> Network<'_> {
         // SAFETY: nobody writes the weights of a finished model.
-        unsafe { self.weights.forward(matrix) }
-    }
-
-    /// A norm's weight: `2 l` before attention, `2 l + 1` before the MLP of layer l, the last one final.
-    fn norm(&self, index: usize) -> &[f32] {
-        // SAFETY: as in `right`.
-        unsafe { self.weights.norm(index) }
-    }
-
-    /// The embedding.
-    fn embedding(&self) -> Mat<'_> {
-        // SAFETY: as in `right`.
-        unsafe { self.weights.embedding() }
-    }
-
-    /// The head.
-    fn head(&self) -> Right<'_> {
-        self.right(self.weights.layout.head())
+        unsafe { Network::new(self.isa, &self.weights, &self.rope) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Working memory of a session: zeroed, aligned to a page, made once.
 
-use crate::arena::{Arena, row_stride};
 use crate::error::Result;
+use crate::system::arena::{Arena, row_stride};
 use symlm_kernels::{Mat, MatMut};
 
 /// A block of f32 that one owner reads and writes.
@@ -34,6 +34,11 @@ impl Rows {
     pub(super) fn new(rows: usize, cols: usize) -> Result<Self> {
         let stride = row_stride(cols);
         Ok(Self { block: Block::new(rows * stride)?, cols, stride })
+    }
+
+    /// Its width.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
     }
 
     /// The first `rows` rows.

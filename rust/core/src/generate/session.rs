@@ -4,10 +4,11 @@ use super::Model;
 use super::rows::{Block, Rows};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::float_env::ContractRounding;
+use crate::model::MlpRows;
+use crate::system::float_env::ContractRounding;
 use std::sync::Arc;
-use symlm_kernels::gemm::{self, Left, PANEL, Packed, packed_len};
-use symlm_kernels::{Mat, MatMut, attention, embedding, mlp, norm, rope};
+use symlm_kernels::gemm::{PANEL, Packed, packed_len};
+use symlm_kernels::{Mat, MatMut, attention};
 
 /// Positions that go through the layers together. More would read the weights less often, at the price of memory;
 /// no bit depends on it.
@@ -80,6 +81,7 @@ pub struct Session {
     context: Vec<u32>,
     cache: Cache,
     residual: Rows,
+    middle: Rows,
     normed: Rows,
     qkv: Rows,
     attended: Rows,
@@ -106,6 +108,7 @@ impl Session {
             context: Vec::with_capacity(c.seq_len),
             cache: Cache::new(model)?,
             residual: Rows::new(rows, d)?,
+            middle: Rows::new(rows, d)?,
             normed: Rows::new(rows, d)?,
             qkv: Rows::new(rows, d + 2 * c.kv_size())?,
             attended: Rows::new(rows, d)?,
@@ -121,7 +124,7 @@ impl Session {
 
     /// Elements that a session of this shape holds, for a plan of the memory.
     pub fn elements(c: &ModelConfig) -> usize {
-        let width = 3 * c.hidden_size + (c.hidden_size + 2 * c.kv_size()) + 3 * c.intermediate_size;
+        let width = 4 * c.hidden_size + (c.hidden_size + 2 * c.kv_size()) + 3 * c.intermediate_size;
         let working = CHUNK.min(c.seq_len) * width + attention::strip_len(STRIP, c.seq_len) + c.vocab_size;
         Cache::regions(c).iter().sum::<usize>() * c.num_layers * c.num_kv_heads + working
     }
@@ -162,7 +165,7 @@ impl Session {
         let vocab = model.config().vocab_size;
         let last = self.normed.first(rows).row_range(rows - 1..rows);
         let out = MatMut::new(self.logits.get_mut(), 1, vocab, vocab);
-        gemm::product(model.isa, Left::Rows(last), model.head(), out);
+        model.network().logits(last, out);
         Ok(self.logits.get())
     }
 
@@ -199,7 +202,7 @@ impl Session {
                 self.final_norm(&model, rows);
                 let normed = self.normed.first(rows).row_range(skipped..rows);
                 let out = MatMut::new(&mut wanted[(at + skipped - first) * vocab..], rows - skipped, vocab, vocab);
-                gemm::product(model.isa, Left::Rows(normed), model.head(), out);
+                model.network().logits(normed, out);
             }
         }
         Ok(wanted)
@@ -218,29 +221,24 @@ impl Session {
 
     /// The layers for positions `start..start + rows` of the context; their residual stream is left in `residual`.
     fn layers(&mut self, model: &Model, start: usize, rows: usize) {
-        let c = model.config();
-        let (d, kv, isa, eps) = (c.hidden_size, c.kv_size(), model.isa, c.rms_norm_eps as f32);
-        let ids = &self.context[start..start + rows];
-        embedding::gather(model.embedding(), ids, self.residual.first_mut(rows));
-        for (l, layer) in model.layers.iter().enumerate() {
-            let (x, n) = (self.residual.first(rows), self.normed.first_mut(rows));
-            norm::forward(isa, x, model.norm(2 * l), eps, n, &mut self.rstd[..rows]);
-            let n = Left::Rows(self.normed.first(rows));
-            gemm::product(isa, n, model.right(layer.qkv), self.qkv.first_mut(rows));
-            // Queries and keys lie side by side.
-            let mut qkv = self.qkv.first_mut(rows);
-            rope::forward(isa, qkv.col_range(0..d + kv), c.head_size(), &model.rope, start);
+        let (c, network) = (model.config(), model.network());
+        let (keys, values) = (c.hidden_size..c.hidden_size + c.kv_size(), c.hidden_size + c.kv_size()..self.qkv.cols());
+        network.embed(&self.context[start..start + rows], self.residual.first_mut(rows));
+        for l in 0..c.num_layers {
+            let block = network.block(l);
+            let (normed, rstd) = (self.normed.first_mut(rows), &mut self.rstd[..rows]);
+            block.attention_in(self.residual.first(rows), start, normed, rstd, self.qkv.first_mut(rows));
             let qkv = self.qkv.first(rows);
-            self.cache.store(l, start, qkv.col_range(d..d + kv), qkv.col_range(d + kv..d + 2 * kv));
+            self.cache.store(l, start, qkv.col_range(keys.clone()), qkv.col_range(values.clone()));
             self.attention(model, l, start, rows);
-            add_product(model, self.attended.first(rows), layer.out, self.residual.first_mut(rows));
-
-            let (x, n) = (self.residual.first(rows), self.normed.first_mut(rows));
-            norm::forward(isa, x, model.norm(2 * l + 1), eps, n, &mut self.rstd[..rows]);
-            let n = Left::Rows(self.normed.first(rows));
-            gemm::product(isa, n, model.right(layer.gate_up), self.gate_up.first_mut(rows));
-            mlp::forward(isa, self.gate_up.first(rows), self.hidden.first_mut(rows));
-            add_product(model, self.hidden.first(rows), layer.down, self.residual.first_mut(rows));
+            block.attention_out(self.residual.first(rows), self.attended.first(rows), self.middle.first_mut(rows));
+            let mlp = MlpRows {
+                normed: self.normed.first_mut(rows),
+                rstd: &mut self.rstd[..rows],
+                gate_up: self.gate_up.first_mut(rows),
+                hidden: self.hidden.first_mut(rows),
+            };
+            block.mlp(self.middle.first(rows), mlp, self.residual.first_mut(rows));
         }
     }
 
@@ -270,15 +268,9 @@ impl Session {
     }
 
     fn final_norm(&mut self, model: &Model, rows: usize) {
-        let c = model.config();
-        let (x, n) = (self.residual.first(rows), self.normed.first_mut(rows));
-        norm::forward(model.isa, x, model.norm(2 * c.num_layers), c.rms_norm_eps as f32, n, &mut self.rstd[..rows]);
+        let (x, normed) = (self.residual.first(rows), self.normed.first_mut(rows));
+        model.network().final_norm(x, normed, &mut self.rstd[..rows]);
     }
-}
-
-/// `x = x + a Wᵀ`. `product_accumulate` computes `c + a b` in this order, residual first, as `product_add` does.
-fn add_product(model: &Model, a: Mat<'_>, matrix: usize, x: MatMut<'_>) {
-    gemm::product_accumulate(model.isa, Left::Rows(a), model.right(matrix), x);
 }
 
 /// # Errors

@@ -6,7 +6,7 @@ use crate::rng;
 use proptest::prelude::*;
 use std::sync::Arc;
 use symlm_kernels::gemm::{self, Left};
-use symlm_kernels::{MatMut, attention, embedding, mlp, norm, rope};
+use symlm_kernels::{Mat, MatMut, attention, embedding, mlp, norm, rope};
 
 /// Sizes that are no multiples of anything, and three query heads to a key/value head.
 fn awkward(tie_embeddings: bool) -> ModelConfig {
@@ -46,7 +46,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The forward pass of training: all positions of the window together, attention as one call per key/value head.
+/// The forward pass written anew from the kernels: all positions of the window together, attention as one call per key/value head.
 fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     let (c, isa, t) = (model.config(), model.isa, ids.len());
     let (d, f, kv, hs) = (c.hidden_size, c.intermediate_size, c.kv_size(), c.head_size());
@@ -56,10 +56,14 @@ fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     let [x, y, n, qkv, attended, gate_up, h] = &mut buffers;
     let (mut rstd, mut stats) = (vec![0.0; t], [vec![0.0; t * c.group()], vec![0.0; t * c.group()]]);
     let mut scratch = vec![0.0; attention::scratch_len(t, hs)];
-    embedding::gather(model.embedding(), ids, MatMut::new(x, t, d, d));
-    for (l, layer) in model.layers.iter().enumerate() {
-        norm::forward(isa, Mat::new(x, t, d, d), model.norm(2 * l), eps, MatMut::new(n, t, d, d), &mut rstd);
-        gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), model.right(layer.qkv), MatMut::new(qkv, t, w, w));
+    let weights = &model.weights;
+    // SAFETY: nobody writes the weights of a finished model.
+    let (right, weight) = (|matrix| unsafe { weights.forward(matrix) }, |norm| unsafe { weights.norm(norm) });
+    // SAFETY: as above.
+    embedding::gather(unsafe { weights.embedding() }, ids, MatMut::new(x, t, d, d));
+    for (l, layer) in weights.layout.layers.iter().enumerate() {
+        norm::forward(isa, Mat::new(x, t, d, d), weight(2 * l), eps, MatMut::new(n, t, d, d), &mut rstd);
+        gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), right(layer.qkv), MatMut::new(qkv, t, w, w));
         rope::forward(isa, MatMut::new(qkv, t, d, w), hs, &model.rope, 0);
         rope::forward(isa, MatMut::new(&mut qkv[d..], t, kv, w), hs, &model.rope, 0);
         for head in 0..c.num_kv_heads {
@@ -73,19 +77,19 @@ fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
             attention::forward(isa, heads, q, k, v, out.col_range(group), maximum, inverse_sum, &mut scratch);
         }
         let a = Left::Rows(Mat::new(attended, t, d, d));
-        gemm::product_add(isa, a, model.right(layer.out), Mat::new(x, t, d, d), MatMut::new(y, t, d, d));
-        norm::forward(isa, Mat::new(y, t, d, d), model.norm(2 * l + 1), eps, MatMut::new(n, t, d, d), &mut rstd);
+        gemm::product_add(isa, a, right(layer.out), Mat::new(x, t, d, d), MatMut::new(y, t, d, d));
+        norm::forward(isa, Mat::new(y, t, d, d), weight(2 * l + 1), eps, MatMut::new(n, t, d, d), &mut rstd);
         let out = MatMut::new(gate_up, t, 2 * f, 2 * f);
-        gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), model.right(layer.gate_up), out);
+        gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), right(layer.gate_up), out);
         mlp::forward(isa, Mat::new(gate_up, t, 2 * f, 2 * f), MatMut::new(h, t, f, f));
         let a = Left::Rows(Mat::new(h, t, f, f));
-        gemm::product_add(isa, a, model.right(layer.down), Mat::new(y, t, d, d), MatMut::new(x, t, d, d));
+        gemm::product_add(isa, a, right(layer.down), Mat::new(y, t, d, d), MatMut::new(x, t, d, d));
     }
-    let last = model.norm(2 * c.num_layers);
+    let last = weight(2 * c.num_layers);
     norm::forward(isa, Mat::new(x, t, d, d), last, eps, MatMut::new(n, t, d, d), &mut rstd);
     let mut logits = vec![0.0; t * c.vocab_size];
     let out = MatMut::new(&mut logits, t, c.vocab_size, c.vocab_size);
-    gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), model.head(), out);
+    gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), right(weights.layout.head()), out);
     logits
 }
 

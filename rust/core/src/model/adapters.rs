@@ -3,9 +3,6 @@
 use super::layout::{ALIGN, Initial, Layout, Param};
 use crate::config::LoraConfig;
 
-/// The projections that can have an adapter, in the order of the table of parameters.
-pub const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
 /// The adapter of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {

@@ -101,6 +101,19 @@ pub struct Matrix {
     pub backward: Option<usize>,
 }
 
+/// Positions of the four matrices of a layer in [`Layout::matrices`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerMatrices {
+    /// Query, key and value projections.
+    pub qkv: usize,
+    /// Output projection of the attention.
+    pub out: usize,
+    /// Gate and up projections.
+    pub gate_up: usize,
+    /// Down projection.
+    pub down: usize,
+}
+
 /// A norm weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormParam {
@@ -115,6 +128,8 @@ pub struct Layout {
     pub params: Vec<Param>,
     /// The matrices.
     pub matrices: Vec<Matrix>,
+    /// Where those of each layer are.
+    pub layers: Vec<LayerMatrices>,
     /// Norm weights: `[2 l]` before attention, `[2 l + 1]` before the MLP of layer l, the last one final.
     pub norms: Vec<NormParam>,
     /// Elements of an arena of weights, gradients or moments (with alignment gaps).
@@ -147,7 +162,7 @@ impl Builder {
     }
 
     /// Tensors that share their input, one after the other without gaps, are one matrix.
-    fn matrix(&mut self, id: MatrixId, parts: &[(String, usize)], cols: usize, std: f64, used: [bool; 2]) {
+    fn matrix(&mut self, id: MatrixId, parts: &[(String, usize)], cols: usize, std: f64, used: [bool; 2]) -> usize {
         let mut first = None;
         for (name, rows) in parts {
             let offset = self.tensor(name.clone(), &[*rows, cols], Initial::Normal(std), first.is_none());
@@ -164,13 +179,14 @@ impl Builder {
         let (forward, backward) = (place(used[0], cols, rows), place(used[1], rows, cols));
         let offset = first.unwrap_or_default();
         self.layout.matrices.push(Matrix { id, rows, cols, offset, forward, backward });
+        self.layout.matrices.len() - 1
     }
 }
 
 impl Layout {
     /// The table of a model.
     pub fn new(c: &ModelConfig) -> Self {
-        let empty = Layout { params: vec![], matrices: vec![], norms: vec![], len: 0, packed_len: 0 };
+        let empty = Layout { params: vec![], matrices: vec![], layers: vec![], norms: vec![], len: 0, packed_len: 0 };
         let mut b = Builder { layout: empty };
         let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_size());
         let std = 0.02;
@@ -188,11 +204,13 @@ impl Layout {
             let name = |part: &str| format!("model.layers.{l}.{part}.weight");
             b.norm(name("input_layernorm"), d);
             let parts = [(name("self_attn.q_proj"), d), (name("self_attn.k_proj"), kv), (name("self_attn.v_proj"), kv)];
-            b.matrix(MatrixId::Qkv(l), &parts, d, std, both);
-            b.matrix(MatrixId::Out(l), &[(name("self_attn.o_proj"), d)], d, residual_std, both);
+            let qkv = b.matrix(MatrixId::Qkv(l), &parts, d, std, both);
+            let out = b.matrix(MatrixId::Out(l), &[(name("self_attn.o_proj"), d)], d, residual_std, both);
             b.norm(name("post_attention_layernorm"), d);
-            b.matrix(MatrixId::GateUp(l), &[(name("mlp.gate_proj"), f), (name("mlp.up_proj"), f)], d, std, both);
-            b.matrix(MatrixId::Down(l), &[(name("mlp.down_proj"), d)], f, residual_std, both);
+            let parts = [(name("mlp.gate_proj"), f), (name("mlp.up_proj"), f)];
+            let gate_up = b.matrix(MatrixId::GateUp(l), &parts, d, std, both);
+            let down = b.matrix(MatrixId::Down(l), &[(name("mlp.down_proj"), d)], f, residual_std, both);
+            b.layout.layers.push(LayerMatrices { qkv, out, gate_up, down });
         }
         b.norm("model.norm.weight".into(), d);
         if !c.tie_embeddings {

@@ -1,9 +1,14 @@
-//! The model: one table of parameters, and where their packed copies lie.
+//! The model: one table of parameters, where their packed copies lie, and the passes through them.
 
 pub mod adapters;
+pub mod block;
+mod flops;
 pub mod layout;
+pub mod network;
 pub mod weights;
 
 pub use adapters::{Adapter, Adapters};
-pub use layout::{Initial, Layout, Matrix, MatrixId, Param};
+pub use block::{Block, MlpGradients, MlpRows};
+pub use layout::{Initial, LayerMatrices, Layout, Matrix, MatrixId, Param};
+pub use network::Network;
 pub use weights::Weights;

@@ -1,9 +1,9 @@
 //! Weights and their packed copies.
 
 use super::{Layout, MatrixId};
-use crate::arena::Arena;
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::system::arena::Arena;
 use std::ops::Range;
 use symlm_kernels::gemm::{PANEL, Packed, Right, pack, packed_len};
 use symlm_kernels::{Isa, Mat};

@@ -49,9 +49,9 @@ pub mod rounds;
 mod tests;
 mod worker;
 
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use crate::sync::deque::{Injector, Stealer, Worker};
-use crate::sync::{Mutex, Parker, SPINS, Unparker, lock, thread};
+use crate::system::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::system::sync::deque::{Injector, Stealer, Worker};
+use crate::system::sync::{Mutex, Parker, SPINS, Unparker, lock, thread};
 use chaos::{Calm, Chaos, Disturbed, Mood};
 use crossbeam_utils::CachePadded;
 pub use graph::Graph;
@@ -227,7 +227,7 @@ impl Pool {
             let thread = thread::Builder::new()
                 .name(format!("symlm-w{index:02}"))
                 .spawn(move || {
-                    crate::float_env::set_contract_rounding();
+                    crate::system::float_env::set_contract_rounding();
                     WorkerThread::new(index, deque, parker, shared, mood).main();
                 })
                 .map_err(|e| {

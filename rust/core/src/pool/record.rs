@@ -4,7 +4,7 @@
 //! two workers write to one entry. The publisher reads it when the run has ended; the count-down of the nodes makes
 //! the entries visible to it.
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::system::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::OnceLock;
 
 /// A node that was run. Times are nanoseconds from the pool's origin.

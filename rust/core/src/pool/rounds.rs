@@ -5,8 +5,8 @@
 //! about together.
 
 use super::Graph;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex, YIELDS, lock, spin_loop, thread};
+use crate::system::sync::atomic::{AtomicUsize, Ordering};
+use crate::system::sync::{Condvar, Mutex, YIELDS, lock, spin_loop, thread};
 use std::sync::PoisonError;
 
 /// A round: nodes without work, then nodes in any order.

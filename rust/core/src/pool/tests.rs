@@ -1,6 +1,6 @@
 use super::rounds::Rounds;
 use super::*;
-use crate::sync::atomic::AtomicU32;
+use crate::system::sync::atomic::AtomicU32;
 
 struct Count(Vec<AtomicU32>, AtomicU32);
 impl Program for Count {

@@ -6,9 +6,9 @@
 use super::chaos::Mood;
 use super::record::Span;
 use super::{Run, Scratch, Shared};
-use crate::sync::atomic::{Ordering, fence};
-use crate::sync::deque::{Steal, Stealer, Worker};
-use crate::sync::{Parker, YIELDS, lock, spin_loop, thread};
+use crate::system::sync::atomic::{Ordering, fence};
+use crate::system::sync::deque::{Steal, Stealer, Worker};
+use crate::system::sync::{Parker, YIELDS, lock, spin_loop, thread};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,41 +1,16 @@
-//! One update: sectors, buffers, task graph, task bodies, and the engine that drives them.
+//! One update: the plan, what it is fed, the work, and the engine that drives it all.
 //!
-//! Read in this order: `symmetry` (twelve sectors, the tree), `slots` (where activations lie), `plan` and `tiles` (the graph),
-//! `names` (of its nodes), `memory` (what it takes), `forward`, `backward`, `gradients`, `update`, `adapters` (what the nodes
-//! do), `source`, `batch` and `prefetch` (what they are fed), `control` (the thread that publishes), `engine` and `tensors` (what
-//! its user calls), `save` and `load` (checkpoints while it works, and back), `recover` (what is called when an update goes wrong).
+//! `plan` decides what is computed in which pieces and order, `feed` cuts batches out of token ids, `work` holds the
+//! state and computes the nodes, `engine` owns the threads. Each imports only those before it; `tests/layers.rs` holds that.
 
-mod adapters;
-mod backward;
-mod batch;
-mod control;
 mod engine;
-mod fill;
-mod forward;
-mod gradients;
-mod load;
-mod memory;
-mod names;
+mod feed;
 mod plan;
-#[cfg(test)]
-mod plan_tests;
-mod prefetch;
-mod recover;
-mod save;
-mod slots;
-mod source;
-mod state;
-mod symmetry;
-mod tensors;
-mod tiles;
-mod update;
+mod work;
 
-pub use batch::{Batch, WindowOrder};
-pub use control::{EvalReport, StepReport};
-pub use engine::{Engine, Switches, WorkerReport};
-pub use memory::{MemoryPlan, check_memory};
-pub use recover::TensorNumbers;
-pub use save::{SavedFiles, Saving};
-pub use source::TokenSource;
-pub use symmetry::{SECTORS, sector_windows};
-pub use tensors::{NamedTensor, Tensors};
+pub use engine::{
+    Engine, EvalReport, NamedTensor, SavedFiles, Saving, StepReport, Switches, TensorNumbers, WorkerReport,
+};
+pub use feed::{Batch, TokenSource, WindowOrder};
+pub use plan::{MemoryPlan, SECTORS, check_memory, sector_windows};
+pub use work::Tensors;

@@ -4,10 +4,11 @@
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use symlm_core::Result;
 use symlm_core::config::EngineConfig;
 use symlm_core::rng::{Stream, draw};
 use symlm_core::step::{Engine, StepReport, Switches, Tensors, TokenSource};
-use symlm_core::{Result, machine};
+use symlm_core::system::machine;
 
 /// A model of two layers that has every kind of task; windows of 130 tokens make strips of rows for many workers.
 pub fn config(threads: usize, sectors_in_flight: usize) -> EngineConfig {

@@ -1,0 +1,149 @@
+//! One layer of the model, forward and backward.
+//!
+//! ```text
+//! attention_in     n1 = norm(x)        qkv = n1 Wqkvᵀ       q, k = rotated(q), rotated(k)
+//!     attention    a = softmax(q kᵀ) v                      the caller's: see below
+//! attention_out    middle = x + a Woutᵀ
+//! mlp              n2 = norm(middle)   gu = n2 Wguᵀ         h = swiglu(gu)     x' = middle + h Wdownᵀ
+//! ```
+//!
+//! Backward, each function takes the gradient at what its forward namesake gave, from the last to the first. A gradient
+//! overwrites the value that nobody reads any more: that of `x'` is where `x'` was, and so on.
+//!
+//! Attention is between positions, all else row by row. So the caller brings the attention: training has whole windows at hand
+//! and saves the statistics of the softmax, generation has a cache of keys and values. Both are kernels of `symlm_kernels::attention`
+//! with the same bits.
+
+use super::LayerMatrices;
+use super::network::Network;
+use symlm_kernels::gemm::{Left, Right, product, product_add};
+use symlm_kernels::{Mat, MatMut, mlp, norm, rope};
+
+/// A layer's weights, and what it takes to compute with them.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    network: Network<'a>,
+    matrices: LayerMatrices,
+    layer: usize,
+}
+
+/// What the MLP leaves behind.
+pub struct MlpRows<'a> {
+    /// Normalised input.
+    pub normed: MatMut<'a>,
+    /// 1 / rms of each row.
+    pub rstd: &'a mut [f32],
+    /// Gate and up.
+    pub gate_up: MatMut<'a>,
+    /// SwiGLU output.
+    pub hidden: MatMut<'a>,
+}
+
+/// What the way back through the MLP reads and writes.
+pub struct MlpGradients<'a> {
+    /// 1 / rms of each row.
+    pub rstd: &'a [f32],
+    /// Gate and up; then their gradients.
+    pub gate_up: MatMut<'a>,
+    /// Gradient at the SwiGLU output.
+    pub d_hidden: MatMut<'a>,
+    /// Gradient at the normalised input.
+    pub d_normed: MatMut<'a>,
+    /// Blocks of the gradient of the norm's weight.
+    pub norm_blocks: MatMut<'a>,
+}
+
+impl<'a> Block<'a> {
+    pub(super) fn new(network: Network<'a>, layer: usize) -> Self {
+        Self { network, matrices: network.weights.layout.layers[layer], layer }
+    }
+
+    /// The weights of a product forward.
+    fn forward(&self, matrix: usize) -> Right<'a> {
+        // SAFETY: nobody writes, by the promise of `Network::new`.
+        unsafe { self.network.weights.forward(matrix) }
+    }
+
+    /// The weights of a product backward.
+    fn backward(&self, matrix: usize) -> Right<'a> {
+        // SAFETY: nobody writes, by the promise of `Network::new`.
+        unsafe { self.network.weights.backward(matrix) }
+    }
+
+    fn attention_norm(&self) -> &'a [f32] {
+        self.network.norm(2 * self.layer)
+    }
+
+    fn mlp_norm(&self) -> &'a [f32] {
+        self.network.norm(2 * self.layer + 1)
+    }
+
+    /// Rotated queries and keys, and values, of rows from `position` on.
+    pub fn attention_in(
+        &self,
+        x: Mat<'_>,
+        position: usize,
+        mut normed: MatMut<'_>,
+        rstd: &mut [f32],
+        mut qkv: MatMut<'_>,
+    ) {
+        let Network { isa, weights, rope, .. } = self.network;
+        norm::forward(isa, x, self.attention_norm(), self.network.eps(), normed.reborrow(), rstd);
+        product(isa, Left::Rows(normed.as_mat()), self.forward(self.matrices.qkv), qkv.reborrow());
+        let rotated = qkv.col_range(weights.config.rotated_columns());
+        rope::forward(isa, rotated, weights.config.head_size(), rope, position);
+    }
+
+    /// The residual stream behind the attention.
+    pub fn attention_out(&self, x: Mat<'_>, attended: Mat<'_>, middle: MatMut<'_>) {
+        product_add(self.network.isa, Left::Rows(attended), self.forward(self.matrices.out), x, middle);
+    }
+
+    /// The residual stream behind the MLP.
+    pub fn mlp(&self, middle: Mat<'_>, rows: MlpRows<'_>, x: MatMut<'_>) {
+        let isa = self.network.isa;
+        let MlpRows { mut normed, rstd, mut gate_up, mut hidden } = rows;
+        norm::forward(isa, middle, self.mlp_norm(), self.network.eps(), normed.reborrow(), rstd);
+        product(isa, Left::Rows(normed.as_mat()), self.forward(self.matrices.gate_up), gate_up.reborrow());
+        mlp::forward(isa, gate_up.as_mat(), hidden.reborrow());
+        product_add(isa, Left::Rows(hidden.as_mat()), self.forward(self.matrices.down), middle, x);
+    }
+
+    /// From the gradient behind the MLP to that behind the attention, which takes the place of `middle`.
+    pub fn mlp_backward(&self, dx: Mat<'_>, rows: MlpGradients<'_>, middle: MatMut<'_>) {
+        let isa = self.network.isa;
+        let MlpGradients { rstd, mut gate_up, mut d_hidden, mut d_normed, norm_blocks } = rows;
+        product(isa, Left::Rows(dx), self.backward(self.matrices.down), d_hidden.reborrow());
+        mlp::backward(isa, d_hidden.as_mat(), gate_up.reborrow());
+        product(isa, Left::Rows(gate_up.as_mat()), self.backward(self.matrices.gate_up), d_normed.reborrow());
+        norm::backward(isa, d_normed.as_mat(), self.mlp_norm(), rstd, Some(dx), middle, norm_blocks);
+    }
+
+    /// From the gradient behind the attention to that at its output before the projection.
+    pub fn attention_out_backward(&self, d_middle: Mat<'_>, d_attended: MatMut<'_>) {
+        product(self.network.isa, Left::Rows(d_middle), self.backward(self.matrices.out), d_attended);
+    }
+
+    /// Gradients of rotated queries and keys become those before the rotation.
+    pub fn rotation_backward(&self, d_qkv: &mut MatMut<'_>, position: usize) {
+        let Network { isa, weights, rope, .. } = self.network;
+        let rotated = d_qkv.col_range(weights.config.rotated_columns());
+        rope::backward(isa, rotated, weights.config.head_size(), rope, position);
+    }
+
+    /// From the gradients of queries (before the rotation), keys and values, and that behind the attention, to the one at the
+    /// layer's input, which takes the place of `x`; `norm_blocks` get that of the norm's weight.
+    pub fn attention_in_backward(
+        &self,
+        d_qkv: Mat<'_>,
+        d_middle: Mat<'_>,
+        mut d_normed: MatMut<'_>,
+        rstd: &[f32],
+        x: MatMut<'_>,
+        norm_blocks: MatMut<'_>,
+    ) {
+        let isa = self.network.isa;
+        product(isa, Left::Rows(d_qkv), self.backward(self.matrices.qkv), d_normed.reborrow());
+        norm::backward(isa, d_normed.as_mat(), self.attention_norm(), rstd, Some(d_middle), x, norm_blocks);
+    }
+}

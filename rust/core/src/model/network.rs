@@ -1,0 +1,75 @@
+//! The model around its layers: embedding, final norm and output head, forward and backward.
+//!
+//! A pass is `embed`, then each [`Block`], then `final_norm` and `logits`. Training and generation call the same
+//! functions, on as many rows as they like: every element is a chain of its own, so no bit depends on the number.
+
+use super::Weights;
+use super::block::Block;
+use symlm_kernels::gemm::{Left, product};
+use symlm_kernels::rope::Table;
+use symlm_kernels::{Isa, Mat, MatMut, embedding, norm};
+
+/// Weights that nobody writes meanwhile, and what it takes to compute with them.
+#[derive(Clone, Copy)]
+pub struct Network<'a> {
+    pub(super) isa: Isa,
+    pub(super) weights: &'a Weights,
+    pub(super) rope: &'a Table,
+}
+
+impl<'a> Network<'a> {
+    /// # Safety
+    /// Nobody writes the weights or their panels as long as this or a [`Block`] of it lives.
+    pub unsafe fn new(isa: Isa, weights: &'a Weights, rope: &'a Table) -> Self {
+        Self { isa, weights, rope }
+    }
+
+    /// A layer.
+    pub fn block(self, layer: usize) -> Block<'a> {
+        Block::new(self, layer)
+    }
+
+    pub(super) fn eps(&self) -> f32 {
+        self.weights.config.rms_norm_eps as f32
+    }
+
+    /// A norm's weight: `2 l` before the attention, `2 l + 1` before the MLP of layer l, the last one final.
+    pub(super) fn norm(&self, index: usize) -> &'a [f32] {
+        // SAFETY: nobody writes, by the promise of `new`.
+        unsafe { self.weights.norm(index) }
+    }
+
+    fn last_norm(&self) -> &'a [f32] {
+        self.norm(2 * self.weights.config.num_layers)
+    }
+
+    /// The residual stream at the first layer: a row of the embedding for each id.
+    pub fn embed(&self, ids: &[u32], x: MatMut<'_>) {
+        // SAFETY: nobody writes, by the promise of `new`.
+        embedding::gather(unsafe { self.weights.embedding() }, ids, x);
+    }
+
+    /// `normed = norm(x)` behind the last layer.
+    pub fn final_norm(&self, x: Mat<'_>, normed: MatMut<'_>, rstd: &mut [f32]) {
+        norm::forward(self.isa, x, self.last_norm(), self.eps(), normed, rstd);
+    }
+
+    /// `logits = normed Wᵀ`.
+    pub fn logits(&self, normed: Mat<'_>, logits: MatMut<'_>) {
+        // SAFETY: nobody writes, by the promise of `new`.
+        let w = unsafe { self.weights.forward(self.weights.layout.head()) };
+        product(self.isa, Left::Rows(normed), w, logits);
+    }
+
+    /// The gradient at the normed rows from that at the logits.
+    pub fn logits_backward(&self, d_logits: Mat<'_>, d_normed: MatMut<'_>) {
+        // SAFETY: nobody writes, by the promise of `new`.
+        let w = unsafe { self.weights.backward(self.weights.layout.head()) };
+        product(self.isa, Left::Rows(d_logits), w, d_normed);
+    }
+
+    /// The gradient behind the last layer takes the place of `x`; `blocks` get that of the norm's weight.
+    pub fn final_norm_backward(&self, d_normed: Mat<'_>, rstd: &[f32], x: MatMut<'_>, blocks: MatMut<'_>) {
+        norm::backward(self.isa, d_normed, self.last_norm(), rstd, None, x, blocks);
+    }
+}

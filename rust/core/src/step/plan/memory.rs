@@ -1,0 +1,154 @@
+//! What an engine takes in memory: the sizes that the state of a step allocates by, and their sum before anything is allocated.
+
+use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, TILE_COLS};
+use super::partition::Cut;
+use super::slots::SlotLayout;
+use super::tiles::tile_height;
+use crate::config::{EngineConfig, ModelConfig};
+use crate::contract::NORM_BLOCK;
+use crate::error::{Error, Result};
+use crate::generate::Session;
+use crate::model::{Adapters, Layout};
+use crate::system::arena::row_stride;
+use crate::system::machine;
+use symlm_kernels::attention;
+use symlm_kernels::gemm::weight_gradient_scratch;
+
+/// Bytes of a graph node with its edges, roughly.
+const NODE_BYTES: f64 = 160.0;
+
+/// Elements of the arenas of an engine.
+pub(crate) struct Sizes {
+    pub slot: SlotLayout,
+    /// Distance between the logits of two slots.
+    pub logit_rows: usize,
+    pub slots: usize,
+    pub embedded: usize,
+    pub logits: usize,
+    pub norm_blocks: usize,
+    pub losses: usize,
+    /// Of each arena with the shape of the parameters.
+    pub parameters: usize,
+    /// Of each arena with the shape of what is trained.
+    pub trained: usize,
+    /// Of the arenas of adapters: factors, their gradients, the weights they are added to.
+    pub adapters: usize,
+    /// Elements of the gradient's arena, and of each arena of partial sums, that are ever touched.
+    pub gradient: usize,
+    /// Whether triples need an arena of their own.
+    pub triple: bool,
+    pub head_triple: usize,
+}
+
+impl Sizes {
+    pub fn new(m: &ModelConfig, cut: &Cut, layout: &Layout, adapters: Option<&Adapters>) -> Self {
+        let rows = cut.slot_windows() * m.seq_len;
+        let slot = SlotLayout::new(m, rows);
+        let (tokens, d) = (cut.batch * m.seq_len, m.hidden_size);
+        let logit_rows = rows * row_stride(m.vocab_size);
+        Self {
+            slots: cut.slots * slot.len,
+            embedded: tokens * row_stride(d),
+            logits: cut.logit_slots * logit_rows,
+            norm_blocks: layout.norms.len() * cut.batch * m.seq_len.div_ceil(NORM_BLOCK) * d,
+            losses: tokens,
+            parameters: layout.len,
+            trained: adapters.map_or(layout.len, |all| all.len),
+            adapters: adapters.map_or(0, |all| 2 * all.len + all.base_len),
+            gradient: adapters.map_or(layout.len, |all| all.adapted_len),
+            triple: cut.group != 3,
+            // A head that stays as it is has no gradient.
+            head_triple: if adapters.is_none() { m.vocab_size * d } else { 0 },
+            slot,
+            logit_rows,
+        }
+    }
+}
+
+/// Bytes of memory, part by part. In f64, so that absurd sizes cannot overflow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryPlan {
+    /// What the engine holds from its start to its end.
+    pub engine: Vec<(&'static str, f64)>,
+    /// What is held beside it for a while: the copy that a checkpoint is written from, the copy that writes samples.
+    pub beside: Vec<(&'static str, f64)>,
+}
+
+impl MemoryPlan {
+    /// The plan of a training.
+    pub fn new(c: &EngineConfig) -> Self {
+        let (m, cut, layout) = (&c.model, Cut::new(c), Layout::new(&c.model));
+        let adapters = c.train.lora.as_ref().map(|lora| Adapters::new(&layout, lora));
+        let sizes = Sizes::new(m, &cut, &layout, adapters.as_ref());
+        let floats = |count: usize| 4.0 * count as f64;
+        let tokens = cut.batch * cut.positions;
+        // Inputs, targets and their order, for each buffer and the batch at hand.
+        let batches = (BATCHES_AHEAD + 2) as f64 * floats(3 * tokens + m.vocab_size);
+        let stages = 2 * m.num_layers * (cut.strips() + cut.head_parts());
+        let nodes = 2.0 * (cut.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
+        let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
+        let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.head_triple;
+        let rotary = 2 * cut.positions * m.head_size();
+        let mut engine = vec![
+            ("parameters", floats(sizes.parameters)),
+            ("packed parameters", floats(layout.packed_len)),
+            ("gradient", floats(sizes.gradient)),
+            ("partial gradients", floats(sums)),
+            ("optimizer", floats(2 * sizes.trained)),
+            ("activations", floats(activations)),
+            ("logits", floats(sizes.logits)),
+            ("batches", batches),
+            ("workers", c.threads as f64 * floats(scratch(m, &cut))),
+            ("task graphs", NODE_BYTES * nodes + floats(rotary)),
+        ];
+        if adapters.is_some() {
+            engine.push(("adapters", floats(sizes.adapters)));
+        }
+        // Of the packed copies only the one for the forward pass is touched.
+        let forward = layout.packed_len / 2;
+        let beside = vec![
+            ("checkpoint copy", copy_bytes(&layout, adapters.as_ref())),
+            ("sampling copy", floats(sizes.parameters + forward + Session::elements(m))),
+        ];
+        Self { engine, beside }
+    }
+
+    /// Bytes of the engine alone.
+    pub fn engine_bytes(&self) -> f64 {
+        self.engine.iter().map(|part| part.1).sum()
+    }
+}
+
+/// Elements of the buffers that a worker grows to.
+fn scratch(m: &ModelConfig, cut: &Cut) -> usize {
+    let (rows, cols) = (tile_height(cut.threads), TILE_COLS);
+    let area = rows.min(m.vocab_size.max(2 * m.intermediate_size)) * cols.min(m.hidden_size.max(m.intermediate_size));
+    let tokens = cut.slot_windows() * cut.positions;
+    let first = [area, attention::scratch_len(cut.positions, m.head_size()), LOGIT_ROWS * row_stride(m.vocab_size)];
+    first.into_iter().max().unwrap_or_default() + weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size))
+}
+
+/// Bytes of a copy: the weights, two moments of what is trained, and the adapters if there are any.
+pub(crate) fn copy_bytes(layout: &Layout, adapters: Option<&Adapters>) -> f64 {
+    let (weights, factors) = (layout.parameters(), adapters.map(Adapters::parameters));
+    4.0 * (weights + factors.map_or(2 * weights, |factors| 3 * factors)) as f64
+}
+
+/// Checks that an engine of this configuration fits into the memory that is available now.
+///
+/// # Errors
+/// `Memory` with what it needs and what there is.
+pub fn check_memory(c: &EngineConfig) -> Result<()> {
+    let needed = MemoryPlan::new(c).engine_bytes();
+    let Some(available) = machine::available_memory().filter(|available| needed > available.bytes) else {
+        return Ok(());
+    };
+    let gigabytes = |bytes: f64| bytes / 1e9;
+    Err(Error::memory(format!(
+        "training needs about {:.1} GB of memory, {:.1} GB are available ({})",
+        gigabytes(needed),
+        gigabytes(available.bytes),
+        available.rule,
+    ))
+    .hint("use a smaller model, batch_size, seq_len or sectors_in_flight"))
+}

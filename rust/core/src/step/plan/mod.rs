@@ -1,0 +1,27 @@
+//! What an update does, decided before anything runs: no number here moves a bit of the result.
+//!
+//! Read in this order: `symmetry` (twelve sectors, the tree that folds them), `limits` (how large a piece of work is),
+//! `partition` (windows into strips and heads, sectors into slots), `tiles` (weight gradients), `slots` (where activations
+//! lie), `task` (what a node does), `graph` (which node waits for which), `names` (of the nodes), `memory` (what it takes).
+
+mod graph;
+pub mod limits;
+mod memory;
+mod names;
+mod partition;
+mod slots;
+mod symmetry;
+mod task;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+pub(crate) use graph::Plan;
+pub use memory::{MemoryPlan, check_memory};
+pub(crate) use memory::{Sizes, copy_bytes};
+pub(crate) use partition::Cut;
+pub(crate) use slots::{Buffer, SlotLayout};
+pub use symmetry::{SECTORS, sector_windows};
+pub(crate) use symmetry::{SumPlace, Then, visit};
+pub(crate) use task::{Stage, Task};
+pub(crate) use tiles::{Tile, a_tiles, block, gradient_tiles, square_blocks};

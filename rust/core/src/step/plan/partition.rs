@@ -1,0 +1,68 @@
+//! How the windows of a batch are cut up for the workers at hand.
+
+use super::limits::SECTORS_PER_LOGITS;
+use super::symmetry::{SECTORS, sector_windows};
+use crate::config::EngineConfig;
+use crate::contract::NORM_BLOCK;
+use std::ops::Range;
+
+/// How work is cut up. Any values give the same bits.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut {
+    pub batch: usize,
+    pub positions: usize,
+    pub layers: usize,
+    pub kv_heads: usize,
+    pub threads: usize,
+    /// Rows of a strip.
+    pub strip: usize,
+    /// Key/value heads of a head task.
+    pub heads: usize,
+    /// Sectors in flight: slots.
+    pub slots: usize,
+    /// Sectors whose weight gradients one task folds.
+    pub group: usize,
+    /// Sectors whose logits and their gradients are in memory at once.
+    pub logit_slots: usize,
+}
+
+impl Cut {
+    pub fn new(c: &EngineConfig) -> Self {
+        let (batch, positions) = (c.train.batch_size, c.model.seq_len);
+        let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
+        // Six slots are two triples: one is filled while the weight gradients of the other are folded.
+        let slots = if c.sectors_in_flight == 0 { 6 } else { c.sectors_in_flight };
+        let group = (slots / 2).clamp(1, 3);
+        // At least two units of work per worker, as far as the windows can be split.
+        let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
+        let parts = (2 * threads).div_ceil(in_flight);
+        // Rows of a strip are whole blocks of the norm-weight gradient (contract E5).
+        let most_strips = positions.div_ceil(NORM_BLOCK);
+        let strips = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, most_strips) };
+        let strip = positions.div_ceil(strips).next_multiple_of(NORM_BLOCK);
+        let head_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
+        let heads = c.model.num_kv_heads.div_ceil(head_parts);
+        let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
+        let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
+        Self { batch, positions, layers, kv_heads, threads, strip, heads, slots, group, logit_slots }
+    }
+
+    pub fn strips(&self) -> usize {
+        self.positions.div_ceil(self.strip)
+    }
+    pub fn head_parts(&self) -> usize {
+        self.kv_heads.div_ceil(self.heads)
+    }
+    /// Rows of a strip, in its window.
+    pub fn strip_rows(&self, strip: usize) -> Range<usize> {
+        strip * self.strip..((strip + 1) * self.strip).min(self.positions)
+    }
+    /// The sector of a window.
+    pub fn sector_of(&self, window: usize) -> usize {
+        (0..SECTORS).find(|&s| sector_windows(self.batch, s).contains(&window)).expect("a window of the batch")
+    }
+    /// Most windows of a sector.
+    pub fn slot_windows(&self) -> usize {
+        self.batch.div_ceil(SECTORS)
+    }
+}

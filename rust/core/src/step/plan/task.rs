@@ -1,0 +1,51 @@
+//! What the nodes of the graphs do.
+
+/// A row stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The MLP of layer l - 1 (the embedding for l = 0), then up to the attention of layer l (the final norm for the last).
+    Forward(usize),
+    /// Head, loss, and back to the attention of the last layer.
+    Loss,
+    /// Head and loss of an evaluation.
+    EvalLoss,
+    /// From the attention of layer l down to the attention of layer l - 1 (the embedding for l = 0).
+    Backward(usize),
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Nothing: other nodes wait for it.
+    Join,
+    /// A strip of a window.
+    Rows { window: usize, stage: Stage, strip: usize },
+    /// Some key/value heads of a window.
+    Heads { window: usize, layer: usize, part: usize, backward: bool },
+    /// A tile of the head's weight gradient, one sector.
+    HeadGradient { sector: usize, tile: usize },
+    /// A tile of a matrix's weight gradient, sectors `first..end`.
+    MatrixGradient { first: usize, end: usize, matrix: usize, tile: usize },
+    /// The gradient of a norm weight.
+    NormGradient { norm: usize },
+    /// Some rows of the embedding's gradient.
+    EmbeddingGradient { tile: usize },
+    /// A tile of the gradients of an adapter's factors.
+    AdapterGradient { adapter: usize, tile: usize },
+    /// Sums of squares of some blocks of a trained tensor's gradient.
+    Squares { param: usize, block: usize },
+    /// Loss, gradient norm, clip factor, learning rate.
+    Finish,
+    /// AdamW and packing for some rows of a matrix.
+    UpdateMatrix { matrix: usize, tile: usize },
+    /// AdamW for a norm weight.
+    UpdateNorm { norm: usize },
+    /// AdamW for some elements of an adapter's factor.
+    UpdateFactor { factor: usize, tile: usize },
+    /// Merged weights and packing for some rows of a matrix.
+    Merge { matrix: usize, tile: usize },
+    /// Cuts an evaluation batch out of the shards.
+    EvalCut,
+    /// Adds up the losses of an evaluation batch.
+    EvalSum,
+}

@@ -1,0 +1,87 @@
+//! No plan lets a sector into memory that an earlier one still needs, whatever is trained.
+
+use super::{Cut, Plan, SECTORS, Stage, Task, sector_windows};
+use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
+use crate::model::{Adapters, Layout};
+
+/// Of each node, the nodes that it comes after, as bits.
+fn ancestors(plan: &Plan) -> Vec<Vec<u64>> {
+    let words = plan.tasks.len().div_ceil(64);
+    let mut all: Vec<Vec<u64>> = Vec::new();
+    for before in plan.graph.predecessors() {
+        let mut own = vec![0; words];
+        for b in before {
+            own[b as usize / 64] |= 1_u64 << (b % 64);
+            own.iter_mut().zip(&all[b as usize]).for_each(|(own, other)| *own |= other);
+        }
+        all.push(own);
+    }
+    all
+}
+
+/// The sectors whose activations a task reads or writes, and whether it does the same with their logits.
+fn touched(cut: &Cut, task: Task) -> (Vec<usize>, bool) {
+    // A sector without windows has no memory.
+    let filled =
+        |sectors: std::ops::Range<usize>| sectors.filter(|&s| !sector_windows(cut.batch, s).is_empty()).collect();
+    match task {
+        Task::Rows { window, stage, .. } => (vec![cut.sector_of(window)], stage == Stage::Loss),
+        Task::Heads { window, .. } => (vec![cut.sector_of(window)], false),
+        Task::HeadGradient { sector, .. } => (filled(sector..sector + 1), true),
+        Task::MatrixGradient { first, end, .. } => (filled(first..end), false),
+        _ => (Vec::new(), false),
+    }
+}
+
+fn check(cut: &Cut, plan: &Plan) {
+    let ancestors = ancestors(plan);
+    let comes_after = |late: usize, early: usize| ancestors[late][early / 64] >> (early % 64) & 1 == 1;
+    let mut users: Vec<Vec<(usize, bool)>> = vec![Vec::new(); SECTORS];
+    for (node, &task) in plan.tasks.iter().enumerate() {
+        let (sectors, logits) = touched(cut, task);
+        sectors.into_iter().for_each(|sector| users[sector].push((node, logits)));
+    }
+    for late in 0..SECTORS {
+        for early in 0..late {
+            let (slot, logit_slot) =
+                (early % cut.slots == late % cut.slots, early % cut.logit_slots == late % cut.logit_slots);
+            for &(a, a_logits) in &users[early] {
+                for &(b, b_logits) in &users[late] {
+                    let shared = slot || (logit_slot && a_logits && b_logits);
+                    assert!(!shared || comes_after(b, a), "{:?} does not follow {:?}", plan.tasks[b], plan.tasks[a]);
+                }
+            }
+        }
+    }
+    // What is updated is read by everything before, and follows from all of it.
+    let Some(finish) = plan.tasks.iter().position(|&task| task == Task::Finish) else { return };
+    for (node, &task) in plan.tasks.iter().enumerate().filter(|&(node, task)| node < finish && *task != Task::Join) {
+        assert!(comes_after(finish, node), "the update does not follow {task:?}");
+    }
+    for (node, &task) in plan.tasks.iter().enumerate().filter(|&(node, _)| node > finish) {
+        assert!(comes_after(node, finish), "{task:?} does not follow the update's numbers");
+    }
+}
+
+#[test]
+fn memory_is_used_again_only_when_it_is_free() {
+    for (batch, slots, layers) in [(1, 1, 1), (2, 0, 2), (3, 3, 1), (5, 1, 2), (7, 5, 2), (13, 0, 2), (13, 12, 1)] {
+        let config = EngineConfig::from_json(&format!(
+            r#"{{"model": {{"vocab_size": 30, "hidden_size": 8, "intermediate_size": 12, "num_layers": {layers},
+            "num_heads": 2, "num_kv_heads": 1, "seq_len": 70, "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
+            "tie_embeddings": true}}, "train": {{"batch_size": {batch}, "max_steps": 9, "learning_rate": 1e-3,
+            "warmup_steps": 0, "decay_start": 9, "schedule": "wsd", "min_lr_ratio": 0.1, "weight_decay": 0.1,
+            "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "grad_clip": 1.0, "seed": 1}},
+            "threads": 2, "sectors_in_flight": {slots}}}"#
+        ))
+        .unwrap();
+        let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
+        check(&cut, &Plan::training(&cut, &layout, None, true));
+        let choices: [&[&str]; 5] = [&ADAPTER_TARGETS, &["q_proj"], &["o_proj"], &["up_proj"], &["down_proj"]];
+        for targets in choices {
+            let targets = targets.iter().map(|&name| name.to_owned()).collect();
+            let adapters = Adapters::new(&layout, &LoraConfig { rank: 2, alpha: 2.0, targets });
+            check(&cut, &Plan::training(&cut, &layout, Some(&adapters), true));
+        }
+    }
+}

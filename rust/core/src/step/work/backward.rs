@@ -1,0 +1,98 @@
+//! The way back from the loss to the embedding. Safety of the blocks: as in `forward`.
+
+use super::state::State;
+use crate::model::MlpGradients;
+use crate::step::feed::Batch;
+use crate::step::plan::limits::LOGIT_ROWS;
+use crate::system::arena::row_stride;
+use std::ops::Range;
+use symlm_kernels::loss;
+
+impl State {
+    /// Output head, loss, final norm and the last layer's MLP. The logits of a few rows at a time become their gradients in
+    /// place; those stay until the head's weight gradient of the sector is done.
+    pub(super) fn loss(&self, window: usize, rows: &Range<usize>, batch: &Batch) {
+        let (isa, place) = (self.isa, self.places[window]);
+        let (vocab, start) = (self.config.model.vocab_size, window * self.positions());
+        let stride = row_stride(vocab);
+        // Without any target that counts nothing is scaled.
+        let scale = (1.0 / batch.targets_counted().max(1) as f64) as f32;
+        // SAFETY: see `forward`; a sector's logits are reused only after its head gradient.
+        unsafe {
+            let network = self.network();
+            for first in rows.clone().step_by(LOGIT_ROWS) {
+                let part = first..(first + LOGIT_ROWS).min(rows.end);
+                let normed = self.read(self.layout.normed, place, &part);
+                let at = place.logits + (place.row + part.start) * stride;
+                let mut logits = self.logits.mat_mut(at, part.len(), vocab, stride);
+                let losses = self.losses.slice_mut(start + part.start, part.len());
+                let targets = &batch.targets[start + part.start..start + part.end];
+                if targets.iter().any(|&target| target != loss::IGNORED) {
+                    network.logits(normed, logits.reborrow());
+                }
+                loss::rows_backward(isa, logits.reborrow(), targets, scale, losses);
+                network.logits_backward(logits.as_mat(), self.write(self.layout.d_normed, place, &part));
+            }
+            let last = self.cut.layers;
+            let d_normed = self.read(self.layout.d_normed, place, rows);
+            let rstd = self.row_values(self.layout.rstd, place, rows);
+            let blocks = self.norm_block_rows(2 * last, window, rows);
+            network.final_norm_backward(d_normed, rstd, self.residual(last, window, rows), blocks);
+            self.leave_layer_backward(last - 1, window, rows);
+        }
+    }
+
+    /// From the attention of layer `l` to that of layer `l - 1`, as [`State::forward`] is cut.
+    pub(super) fn backward(&self, l: usize, window: usize, rows: &Range<usize>) {
+        // SAFETY: see `forward`.
+        unsafe {
+            self.enter_layer_backward(l, window, rows);
+            if l > 0 {
+                self.leave_layer_backward(l - 1, window, rows);
+            }
+        }
+    }
+
+    /// From the gradient at the output of layer `l` to the gradient at its attention output.
+    ///
+    /// # Safety
+    /// As the blocks of this file: the caller is the node of these rows.
+    unsafe fn leave_layer_backward(&self, l: usize, window: usize, rows: &Range<usize>) {
+        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        // SAFETY: see `forward`.
+        unsafe {
+            let block = self.network().block(l);
+            let (dx, mut middle) = (self.residual(l + 1, window, rows), self.write(b.middle, place, rows));
+            let mlp = MlpGradients {
+                rstd: self.row_values(b.rstd2, place, rows),
+                gate_up: self.write(b.gate_up, place, rows),
+                d_hidden: self.write(self.layout.d_hidden, place, rows),
+                d_normed: self.write(self.layout.d_normed, place, rows),
+                norm_blocks: self.norm_block_rows(2 * l + 1, window, rows),
+            };
+            block.mlp_backward(dx.as_mat(), mlp, middle.reborrow());
+            block.attention_out_backward(middle.as_mat(), self.write(self.layout.d_attention, place, rows));
+        }
+    }
+
+    /// From the gradients of queries, keys and values of layer `l` to the one at its input.
+    ///
+    /// # Safety
+    /// As the blocks of this file: the caller is the node of these rows.
+    unsafe fn enter_layer_backward(&self, l: usize, window: usize, rows: &Range<usize>) {
+        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        // SAFETY: see `forward`.
+        unsafe {
+            let (block, mut qkv) = (self.network().block(l), self.write(b.qkv, place, rows));
+            block.rotation_backward(&mut qkv, rows.start);
+            if l == 0 && self.adapters.is_some() {
+                // Nothing below is trained.
+                return;
+            }
+            let (middle, d_normed) = (self.read(b.middle, place, rows), self.write(self.layout.d_normed, place, rows));
+            let rstd = self.row_values(b.rstd1, place, rows);
+            let (x, blocks) = (self.residual(l, window, rows), self.norm_block_rows(2 * l, window, rows));
+            block.attention_in_backward(qkv.as_mat(), middle, d_normed, rstd, x, blocks);
+        }
+    }
+}

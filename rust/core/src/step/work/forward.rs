@@ -1,0 +1,161 @@
+//! The way forward through the layers, and the loss of an evaluation.
+//!
+//! Safety of every block here: a node touches only the rows (and, for attention, the columns) of its own window and
+//! strip or heads; `plan` orders the stages of a window by dependencies, gives a slot to the next sector only when its
+//! readers are done, and puts the optimizer's nodes after everything that reads weights.
+
+use super::state::State;
+use crate::model::MlpRows;
+use crate::pool::Scratch;
+use crate::step::feed::Batch;
+use crate::step::plan::limits::LOGIT_ROWS;
+use crate::system::arena::row_stride;
+use crate::system::sync::lock;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+use symlm_kernels::attention::{self, Heads};
+use symlm_kernels::{MatMut, loss};
+
+impl State {
+    /// From the attention of layer `l - 1` to that of layer `l`: the end of one layer and the beginning of the next are one
+    /// task, so that a strip of rows stays in the cache. The first comes from the token ids, the last ends with the final norm.
+    pub(super) fn forward(&self, l: usize, window: usize, rows: &Range<usize>, batch: &Batch) {
+        // SAFETY: see the head of this file.
+        unsafe {
+            if l == 0 {
+                let start = window * self.positions();
+                let ids = &batch.inputs[start + rows.start..start + rows.end];
+                self.network().embed(ids, self.residual(0, window, rows));
+            } else {
+                self.leave_layer(l - 1, window, rows);
+            }
+            if l < self.cut.layers {
+                self.enter_layer(l, window, rows);
+            } else {
+                let (x, place) = (self.residual(l, window, rows), self.places[window]);
+                let rstd = self.row_values(self.layout.rstd, place, rows);
+                self.network().final_norm(x.as_mat(), self.write(self.layout.normed, place, rows), rstd);
+            }
+        }
+    }
+
+    /// A layer up to its attention.
+    ///
+    /// # Safety
+    /// As the blocks of this file: the caller is the node of these rows.
+    unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
+        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        // SAFETY: see the head of this file.
+        unsafe {
+            let x = self.residual(l, window, rows);
+            let (normed, qkv) = (self.write(b.n1, place, rows), self.write(b.qkv, place, rows));
+            let rstd = self.row_values(b.rstd1, place, rows);
+            self.network().block(l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
+        }
+    }
+
+    /// A layer from its attention on.
+    ///
+    /// # Safety
+    /// As the blocks of this file: the caller is the node of these rows.
+    unsafe fn leave_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
+        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        // SAFETY: see the head of this file.
+        unsafe {
+            let block = self.network().block(l);
+            let (x, attended) = (self.residual(l, window, rows), self.read(b.attention, place, rows));
+            let mut middle = self.write(b.middle, place, rows);
+            block.attention_out(x.as_mat(), attended, middle.reborrow());
+            let mlp = MlpRows {
+                normed: self.write(b.n2, place, rows),
+                rstd: self.row_values(b.rstd2, place, rows),
+                gate_up: self.write(b.gate_up, place, rows),
+                hidden: self.write(b.hidden, place, rows),
+            };
+            block.mlp(middle.as_mat(), mlp, self.residual(l + 1, window, rows));
+        }
+    }
+
+    /// Attention of some key/value heads of a window.
+    pub(super) fn attention(&self, l: usize, window: usize, part: usize, backward: bool, scratch: &mut Scratch) {
+        let (c, place, b) = (&self.config.model, self.places[window], &self.layout.layers[l]);
+        let (hd, group, positions) = (c.head_size(), c.group(), self.positions());
+        let rows = 0..positions;
+        let heads = Heads { head_size: hd, group };
+        let [work, _, _] = scratch.buffers([attention::scratch_len(positions, hd), 0, 0]);
+        for kv in part * self.cut.heads..((part + 1) * self.cut.heads).min(c.num_kv_heads) {
+            let (q_columns, k_columns, v_columns) = (c.query_columns(kv), c.key_columns(kv), c.value_columns(kv));
+            let stats = place.slot + place.row * c.num_heads + kv * group * positions;
+            // SAFETY: see the head of this file; the three views of qkv cover different columns.
+            unsafe {
+                let maximum = self.slots.slice_mut(b.maximum + stats, group * positions);
+                let inverse_sum = self.slots.slice_mut(b.inverse_sum + stats, group * positions);
+                if backward {
+                    let mut views = [0; 3].map(|_| self.write(b.qkv, place, &rows));
+                    let [q, k, v] = &mut views;
+                    let (q, k, v) = (q.col_range(q_columns.clone()), k.col_range(k_columns), v.col_range(v_columns));
+                    let out = self.read(b.attention, place, &rows).col_range(q_columns.clone());
+                    let d_out = self.read(self.layout.d_attention, place, &rows).col_range(q_columns);
+                    attention::backward(self.isa, heads, q, k, v, out, d_out, maximum, inverse_sum, work);
+                } else {
+                    let qkv = self.read(b.qkv, place, &rows);
+                    let (q, k, v) =
+                        (qkv.col_range(q_columns.clone()), qkv.col_range(k_columns), qkv.col_range(v_columns));
+                    let mut out = self.write(b.attention, place, &rows);
+                    attention::forward(self.isa, heads, q, k, v, out.col_range(q_columns), maximum, inverse_sum, work);
+                }
+            }
+        }
+    }
+
+    /// Row losses of a strip, the logits in the worker's own memory.
+    pub(super) fn eval_loss(&self, window: usize, rows: &Range<usize>, batch: &Batch, scratch: &mut Scratch) {
+        let (vocab, start) = (self.config.model.vocab_size, window * self.positions());
+        let stride = row_stride(vocab);
+        let [work, _, _] = scratch.buffers([LOGIT_ROWS * stride, 0, 0]);
+        for first in rows.clone().step_by(LOGIT_ROWS) {
+            let part = first..(first + LOGIT_ROWS).min(rows.end);
+            let mut logits = MatMut::new(work, part.len(), vocab, stride);
+            // SAFETY: see the head of this file.
+            unsafe {
+                let normed = self.read(self.layout.normed, self.places[window], &part);
+                let losses = self.losses.slice_mut(start + part.start, part.len());
+                let targets = &batch.targets[start + part.start..start + part.end];
+                if targets.iter().any(|&target| target != loss::IGNORED) {
+                    self.network().logits(normed, logits.reborrow());
+                }
+                loss::rows(self.isa, logits.as_mat(), targets, losses);
+            }
+        }
+    }
+
+    /// Fills the batch with the next windows of an evaluation.
+    pub(super) fn eval_cut(&self) {
+        let mut evaluation = lock(&self.evaluation);
+        let Some(source) = evaluation.source.clone() else { return };
+        let windows = (evaluation.windows - evaluation.first).min(self.cut.batch as u64);
+        let mut batch = Batch::new(self.cut.batch, self.positions());
+        batch.windows = windows as usize;
+        for i in 0..windows {
+            let read = batch.set_window(i as usize, &*source, (evaluation.first + i) * evaluation.stride);
+            if let Err(error) = read.and_then(|()| batch.check_ids(self.config.model.vocab_size)) {
+                evaluation.error = Some(error);
+                batch.windows = 0;
+                break;
+            }
+        }
+        *self.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
+    }
+
+    /// Adds the losses of the batch to the evaluation's sum (contract L4 for each batch, batches ascending).
+    pub(super) fn eval_sum(&self) {
+        let batch = self.batch();
+        let (windows, counted) = (batch.windows, batch.targets_counted());
+        // SAFETY: every loss node came before.
+        let losses = unsafe { self.losses.slice(0, windows * self.positions()) };
+        let mut evaluation = lock(&self.evaluation);
+        evaluation.loss_sum += symlm_kernels::reduce::batch_loss(losses, counted) * counted as f64;
+        evaluation.tokens += counted as u64;
+        evaluation.first += windows as u64;
+    }
+}

@@ -1,0 +1,208 @@
+//! Weight gradients: chains per sector, folded in the fixed tree while a tile is in cache.
+//!
+//! Safety of every block here: a node reads operands that the nodes it follows have left, and writes the elements of
+//! its own tile; nodes of one tile follow each other.
+
+use super::state::State;
+use crate::contract::NORM_BLOCK;
+use crate::model::MatrixId;
+use crate::pool::Scratch;
+use crate::step::plan::limits::ROW_BLOCK;
+use crate::step::plan::{Buffer, SECTORS, SumPlace, Then, sector_windows, visit};
+use crate::system::arena::{Arena, row_stride};
+use std::ops::Range;
+use symlm_kernels::gemm::{Fold, weight_gradient, weight_gradient_scratch};
+use symlm_kernels::{Mat, MatMut, embedding, reduce};
+
+impl State {
+    /// Tokens of a sector, all rows of a buffer.
+    unsafe fn sector_rows(&self, buffer: Buffer, sector: usize) -> Mat<'_> {
+        let rows = sector_windows(self.cut.batch, sector).len() * self.positions();
+        let at = sector % self.cut.slots * self.layout.len + buffer.offset;
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.mat(at, rows, buffer.cols, buffer.stride) }
+    }
+
+    /// Gradient at the outputs of a matrix and its inputs, for the tokens of a sector.
+    unsafe fn operands(&self, matrix: usize, sector: usize) -> (Mat<'_>, Mat<'_>) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let rows = |buffer| self.sector_rows(buffer, sector);
+            match self.weights.layout.matrices[matrix].id {
+                MatrixId::Qkv(l) => (rows(self.layout.layers[l].qkv), rows(self.layout.layers[l].n1)),
+                MatrixId::Out(l) => (rows(self.layout.layers[l].middle), rows(self.layout.layers[l].attention)),
+                MatrixId::GateUp(l) => (rows(self.layout.layers[l].gate_up), rows(self.layout.layers[l].n2)),
+                MatrixId::Down(l) => {
+                    let next = self.layout.layers.get(l + 1).map_or(self.layout.last, |b| b.x);
+                    (rows(next), rows(self.layout.layers[l].hidden))
+                }
+                MatrixId::Embedding | MatrixId::Head => unreachable!("the head has its own nodes"),
+            }
+        }
+    }
+
+    /// Folds the sectors of a group into one tile.
+    pub(super) fn matrix_gradient(&self, sectors: Range<usize>, matrix: usize, tile: usize, scratch: &mut Scratch) {
+        let m = &self.weights.layout.matrices[matrix];
+        let (rows, cols) = self.tiles[matrix][tile].clone();
+        let area = rows.len() * cols.len();
+        let tokens = self.cut.slot_windows() * self.positions();
+        let [own, block, _] = scratch.buffers([area, weight_gradient_scratch(tokens, rows.len(), cols.len()), 0]);
+        let at = m.offset + rows.start * m.cols + cols.start;
+        // SAFETY: see the head of this file.
+        unsafe {
+            let shared = |arena: &Arena| MatMut::from_raw(arena.ptr(at), rows.len(), cols.len(), m.cols);
+            let mut total = shared(&self.gradient);
+            let mut pair = shared(&self.pair);
+            let mut triple = match &self.triple {
+                Some(arena) => shared(arena),
+                None => MatMut::new(own, rows.len(), cols.len(), cols.len()),
+            };
+            let operands = |sector| {
+                let (dy, x) = self.operands(matrix, sector);
+                (dy.col_range(rows.clone()), x.col_range(cols.clone()))
+            };
+            // The tile that this worker is likely to have next: the workers take turns.
+            let next = self.tiles[matrix].get(tile + self.cut.threads).map(|(rows, cols)| {
+                let (dy, x) = self.operands(matrix, sectors.start);
+                (dy.col_range(rows.clone()), x.col_range(cols.clone()))
+            });
+            let end = sectors.end;
+            for sector in sectors {
+                let coming = if sector + 1 < end { Some(operands(sector + 1)) } else { next };
+                self.fold_sector(sector, operands(sector), coming, &mut total, &mut pair, &mut triple, block);
+            }
+        }
+    }
+
+    /// One tile of the head's gradient, one sector.
+    pub(super) fn head_gradient(&self, sector: usize, tile: usize, scratch: &mut Scratch) {
+        let m = &self.weights.layout.matrices[self.head];
+        let (rows, cols) = self.tiles[self.head][tile].clone();
+        let windows = sector_windows(self.cut.batch, sector);
+        let tokens = windows.len() * self.positions();
+        let [block, _, _] = scratch.buffers([weight_gradient_scratch(tokens, rows.len(), cols.len()), 0, 0]);
+        let stride = row_stride(m.rows);
+        let at = rows.start * m.cols + cols.start;
+        // SAFETY: see the head of this file.
+        unsafe {
+            let logits = self.places.get(windows.start).map_or(0, |p| p.logits);
+            let dy = self.logits.mat(logits, tokens, m.rows, stride).col_range(rows.clone());
+            let x = self.sector_rows(self.layout.normed, sector).col_range(cols.clone());
+            let shared = |ptr: *mut f32| MatMut::from_raw(ptr, rows.len(), cols.len(), m.cols);
+            let mut total = shared(self.gradient.ptr(m.offset + at));
+            let mut pair = shared(self.pair.ptr(m.offset + at));
+            let mut triple = shared(self.head_triple.ptr(at));
+            self.fold_sector(sector, (dy, x), None, &mut total, &mut pair, &mut triple, block);
+        }
+    }
+
+    fn fold_sector(
+        &self,
+        sector: usize,
+        (dy, x): (Mat<'_>, Mat<'_>),
+        coming: Option<(Mat<'_>, Mat<'_>)>,
+        total: &mut MatMut<'_>,
+        pair: &mut MatMut<'_>,
+        triple: &mut MatMut<'_>,
+        block: &mut [f32],
+    ) {
+        let step = visit(sector);
+        let place = match step.place {
+            SumPlace::Total => total.reborrow(),
+            SumPlace::Triple => triple.reborrow(),
+            SumPlace::Pair => pair.reborrow(),
+        };
+        weight_gradient(self.isa, dy, x, place, step.fold, coming, block);
+        for i in 0..total.rows() {
+            match step.then {
+                Then::Nothing => break,
+                Then::AddTriple => reduce::add(self.isa, total.row(i), triple.row(i)),
+                Then::AddPair => reduce::fold_pair(self.isa, total.row(i), pair.row(i), triple.row(i)),
+            }
+        }
+    }
+
+    /// Folds one value per sector (a row of `width` elements each) through the tree into `total`.
+    ///
+    /// `sector_sum(sector, out)` adds the sector's terms to `out`, which is +0 on entry. `work` is 3 x width.
+    fn fold_rows(
+        &self,
+        width: usize,
+        total: &mut [f32],
+        work: &mut [f32],
+        mut sector_sum: impl FnMut(usize, &mut [f32]),
+    ) {
+        let (sum, rest) = work.split_at_mut(width);
+        let (triple, pair) = rest.split_at_mut(width);
+        let pair = &mut pair[..width];
+        for sector in 0..SECTORS {
+            sum.fill(0.0);
+            sector_sum(sector, sum);
+            let step = visit(sector);
+            let place = match step.place {
+                SumPlace::Total => &mut *total,
+                SumPlace::Triple => &mut *triple,
+                SumPlace::Pair => &mut *pair,
+            };
+            match step.fold {
+                Fold::Set => place.copy_from_slice(sum),
+                Fold::Add => reduce::add(self.isa, place, sum),
+            }
+            match step.then {
+                Then::Nothing => {}
+                Then::AddTriple => reduce::add(self.isa, total, triple),
+                Then::AddPair => reduce::fold_pair(self.isa, total, pair, triple),
+            }
+        }
+    }
+
+    /// Gradient of a norm weight from its blocks (contract E5).
+    pub(super) fn norm_gradient(&self, norm: usize, scratch: &mut Scratch) {
+        let d = self.config.model.hidden_size;
+        let blocks = self.positions().div_ceil(NORM_BLOCK);
+        let [work, _, _] = scratch.buffers([3 * d, 0, 0]);
+        // SAFETY: see the head of this file.
+        let total = unsafe { self.gradient.slice_mut(self.weights.layout.norms[norm].offset, d) };
+        self.fold_rows(d, total, work, |sector, sum| {
+            let windows = sector_windows(self.cut.batch, sector);
+            let first = (norm * self.cut.batch + windows.start) * blocks;
+            for block in first..first + windows.len() * blocks {
+                // SAFETY: see the head of this file.
+                reduce::add(self.isa, sum, unsafe { self.norm_blocks.slice(block * d, d) });
+            }
+        });
+    }
+
+    /// Gradient of some rows of the embedding (contract L6), added to the head's where these are tied.
+    pub(super) fn embedding_gradient(&self, tile: usize, scratch: &mut Scratch) {
+        let m = &self.weights.layout.matrices[self.embedding];
+        let (d, stride) = (m.cols, self.layout.layers[0].x.stride);
+        let [work, folded, _] = scratch.buffers([3 * d, d, 0]);
+        let folded = &mut folded[..d];
+        let batch = self.batch();
+        for row in tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows) {
+            let tokens = batch.tokens_with_id(row);
+            // SAFETY: see the head of this file.
+            let (dx, total) = unsafe {
+                let dx = self.embedded.mat(0, self.cut.batch * self.positions(), d, stride);
+                (dx, self.gradient.slice_mut(m.offset + row * d, d))
+            };
+            if tokens.is_empty() {
+                // The tree over twelve zeros.
+                folded.fill(0.0);
+            } else {
+                self.fold_rows(d, folded, work, |sector, sum| {
+                    let windows = sector_windows(self.cut.batch, sector);
+                    let limit = |window: usize| tokens.partition_point(|&t| (t as usize) < window * self.positions());
+                    embedding::scatter_row(self.isa, dx, &tokens[limit(windows.start)..limit(windows.end)], sum);
+                });
+            }
+            if self.head == self.embedding {
+                reduce::add(self.isa, total, folded);
+            } else {
+                total.copy_from_slice(folded);
+            }
+        }
+    }
+}

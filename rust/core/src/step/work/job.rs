@@ -1,0 +1,69 @@
+//! A graph with the state that its nodes work on.
+
+use super::state::State;
+use crate::pool::{Program, Scratch};
+use crate::step::plan::{Stage, Task};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A state with the plan whose nodes it runs.
+pub(crate) struct Job {
+    pub state: Arc<State>,
+    pub tasks: Vec<Task>,
+}
+
+impl Program for Job {
+    fn run(&self, node: u32, scratch: &mut Scratch) {
+        let s = &*self.state;
+        match self.tasks[node as usize] {
+            Task::Join => {}
+            Task::Rows { window, stage, strip } => {
+                let rows = s.cut.strip_rows(strip);
+                let batch = s.batch();
+                if window >= batch.windows {
+                    return;
+                }
+                match stage {
+                    Stage::Forward(l) => s.forward(l, window, &rows, &batch),
+                    Stage::Loss => s.loss(window, &rows, &batch),
+                    Stage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
+                    Stage::Backward(l) => s.backward(l, window, &rows),
+                }
+            }
+            Task::Heads { window, layer, part, backward } => {
+                if window < s.batch().windows {
+                    s.attention(layer, window, part, backward, scratch);
+                }
+            }
+            Task::HeadGradient { sector, tile } => s.head_gradient(sector, tile, scratch),
+            Task::MatrixGradient { first, end, matrix, tile } => s.matrix_gradient(first..end, matrix, tile, scratch),
+            Task::NormGradient { norm } => s.norm_gradient(norm, scratch),
+            Task::EmbeddingGradient { tile } => s.embedding_gradient(tile, scratch),
+            Task::AdapterGradient { adapter, tile } => s.adapter_gradient(adapter, tile, scratch),
+            Task::Squares { param, block } => s.square_sums(param, block),
+            Task::Finish => s.finish(),
+            Task::UpdateMatrix { matrix, tile } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_matrix(matrix, tile);
+                }
+            }
+            Task::UpdateNorm { norm } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_norm(norm);
+                }
+            }
+            Task::UpdateFactor { factor, tile } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_factor(factor, tile);
+                }
+            }
+            Task::Merge { matrix, tile } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.merge(matrix, tile);
+                }
+            }
+            Task::EvalCut => s.eval_cut(),
+            Task::EvalSum => s.eval_sum(),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Everything the nodes of the graphs read and write.
+
+use crate::config::EngineConfig;
+use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
+use crate::error::Result;
+use crate::model::{Adapters, MatrixId, Network, Param, Weights};
+use crate::step::feed::{Batch, TokenSource};
+use crate::step::plan::{Buffer, Cut, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
+use crate::system::arena::Arena;
+use crate::system::float_env::ContractRounding;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use symlm_kernels::adamw::Hyper;
+use symlm_kernels::{Isa, Mat, MatMut, rope};
+
+/// Loss and gradient norm of an update.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepResult {
+    pub loss: f64,
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
+}
+
+/// An evaluation under way.
+#[derive(Default)]
+pub(crate) struct EvalState {
+    pub source: Option<Arc<dyn TokenSource>>,
+    /// First window of the batch.
+    pub first: u64,
+    /// Ids from one window to the next.
+    pub stride: u64,
+    /// Windows of the whole evaluation.
+    pub windows: u64,
+    /// Sum of the row losses so far.
+    pub loss_sum: f64,
+    /// Targets in the sum.
+    pub tokens: u64,
+    /// What went wrong, if anything.
+    pub error: Option<crate::Error>,
+}
+
+/// The factors with their gradients, and the weights that they are added to.
+pub(crate) struct AdapterState {
+    pub table: Adapters,
+    pub values: Arena,
+    pub gradient: Arena,
+    /// The adapted tensors as they were at the start.
+    pub base: Arena,
+}
+
+impl AdapterState {
+    pub fn new(table: Adapters) -> Result<Self> {
+        let [values, gradient, base] = [table.len, table.len, table.base_len].map(Arena::new);
+        Ok(Self { table, values: values?, gradient: gradient?, base: base? })
+    }
+
+    /// Writes a tensor of the model that the adapters start from, if it is an adapted one.
+    ///
+    /// # Safety
+    /// Nobody else touches the base weights of the tensor.
+    pub unsafe fn set_base(&self, param: usize, start: usize, values: &[f32]) {
+        if let Some(adapter) = self.table.of_param(param) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.base.slice_mut(adapter.base + start, values.len()) }.copy_from_slice(values);
+        }
+    }
+}
+
+/// Where a window's rows lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Start of its slot in the slot arena.
+    pub slot: usize,
+    /// Start of its sector's logits.
+    pub logits: usize,
+    /// First row in the slot.
+    pub row: usize,
+}
+
+/// Model, optimizer and activations.
+pub(crate) struct State {
+    pub isa: Isa,
+    pub config: EngineConfig,
+    pub cut: Cut,
+    pub weights: Weights,
+    /// Weight-gradient tiles of every matrix.
+    pub tiles: Vec<Vec<Tile>>,
+    pub head: usize,
+    pub embedding: usize,
+    pub rope: rope::Table,
+    pub layout: SlotLayout,
+    pub places: Vec<Place>,
+    pub slots: Arena,
+    /// Embedded windows of the whole batch; then the gradient there.
+    pub embedded: Arena,
+    pub logits: Arena,
+    /// Partial norm-weight gradients: `[norm][window][block][hidden]`.
+    pub norm_blocks: Arena,
+    /// Row losses of the batch.
+    pub losses: Arena,
+    pub gradient: Arena,
+    pub pair: Arena,
+    /// Second and fourth triple where a triple spans several tasks.
+    pub triple: Option<Arena>,
+    /// The same for the head, which is always folded sector by sector.
+    pub head_triple: Arena,
+    pub first_moment: Arena,
+    pub second_moment: Arena,
+    /// What is trained in place of the weights, if anything.
+    pub adapters: Option<AdapterState>,
+    /// Sums of squares as bits of f64, tensor after tensor.
+    pub squares: Vec<AtomicU64>,
+    pub square_start: Vec<usize>,
+    pub batch: RwLock<Arc<Batch>>,
+    pub hyper: RwLock<Hyper>,
+    pub result: Mutex<StepResult>,
+    /// Targets that count in each window of the update that was computed last.
+    pub counted: Mutex<Vec<usize>>,
+    /// Set when loss or gradient norm are no numbers: the update is then left out.
+    pub failed: AtomicBool,
+    pub evaluation: Mutex<EvalState>,
+}
+
+impl State {
+    pub fn new(isa: Isa, config: EngineConfig) -> Result<Self> {
+        // The rotary tables are computed here, on the caller's thread.
+        let _environment = ContractRounding::enter();
+        let (m, cut) = (&config.model, Cut::new(&config));
+        let weights = Weights::zeros(m)?;
+        let table = config.train.lora.as_ref().map(|lora| Adapters::new(&weights.layout, lora));
+        let tiles = gradient_tiles(&weights.layout, table.as_ref(), cut.threads);
+        let sizes = Sizes::new(m, &cut, &weights.layout, table.as_ref());
+        let (slot, logit_rows) = (sizes.slot.len, sizes.logit_rows);
+        let places = (0..cut.batch)
+            .map(|window| {
+                let sector = cut.sector_of(window);
+                let row = (window - sector_windows(cut.batch, sector).start) * m.seq_len;
+                Place { slot: sector % cut.slots * slot, logits: sector % cut.logit_slots * logit_rows, row }
+            })
+            .collect();
+        let mut square_start = vec![0];
+        for p in table.as_ref().map_or(&weights.layout.params, |table| &table.params) {
+            square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
+        }
+        let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
+        let (head, len) = (weights.layout.head(), sizes.parameters);
+        let train = &config.train;
+        Ok(Self {
+            isa,
+            tiles,
+            head,
+            embedding: weights.layout.matrix_index(MatrixId::Embedding),
+            rope: m.rotary_table(),
+            places,
+            slots: Arena::new(sizes.slots)?,
+            embedded: Arena::new(sizes.embedded)?,
+            logits: Arena::new(sizes.logits)?,
+            norm_blocks: Arena::new(sizes.norm_blocks)?,
+            losses: Arena::new(sizes.losses)?,
+            gradient: Arena::new(len)?,
+            pair: Arena::new(len)?,
+            triple: if sizes.triple { Some(Arena::new(len)?) } else { None },
+            head_triple: Arena::new(sizes.head_triple)?,
+            first_moment: Arena::new(sizes.trained)?,
+            second_moment: Arena::new(sizes.trained)?,
+            adapters: table.map(AdapterState::new).transpose()?,
+            squares,
+            square_start,
+            batch: RwLock::new(Arc::new(Batch::default())),
+            hyper: RwLock::new(Hyper::new(0.0, train.beta1, train.beta2, train.eps, train.weight_decay, 1.0, 1)),
+            result: Mutex::new(StepResult::default()),
+            counted: Mutex::new(vec![m.seq_len; cut.batch]),
+            failed: AtomicBool::new(false),
+            evaluation: Mutex::new(EvalState::default()),
+            layout: sizes.slot,
+            cut,
+            weights,
+            config,
+        })
+    }
+
+    pub fn positions(&self) -> usize {
+        self.cut.positions
+    }
+
+    /// The graph of an update; without `update` it ends with the gradients.
+    pub fn plan(&self, update: bool) -> Plan {
+        let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
+        Plan::training(&self.cut, &self.weights.layout, adapters, update)
+    }
+
+    /// The tensors that the optimizer works on, in the order of the norm.
+    pub fn trained(&self) -> &[Param] {
+        self.adapters.as_ref().map_or(&self.weights.layout.params, |adapters| &adapters.table.params)
+    }
+    /// Their values.
+    pub fn trained_values(&self) -> &Arena {
+        self.adapters.as_ref().map_or(&self.weights.values, |adapters| &adapters.values)
+    }
+    /// Their gradients.
+    pub fn trained_gradient(&self) -> &Arena {
+        self.adapters.as_ref().map_or(&self.gradient, |adapters| &adapters.gradient)
+    }
+
+    pub fn batch(&self) -> Arc<Batch> {
+        self.batch.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The weights to compute with.
+    ///
+    /// # Safety
+    /// No node that may run while it lives writes weights.
+    pub unsafe fn network(&self) -> Network<'_> {
+        // SAFETY: passed on to the caller.
+        unsafe { Network::new(self.isa, &self.weights, &self.rope) }
+    }
+
+    /// Rows of a window in a buffer of its slot.
+    ///
+    /// # Safety
+    /// No node that may run now writes these rows.
+    pub unsafe fn read(&self, buffer: Buffer, place: Place, rows: &Range<usize>) -> Mat<'_> {
+        let at = place.slot + buffer.offset + (place.row + rows.start) * buffer.stride;
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.mat(at, rows.len(), buffer.cols, buffer.stride) }
+    }
+
+    /// As [`State::read`], for writing.
+    ///
+    /// # Safety
+    /// No other node that may run now touches these rows (of the columns that are used).
+    pub unsafe fn write(&self, buffer: Buffer, place: Place, rows: &Range<usize>) -> MatMut<'_> {
+        let at = place.slot + buffer.offset + (place.row + rows.start) * buffer.stride;
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.mat_mut(at, rows.len(), buffer.cols, buffer.stride) }
+    }
+
+    /// A value per row of a window.
+    ///
+    /// # Safety
+    /// No other node that may run now touches these values.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn row_values(&self, offset: usize, place: Place, rows: &Range<usize>) -> &mut [f32] {
+        // SAFETY: passed on to the caller.
+        unsafe { self.slots.slice_mut(place.slot + offset + place.row + rows.start, rows.len()) }
+    }
+
+    /// The residual stream at the input of layer `l`, or after the last one.
+    ///
+    /// # Safety
+    /// As [`State::write`].
+    pub unsafe fn residual(&self, l: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
+        let place = self.places[window];
+        if l == 0 {
+            let Buffer { cols, stride, .. } = self.layout.layers[0].x;
+            let at = (window * self.positions() + rows.start) * stride;
+            // SAFETY: passed on to the caller.
+            return unsafe { self.embedded.mat_mut(at, rows.len(), cols, stride) };
+        }
+        let buffer = if l == self.cut.layers { self.layout.last } else { self.layout.layers[l].x };
+        // SAFETY: passed on to the caller.
+        unsafe { self.write(buffer, place, rows) }
+    }
+
+    /// Blocks of the norm-weight gradient that the rows belong to.
+    ///
+    /// # Safety
+    /// As [`State::write`].
+    pub unsafe fn norm_block_rows(&self, norm: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
+        let (d, blocks) = (self.config.model.hidden_size, self.positions().div_ceil(NORM_BLOCK));
+        let first = (norm * self.cut.batch + window) * blocks + rows.start / NORM_BLOCK;
+        // SAFETY: passed on to the caller.
+        unsafe { self.norm_blocks.mat_mut(first * d, rows.len().div_ceil(NORM_BLOCK), d, d) }
+    }
+}

@@ -1,0 +1,86 @@
+//! Gradient norm, clipping and AdamW.
+//!
+//! Safety of every block here: the graph puts these nodes after all gradients (and after everything that reads
+//! weights); each writes its own rows.
+
+use super::state::{State, StepResult};
+use crate::contract::SQUARE_BLOCK;
+use crate::model::MatrixId;
+use crate::step::plan::limits::{ROW_BLOCK, SQUARE_BLOCKS};
+use crate::step::plan::square_blocks;
+use crate::system::sync::lock;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use symlm_kernels::adamw::{self, Hyper};
+use symlm_kernels::reduce;
+
+impl State {
+    /// Sums of squares of some blocks of a tensor (contract O1).
+    pub(super) fn square_sums(&self, param: usize, block: usize) {
+        let p = &self.trained()[param];
+        let blocks = square_blocks(p.len(), block);
+        let (start, end) = (blocks.start * SQUARE_BLOCK, (blocks.end * SQUARE_BLOCK).min(p.len()));
+        let mut sums = [0.0; SQUARE_BLOCKS];
+        let (sums, gradient) = (&mut sums[..blocks.len()], self.trained_gradient());
+        // SAFETY: see the head of this file.
+        reduce::sum_squares_blocks(self.isa, unsafe { gradient.slice(p.offset + start, end - start) }, sums);
+        for (i, sum) in sums.iter().enumerate() {
+            self.squares[self.square_start[param] + blocks.start + i].store(sum.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// Loss, norm, clip factor and the numbers of this update (contract L4, O1, O2, O4).
+    pub(super) fn finish(&self) {
+        let (train, batch) = (&self.config.train, self.batch());
+        let mut total = 0.0;
+        for bounds in self.square_start.windows(2) {
+            let mut tensor = 0.0;
+            for square in &self.squares[bounds[0]..bounds[1]] {
+                tensor += f64::from_bits(square.load(Ordering::Relaxed));
+            }
+            total += tensor;
+        }
+        let norm = libm::sqrt(total);
+        // SAFETY: every loss node came before.
+        let losses = unsafe { self.losses.slice(0, self.cut.batch * self.positions()) };
+        let loss = reduce::batch_loss(losses, batch.targets_counted());
+        lock(&self.counted).clone_from(&batch.counted);
+        let clip = if train.grad_clip > 0.0 && norm > train.grad_clip { (train.grad_clip / norm) as f32 } else { 1.0 };
+        let lr = train.learning_rate_at(batch.step);
+        let hyper = Hyper::new(lr, train.beta1, train.beta2, train.eps, train.weight_decay, clip, batch.step + 1);
+        *self.hyper.write().unwrap_or_else(PoisonError::into_inner) = hyper;
+        *lock(&self.result) = StepResult { loss, gradient_norm: norm, learning_rate: lr };
+        self.failed.store(!(loss.is_finite() && norm.is_finite()), Ordering::Relaxed);
+    }
+
+    pub(super) fn hyper(&self) -> Hyper {
+        *self.hyper.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// AdamW for some elements of what is trained.
+    pub(super) fn adamw(&self, offset: usize, len: usize, hyper: &Hyper) {
+        // SAFETY: see the head of this file.
+        unsafe {
+            let w = self.trained_values().slice_mut(offset, len);
+            let m = self.first_moment.slice_mut(offset, len);
+            let v = self.second_moment.slice_mut(offset, len);
+            adamw::update(self.isa, w, m, v, self.trained_gradient().slice(offset, len), hyper);
+        }
+    }
+
+    /// Updates and packs some rows of a matrix.
+    pub(super) fn update_matrix(&self, matrix: usize, tile: usize) {
+        let m = &self.weights.layout.matrices[matrix];
+        let rows = tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows);
+        self.adamw(m.offset + rows.start * m.cols, rows.len() * m.cols, &self.hyper());
+        // SAFETY: see the head of this file.
+        unsafe { self.weights.pack_rows(self.isa, matrix, rows) };
+        debug_assert!(m.forward.is_some() || m.id == MatrixId::Embedding);
+    }
+
+    /// Updates a norm weight, without decay.
+    pub(super) fn update_norm(&self, norm: usize) {
+        let hyper = Hyper { decay: 0.0, ..self.hyper() };
+        self.adamw(self.weights.layout.norms[norm].offset, self.config.model.hidden_size, &hyper);
+    }
+}

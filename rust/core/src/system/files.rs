@@ -1,0 +1,149 @@
+//! Files that may be anything, and disks that are nearly full.
+
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Error, ErrorKind, Result, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+pub(crate) use std::fs::File;
+
+/// Opens a regular file for reading and gives its size. Anything else is an error: a pipe without a writer, for one,
+/// would wait for ever.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(Error::new(ErrorKind::IsADirectory, "found a folder, expected a file"));
+    }
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "found a pipe or a device, expected a file"));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// Fills `bytes` from position `at` of a file. A file that is cut meanwhile gives an error.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> Result<()> {
+    file.read_exact_at(bytes, at)
+}
+
+/// Writes a file through a buffer and waits until it is on the disk. Where it fails, a part of the file may be left.
+pub(crate) fn write<T>(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
+    flushed(BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?), content).map(|(_, result)| result)
+}
+
+/// Writes a file at once or not at all: under another name in the same folder first, that begins with `prefix`.
+pub(crate) fn write_whole<T>(
+    path: &Path,
+    prefix: &str,
+    content: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
+) -> Result<T> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(prefix).permissions(default_permissions()).tempfile_in(folder)?;
+    let (file, name) = file.into_parts();
+    let (_, result) = flushed(BufWriter::with_capacity(BUFFER_BYTES, file), content)?;
+    name.persist(path).map_err(|e| e.error)?;
+    Ok(result)
+}
+
+fn flushed<T>(mut out: BufWriter<File>, content: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<(File, T)> {
+    let result = content(&mut out)?;
+    out.flush()?;
+    let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok((file, result))
+}
+
+/// Makes a folder, unless it is there.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// What a new file gets, where a temporary file would be for its owner alone.
+pub(crate) fn default_permissions() -> std::fs::Permissions {
+    // The umask takes from it.
+    std::fs::Permissions::from_mode(0o666)
+}
+
+/// Bytes of the buffer in front of a file that is written.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of a disk that are left to others.
+const KEPT_FREE: u64 = 256 << 20;
+/// Bytes written between two looks at the disk. Less than this is never refused: what does not fit is an error anyway.
+const LOOK_BYTES: u64 = 64 << 20;
+
+/// Stops the writing of something large before the disk is full.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    unseen: u64,
+}
+
+impl Room {
+    /// Counts bytes that were written to `file`.
+    ///
+    /// # Errors
+    /// `StorageFull` when the disk of the file has less than 256 MiB left.
+    pub(crate) fn wrote(&mut self, file: &File, bytes: usize) -> Result<()> {
+        self.unseen += bytes as u64;
+        if self.unseen < LOOK_BYTES {
+            return Ok(());
+        }
+        self.unseen = 0;
+        match free_bytes(file) {
+            Some(free) if free < KEPT_FREE => {
+                let what = format!(
+                    "no space left on the disk but {} MiB, expected at least {} MiB to remain free",
+                    free >> 20,
+                    KEPT_FREE >> 20
+                );
+                Err(Error::new(ErrorKind::StorageFull, what))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes that this user may still write to the disk of a file; `None` if the system does not tell.
+fn free_bytes(file: &File) -> Option<u64> {
+    // SAFETY: a structure of plain numbers, for which all zeros is a value.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open as long as `file` lives, and the structure is ours.
+    let failed = unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut found) } != 0;
+    (!failed).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"abc").unwrap();
+        assert_eq!(open_regular(&path).unwrap().1, 3);
+        assert_eq!(open_regular(folder.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(open_regular(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let pipe = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        assert_eq!(open_regular(Path::new(&pipe)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn the_disk_is_looked_at_now_and_then() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(free_bytes(&file).is_some());
+        let mut room = Room::default();
+        // What is written between two looks is not asked about.
+        for _ in 0..LOOK_BYTES / (1 << 20) - 1 {
+            room.wrote(&file, 1 << 20).unwrap();
+        }
+        assert_eq!(room.unseen, LOOK_BYTES - (1 << 20));
+        let answer = room.wrote(&file, 1 << 20);
+        assert_eq!(room.unseen, 0);
+        assert_eq!(answer.is_err(), free_bytes(&file).unwrap() < KEPT_FREE);
+    }
+}

@@ -1,0 +1,13 @@
+//! The operating system and the processor, as far as this program needs them: files, limits of the machine, memory,
+//! threads. Nothing else in this crate calls the system; `tests/layers.rs` holds that.
+
+pub mod arena;
+pub(crate) mod files;
+pub mod float_env;
+mod hex;
+pub mod machine;
+mod process;
+pub(crate) mod sync;
+
+pub(crate) use hex::hex;
+pub(crate) use process::Home;
