@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import symlm
 from exporting import random_folder
 from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.config.sampling import sampling_options
 from symlm.export.write import export
-from symlm.generate.generator import sampling_options
 from symlm.model.gguf.vocabulary import SPLITTINGS
 
 pytestmark = pytest.mark.interop

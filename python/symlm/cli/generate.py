@@ -7,9 +7,9 @@ import sys
 
 import click
 
+from ..config import sampling as defaults
 from ..config.options import flag_of
 from ..errors import UsageError
-from ..generate import generator as defaults
 from .common import Command, checkpoint_option, say
 
 
@@ -109,7 +109,9 @@ def command(
         )  # fmt: skip
     except UsageError as error:
         raise _as_flag(error) from None
-    generator = defaults.Generator.from_pretrained(model, checkpoint)
+    from ..generate.generator import Generator
+
+    generator = Generator.from_pretrained(model, checkpoint)
     if generator.note:
         say(f"note: {generator.note}")
     if prompt is None:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from .. import _symlm
 from ..config.model_config import ModelConfig
+from ..config.sampling import MIN_P, TEMPERATURE, TOP_K, TOP_P
 from ..errors import DataError, InternalError, UsageError, UserError, reason
-from ..generate.generator import MIN_P, TEMPERATURE, TOP_K, TOP_P, Generator
+from ..generate.generator import Generator
 from ..layout import (
     BEST,
     CHAT_TEMPLATE,

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import _symlm
 from ..config.model_config import EOT_ID, ModelConfig
+from ..config.sampling import (
+    MAX_NEW_TOKENS,
+    MIN_P,
+    REPETITION_PENALTY,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    sampling_options,
+)
 from ..errors import UsageError
 from ..layout import BEST
 from ..model.resolve import ModelFiles, resolve_model
@@ -19,14 +28,6 @@ from .text_stream import text_pieces
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-MAX_NEW_TOKENS = 200
-TEMPERATURE = 0.8
-TOP_K = 40
-TOP_P = 0.95
-MIN_P = 0.05
-REPETITION_PENALTY = 1.0
-SEED = 42
 
 
 class Generator:
@@ -144,46 +145,3 @@ class Generator:
             raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {last}")
         raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
         return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
-
-
-def sampling_options(
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repetition_penalty: float,
-    seed: int,
-    sample_index: int,
-) -> dict[str, Any]:
-    """The settings of a token stream, checked; UsageError names the one that is wrong."""
-    for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p),
-                        ("repetition_penalty", repetition_penalty)):  # fmt: skip
-        if not math.isfinite(value):
-            raise UsageError(f"{name}: expected a finite number, found {value}")
-    _between("max_new_tokens", max_new_tokens, 0, 10**9)
-    _between("temperature", temperature, 0, 1000)
-    _between("top_k", top_k, 0, 10**9)
-    _between("top_p", top_p, 0, 1)
-    _between("min_p", min_p, 0, 1)
-    _between("seed", seed, 0, 2**63 - 1)
-    _between("sample_index", sample_index, 0, 2**31 - 1)
-    if top_p == 0:
-        raise UsageError("top_p: expected a number above 0, found 0", "use temperature 0 for the most likely token")
-    _between("repetition_penalty", repetition_penalty, 0.01, 100)
-    return {
-        "max_new_tokens": max_new_tokens,
-        "temperature": float(temperature),
-        "top_k": top_k,
-        "top_p": float(top_p),
-        "min_p": float(min_p),
-        "repetition_penalty": float(repetition_penalty),
-        "seed": seed,
-        "sample_index": sample_index,
-    }
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{name}: expected a number from {low:g} to {high:g}, found {value}")
