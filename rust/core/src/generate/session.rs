@@ -1,10 +1,10 @@
 //! One text under way: the keys and values of its context, and the forward pass that extends them.
 
 use super::Model;
-use super::rows::{Block, Rows};
+use super::rows::{OwnedArena, Rows};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::MlpRows;
+use crate::model::{Block, MlpRows};
 use crate::system::float_env::ContractRounding;
 use std::sync::Arc;
 use symlm_kernels::gemm::{PANEL, Packed, packed_len};
@@ -19,8 +19,8 @@ const STRIP: usize = 32;
 /// Keys and values of every layer and key/value head: a region of each per head. Keys lie in panels, as the product
 /// with the queries reads them (element i of position p at `[p / 32][i][p % 32]`), values in rows.
 struct Cache {
-    keys: Block,
-    values: Block,
+    keys: OwnedArena,
+    values: OwnedArena,
     key_region: usize,
     value_region: usize,
     head_size: usize,
@@ -39,7 +39,7 @@ impl Cache {
         let (head_size, heads) = (c.head_size(), c.num_kv_heads);
         let [key_region, value_region] = Self::regions(c);
         let regions = c.num_layers * heads;
-        let (keys, values) = (Block::new(regions * key_region)?, Block::new(regions * value_region)?);
+        let (keys, values) = (OwnedArena::new(regions * key_region)?, OwnedArena::new(regions * value_region)?);
         Ok(Self { keys, values, key_region, value_region, head_size, heads })
     }
 
@@ -88,10 +88,10 @@ pub struct Session {
     gate_up: Rows,
     hidden: Rows,
     rstd: Vec<f32>,
-    scores: Block,
+    scores: OwnedArena,
     maximum: [f32; STRIP],
     inverse_sum: [f32; STRIP],
-    logits: Block,
+    logits: OwnedArena,
 }
 
 impl Session {
@@ -115,10 +115,10 @@ impl Session {
             gate_up: Rows::new(rows, 2 * f)?,
             hidden: Rows::new(rows, f)?,
             rstd: vec![0.0; rows],
-            scores: Block::new(attention::strip_len(STRIP.min(rows), c.seq_len))?,
+            scores: OwnedArena::new(attention::strip_len(STRIP.min(rows), c.seq_len))?,
             maximum: [0.0; STRIP],
             inverse_sum: [0.0; STRIP],
-            logits: Block::new(c.vocab_size)?,
+            logits: OwnedArena::new(c.vocab_size)?,
         })
     }
 
@@ -225,7 +225,7 @@ impl Session {
         let (keys, values) = (c.hidden_size..c.hidden_size + c.kv_size(), c.hidden_size + c.kv_size()..self.qkv.cols());
         network.embed(&self.context[start..start + rows], self.residual.first_mut(rows));
         for l in 0..c.num_layers {
-            let block = network.block(l);
+            let block = Block::new(network, l);
             let (normed, rstd) = (self.normed.first_mut(rows), &mut self.rstd[..rows]);
             block.attention_in(self.residual.first(rows), start, normed, rstd, self.qkv.first_mut(rows));
             let qkv = self.qkv.first(rows);

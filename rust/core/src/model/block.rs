@@ -54,7 +54,8 @@ pub struct MlpGradients<'a> {
 }
 
 impl<'a> Block<'a> {
-    pub(super) fn new(network: Network<'a>, layer: usize) -> Self {
+    /// Layer `layer` of a network.
+    pub fn new(network: Network<'a>, layer: usize) -> Self {
         Self { network, matrices: network.weights.layout.layers[layer], layer }
     }
 

@@ -1,7 +1,7 @@
 //! The way back from the loss to the embedding. Safety of the blocks: as in `forward`.
 
 use super::state::State;
-use crate::model::MlpGradients;
+use crate::model::{Block, MlpGradients};
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
 use crate::system::arena::row_stride;
@@ -61,7 +61,7 @@ impl State {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
-            let block = self.network().block(l);
+            let block = Block::new(self.network(), l);
             let (dx, mut middle) = (self.residual(l + 1, window, rows), self.write(b.middle, place, rows));
             let mlp = MlpGradients {
                 rstd: self.row_values(b.rstd2, place, rows),
@@ -83,7 +83,7 @@ impl State {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
-            let (block, mut qkv) = (self.network().block(l), self.write(b.qkv, place, rows));
+            let (block, mut qkv) = (Block::new(self.network(), l), self.write(b.qkv, place, rows));
             block.rotation_backward(&mut qkv, rows.start);
             if l == 0 && self.adapters.is_some() {
                 // Nothing below is trained.

@@ -5,7 +5,7 @@
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
 use super::state::State;
-use crate::model::MlpRows;
+use crate::model::{Block, MlpRows};
 use crate::pool::Scratch;
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
@@ -50,7 +50,7 @@ impl State {
             let x = self.residual(l, window, rows);
             let (normed, qkv) = (self.write(b.n1, place, rows), self.write(b.qkv, place, rows));
             let rstd = self.row_values(b.rstd1, place, rows);
-            self.network().block(l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
+            Block::new(self.network(), l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
         }
     }
 
@@ -62,7 +62,7 @@ impl State {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
         // SAFETY: see the head of this file.
         unsafe {
-            let block = self.network().block(l);
+            let block = Block::new(self.network(), l);
             let (x, attended) = (self.residual(l, window, rows), self.read(b.attention, place, rows));
             let mut middle = self.write(b.middle, place, rows);
             block.attention_out(x.as_mat(), attended, middle.reborrow());
