@@ -48,7 +48,7 @@ pub const TILE_ROWS: usize = 256;
 pub const TILE_COLS: usize = 512;
 
 impl Model {
-    pub fn head_size(&self) -> usize {
+    pub fn head_dim(&self) -> usize {
         self.hidden / self.heads
     }
     /// Query heads of a key/value head.
@@ -57,7 +57,7 @@ impl Model {
     }
     /// Columns of the keys.
     pub fn kv_size(&self) -> usize {
-        self.kv_heads * self.head_size()
+        self.kv_heads * self.head_dim()
     }
     /// Tokens of the largest sector.
     pub fn sector(&self) -> usize {

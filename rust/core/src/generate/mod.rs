@@ -107,7 +107,7 @@ fn check_memory(config: &ModelConfig) -> Result<()> {
     config.check()?;
     let layout = Layout::new(config);
     let forward: f64 = layout.matrices.iter().map(|m| packed_len(m.cols, m.rows) as f64).sum();
-    let rotary = config.seq_len as f64 * config.head_size() as f64;
+    let rotary = config.seq_len as f64 * config.head_dim() as f64;
     let needed = size_of::<f32>() as f64 * (layout.len as f64 + forward + rotary);
     match available_memory() {
         Some(available) if needed > available.bytes => {

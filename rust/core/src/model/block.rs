@@ -92,7 +92,7 @@ impl<'a> Block<'a> {
         norm::forward(isa, x, self.attention_norm(), self.network.eps(), normed.reborrow(), rstd);
         product(isa, Left::Rows(normed.as_mat()), self.forward(self.matrices.qkv), qkv.reborrow());
         let rotated = qkv.col_range(weights.config.rotated_columns());
-        rope::forward(isa, rotated, weights.config.head_size(), rope, position);
+        rope::forward(isa, rotated, weights.config.head_dim(), rope, position);
     }
 
     /// The residual stream behind the attention.
@@ -129,7 +129,7 @@ impl<'a> Block<'a> {
     pub fn rotation_backward(&self, d_qkv: &mut MatMut<'_>, position: usize) {
         let Network { isa, weights, rope, .. } = self.network;
         let rotated = d_qkv.col_range(weights.config.rotated_columns());
-        rope::backward(isa, rotated, weights.config.head_size(), rope, position);
+        rope::backward(isa, rotated, weights.config.head_dim(), rope, position);
     }
 
     /// From the gradients of queries (before the rotation), keys and values, and that behind the attention, to the one at the

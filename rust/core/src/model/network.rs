@@ -51,14 +51,14 @@ impl<'a> Network<'a> {
     /// `logits = normed Wᵀ`.
     pub fn logits(&self, normed: Mat<'_>, logits: MatMut<'_>) {
         // SAFETY: nobody writes, by the promise of `new`.
-        let w = unsafe { self.weights.forward(self.weights.layout.head()) };
+        let w = unsafe { self.weights.forward(self.weights.layout.lm_head()) };
         product(self.isa, Left::Rows(normed), w, logits);
     }
 
     /// The gradient at the normed rows from that at the logits.
     pub fn logits_backward(&self, d_logits: Mat<'_>, d_normed: MatMut<'_>) {
         // SAFETY: nobody writes, by the promise of `new`.
-        let w = unsafe { self.weights.backward(self.weights.layout.head()) };
+        let w = unsafe { self.weights.backward(self.weights.layout.lm_head()) };
         product(self.isa, Left::Rows(d_logits), w, d_normed);
     }
 

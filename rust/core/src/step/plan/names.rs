@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 fn name(task: Task, layout: &Layout, adapters: Option<&Adapters>) -> (&'static str, String) {
     let matrix_name = |matrix: usize| match layout.matrices[matrix].id {
         MatrixId::Embedding => "embedding".to_owned(),
-        MatrixId::Head => "head".to_owned(),
+        MatrixId::LmHead => "head".to_owned(),
         MatrixId::Qkv(l) => format!("layer {l} query, key, value"),
         MatrixId::Out(l) => format!("layer {l} attention output"),
         MatrixId::GateUp(l) => format!("layer {l} gate and up"),
@@ -25,11 +25,11 @@ fn name(task: Task, layout: &Layout, adapters: Option<&Adapters>) -> (&'static s
             Stage::EvalLoss => ("evaluation loss", format!("window {window} strip {strip}")),
             Stage::Backward(l) => ("backward", format!("stage {l} window {window} strip {strip}")),
         },
-        Task::Heads { window, layer, part, backward } => {
+        Task::Attention { window, layer, part, backward } => {
             let kind = if backward { "attention backward" } else { "attention" };
             (kind, format!("layer {layer} window {window} part {part}"))
         }
-        Task::HeadGradient { sector, tile } => ("head gradient", format!("sector {sector} tile {tile}")),
+        Task::LmHeadGradient { sector, tile } => ("head gradient", format!("sector {sector} tile {tile}")),
         Task::MatrixGradient { first, end, matrix, tile } => {
             ("matrix gradient", format!("{} sectors {first} to {} tile {tile}", matrix_name(matrix), end - 1))
         }
@@ -109,10 +109,10 @@ fn operation(task: Task) -> Option<(u8, isize)> {
         Task::Join => return None,
         Task::EvalCut => (0, 0),
         Task::Rows { stage: Stage::Forward(l), .. } => (1, 2 * layer(l)),
-        Task::Heads { layer: l, backward: false, .. } => (1, 2 * layer(l) + 1),
+        Task::Attention { layer: l, backward: false, .. } => (1, 2 * layer(l) + 1),
         Task::Rows { stage: Stage::Loss | Stage::EvalLoss, .. } => (2, 0),
-        Task::HeadGradient { .. } => (3, 0),
-        Task::Heads { layer: l, backward: true, .. } => (4, -2 * layer(l) - 1),
+        Task::LmHeadGradient { .. } => (3, 0),
+        Task::Attention { layer: l, backward: true, .. } => (4, -2 * layer(l) - 1),
         Task::Rows { stage: Stage::Backward(l), .. } => (4, -2 * layer(l)),
         Task::MatrixGradient { matrix, .. } => (5, -layer(matrix)),
         Task::NormGradient { .. } => (6, 0),
@@ -128,7 +128,7 @@ fn operation(task: Task) -> Option<(u8, isize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::partition::Cut;
+    use super::super::partition::Partition;
     use super::*;
     use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
     use crate::pool::{Program, Run, Scratch};
@@ -164,9 +164,10 @@ mod tests {
     fn rounds_of_every_plan_are_in_order_and_of_one_operation() {
         for (batch, threads, slots) in [(1, 1, 0), (5, 3, 1), (12, 2, 0), (31, 2, 12), (32, 63, 0), (32, 2, 5)] {
             let config = config(batch, threads, slots);
-            let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
-            let trainings = adapters(&layout).map(|adapters| Plan::training(&cut, &layout, adapters.as_ref(), true));
-            for plan in trainings.into_iter().chain([Plan::evaluation(&cut)]) {
+            let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
+            let trainings =
+                adapters(&layout).map(|adapters| Plan::training(&partition, &layout, adapters.as_ref(), true));
+            for plan in trainings.into_iter().chain([Plan::evaluation(&partition)]) {
                 let rounds = plan.rounds();
                 for round in &rounds {
                     let mut operations = round.shared.iter().map(|&node| operation(plan.tasks[node as usize]));
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn with_all_sectors_in_flight_a_stage_is_one_round() {
         let config = config(24, 2, 12);
-        let plan = Plan::training(&Cut::new(&config), &Layout::new(&config.model), None, true);
+        let plan = Plan::training(&Partition::new(&config), &Layout::new(&config.model), None, true);
         let forward = |round: &&Round| {
             let first = round.shared.first().map(|&node| plan.tasks[node as usize]);
             matches!(first, Some(Task::Rows { stage: Stage::Forward(_), .. }))
@@ -194,9 +195,10 @@ mod tests {
     #[test]
     fn every_node_has_a_name_of_its_own_but_joins_and_the_end() {
         let config = config(7, 3, 0);
-        let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
+        let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
         for adapters in adapters(&layout) {
-            let nodes = Plan::training(&cut, &layout, adapters.as_ref(), true).task_graph(&layout, adapters.as_ref());
+            let nodes =
+                Plan::training(&partition, &layout, adapters.as_ref(), true).task_graph(&layout, adapters.as_ref());
             let mut names: Vec<_> = nodes.iter().filter(|n| n.kind != "join").map(|n| (n.kind, &n.detail)).collect();
             let all = names.len();
             names.sort_unstable();

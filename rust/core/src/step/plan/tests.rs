@@ -1,6 +1,6 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained.
 
-use super::{Cut, Plan, SECTORS, Stage, Task, sector_windows};
+use super::{Partition, Plan, SECTORS, Stage, Task, sector_windows};
 use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
 use crate::model::{Adapters, Layout};
 
@@ -20,31 +20,33 @@ fn ancestors(plan: &Plan) -> Vec<Vec<u64>> {
 }
 
 /// The sectors whose activations a task reads or writes, and whether it does the same with their logits.
-fn touched(cut: &Cut, task: Task) -> (Vec<usize>, bool) {
+fn touched(partition: &Partition, task: Task) -> (Vec<usize>, bool) {
     // A sector without windows has no memory.
     let filled =
-        |sectors: std::ops::Range<usize>| sectors.filter(|&s| !sector_windows(cut.batch, s).is_empty()).collect();
+        |sectors: std::ops::Range<usize>| sectors.filter(|&s| !sector_windows(partition.batch, s).is_empty()).collect();
     match task {
-        Task::Rows { window, stage, .. } => (vec![cut.sector_of(window)], stage == Stage::Loss),
-        Task::Heads { window, .. } => (vec![cut.sector_of(window)], false),
-        Task::HeadGradient { sector, .. } => (filled(sector..sector + 1), true),
+        Task::Rows { window, stage, .. } => (vec![partition.sector_of(window)], stage == Stage::Loss),
+        Task::Attention { window, .. } => (vec![partition.sector_of(window)], false),
+        Task::LmHeadGradient { sector, .. } => (filled(sector..sector + 1), true),
         Task::MatrixGradient { first, end, .. } => (filled(first..end), false),
         _ => (Vec::new(), false),
     }
 }
 
-fn check(cut: &Cut, plan: &Plan) {
+fn check(partition: &Partition, plan: &Plan) {
     let ancestors = ancestors(plan);
     let comes_after = |late: usize, early: usize| ancestors[late][early / 64] >> (early % 64) & 1 == 1;
     let mut users: Vec<Vec<(usize, bool)>> = vec![Vec::new(); SECTORS];
     for (node, &task) in plan.tasks.iter().enumerate() {
-        let (sectors, logits) = touched(cut, task);
+        let (sectors, logits) = touched(partition, task);
         sectors.into_iter().for_each(|sector| users[sector].push((node, logits)));
     }
     for late in 0..SECTORS {
         for early in 0..late {
-            let (slot, logit_slot) =
-                (early % cut.slots == late % cut.slots, early % cut.logit_slots == late % cut.logit_slots);
+            let (slot, logit_slot) = (
+                early % partition.slots == late % partition.slots,
+                early % partition.logit_slots == late % partition.logit_slots,
+            );
             for &(a, a_logits) in &users[early] {
                 for &(b, b_logits) in &users[late] {
                     let shared = slot || (logit_slot && a_logits && b_logits);
@@ -75,13 +77,13 @@ fn memory_is_used_again_only_when_it_is_free() {
             "threads": 2, "sectors_in_flight": {slots}}}"#
         ))
         .unwrap();
-        let (cut, layout) = (Cut::new(&config), Layout::new(&config.model));
-        check(&cut, &Plan::training(&cut, &layout, None, true));
+        let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
+        check(&partition, &Plan::training(&partition, &layout, None, true));
         let choices: [&[&str]; 5] = [&ADAPTER_TARGETS, &["q_proj"], &["o_proj"], &["up_proj"], &["down_proj"]];
         for targets in choices {
             let targets = targets.iter().map(|&name| name.to_owned()).collect();
             let adapters = Adapters::new(&layout, &LoraConfig { rank: 2, alpha: 2.0, targets });
-            check(&cut, &Plan::training(&cut, &layout, Some(&adapters), true));
+            check(&partition, &Plan::training(&partition, &layout, Some(&adapters), true));
         }
     }
 }
