@@ -80,6 +80,16 @@ impl Commander<'_> {
     }
 }
 
+/// A plan for the pool; with `barriers` it goes operation by operation.
+fn run(state: &Arc<State>, plan: Plan, barriers: bool) -> Arc<Run> {
+    let rounds = barriers.then(|| plan.rounds());
+    let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
+    match rounds {
+        Some(rounds) => Run::in_rounds(job, graph, rounds),
+        None => Run::new(job, graph),
+    }
+}
+
 impl Engine {
     /// Starts the threads and initialises the weights.
     ///
@@ -93,14 +103,6 @@ impl Engine {
         let partition = &state.partition;
         let (batch, seq_len) = (partition.batch, partition.seq_len);
         let prefetch = Prefetcher::new(source.clone(), order, batch, seq_len, model.vocab_size, switches.prefetch)?;
-        let run = |plan: Plan, barriers: bool| {
-            let rounds = barriers.then(|| plan.rounds());
-            let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
-            match rounds {
-                Some(rounds) => Run::in_rounds(job, graph, rounds),
-                None => Run::new(job, graph),
-            }
-        };
         let (commands, received) = unbounded();
         let (report_in, reports) = unbounded();
         let step = Arc::new(AtomicU64::new(0));
@@ -112,8 +114,8 @@ impl Engine {
             pool: switches.chaos.map_or_else(|| Pool::new(threads), |chaos| Pool::disturbed(threads, chaos))?,
             broken: None,
             prefetch,
-            training: run(state.plan(true), switches.barriers),
-            evaluation: run(Plan::evaluation(partition), false),
+            training: run(&state, state.plan(true), switches.barriers),
+            evaluation: run(&state, Plan::evaluation(partition), false),
             reports: report_in,
             step: step.clone(),
             stops: stops.clone(),
@@ -280,8 +282,7 @@ impl Engine {
         *s.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
         let plan = s.plan(update);
         debug_assert!(update || !plan.tasks.contains(&Task::Finish));
-        let job = Job { state: s.clone(), tasks: plan.tasks };
-        idle.execute(Run::new(Arc::new(job), Arc::new(plan.graph)))?;
+        idle.execute(run(s, plan, false))?;
         // SAFETY: the control thread is idle as long as `idle` lives.
         let losses = unsafe { s.losses.slice(0, s.partition.batch * seq_len) };
         Ok(symlm_kernels::reduce::batch_loss(losses, counted))

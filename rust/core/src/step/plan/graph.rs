@@ -148,10 +148,19 @@ impl TrainingPlan<'_> {
                 (ready, group_start) = (empty.clone(), sector + 1);
             }
         }
-        let mut gradients: Vec<u32> = gradient_before.into_iter().flatten().flatten().collect();
+        let gradients: Vec<u32> = gradient_before.into_iter().flatten().flatten().collect();
         ends.extend(lm_head_before.iter().flatten());
         let bottom = self.plan.add(Task::Join, &ends);
-        let all = match self.adapters {
+        let all = self.last_gradients(gradients, bottom);
+        if update {
+            self.update(all);
+        }
+        self.plan
+    }
+
+    /// The gradients that follow `bottom`, where all windows have reached the embedding; returns a join of all gradients.
+    fn last_gradients(&mut self, mut gradients: Vec<u32>, bottom: u32) -> u32 {
+        match self.adapters {
             None => {
                 let embedding = &self.layout.matrices[self.layout.matrix_index(MatrixId::Embedding)];
                 let rows = embedding.rows.div_ceil(ROW_BLOCK);
@@ -166,11 +175,7 @@ impl TrainingPlan<'_> {
                 let of_factors = self.adapter_gradients(adapters, folded);
                 self.plan.add(Task::Join, &of_factors)
             }
-        };
-        if update {
-            self.update(all);
         }
-        self.plan
     }
 
     /// The lowest layer whose attention the gradient has to go through.
