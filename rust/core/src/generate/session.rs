@@ -1,6 +1,6 @@
 //! One text under way: the keys and values of its context, and the forward pass that extends them.
 
-use super::Model;
+use super::model::Model;
 use super::rows::{OwnedArena, Rows};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};

@@ -1,12 +1,14 @@
 //! Decoding against the training form of the forward pass, which computes whole windows.
 
 use super::*;
+use crate::checkpoint;
+use crate::config::ModelConfig;
 use crate::model::Layout;
 use crate::rng;
 use proptest::prelude::*;
 use std::sync::Arc;
 use symlm_kernels::gemm::{self, Left};
-use symlm_kernels::{Mat, MatMut, attention, embedding, mlp, norm, rope};
+use symlm_kernels::{Isa, Mat, MatMut, attention, embedding, mlp, norm, rope};
 
 /// Sizes that are no multiples of anything, and three query heads to a key/value head.
 fn awkward(tie_embeddings: bool) -> ModelConfig {
