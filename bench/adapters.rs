@@ -11,7 +11,7 @@ use symlm_kernels::{Mat, MatMut, adapter};
 /// The rank of the examples in the guide.
 const RANK: usize = 8;
 const SCALE: f32 = 2.0;
-/// Rows of a gradient of B that one task computes, as in `rust/core/src/step/adapters.rs`.
+/// Rows of a gradient of B that one task computes, as in `rust/core/src/step/plan/limits.rs`.
 const B_ROWS: usize = 4 * ROW_BLOCK;
 
 /// Outputs and inputs of a projection, or of a tile of it.

@@ -32,7 +32,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Row> {
     for model in &MODELS {
         let shape = Shape {
             positions: model.positions,
-            size: model.head_size(),
+            size: model.head_dim(),
             group: model.group(),
             qkv_stride: row_stride(model.hidden + 2 * model.kv_size()),
             out_stride: row_stride(model.hidden),
@@ -65,7 +65,7 @@ fn put_back(buf: &Buf, data: &mut [f32], stride: usize) {
 
 impl Shape {
     fn heads(self) -> Heads {
-        Heads { head_size: self.size, group: self.group }
+        Heads { head_dim: self.size, group: self.group }
     }
 
     /// Operations of one product with the keys up to each position.

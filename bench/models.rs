@@ -39,16 +39,16 @@ pub const MODELS: [Model; 8] = [
 
 /// Sectors of a batch.
 const SECTORS: usize = 12;
-/// Rows of logits at a time, as in `rust/core/src/step/forward.rs`.
+/// Rows of logits at a time, as in `rust/core/src/step/plan/limits.rs`.
 pub const LOGIT_ROWS: usize = 64;
-/// Rows of an optimizer task, as in `rust/core/src/step/plan.rs`.
+/// Rows of an optimizer task, from there, too.
 pub const ROW_BLOCK: usize = 64;
-/// Rows of a weight-gradient tile for up to four workers, and its most columns, from there, too.
+/// Rows of a weight-gradient tile for up to four workers, as in `rust/core/src/step/plan/tiles.rs`, and its most columns.
 pub const TILE_ROWS: usize = 256;
 pub const TILE_COLS: usize = 512;
 
 impl Model {
-    pub fn head_size(&self) -> usize {
+    pub fn head_dim(&self) -> usize {
         self.hidden / self.heads
     }
     /// Query heads of a key/value head.
@@ -57,7 +57,7 @@ impl Model {
     }
     /// Columns of the keys.
     pub fn kv_size(&self) -> usize {
-        self.kv_heads * self.head_size()
+        self.kv_heads * self.head_dim()
     }
     /// Tokens of the largest sector.
     pub fn sector(&self) -> usize {
@@ -76,7 +76,7 @@ impl Model {
     }
 }
 
-/// Distance between rows of activations: an odd number of cache lines, as in `rust/core/src/arena.rs`.
+/// Distance between rows of activations: an odd number of cache lines, as in `rust/core/src/system/arena.rs`.
 pub fn row_stride(cols: usize) -> usize {
     let lines = cols.div_ceil(16);
     (lines + 1 - lines % 2) * 16

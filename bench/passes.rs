@@ -25,8 +25,8 @@ type Pass = (&'static str, fn(&Model) -> Shape, fn(Shape) -> Case);
 const PASSES: [Pass; 17] = [
     ("norm", |m| [m.positions, m.hidden, 0], norm_forward),
     ("norm backward", |m| [m.positions, m.hidden, 0], norm_backward),
-    ("rope", |m| [m.positions, m.hidden + m.kv_size(), m.head_size()], rotation::<true>),
-    ("rope backward", |m| [m.positions, m.hidden + m.kv_size(), m.head_size()], rotation::<false>),
+    ("rope", |m| [m.positions, m.hidden + m.kv_size(), m.head_dim()], rotation::<true>),
+    ("rope backward", |m| [m.positions, m.hidden + m.kv_size(), m.head_dim()], rotation::<false>),
     ("mlp", |m| [m.positions, m.inner, 0], mlp_forward),
     ("mlp backward", |m| [m.positions, m.inner, 0], mlp_backward),
     ("loss", |m| [LOGIT_ROWS, m.vocabulary, 0], losses),

@@ -42,7 +42,7 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// Whether the head is the embedding.
+    /// Whether the output head is the embedding.
     pub tie_embeddings: bool,
     /// How the rotary frequencies are stretched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,13 +65,13 @@ fn positive_f32(x: f64) -> bool {
 }
 
 impl ModelConfig {
-    /// Elements of a head.
-    pub fn head_size(&self) -> usize {
+    /// Elements of an attention head.
+    pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
     /// Columns of the key (or value) projection.
     pub fn kv_size(&self) -> usize {
-        self.num_kv_heads * self.head_size()
+        self.num_kv_heads * self.head_dim()
     }
     /// Columns of queries and keys, which are rotated, in a row of the joint projection; those of the values follow.
     pub fn rotated_columns(&self) -> Range<usize> {
@@ -79,18 +79,18 @@ impl ModelConfig {
     }
     /// Columns of the queries of a key/value head in a row of the joint projection, and in one of the attention's output.
     pub fn query_columns(&self, kv_head: usize) -> Range<usize> {
-        let width = self.group() * self.head_size();
+        let width = self.group() * self.head_dim();
         kv_head * width..(kv_head + 1) * width
     }
     /// Columns of the keys of a key/value head in a row of the joint projection.
     pub fn key_columns(&self, kv_head: usize) -> Range<usize> {
-        let start = self.hidden_size + kv_head * self.head_size();
-        start..start + self.head_size()
+        let start = self.hidden_size + kv_head * self.head_dim();
+        start..start + self.head_dim()
     }
     /// Columns of the values of a key/value head in a row of the joint projection.
     pub fn value_columns(&self, kv_head: usize) -> Range<usize> {
-        let start = self.hidden_size + self.kv_size() + kv_head * self.head_size();
-        start..start + self.head_size()
+        let start = self.hidden_size + self.kv_size() + kv_head * self.head_dim();
+        start..start + self.head_dim()
     }
     /// Query heads of a key/value head.
     pub fn group(&self) -> usize {
@@ -105,7 +105,7 @@ impl ModelConfig {
             high: s.high_freq_factor,
             positions: s.original_max_position_embeddings as f64,
         });
-        rope::Table::scaled(self.rope_theta, self.head_size(), self.seq_len, scaling)
+        rope::Table::scaled(self.rope_theta, self.head_dim(), self.seq_len, scaling)
     }
 
     /// Reads the JSON that Python sends.
@@ -142,8 +142,8 @@ impl ModelConfig {
             let (h, n) = (self.hidden_size, self.num_heads);
             return Err(Error::user(format!("hidden_size {h} is not divisible by num_heads {n}")));
         }
-        if !self.head_size().is_multiple_of(2) {
-            return Err(Error::user(format!("head size {} is odd, rotary embeddings need pairs", self.head_size())));
+        if !self.head_dim().is_multiple_of(2) {
+            return Err(Error::user(format!("head size {} is odd, rotary embeddings need pairs", self.head_dim())));
         }
         if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             let (h, n) = (self.num_heads, self.num_kv_heads);

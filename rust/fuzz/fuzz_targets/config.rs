@@ -14,7 +14,7 @@ fn check(error: &Error) {
 
 fn sizes(model: &ModelConfig) {
     assert!(model.flops_per_token() > 0.0);
-    assert_eq!(model.head_size() * model.num_heads, model.hidden_size);
+    assert_eq!(model.head_dim() * model.num_heads, model.hidden_size);
     assert_eq!(model.group() * model.num_kv_heads, model.num_heads);
 }
 

@@ -1,6 +1,6 @@
 //! Rotary position embedding in half-rotation order (contract E6, E7, E8; Su et al., "RoFormer", 2021).
 //!
-//! Pair j of a head is its elements j and j + head_size/2.
+//! Pair j of a head is its elements j and j + head_dim/2.
 
 use crate::math::{load, store};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
@@ -45,25 +45,22 @@ impl Scaling {
 }
 
 impl Table {
-    /// Tables for positions 0..positions: the angle of pair j is `theta^(-2j/head_size) * position` in f64.
+    /// Tables for positions 0..positions: the angle of pair j is `theta^(-2j/head_dim) * position` in f64.
     ///
     /// # Panics
-    /// If `head_size` is odd or zero.
-    pub fn new(theta: f64, head_size: usize, positions: usize) -> Self {
-        Self::scaled(theta, head_size, positions, None)
+    /// If `head_dim` is odd or zero.
+    pub fn new(theta: f64, head_dim: usize, positions: usize) -> Self {
+        Self::scaled(theta, head_dim, positions, None)
     }
 
     /// The same with frequencies that are stretched.
     ///
     /// # Panics
-    /// If `head_size` is odd or zero.
-    pub fn scaled(theta: f64, head_size: usize, positions: usize, scaling: Option<Scaling>) -> Self {
-        assert!(
-            head_size > 0 && head_size.is_multiple_of(2),
-            "rotary embedding needs an even head size, got {head_size}"
-        );
-        let half = head_size / 2;
-        let plain = (0..half).map(|j| libm::pow(theta, -(2.0 * j as f64) / head_size as f64));
+    /// If `head_dim` is odd or zero.
+    pub fn scaled(theta: f64, head_dim: usize, positions: usize, scaling: Option<Scaling>) -> Self {
+        assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rotary embedding needs an even head size, got {head_dim}");
+        let half = head_dim / 2;
+        let plain = (0..half).map(|j| libm::pow(theta, -(2.0 * j as f64) / head_dim as f64));
         let frequencies: Vec<f64> = plain.map(|w| scaling.map_or(w, |scaling| scaling.apply(w))).collect();
         let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| f * p as f64));
         Self {
@@ -75,7 +72,7 @@ impl Table {
     }
 
     /// Elements of a head.
-    pub fn head_size(&self) -> usize {
+    pub fn head_dim(&self) -> usize {
         2 * self.half
     }
     /// Positions that the table covers.
@@ -100,13 +97,13 @@ impl Table {
 
 /// Rotates each head of each row, in place (E7): `y1 = fma(x1, c, -(x2*s))`, `y2 = fma(x2, c, x1*s)`.
 ///
-/// x is rows x (heads * head_size); row i stands at position `first_position + i`. Each result is within 1 ulp of
+/// x is rows x (heads * head_dim); row i stands at position `first_position + i`. Each result is within 1 ulp of
 /// `|x1*c| + |x2*s|`.
 ///
 /// # Panics
 /// If the shapes do not match or the table does not cover the positions.
-pub fn forward(isa: Isa, x: MatMut<'_>, head_size: usize, table: &Table, first_position: usize) {
-    check(&x, head_size, table, first_position);
+pub fn forward(isa: Isa, x: MatMut<'_>, head_dim: usize, table: &Table, first_position: usize) {
+    check(&x, head_dim, table, first_position);
     dispatch(isa, Rotate::<true> { x, table, first_position });
 }
 
@@ -116,14 +113,14 @@ pub fn forward(isa: Isa, x: MatMut<'_>, head_size: usize, table: &Table, first_p
 ///
 /// # Panics
 /// If the shapes do not match or the table does not cover the positions.
-pub fn backward(isa: Isa, dy_to_dx: MatMut<'_>, head_size: usize, table: &Table, first_position: usize) {
-    check(&dy_to_dx, head_size, table, first_position);
+pub fn backward(isa: Isa, dy_to_dx: MatMut<'_>, head_dim: usize, table: &Table, first_position: usize) {
+    check(&dy_to_dx, head_dim, table, first_position);
     dispatch(isa, Rotate::<false> { x: dy_to_dx, table, first_position });
 }
 
-fn check(x: &MatMut<'_>, head_size: usize, table: &Table, first_position: usize) {
-    assert!(head_size == table.head_size(), "head size {head_size} with a table for {}", table.head_size());
-    assert!(x.cols().is_multiple_of(head_size), "{} columns are no whole number of heads of {head_size}", x.cols());
+fn check(x: &MatMut<'_>, head_dim: usize, table: &Table, first_position: usize) {
+    assert!(head_dim == table.head_dim(), "head size {head_dim} with a table for {}", table.head_dim());
+    assert!(x.cols().is_multiple_of(head_dim), "{} columns are no whole number of heads of {head_dim}", x.cols());
     let covered = first_position.checked_add(x.rows()).is_some_and(|end| end <= table.positions());
     assert!(covered, "{} rows from position {first_position} with a table of {}", x.rows(), table.positions());
 }

@@ -35,14 +35,14 @@ struct Case {
 }
 
 impl Case {
-    fn new(rng: &mut Lcg, positions: usize, head_size: usize, group: usize, wild: bool) -> Self {
-        let q = matrix(rng, positions, group * head_size, wild);
-        let (k, v) = (matrix(rng, positions, head_size, wild), matrix(rng, positions, head_size, wild));
-        Self::of(rng, Heads { head_size, group }, q, k, v)
+    fn new(rng: &mut Lcg, positions: usize, head_dim: usize, group: usize, wild: bool) -> Self {
+        let q = matrix(rng, positions, group * head_dim, wild);
+        let (k, v) = (matrix(rng, positions, head_dim, wild), matrix(rng, positions, head_dim, wild));
+        Self::of(rng, Heads { head_dim, group }, q, k, v)
     }
 
     fn of(rng: &mut Lcg, heads: Heads, q: Buf, k: Buf, v: Buf) -> Self {
-        let Heads { head_size: size, group } = heads;
+        let Heads { head_dim: size, group } = heads;
         let (mut out, stats) = (Buf::new(rng, q.rows, q.cols, false), group * q.rows);
         let (mut maximum, mut inverse_sum) = (vec![0.0; stats], vec![0.0; stats]);
         Attention { size, group, q: &q, k: &k, v: &v }.forward(&mut out, &mut maximum, &mut inverse_sum);
@@ -50,7 +50,7 @@ impl Case {
     }
 
     fn spec(&self) -> Attention<'_> {
-        Attention { size: self.heads.head_size, group: self.heads.group, q: &self.q, k: &self.k, v: &self.v }
+        Attention { size: self.heads.head_dim, group: self.heads.group, q: &self.q, k: &self.k, v: &self.v }
     }
 
     fn stats(&self) -> usize {
@@ -58,7 +58,7 @@ impl Case {
     }
 
     fn scratch(&self) -> Vec<f32> {
-        vec![OUTSIDE; attention::scratch_len(self.q.rows, self.heads.head_size)]
+        vec![OUTSIDE; attention::scratch_len(self.q.rows, self.heads.head_dim)]
     }
 
     /// The result buffer with nothing in its rows yet.
@@ -101,8 +101,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn forward(seed: u32, positions in 1_usize..=100, head_size in 2_usize..=40, group in 1_usize..=3, wild: bool) {
-        let case = Case::new(&mut Lcg(seed), positions, head_size, group, wild);
+    fn forward(seed: u32, positions in 1_usize..=100, head_dim in 2_usize..=40, group in 1_usize..=3, wild: bool) {
+        let case = Case::new(&mut Lcg(seed), positions, head_dim, group, wild);
         for isa in isas() {
             let (mut out, mut m, mut z) = (case.empty_out(), vec![0.0; case.stats()], vec![0.0; case.stats()]);
             let (q, k, v) = (case.q.view(), case.k.view(), case.v.view());
@@ -112,10 +112,10 @@ proptest! {
     }
 
     #[test]
-    fn backward(seed: u32, positions in 1_usize..=100, head_size in 2_usize..=40, group in 1_usize..=3, wild: bool) {
+    fn backward(seed: u32, positions in 1_usize..=100, head_dim in 2_usize..=40, group in 1_usize..=3, wild: bool) {
         let rng = &mut Lcg(seed);
-        let case = Case::new(rng, positions, head_size, group, wild);
-        let dout = matrix(rng, positions, group * head_size, wild);
+        let case = Case::new(rng, positions, head_dim, group, wild);
+        let dout = matrix(rng, positions, group * head_dim, wild);
         let (mut dq, mut dk, mut dv) = (case.q.clone(), case.k.clone(), case.v.clone());
         case.spec().backward(&case.out, &dout, &mut dq, &mut dk, &mut dv);
         for isa in isas() {
@@ -143,27 +143,27 @@ proptest! {
     #[test]
     fn wide_heads(seed: u32, positions in 40_usize..=210, eighths in 1_usize..=16, odd in 0_usize..=1, group in 1_usize..=3) {
         let rng = &mut Lcg(seed);
-        let head_size = 8 * eighths + 6 * odd;
-        let case = Case::new(rng, positions, head_size, group, false);
-        let dout = matrix(rng, positions, group * head_size, false);
+        let head_dim = 8 * eighths + 6 * odd;
+        let case = Case::new(rng, positions, head_dim, group, false);
+        let dout = matrix(rng, positions, group * head_dim, false);
         case.assert_everywhere(&dout);
     }
 
     /// Query rows in any strips, keys and values with room for later positions: how text is continued.
     #[test]
-    fn strips(seed: u32, positions in 1_usize..=60, head_size in 2_usize..=40, room in 0_usize..40, wild: bool) {
+    fn strips(seed: u32, positions in 1_usize..=60, head_dim in 2_usize..=40, room in 0_usize..40, wild: bool) {
         let rng = &mut Lcg(seed);
-        let case = Case::new(rng, positions, head_size, 1, wild);
+        let case = Case::new(rng, positions, head_dim, 1, wild);
         let total = positions + room;
-        let (mut keys, mut values) = (matrix(rng, total, head_size, wild), matrix(rng, total, head_size, wild));
+        let (mut keys, mut values) = (matrix(rng, total, head_dim, wild), matrix(rng, total, head_dim, wild));
         for t in 0..positions {
             keys.row_mut(t).copy_from_slice(case.k.row(t));
             values.row_mut(t).copy_from_slice(case.v.row(t));
         }
         for isa in isas() {
-            let mut panels = vec![OUTSIDE; packed_len(head_size, total)];
+            let mut panels = vec![OUTSIDE; packed_len(head_dim, total)];
             pack::transposed(isa, keys.view(), &mut panels);
-            let packed = Packed::new(&panels, head_size, total);
+            let packed = Packed::new(&panels, head_dim, total);
             let (mut out, mut m, mut z) = (case.empty_out(), vec![0.0; positions], vec![0.0; positions]);
             let mut first = 0;
             while first < positions {
@@ -203,7 +203,7 @@ fn a_long_window() {
 fn a_window_longer_than_a_strip_has_elements() {
     let (rng, positions, size) = (&mut Lcg(9), 4112, 8);
     let [q, k, v, dout] = [0; 4].map(|_| matrix(rng, positions, size, false));
-    let heads = Heads { head_size: size, group: 1 };
+    let heads = Heads { head_dim: size, group: 1 };
     let run = |isa| {
         let mut scratch = vec![OUTSIDE; attention::scratch_len(positions, size)];
         let (mut out, mut maximum, mut inverse_sum) = (q.clone(), vec![0.0; positions], vec![0.0; positions]);
@@ -242,7 +242,7 @@ fn no_negative_zero_leaves() {
         (q.row_mut(t)[i], k.row_mut(t)[i], v.row_mut(t)[i]) =
             (0.0, 0.0, if t == 0 { -f32::from_bits(1) } else { -0.0 });
     }
-    let case = Case::of(rng, Heads { head_size: 5, group: 1 }, q, k, v);
+    let case = Case::of(rng, Heads { head_dim: 5, group: 1 }, q, k, v);
     assert!((1..40).all(|t| case.out.row(t).iter().all(|x| x.to_bits() == 0)));
     for isa in isas() {
         let (mut out, mut m, mut z) = (case.empty_out(), vec![0.0; case.stats()], vec![0.0; case.stats()]);
@@ -262,7 +262,7 @@ fn forward_with(change: &str) {
     let mut scratch = vec![0.0; if change == "scratch" { 100 } else { attention::scratch_len(2, 4) }];
     attention::forward(
         Isa::Portable,
-        Heads { head_size: 4, group: if change == "group" { 2 } else { 1 } },
+        Heads { head_dim: 4, group: if change == "group" { 2 } else { 1 } },
         mat(2, 4),
         mat(rows("keys"), 4),
         mat(2, if change == "value columns" { 3 } else { 4 }),
@@ -282,7 +282,7 @@ fn backward_with(change: &str) {
     let mut scratch = vec![0.0; if change == "scratch" { 100 } else { attention::scratch_len(2, 4) }];
     attention::backward(
         Isa::Portable,
-        Heads { head_size: 4, group: if change == "group" { 2 } else { 1 } },
+        Heads { head_dim: 4, group: if change == "group" { 2 } else { 1 } },
         MatMut::new(&mut q, 2, 4, 4),
         MatMut::new(&mut k, 2, 4, 4),
         MatMut::new(&mut v, rows("values"), 4, 4),

@@ -98,7 +98,7 @@ proptest! {
 #[test]
 fn rotary_table_is_the_f64_formula() {
     let table = Table::new(10_000.0, 6, 50);
-    assert_eq!((table.head_size(), table.positions()), (6, 50));
+    assert_eq!((table.head_dim(), table.positions()), (6, 50));
     for position in 0..50 {
         for j in 0..3 {
             let angle = libm::pow(10_000.0, -2.0 * j as f64 / 6.0) * position as f64;

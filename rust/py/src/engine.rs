@@ -143,7 +143,7 @@ impl Engine {
             step: r.step,
             loss: r.loss,
             lr: r.learning_rate,
-            grad_norm: r.gradient_norm,
+            grad_norm: r.grad_norm,
             tokens: r.tokens,
             seconds: r.seconds,
             busy_frac: r.busy_frac,
@@ -174,21 +174,21 @@ impl Engine {
         })
     }
     /// Writes the files of a checkpoint into a folder while the updates go on: returns when a copy is taken.
-    fn save_begin(&self, py: Python<'_>, directory: &str) -> PyResult<Saving> {
-        let (state, saving) = detached(py, || Ok((self.state()?, self.0.save_begin(Path::new(directory))?)))?;
+    fn save_begin(&self, py: Python<'_>, folder: &str) -> PyResult<Saving> {
+        let (state, saving) = detached(py, || Ok((self.state()?, self.0.save_begin(Path::new(folder))?)))?;
         Ok(Saving { state, saving: Mutex::new(Some(saving)) })
     }
     /// Restores what `save_begin` wrote.
-    fn load(&self, py: Python<'_>, directory: &str, state_json: &str) -> PyResult<()> {
-        let folder = Path::new(directory);
+    fn load(&self, py: Python<'_>, folder: &str, state_json: &str) -> PyResult<()> {
+        let path = Path::new(folder);
         detached(py, || {
-            let bad = || Error::data(format!("damaged trainer state in {directory}"));
+            let bad = || Error::data(format!("damaged trainer state in {folder}"));
             let state: serde_json::Value = serde_json::from_str(state_json).map_err(|_| bad())?;
             let number = |key: &str| state.get(key).and_then(serde_json::Value::as_u64).ok_or_else(bad);
             let (contract, step) = (number("contract")?, number("step")?);
             if contract != symlm_core::CONTRACT_VERSION {
                 let expected = symlm_core::CONTRACT_VERSION;
-                return Err(Error::data(format!("{directory}: numeric contract {contract}, expected {expected}"))
+                return Err(Error::data(format!("{folder}: numeric contract {contract}, expected {expected}"))
                     .hint("use the symlm version that wrote it"));
             }
             let base = self.0.base_sha256()?;
@@ -196,10 +196,10 @@ impl Engine {
                 base.filter(|base| state.get("base_sha256").and_then(|known| known.as_str()) != Some(base))
             {
                 let what =
-                    format!("{directory}: the adapters were trained on other base weights than those of sha256 {base}");
+                    format!("{folder}: the adapters were trained on other base weights than those of sha256 {base}");
                 return Err(Error::data(what).hint("restore the folder base of the run"));
             }
-            self.0.load(folder, step)
+            self.0.load(path, step)
         })
     }
     /// Takes the weights of a model from elsewhere: a .safetensors file or the index of several. Moments stay as they are.
@@ -239,7 +239,7 @@ impl Engine {
     /// finite of the gradient, the weights, the moments.
     fn tensor_numbers(&self, py: Python<'_>) -> PyResult<Vec<TensorRow>> {
         let numbers = detached(py, || self.0.tensor_numbers())?;
-        let row = |n: step::TensorNumbers| (n.name, n.gradient_norm, n.bad_gradients, n.bad_weights, n.bad_moments);
+        let row = |n: step::TensorNumbers| (n.name, n.grad_norm, n.bad_gradients, n.bad_weights, n.bad_moments);
         Ok(numbers.into_iter().map(row).collect())
     }
     /// A generator with a copy of the weights.

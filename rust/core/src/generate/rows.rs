@@ -5,9 +5,9 @@ use crate::system::arena::{Arena, row_stride};
 use symlm_kernels::{Mat, MatMut};
 
 /// A block of f32 that one owner reads and writes.
-pub(super) struct Block(Arena);
+pub(super) struct OwnedArena(Arena);
 
-impl Block {
+impl OwnedArena {
     pub(super) fn new(len: usize) -> Result<Self> {
         Arena::new(len).map(Self)
     }
@@ -25,7 +25,7 @@ impl Block {
 
 /// Rows of one width.
 pub(super) struct Rows {
-    block: Block,
+    block: OwnedArena,
     cols: usize,
     stride: usize,
 }
@@ -33,7 +33,7 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn new(rows: usize, cols: usize) -> Result<Self> {
         let stride = row_stride(cols);
-        Ok(Self { block: Block::new(rows * stride)?, cols, stride })
+        Ok(Self { block: OwnedArena::new(rows * stride)?, cols, stride })
     }
 
     /// Its width.

@@ -1,10 +1,10 @@
 //! One text under way: the keys and values of its context, and the forward pass that extends them.
 
-use super::Model;
-use super::rows::{Block, Rows};
+use super::model::Model;
+use super::rows::{OwnedArena, Rows};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::MlpRows;
+use crate::model::{Block, MlpRows};
 use crate::system::float_env::ContractRounding;
 use std::sync::Arc;
 use symlm_kernels::gemm::{PANEL, Packed, packed_len};
@@ -19,35 +19,35 @@ const STRIP: usize = 32;
 /// Keys and values of every layer and key/value head: a region of each per head. Keys lie in panels, as the product
 /// with the queries reads them (element i of position p at `[p / 32][i][p % 32]`), values in rows.
 struct Cache {
-    keys: Block,
-    values: Block,
+    keys: OwnedArena,
+    values: OwnedArena,
     key_region: usize,
     value_region: usize,
-    head_size: usize,
-    heads: usize,
+    head_dim: usize,
+    kv_heads: usize,
 }
 
 impl Cache {
-    /// Elements of the keys and of the values of one head.
+    /// Elements of the keys and of the values of one key/value head.
     fn regions(c: &ModelConfig) -> [usize; 2] {
         // Whole cache lines, so that no region starts inside one.
-        [packed_len(c.head_size(), c.seq_len), (c.head_size() * c.seq_len).next_multiple_of(16)]
+        [packed_len(c.head_dim(), c.seq_len), (c.head_dim() * c.seq_len).next_multiple_of(16)]
     }
 
     fn new(model: &Model) -> Result<Self> {
         let c = model.config();
-        let (head_size, heads) = (c.head_size(), c.num_kv_heads);
+        let (head_dim, kv_heads) = (c.head_dim(), c.num_kv_heads);
         let [key_region, value_region] = Self::regions(c);
-        let regions = c.num_layers * heads;
-        let (keys, values) = (Block::new(regions * key_region)?, Block::new(regions * value_region)?);
-        Ok(Self { keys, values, key_region, value_region, head_size, heads })
+        let regions = c.num_layers * kv_heads;
+        let (keys, values) = (OwnedArena::new(regions * key_region)?, OwnedArena::new(regions * value_region)?);
+        Ok(Self { keys, values, key_region, value_region, head_dim, kv_heads })
     }
 
     /// Stores the keys and values of a layer for positions `start..`.
     fn store(&mut self, layer: usize, start: usize, keys: Mat<'_>, values: Mat<'_>) {
-        let d = self.head_size;
-        for head in 0..self.heads {
-            let region = layer * self.heads + head;
+        let d = self.head_dim;
+        for head in 0..self.kv_heads {
+            let region = layer * self.kv_heads + head;
             let to_keys = &mut self.keys.get_mut()[region * self.key_region..][..self.key_region];
             let to_values = &mut self.values.get_mut()[region * self.value_region..][..self.value_region];
             for row in 0..keys.rows() {
@@ -62,12 +62,12 @@ impl Cache {
         }
     }
 
-    /// Keys and values of a head for positions `0..last`.
+    /// Keys and values of a key/value head for positions `0..last`.
     fn head(&self, layer: usize, head: usize, last: usize) -> (Packed<'_>, Mat<'_>) {
-        let region = layer * self.heads + head;
+        let region = layer * self.kv_heads + head;
         let keys = &self.keys.get()[region * self.key_region..][..self.key_region];
         let values = &self.values.get()[region * self.value_region..][..self.value_region];
-        (Packed::new(keys, self.head_size, last), Mat::new(values, last, self.head_size, self.head_size))
+        (Packed::new(keys, self.head_dim, last), Mat::new(values, last, self.head_dim, self.head_dim))
     }
 }
 
@@ -88,10 +88,10 @@ pub struct Session {
     gate_up: Rows,
     hidden: Rows,
     rstd: Vec<f32>,
-    scores: Block,
+    scores: OwnedArena,
     maximum: [f32; STRIP],
     inverse_sum: [f32; STRIP],
-    logits: Block,
+    logits: OwnedArena,
 }
 
 impl Session {
@@ -115,10 +115,10 @@ impl Session {
             gate_up: Rows::new(rows, 2 * f)?,
             hidden: Rows::new(rows, f)?,
             rstd: vec![0.0; rows],
-            scores: Block::new(attention::strip_len(STRIP.min(rows), c.seq_len))?,
+            scores: OwnedArena::new(attention::strip_len(STRIP.min(rows), c.seq_len))?,
             maximum: [0.0; STRIP],
             inverse_sum: [0.0; STRIP],
-            logits: Block::new(c.vocab_size)?,
+            logits: OwnedArena::new(c.vocab_size)?,
         })
     }
 
@@ -185,9 +185,9 @@ impl Session {
     pub fn last_logits(&mut self, ids: &[u32], last: usize) -> Result<Vec<f32>> {
         check_ids(&self.model, ids)?;
         let model = Arc::clone(&self.model);
-        let (vocab, positions) = (model.config().vocab_size, model.config().seq_len);
-        if ids.len() > positions {
-            return Err(Error::usage(format!("found {} tokens, expected at most seq_len = {positions}", ids.len())));
+        let (vocab, seq_len) = (model.config().vocab_size, model.config().seq_len);
+        if ids.len() > seq_len {
+            return Err(Error::usage(format!("found {} tokens, expected at most seq_len = {seq_len}", ids.len())));
         }
         let _environment = ContractRounding::enter();
         let first = ids.len() - last.min(ids.len());
@@ -210,10 +210,10 @@ impl Session {
 
     /// Appends ids to the context and returns the first position whose keys and values are missing.
     fn make_room(&mut self, ids: &[u32]) -> usize {
-        let positions = self.model.config().seq_len;
+        let seq_len = self.model.config().seq_len;
         let (old, total) = (self.context.len(), self.context.len() + ids.len());
         // Each time that the positions are taken, all but seq_len / 2 tokens go.
-        let drop = total.saturating_sub(positions).div_ceil(positions - positions / 2) * (positions - positions / 2);
+        let drop = total.saturating_sub(seq_len).div_ceil(seq_len - seq_len / 2) * (seq_len - seq_len / 2);
         self.context.drain(..drop.min(old));
         self.context.extend_from_slice(&ids[drop.saturating_sub(old)..]);
         if drop == 0 { old } else { 0 }
@@ -225,7 +225,7 @@ impl Session {
         let (keys, values) = (c.hidden_size..c.hidden_size + c.kv_size(), c.hidden_size + c.kv_size()..self.qkv.cols());
         network.embed(&self.context[start..start + rows], self.residual.first_mut(rows));
         for l in 0..c.num_layers {
-            let block = network.block(l);
+            let block = Block::new(network, l);
             let (normed, rstd) = (self.normed.first_mut(rows), &mut self.rstd[..rows]);
             block.attention_in(self.residual.first(rows), start, normed, rstd, self.qkv.first_mut(rows));
             let qkv = self.qkv.first(rows);
@@ -244,7 +244,7 @@ impl Session {
 
     fn attention(&mut self, model: &Model, layer: usize, start: usize, rows: usize) {
         let c = model.config();
-        let d = c.head_size();
+        let d = c.head_dim();
         let q = self.qkv.first(rows);
         let mut out = self.attended.first_mut(rows);
         for head in 0..c.num_heads {

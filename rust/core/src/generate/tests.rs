@@ -1,12 +1,14 @@
 //! Decoding against the training form of the forward pass, which computes whole windows.
 
 use super::*;
+use crate::checkpoint;
+use crate::config::ModelConfig;
 use crate::model::Layout;
 use crate::rng;
 use proptest::prelude::*;
 use std::sync::Arc;
 use symlm_kernels::gemm::{self, Left};
-use symlm_kernels::{Mat, MatMut, attention, embedding, mlp, norm, rope};
+use symlm_kernels::{Isa, Mat, MatMut, attention, embedding, mlp, norm, rope};
 
 /// Sizes that are no multiples of anything, and three query heads to a key/value head.
 fn awkward(tie_embeddings: bool) -> ModelConfig {
@@ -49,7 +51,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 /// The forward pass written anew from the kernels: all positions of the window together, attention as one call per key/value head.
 fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     let (c, isa, t) = (model.config(), model.isa, ids.len());
-    let (d, f, kv, hs) = (c.hidden_size, c.intermediate_size, c.kv_size(), c.head_size());
+    let (d, f, kv, hs) = (c.hidden_size, c.intermediate_size, c.kv_size(), c.head_dim());
     let eps = c.rms_norm_eps as f32;
     let w = d + 2 * kv;
     let mut buffers = [d, d, d, w, d, 2 * f, f].map(|cols| vec![0.0; t * cols]);
@@ -72,7 +74,7 @@ fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
             let k = Mat::new(&qkv[d + head * hs..], t, hs, w);
             let v = Mat::new(&qkv[d + kv + head * hs..], t, hs, w);
             let mut out = MatMut::new(attended, t, d, d);
-            let heads = attention::Heads { head_size: hs, group: c.group() };
+            let heads = attention::Heads { head_dim: hs, group: c.group() };
             let [maximum, inverse_sum] = &mut stats;
             attention::forward(isa, heads, q, k, v, out.col_range(group), maximum, inverse_sum, &mut scratch);
         }
@@ -89,7 +91,7 @@ fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     norm::forward(isa, Mat::new(x, t, d, d), last, eps, MatMut::new(n, t, d, d), &mut rstd);
     let mut logits = vec![0.0; t * c.vocab_size];
     let out = MatMut::new(&mut logits, t, c.vocab_size, c.vocab_size);
-    gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), right(weights.layout.head()), out);
+    gemm::product(isa, Left::Rows(Mat::new(n, t, d, d)), right(weights.layout.lm_head()), out);
     logits
 }
 

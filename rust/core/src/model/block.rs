@@ -54,7 +54,8 @@ pub struct MlpGradients<'a> {
 }
 
 impl<'a> Block<'a> {
-    pub(super) fn new(network: Network<'a>, layer: usize) -> Self {
+    /// Layer `layer` of a network.
+    pub fn new(network: Network<'a>, layer: usize) -> Self {
         Self { network, matrices: network.weights.layout.layers[layer], layer }
     }
 
@@ -91,7 +92,7 @@ impl<'a> Block<'a> {
         norm::forward(isa, x, self.attention_norm(), self.network.eps(), normed.reborrow(), rstd);
         product(isa, Left::Rows(normed.as_mat()), self.forward(self.matrices.qkv), qkv.reborrow());
         let rotated = qkv.col_range(weights.config.rotated_columns());
-        rope::forward(isa, rotated, weights.config.head_size(), rope, position);
+        rope::forward(isa, rotated, weights.config.head_dim(), rope, position);
     }
 
     /// The residual stream behind the attention.
@@ -128,7 +129,7 @@ impl<'a> Block<'a> {
     pub fn rotation_backward(&self, d_qkv: &mut MatMut<'_>, position: usize) {
         let Network { isa, weights, rope, .. } = self.network;
         let rotated = d_qkv.col_range(weights.config.rotated_columns());
-        rope::backward(isa, rotated, weights.config.head_size(), rope, position);
+        rope::backward(isa, rotated, weights.config.head_dim(), rope, position);
     }
 
     /// From the gradients of queries (before the rotation), keys and values, and that behind the attention, to the one at the

@@ -4,7 +4,7 @@ use super::{Adapters, Layout};
 use crate::config::{EngineConfig, ModelConfig};
 
 impl ModelConfig {
-    /// Floating-point operations per trained token: 6 for each matrix weight that a token meets (the head included,
+    /// Floating-point operations per trained token: 6 for each matrix weight that a token meets (the output head included,
     /// the embedding look-up not) and 6 T D a layer for causal attention.
     pub fn flops_per_token(&self) -> f64 {
         let (d, f) = (self.hidden_size, self.intermediate_size);
@@ -23,7 +23,7 @@ impl EngineConfig {
         let layout = Layout::new(model);
         let adapted = Adapters::new(&layout, lora).adapted_len;
         let matrices = layout.parameters() - layout.norms.len() * model.hidden_size;
-        // The embedding is looked up; a tied one is the head as well.
+        // The embedding is looked up; a tied one is the output head as well.
         let met = if model.tie_embeddings { matrices } else { matrices - model.vocab_size * model.hidden_size };
         model.flops_per_token() - 2.0 * (met - adapted) as f64
     }

@@ -70,7 +70,7 @@ impl Param {
 /// Which matrix of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatrixId {
-    /// Token embedding; also the head where these are tied.
+    /// Token embedding; also the output head where these are tied.
     Embedding,
     /// Query, key and value projections of a layer, as one matrix.
     Qkv(usize),
@@ -80,8 +80,8 @@ pub enum MatrixId {
     GateUp(usize),
     /// Down projection of a layer.
     Down(usize),
-    /// The head where it is a tensor of its own.
-    Head,
+    /// The output head where it is a tensor of its own.
+    LmHead,
 }
 
 /// A matrix of `rows` outputs and `cols` inputs: one tensor, or several that share their input.
@@ -214,7 +214,7 @@ impl Layout {
         }
         b.norm("model.norm.weight".into(), d);
         if !c.tie_embeddings {
-            b.matrix(MatrixId::Head, &[("lm_head.weight".into(), c.vocab_size)], d, std, both);
+            b.matrix(MatrixId::LmHead, &[("lm_head.weight".into(), c.vocab_size)], d, std, both);
         }
         b.layout.len = b.layout.len.next_multiple_of(ALIGN);
         b.layout
@@ -230,9 +230,9 @@ impl Layout {
         self.matrices.iter().position(|m| m.id == id).expect("the table has this matrix")
     }
 
-    /// The matrix of the head.
-    pub fn head(&self) -> usize {
+    /// The matrix of the output head.
+    pub fn lm_head(&self) -> usize {
         let last = self.matrices.len() - 1;
-        if self.matrices[last].id == MatrixId::Head { last } else { 0 }
+        if self.matrices[last].id == MatrixId::LmHead { last } else { 0 }
     }
 }

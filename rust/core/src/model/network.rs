@@ -1,10 +1,9 @@
 //! The model around its layers: embedding, final norm and output head, forward and backward.
 //!
-//! A pass is `embed`, then each [`Block`], then `final_norm` and `logits`. Training and generation call the same
+//! A pass is `embed`, then each [`Block`](super::Block), then `final_norm` and `logits`. Training and generation call the same
 //! functions, on as many rows as they like: every element is a chain of its own, so no bit depends on the number.
 
 use super::Weights;
-use super::block::Block;
 use symlm_kernels::gemm::{Left, product};
 use symlm_kernels::rope::Table;
 use symlm_kernels::{Isa, Mat, MatMut, embedding, norm};
@@ -19,14 +18,9 @@ pub struct Network<'a> {
 
 impl<'a> Network<'a> {
     /// # Safety
-    /// Nobody writes the weights or their panels as long as this or a [`Block`] of it lives.
+    /// Nobody writes the weights or their panels as long as this or a [`Block`](super::Block) of it lives.
     pub unsafe fn new(isa: Isa, weights: &'a Weights, rope: &'a Table) -> Self {
         Self { isa, weights, rope }
-    }
-
-    /// A layer.
-    pub fn block(self, layer: usize) -> Block<'a> {
-        Block::new(self, layer)
     }
 
     pub(super) fn eps(&self) -> f32 {
@@ -57,14 +51,14 @@ impl<'a> Network<'a> {
     /// `logits = normed Wᵀ`.
     pub fn logits(&self, normed: Mat<'_>, logits: MatMut<'_>) {
         // SAFETY: nobody writes, by the promise of `new`.
-        let w = unsafe { self.weights.forward(self.weights.layout.head()) };
+        let w = unsafe { self.weights.forward(self.weights.layout.lm_head()) };
         product(self.isa, Left::Rows(normed), w, logits);
     }
 
     /// The gradient at the normed rows from that at the logits.
     pub fn logits_backward(&self, d_logits: Mat<'_>, d_normed: MatMut<'_>) {
         // SAFETY: nobody writes, by the promise of `new`.
-        let w = unsafe { self.weights.backward(self.weights.layout.head()) };
+        let w = unsafe { self.weights.backward(self.weights.layout.lm_head()) };
         product(self.isa, Left::Rows(d_logits), w, d_normed);
     }
 

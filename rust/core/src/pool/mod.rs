@@ -193,7 +193,7 @@ impl Pool {
     pub fn disturbed(threads: usize, chaos: Chaos) -> crate::Result<Self> {
         let count = Arc::default();
         let moods = |thread| Disturbed::new(chaos, thread, &count);
-        // Whoever looks only once sleeps often.
+        // With few spins, or none, workers park often.
         Self::start(threads, chaos.seed as u32 % 2 * 20, Some(moods(threads)), moods)
     }
 

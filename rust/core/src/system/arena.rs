@@ -1,10 +1,11 @@
 //! Memory shared between tasks.
 //!
 //! One [`Arena`] is a block of f32 that many tasks read and write in parts. Rust's borrow rules cannot see that the
-//! task graph keeps writers and readers of an element apart in time, so the accessors are unsafe; this file and the
-//! task bodies in `step/` are the only users. The rule they rely on: **two tasks that touch the same element, one of
-//! them writing, are ordered by a chain of dependencies of the graph**, and the executor makes the writes of a task
-//! visible to its successors (`pool`).
+//! task graph keeps writers and readers of an element apart in time, so the accessors are unsafe. The tasks in `step::work`
+//! rely on one rule: **two tasks that touch the same element, one of them writing, are ordered by a chain of dependencies
+//! of the graph**, and the executor makes the writes of a task visible to its successors (`pool`). The other users have
+//! an arena to themselves: `step::engine` while no task runs, the copy of a checkpoint, a finished model and a session
+//! of `generate`. `model::Weights` passes the duty on to its callers.
 
 use std::ptr::NonNull;
 use symlm_kernels::{Mat, MatMut};

@@ -25,15 +25,15 @@ fn strip_rows(elements: usize, positions: usize) -> usize {
     (elements / positions.max(1)).max(1).next_multiple_of(48)
 }
 
-/// The scale of the scores, `f32(1 / sqrt(head_size))`.
-pub fn score_scale(head_size: usize) -> f32 {
-    (1.0 / libm::sqrt(head_size as f64)) as f32
+/// The scale of the scores, `f32(1 / sqrt(head_dim))`.
+pub fn score_scale(head_dim: usize) -> f32 {
+    (1.0 / libm::sqrt(head_dim as f64)) as f32
 }
 
-/// Elements of scratch memory for windows of `positions` tokens and heads of `head_size`.
-pub fn scratch_len(positions: usize, head_size: usize) -> usize {
+/// Elements of scratch memory for windows of `positions` tokens and heads of `head_dim`.
+pub fn scratch_len(positions: usize, head_dim: usize) -> usize {
     let rows = strip_rows(BACKWARD_STRIP, positions).min(positions);
-    2 * packed_len(head_size, positions) + 2 * rows * Strip::stride(positions) + 2 * positions * head_size + rows
+    2 * packed_len(head_dim, positions) + 2 * rows * Strip::stride(positions) + 2 * positions * head_dim + rows
 }
 
 /// Elements of scratch memory that [`strip_forward`] needs for `rows` query rows and keys up to position `last`.
@@ -45,7 +45,7 @@ pub fn strip_len(rows: usize, last: usize) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     /// Elements of a head.
-    pub head_size: usize,
+    pub head_dim: usize,
     /// Query heads that share the key/value head.
     pub group: usize,
 }
@@ -122,7 +122,7 @@ impl Kernel for BackwardStrip<'_> {
 
 /// Softmax and weighted sum of one strip of one head: rows `q` at positions `first..`, keys `0..first + q.rows()`.
 ///
-/// `keys` is packed (head_size x at least those positions), `values` positions x head_size; `maximum` and `inverse_sum`
+/// `keys` is packed (head_dim x at least those positions), `values` positions x head_dim; `maximum` and `inverse_sum`
 /// receive a value per row. `strip` is scratch of q.rows() * stride elements. Rows of `out` are written.
 pub fn strip_forward(
     isa: Isa,
@@ -143,7 +143,7 @@ pub fn strip_forward(
     dispatch(isa, ForwardStrip { q, keys, values, out, maximum, inverse_sum, strip });
 }
 
-/// Attention of a window: `q` is positions x (group * head_size), `k`, `v` positions x head_size, `out` as q.
+/// Attention of a window: `q` is positions x (group * head_dim), `k`, `v` positions x head_dim, `out` as q.
 ///
 /// `maximum` and `inverse_sum` receive group * positions values, head by head. Workspace: [`scratch_len`].
 ///
@@ -160,16 +160,16 @@ pub fn forward(
     inverse_sum: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let Heads { head_size, group } = heads;
+    let Heads { head_dim, group } = heads;
     let positions = q.rows();
-    assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_size, head_size, head_size), "head columns");
+    assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_dim, head_dim, head_dim), "head columns");
     assert_eq!((k.rows(), v.rows(), out.rows(), out.cols()), (positions, positions, positions, q.cols()), "head rows");
-    let (packed, strip) = scratch.split_at_mut(packed_len(head_size, positions));
+    let (packed, strip) = scratch.split_at_mut(packed_len(head_dim, positions));
     pack::transposed(isa, k, packed);
-    let keys = Packed::new(packed, head_size, positions);
+    let keys = Packed::new(packed, head_dim, positions);
     let height = strip_rows(FORWARD_STRIP, positions);
     for h in 0..group {
-        let columns = h * head_size..(h + 1) * head_size;
+        let columns = h * head_dim..(h + 1) * head_dim;
         let mut first = 0;
         while first < positions {
             let rows = first..(first + height).min(positions);
@@ -192,7 +192,7 @@ pub fn forward(
 
 /// Gradient of [`forward`], in place: on entry `q`, `k`, `v` hold the inputs, on return their gradients.
 ///
-/// `dout` and `out` are positions x (group * head_size); `maximum` and `inverse_sum` as [`forward`] left them.
+/// `dout` and `out` are positions x (group * head_dim); `maximum` and `inverse_sum` as [`forward`] left them.
 /// Workspace: [`scratch_len`].
 ///
 /// # Panics
@@ -209,9 +209,9 @@ pub fn backward(
     inverse_sum: &[f32],
     scratch: &mut [f32],
 ) {
-    let Heads { head_size, group } = heads;
+    let Heads { head_dim, group } = heads;
     let positions = q.rows();
-    assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_size, head_size, head_size), "head columns");
+    assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_dim, head_dim, head_dim), "head columns");
     assert_eq!(
         (k.rows(), v.rows(), out.rows(), dout.rows()),
         (positions, positions, positions, positions),
@@ -220,19 +220,19 @@ pub fn backward(
     assert_eq!((out.cols(), dout.cols()), (q.cols(), q.cols()), "head columns of the output");
     let height = strip_rows(BACKWARD_STRIP, positions).min(positions);
     let memory = height * Strip::stride(positions);
-    let (packed_k, rest) = scratch.split_at_mut(packed_len(head_size, positions));
-    let (packed_v, rest) = rest.split_at_mut(packed_len(head_size, positions));
+    let (packed_k, rest) = scratch.split_at_mut(packed_len(head_dim, positions));
+    let (packed_v, rest) = rest.split_at_mut(packed_len(head_dim, positions));
     let (weights, rest) = rest.split_at_mut(memory);
     let (gradient, rest) = rest.split_at_mut(memory);
-    let (dk, rest) = rest.split_at_mut(positions * head_size);
-    let (dv, row_term) = rest.split_at_mut(positions * head_size);
+    let (dk, rest) = rest.split_at_mut(positions * head_dim);
+    let (dv, row_term) = rest.split_at_mut(positions * head_dim);
     pack::transposed(isa, k.as_mat(), packed_k);
     pack::transposed(isa, v.as_mat(), packed_v);
     // Keys that the first strip does not reach start at +0, too.
-    dk[height * head_size..].fill(0.0);
-    dv[height * head_size..].fill(0.0);
+    dk[height * head_dim..].fill(0.0);
+    dv[height * head_dim..].fill(0.0);
     for h in 0..group {
-        let columns = h * head_size..(h + 1) * head_size;
+        let columns = h * head_dim..(h + 1) * head_dim;
         let mut first = 0;
         while first < positions {
             let rows = first..(first + height).min(positions);
@@ -241,8 +241,8 @@ pub fn backward(
             let strip = BackwardStrip {
                 q: q.row_range(rows.clone()),
                 k: k.as_mat(),
-                keys: Packed::new(packed_k, head_size, positions),
-                values: Packed::new(packed_v, head_size, positions),
+                keys: Packed::new(packed_k, head_dim, positions),
+                values: Packed::new(packed_v, head_dim, positions),
                 out: out.col_range(columns.clone()).row_range(rows.clone()),
                 dout: dout.col_range(columns.clone()).row_range(rows.clone()),
                 maximum: &maximum[stats.clone()],
@@ -259,7 +259,7 @@ pub fn backward(
         }
     }
     for t in 0..positions {
-        k.row(t).copy_from_slice(&dk[t * head_size..(t + 1) * head_size]);
-        v.row(t).copy_from_slice(&dv[t * head_size..(t + 1) * head_size]);
+        k.row(t).copy_from_slice(&dk[t * head_dim..(t + 1) * head_dim]);
+        v.row(t).copy_from_slice(&dv[t * head_dim..(t + 1) * head_dim]);
     }
 }

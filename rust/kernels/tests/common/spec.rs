@@ -112,17 +112,17 @@ pub fn norm_backward(x: &mut [f32], dy: &[f32], w: &[f32], r: f32, res: Option<&
 }
 
 /// E7 and E8, one row.
-pub fn rope(x: &mut [f32], head_size: usize, cos: &[f32], sin: &[f32], forward: bool) {
-    for head in x.chunks_mut(head_size) {
-        for j in 0..head_size / 2 {
-            let (x1, x2, c, s) = (head[j], head[j + head_size / 2], cos[j], sin[j]);
+pub fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], forward: bool) {
+    for head in x.chunks_mut(head_dim) {
+        for j in 0..head_dim / 2 {
+            let (x1, x2, c, s) = (head[j], head[j + head_dim / 2], cos[j], sin[j]);
             let (y1, y2) = if forward {
                 (fma(x1, c, -(x2 * s)), fma(x2, c, x1 * s))
             } else {
                 (fma(x1, c, x2 * s), fma(x2, c, -(x1 * s)))
             };
             head[j] = y1;
-            head[j + head_size / 2] = y2;
+            head[j + head_dim / 2] = y2;
         }
     }
 }

@@ -45,7 +45,7 @@ fn window(isa: Isa, rng: &mut Lcg) -> Window {
     let (mut maximum, mut inverse_sum) = (vec![0.0; GROUP * T], vec![0.0; GROUP * T]);
     attention::forward(
         isa,
-        Heads { head_size: D, group: GROUP },
+        Heads { head_dim: D, group: GROUP },
         Mat::new(&q, T, WIDTH, WIDTH),
         Mat::new(&k, T, D, D),
         Mat::new(&v, T, D, D),
@@ -71,7 +71,7 @@ fn backward(isa: Isa, rng: &mut Lcg, bits: &mut Bits) {
     let dout = draw(rng, T * WIDTH);
     attention::backward(
         isa,
-        Heads { head_size: D, group: GROUP },
+        Heads { head_dim: D, group: GROUP },
         MatMut::new(&mut w.q, T, WIDTH, WIDTH),
         MatMut::new(&mut w.k, T, D, D),
         MatMut::new(&mut w.v, T, D, D),

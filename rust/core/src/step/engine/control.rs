@@ -41,7 +41,7 @@ pub struct StepReport {
     /// Learning rate of the update.
     pub learning_rate: f64,
     /// Norm of the gradient before clipping.
-    pub gradient_norm: f64,
+    pub grad_norm: f64,
     /// Tokens of the batch.
     pub tokens: u64,
     /// Wall time since the update before ended (or the command came).
@@ -242,8 +242,8 @@ impl Control {
                 step: expected + 1,
                 loss: result.loss,
                 learning_rate: result.learning_rate,
-                gradient_norm: result.gradient_norm,
-                tokens: (self.state.cut.batch * self.state.cut.positions) as u64,
+                grad_norm: result.grad_norm,
+                tokens: (self.state.partition.batch * self.state.partition.seq_len) as u64,
                 seconds,
                 busy_frac,
                 prefetch_wait_s: (got - asked).as_secs_f64(),

@@ -80,6 +80,16 @@ impl Commander<'_> {
     }
 }
 
+/// A plan for the pool; with `barriers` it goes operation by operation.
+fn run(state: &Arc<State>, plan: Plan, barriers: bool) -> Arc<Run> {
+    let rounds = barriers.then(|| plan.rounds());
+    let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
+    match rounds {
+        Some(rounds) => Run::in_rounds(job, graph, rounds),
+        None => Run::new(job, graph),
+    }
+}
+
 impl Engine {
     /// Starts the threads and initialises the weights.
     ///
@@ -90,17 +100,9 @@ impl Engine {
         let order = WindowOrder::of(config.train.seed, &*source, model.seq_len)?;
         check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
-        let cut = &state.cut;
-        let (batch, positions) = (cut.batch, cut.positions);
-        let prefetch = Prefetcher::new(source.clone(), order, batch, positions, model.vocab_size, switches.prefetch)?;
-        let run = |plan: Plan, barriers: bool| {
-            let rounds = barriers.then(|| plan.rounds());
-            let (job, graph) = (Arc::new(Job { state: state.clone(), tasks: plan.tasks }), Arc::new(plan.graph));
-            match rounds {
-                Some(rounds) => Run::in_rounds(job, graph, rounds),
-                None => Run::new(job, graph),
-            }
-        };
+        let partition = &state.partition;
+        let (batch, seq_len) = (partition.batch, partition.seq_len);
+        let prefetch = Prefetcher::new(source.clone(), order, batch, seq_len, model.vocab_size, switches.prefetch)?;
         let (commands, received) = unbounded();
         let (report_in, reports) = unbounded();
         let step = Arc::new(AtomicU64::new(0));
@@ -112,8 +114,8 @@ impl Engine {
             pool: switches.chaos.map_or_else(|| Pool::new(threads), |chaos| Pool::disturbed(threads, chaos))?,
             broken: None,
             prefetch,
-            training: run(state.plan(true), switches.barriers),
-            evaluation: run(Plan::evaluation(cut), false),
+            training: run(&state, state.plan(true), switches.barriers),
+            evaluation: run(&state, Plan::evaluation(partition), false),
             reports: report_in,
             step: step.clone(),
             stops: stops.clone(),
@@ -216,9 +218,9 @@ impl Engine {
         max_windows: u64,
         mut progress: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<EvalReport> {
-        let (all, stride) = windows_in(&*source, self.state.cut.positions)?;
+        let (all, stride) = windows_in(&*source, self.state.partition.seq_len)?;
         if all == 0 {
-            let (found, expected) = (source.tokens(), self.state.cut.positions + 1);
+            let (found, expected) = (source.tokens(), self.state.partition.seq_len + 1);
             return Err(Error::data(format!("the text has {found} tokens, expected at least {expected} (one window)"))
                 .hint("use more text"));
         }
@@ -264,12 +266,12 @@ impl Engine {
     }
 
     fn run_batch(&self, windows: &[Vec<u32>], update: bool, step: u64) -> Result<f64> {
-        let (s, positions) = (&self.state, self.state.cut.positions);
-        if windows.len() != s.cut.batch || windows.iter().any(|w| w.len() != positions + 1) {
-            return Err(Error::usage(format!("expected {} windows of {} ids", s.cut.batch, positions + 1)));
+        let (s, seq_len) = (&self.state, self.state.partition.seq_len);
+        if windows.len() != s.partition.batch || windows.iter().any(|w| w.len() != seq_len + 1) {
+            return Err(Error::usage(format!("expected {} windows of {} ids", s.partition.batch, seq_len + 1)));
         }
-        let mut batch = Batch::new(s.cut.batch, positions);
-        (batch.step, batch.windows) = (step, s.cut.batch);
+        let mut batch = Batch::new(s.partition.batch, seq_len);
+        (batch.step, batch.windows) = (step, s.partition.batch);
         for (i, window) in windows.iter().enumerate() {
             batch.set_window(i, window, 0)?;
         }
@@ -280,10 +282,9 @@ impl Engine {
         *s.batch.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(batch);
         let plan = s.plan(update);
         debug_assert!(update || !plan.tasks.contains(&Task::Finish));
-        let job = Job { state: s.clone(), tasks: plan.tasks };
-        idle.execute(Run::new(Arc::new(job), Arc::new(plan.graph)))?;
+        idle.execute(run(s, plan, false))?;
         // SAFETY: the control thread is idle as long as `idle` lives.
-        let losses = unsafe { s.losses.slice(0, s.cut.batch * positions) };
+        let losses = unsafe { s.losses.slice(0, s.partition.batch * seq_len) };
         Ok(symlm_kernels::reduce::batch_loss(losses, counted))
     }
 

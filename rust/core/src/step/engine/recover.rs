@@ -13,7 +13,7 @@ pub struct TensorNumbers {
     /// Its name.
     pub name: String,
     /// Norm of its part of the gradient (contract O1).
-    pub gradient_norm: f64,
+    pub grad_norm: f64,
     /// Elements of the gradient that are not finite.
     pub bad_gradients: u64,
     /// Weights that are not finite.
@@ -60,14 +60,14 @@ impl Engine {
     /// # Errors
     /// `Usage` if there is no such update or window; those of the source.
     pub fn window(&self, step: u64, index: usize) -> Result<Vec<u32>> {
-        let (batch, positions) = (self.state.cut.batch, self.state.cut.positions);
+        let (batch, seq_len) = (self.state.partition.batch, self.state.partition.seq_len);
         let Some(update) = step.checked_sub(1).filter(|_| index < batch) else {
             return Err(Error::usage(format!("window {index} of step {step}, expected one of {batch} from step 1 on")));
         };
-        let place = update.checked_mul(batch as u64).and_then(|first| first.checked_add(index as u64));
-        let place = place.ok_or_else(|| Error::usage(format!("step {step} is beyond all data")))?;
-        let mut ids = vec![0; positions + 1];
-        self.source.copy_ids(self.order.start(place), &mut ids)?;
+        let number = update.checked_mul(batch as u64).and_then(|first| first.checked_add(index as u64));
+        let number = number.ok_or_else(|| Error::usage(format!("step {step} is beyond all data")))?;
+        let mut ids = vec![0; seq_len + 1];
+        self.source.copy_ids(self.order.start(number), &mut ids)?;
         Ok(ids)
     }
 
@@ -76,13 +76,13 @@ impl Engine {
     /// # Errors
     /// `Internal` if the engine is closed or busy.
     pub fn window_losses(&self) -> Result<Vec<f64>> {
-        let (batch, positions) = (self.state.cut.batch, self.state.cut.positions);
+        let (batch, seq_len) = (self.state.partition.batch, self.state.partition.seq_len);
         let _idle = self.idle()?;
         // SAFETY: the control thread is idle as long as `_idle` lives.
-        let losses = unsafe { self.state.losses.slice(0, batch * positions) };
+        let losses = unsafe { self.state.losses.slice(0, batch * seq_len) };
         let sum = |window: &[f32]| window.iter().map(|&x| f64::from(x)).sum::<f64>();
         let counted = lock(&self.state.counted);
-        Ok(losses.chunks_exact(positions).zip(&*counted).map(|(w, &n)| sum(w) / n.max(1) as f64).collect())
+        Ok(losses.chunks_exact(seq_len).zip(&*counted).map(|(w, &n)| sum(w) / n.max(1) as f64).collect())
     }
 
     /// Norms and elements that are not finite, tensor by tensor, after the last update that was computed.
@@ -93,7 +93,7 @@ impl Engine {
         let state = &*self.state;
         let idle = self.idle()?;
         let bad = |which: Tensors, index: usize| {
-            let (arena, offset) = state.place(which, index);
+            let (arena, offset) = state.location(which, index);
             // SAFETY: the control thread is idle as long as `idle` lives.
             not_finite(unsafe { arena.slice(offset, state.table(which)[index].len()) })
         };
@@ -107,7 +107,7 @@ impl Engine {
             let sum = squares.iter().fold(0.0, |sum, x| sum + f64::from_bits(x.load(Ordering::Relaxed)));
             TensorNumbers {
                 name: p.name.clone(),
-                gradient_norm: libm::sqrt(sum),
+                grad_norm: libm::sqrt(sum),
                 bad_gradients: bad(Tensors::Gradient, index),
                 bad_weights: weights(index),
                 bad_moments: bad(Tensors::FirstMoment, index) + bad(Tensors::SecondMoment, index),

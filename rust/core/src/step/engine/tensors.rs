@@ -28,7 +28,7 @@ impl Engine {
         let mut table = Vec::new();
         for &which in which {
             for (index, p) in self.state.table(which).iter().enumerate() {
-                let (arena, offset) = self.state.place(which, index);
+                let (arena, offset) = self.state.location(which, index);
                 // SAFETY: the control thread is idle as long as `idle` lives, and nobody else writes.
                 let values = unsafe { arena.slice(offset, p.len()) };
                 table.push((format!("{}{}", which.prefix(), p.name), p.shape.clone(), values));
@@ -49,7 +49,7 @@ impl Engine {
             return Err(Error::internal(format!("{} has {} values, expected {}", p.name, values.len(), p.len())));
         }
         let _idle = self.idle()?;
-        let (arena, offset) = self.state.place(which, index);
+        let (arena, offset) = self.state.location(which, index);
         // SAFETY: the control thread is idle as long as `_idle` lives, and nobody else reads or writes.
         unsafe { arena.slice_mut(offset, p.len()) }.copy_from_slice(values);
         if let (Tensors::Weights, Some(adapters)) = (which, &self.state.adapters) {

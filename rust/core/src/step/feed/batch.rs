@@ -27,9 +27,9 @@ pub struct Batch {
 
 impl Batch {
     /// An empty batch.
-    pub fn new(windows: usize, positions: usize) -> Self {
-        let tokens = vec![0; windows * positions];
-        let (ids, counted) = (vec![0; positions + 1], vec![0; windows]);
+    pub fn new(windows: usize, seq_len: usize) -> Self {
+        let tokens = vec![0; windows * seq_len];
+        let (ids, counted) = (vec![0; seq_len + 1], vec![0; windows]);
         Self { inputs: tokens.clone(), targets: tokens, counted, ids, ..Self::default() }
     }
 
@@ -43,9 +43,9 @@ impl Batch {
     /// # Errors
     /// As the source.
     pub fn set_window(&mut self, index: usize, source: &dyn TokenSource, at: u64) -> Result<()> {
-        let positions = self.ids.len() - 1;
+        let seq_len = self.ids.len() - 1;
         source.copy_window(at, &mut self.ids)?;
-        let range = index * positions..(index + 1) * positions;
+        let range = index * seq_len..(index + 1) * seq_len;
         for (input, id) in self.inputs[range.clone()].iter_mut().zip(&self.ids) {
             *input = id & !CONTEXT;
         }
@@ -113,7 +113,7 @@ impl Batch {
     }
 }
 
-/// Which window comes at which place of the run (contract R2, R3).
+/// Which window comes when in a run (contract R2, R3).
 #[derive(Clone, Copy, Debug)]
 pub struct WindowOrder {
     seed: u64,
@@ -128,30 +128,30 @@ pub struct WindowOrder {
 impl WindowOrder {
     /// # Errors
     /// `Data` if there is not even one window.
-    pub fn new(seed: u64, tokens: u64, positions: usize) -> Result<Self> {
-        let positions = positions as u64;
-        if tokens < positions + 1 {
+    pub fn new(seed: u64, tokens: u64, seq_len: usize) -> Result<Self> {
+        let seq_len = seq_len as u64;
+        if tokens < seq_len + 1 {
             return Err(Error::data(format!(
                 "the corpus has {tokens} tokens, expected at least {} (one window)",
-                positions + 1
+                seq_len + 1
             ))
             .hint("use more text or a smaller seq_len"));
         }
         // One window less than fits, so that any offset below a window's length leaves room.
-        let windows = (tokens / positions).saturating_sub(1).max(1);
-        let room = (tokens - windows * positions).min(positions);
-        Ok(Self { seed, stride: positions, room, windows })
+        let windows = (tokens / seq_len).saturating_sub(1).max(1);
+        let room = (tokens - windows * seq_len).min(seq_len);
+        Ok(Self { seed, stride: seq_len, room, windows })
     }
 
     /// The order of the windows of a source: any that fit into a text, or those that it is cut into already.
     ///
     /// # Errors
     /// `Data` if there is not even one window, `Internal` if the source is cut for another length.
-    pub fn of(seed: u64, source: &dyn TokenSource, positions: usize) -> Result<Self> {
+    pub fn of(seed: u64, source: &dyn TokenSource, seq_len: usize) -> Result<Self> {
         let Some(stride) = source.window() else {
-            return Self::new(seed, source.tokens(), positions);
+            return Self::new(seed, source.tokens(), seq_len);
         };
-        check_cut(stride, positions)?;
+        check_cut(stride, seq_len)?;
         let windows = source.tokens() / stride;
         if windows == 0 {
             return Err(Error::data("the corpus has no window, expected at least one"));
@@ -159,9 +159,9 @@ impl WindowOrder {
         Ok(Self { seed, stride, room: 1, windows })
     }
 
-    /// First token of the window at place `place` of the run.
-    pub fn start(&self, place: u64) -> u64 {
-        let (epoch, index) = ((place / self.windows) as u32, place % self.windows);
+    /// First token of window `number` of the run, counted from 0 over all updates.
+    pub fn start(&self, number: u64) -> u64 {
+        let (epoch, index) = ((number / self.windows) as u32, number % self.windows);
         let offset = u64::from(draw(self.seed, Stream::Offset, u64::from(epoch), 0)[0]) % self.room;
         offset + Permutation::new(self.seed, epoch, self.windows).at(index) * self.stride
     }
@@ -171,18 +171,18 @@ impl WindowOrder {
 ///
 /// # Errors
 /// `Internal` if the source is cut into windows of another length.
-pub fn windows_in(source: &dyn TokenSource, positions: usize) -> Result<(u64, u64)> {
+pub fn windows_in(source: &dyn TokenSource, seq_len: usize) -> Result<(u64, u64)> {
     match source.window() {
-        None => Ok((source.tokens().saturating_sub(1) / positions as u64, positions as u64)),
-        Some(stride) => check_cut(stride, positions).map(|()| (source.tokens() / stride, stride)),
+        None => Ok((source.tokens().saturating_sub(1) / seq_len as u64, seq_len as u64)),
+        Some(stride) => check_cut(stride, seq_len).map(|()| (source.tokens() / stride, stride)),
     }
 }
 
-fn check_cut(stride: u64, positions: usize) -> Result<()> {
-    if stride == positions as u64 + 1 {
+fn check_cut(stride: u64, seq_len: usize) -> Result<()> {
+    if stride == seq_len as u64 + 1 {
         return Ok(());
     }
-    Err(Error::internal(format!("tokens cut into windows of {stride}, expected {}", positions + 1)))
+    Err(Error::internal(format!("tokens cut into windows of {stride}, expected {}", seq_len + 1)))
 }
 
 #[cfg(test)]
@@ -206,31 +206,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_epoch_visits_every_window_once_and_stays_inside(seed: u64, tokens in 9_u64..3000, positions in 1_usize..8) {
-            let order = WindowOrder::new(seed, tokens, positions).unwrap();
+        fn an_epoch_visits_every_window_once_and_stays_inside(seed: u64, tokens in 9_u64..3000, seq_len in 1_usize..8) {
+            let order = WindowOrder::new(seed, tokens, seq_len).unwrap();
             for epoch in 0..3 {
                 let mut starts: Vec<u64> = (0..order.windows).map(|i| order.start(epoch * order.windows + i)).collect();
                 starts.sort_unstable();
                 for pair in starts.windows(2) {
-                    prop_assert_eq!(pair[1] - pair[0], positions as u64);
+                    prop_assert_eq!(pair[1] - pair[0], seq_len as u64);
                 }
-                prop_assert!(starts[starts.len() - 1] + (positions as u64) < tokens);
+                prop_assert!(starts[starts.len() - 1] + (seq_len as u64) < tokens);
             }
         }
 
         #[test]
-        fn windows_that_are_cut_already_come_whole(seed: u64, count in 1_u64..50, positions in 1_usize..8) {
-            let stride = positions + 1;
+        fn windows_that_are_cut_already_come_whole(seed: u64, count in 1_u64..50, seq_len in 1_usize..8) {
+            let stride = seq_len + 1;
             let source = Windows((0..count as u32 * stride as u32).collect(), stride as u64);
-            let order = WindowOrder::of(seed, &source, positions).unwrap();
+            let order = WindowOrder::of(seed, &source, seq_len).unwrap();
             prop_assert_eq!(order.windows, count);
-            prop_assert_eq!(windows_in(&source, positions).unwrap(), (count, stride as u64));
+            prop_assert_eq!(windows_in(&source, seq_len).unwrap(), (count, stride as u64));
             for epoch in 0..3 {
                 let mut starts: Vec<u64> = (0..count).map(|i| order.start(epoch * count + i)).collect();
                 starts.sort_unstable();
                 prop_assert!(starts.iter().enumerate().all(|(i, start)| *start == (i * stride) as u64));
             }
-            prop_assert!(WindowOrder::of(seed, &source, positions + 1).is_err() && windows_in(&source, positions + 1).is_err());
+            prop_assert!(WindowOrder::of(seed, &source, seq_len + 1).is_err() && windows_in(&source, seq_len + 1).is_err());
         }
 
         #[test]

@@ -27,7 +27,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 /// What the thread sends: the buffer always comes along, so that none is lost on an error.
-struct Cut {
+struct Prefetched {
     generation: u64,
     batch: Batch,
     outcome: Result<()>,
@@ -48,7 +48,7 @@ impl Gauge {
 /// The thread `symlm-pre` and its channels.
 pub struct Prefetcher {
     /// `None` once closed, as `empty`.
-    full: Option<Receiver<Cut>>,
+    full: Option<Receiver<Prefetched>>,
     empty: Option<Sender<Batch>>,
     /// Generation and next step: a seek replaces both at once.
     seek: Arc<Mutex<(u64, u64)>>,
@@ -68,7 +68,7 @@ impl Prefetcher {
         source: Arc<dyn TokenSource>,
         order: WindowOrder,
         batch: usize,
-        positions: usize,
+        seq_len: usize,
         vocab: usize,
         ahead: bool,
     ) -> Result<Self> {
@@ -77,11 +77,11 @@ impl Prefetcher {
         let held = if ahead {
             for _ in 0..=BATCHES_AHEAD {
                 // The channel was just made with room for all of them.
-                let _ = empty.send(Batch::new(batch, positions));
+                let _ = empty.send(Batch::new(batch, seq_len));
             }
             None
         } else {
-            Some(RefCell::new(vec![Batch::new(batch, positions)]))
+            Some(RefCell::new(vec![Batch::new(batch, seq_len)]))
         };
         let seek = Arc::new(Mutex::new((0, 0)));
         let generation = Arc::new(AtomicU64::new(0));
@@ -105,7 +105,7 @@ impl Prefetcher {
                 step += u64::from(outcome.is_ok());
                 // Before the send, so that the count is never below what was received.
                 thread_fill.0.fetch_add(1, Ordering::Relaxed);
-                if full_in.send(Cut { generation: current, batch: buffer, outcome }).is_err() {
+                if full_in.send(Prefetched { generation: current, batch: buffer, outcome }).is_err() {
                     return;
                 }
             }
@@ -138,19 +138,19 @@ impl Prefetcher {
                 // A failed send means that the thread has ended; the receive reports it.
                 let _ = empty.try_send(batch);
             }
-            let cut = self.full.as_ref().and_then(|full| full.recv().ok()).ok_or_else(ended)?;
+            let ready = self.full.as_ref().and_then(|full| full.recv().ok()).ok_or_else(ended)?;
             self.fill.0.fetch_sub(1, Ordering::Relaxed);
-            if cut.generation == self.generation.load(Ordering::Acquire) {
-                match cut.outcome {
-                    Ok(()) => return Ok(cut.batch),
+            if ready.generation == self.generation.load(Ordering::Acquire) {
+                match ready.outcome {
+                    Ok(()) => return Ok(ready.batch),
                     Err(error) => {
-                        self.recycle(cut.batch);
+                        self.recycle(ready.batch);
                         return Err(error);
                     }
                 }
             }
-            // Cut before the last seek.
-            self.recycle(cut.batch);
+            // Prefetched before the last seek.
+            self.recycle(ready.batch);
         }
     }
 

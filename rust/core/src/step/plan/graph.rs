@@ -1,13 +1,13 @@
 //! The task graph of an update and of an evaluation batch.
 //!
-//! A window goes through alternating *row* stages (products and elementwise work, split into strips of rows) and *head* stages
+//! A window goes through alternating *row* stages (products and elementwise work, split into strips of rows) and *attention* stages
 //! (attention, split by key/value heads). Its own chain never waits for another window. Weight gradients of a group of sectors start
 //! when the windows of the group have passed the stage that leaves the operands; a group's slots are free for later
 //! sectors when its weight gradients are done. Nothing here can move a bit: the plan only decides who computes
 //! what and when.
 
 use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCKS};
-use super::partition::Cut;
+use super::partition::Partition;
 use super::symmetry::{SECTORS, sector_windows};
 use super::task::{Stage, Task};
 use super::tiles::{a_tiles, block, gradient_tiles};
@@ -33,37 +33,47 @@ impl Plan {
     }
 
     /// Forward stages of a window; returns the nodes of the final norm, strip by strip.
-    fn forward(&mut self, cut: &Cut, window: usize, start: &[u32]) -> Vec<u32> {
+    fn forward(&mut self, partition: &Partition, window: usize, start: &[u32]) -> Vec<u32> {
         let rows = |plan: &mut Self, l: usize, after: &[u32]| -> Vec<u32> {
             let stage = Stage::Forward(l);
-            (0..cut.strips()).map(|strip| plan.add(Task::Rows { window, stage, strip }, after)).collect()
+            (0..partition.strips()).map(|strip| plan.add(Task::Rows { window, stage, strip }, after)).collect()
         };
         let mut before = rows(self, 0, start);
-        for layer in 0..cut.layers {
-            let heads = self.heads(cut, window, layer, false, &before);
+        for layer in 0..partition.layers {
+            let heads = self.attention(partition, window, layer, false, &before);
             before = rows(self, layer + 1, &heads);
         }
         before
     }
 
-    fn heads(&mut self, cut: &Cut, window: usize, layer: usize, backward: bool, after: &[u32]) -> Vec<u32> {
-        (0..cut.head_parts()).map(|part| self.add(Task::Heads { window, layer, part, backward }, after)).collect()
+    fn attention(
+        &mut self,
+        partition: &Partition,
+        window: usize,
+        layer: usize,
+        backward: bool,
+        after: &[u32],
+    ) -> Vec<u32> {
+        (0..partition.attention_parts())
+            .map(|part| self.add(Task::Attention { window, layer, part, backward }, after))
+            .collect()
     }
 
     /// The graph of an evaluation batch.
-    pub fn evaluation(cut: &Cut) -> Self {
+    pub fn evaluation(partition: &Partition) -> Self {
         let mut plan = Self::default();
         let start = plan.add(Task::EvalCut, &[]);
         let mut sector_done: Vec<u32> = Vec::new();
         let mut all = Vec::new();
         for sector in 0..SECTORS {
-            let free = if sector >= cut.slots { sector_done[sector - cut.slots] } else { start };
+            let free = if sector >= partition.slots { sector_done[sector - partition.slots] } else { start };
             let mut ends = Vec::new();
-            for window in sector_windows(cut.batch, sector) {
-                let before = plan.forward(cut, window, &[free]);
+            for window in sector_windows(partition.batch, sector) {
+                let before = plan.forward(partition, window, &[free]);
                 let stage = Stage::EvalLoss;
                 ends.extend(
-                    (0..cut.strips()).map(|strip| plan.add(Task::Rows { window, stage, strip }, &[before[strip]])),
+                    (0..partition.strips())
+                        .map(|strip| plan.add(Task::Rows { window, stage, strip }, &[before[strip]])),
                 );
             }
             all.extend_from_slice(&ends);
@@ -75,15 +85,15 @@ impl Plan {
     }
 
     /// The graph of an update of all tensors, or of `adapters`; without `update` it ends with the gradients.
-    pub fn training(cut: &Cut, layout: &Layout, adapters: Option<&Adapters>, update: bool) -> Self {
-        let tiles = gradient_tiles(layout, adapters, cut.threads).iter().map(Vec::len).collect();
-        TrainingPlan { plan: Self::default(), cut, layout, adapters, tiles }.build(update)
+    pub fn training(partition: &Partition, layout: &Layout, adapters: Option<&Adapters>, update: bool) -> Self {
+        let tiles = gradient_tiles(layout, adapters, partition.threads).iter().map(Vec::len).collect();
+        TrainingPlan { plan: Self::default(), partition, layout, adapters, tiles }.build(update)
     }
 }
 
 struct TrainingPlan<'a> {
     plan: Plan,
-    cut: &'a Cut,
+    partition: &'a Partition,
     layout: &'a Layout,
     adapters: Option<&'a Adapters>,
     /// Weight-gradient tiles of every matrix.
@@ -101,29 +111,30 @@ struct Ready {
 
 impl TrainingPlan<'_> {
     fn build(mut self, update: bool) -> Plan {
-        let (cut, layers) = (self.cut, self.cut.layers);
-        let mut head_before: Vec<Option<u32>> = vec![None; self.tiles[self.layout.head()]];
+        let (partition, layers) = (self.partition, self.partition.layers);
+        let mut lm_head_before: Vec<Option<u32>> = vec![None; self.tiles[self.layout.lm_head()]];
         let mut logits_free: Vec<u32> = Vec::new();
         let mut released: Vec<u32> = Vec::new();
         let mut gradient_before: Vec<Vec<Option<u32>>> = self.tiles.iter().map(|&count| vec![None; count]).collect();
         let empty = Ready { mlp: vec![Vec::new(); layers], qkv: vec![Vec::new(); layers] };
         let (mut ready, mut group_start, mut ends, mut group_end) = (empty.clone(), 0, Vec::new(), 0);
         for sector in 0..SECTORS {
-            let start: Vec<u32> = sector.checked_sub(cut.slots).map(|s| released[s]).into_iter().collect();
-            let logits: Vec<u32> = sector.checked_sub(cut.logit_slots).map(|s| logits_free[s]).into_iter().collect();
+            let start: Vec<u32> = sector.checked_sub(partition.slots).map(|s| released[s]).into_iter().collect();
+            let logits: Vec<u32> =
+                sector.checked_sub(partition.logit_slots).map(|s| logits_free[s]).into_iter().collect();
             let losses = self.windows(sector, &start, &logits, &mut ready, &mut ends);
             let loss_join = self.plan.add(Task::Join, &losses);
-            for (tile, before) in head_before.iter_mut().enumerate() {
+            for (tile, before) in lm_head_before.iter_mut().enumerate() {
                 let after: Vec<u32> = before.iter().copied().chain([loss_join]).collect();
-                *before = Some(self.plan.add(Task::HeadGradient { sector, tile }, &after));
+                *before = Some(self.plan.add(Task::LmHeadGradient { sector, tile }, &after));
             }
-            let mut done: Vec<u32> = head_before.iter().flatten().copied().collect();
+            let mut done: Vec<u32> = lm_head_before.iter().flatten().copied().collect();
             if done.is_empty() {
-                // A head that stays as it is has no gradient, whose tiles would follow those of the sectors before.
+                // An output head that stays as it is has no gradient, whose tiles would follow those of the sectors before.
                 done.extend(logits_free.last().into_iter().chain([&loss_join]));
             }
             logits_free.push(self.plan.add(Task::Join, &done));
-            if sector + 1 - group_start == cut.group || sector + 1 == SECTORS {
+            if sector + 1 - group_start == partition.group || sector + 1 == SECTORS {
                 let range = group_start..sector + 1;
                 let mut group = self.matrix_gradients(range.clone(), &ready, &mut gradient_before);
                 group.extend(range.clone().map(|s| logits_free[s]));
@@ -137,10 +148,19 @@ impl TrainingPlan<'_> {
                 (ready, group_start) = (empty.clone(), sector + 1);
             }
         }
-        let mut gradients: Vec<u32> = gradient_before.into_iter().flatten().flatten().collect();
-        ends.extend(head_before.iter().flatten());
+        let gradients: Vec<u32> = gradient_before.into_iter().flatten().flatten().collect();
+        ends.extend(lm_head_before.iter().flatten());
         let bottom = self.plan.add(Task::Join, &ends);
-        let all = match self.adapters {
+        let all = self.last_gradients(gradients, bottom);
+        if update {
+            self.update(all);
+        }
+        self.plan
+    }
+
+    /// The gradients that follow `bottom`, where all windows have reached the embedding; returns a join of all gradients.
+    fn last_gradients(&mut self, mut gradients: Vec<u32>, bottom: u32) -> u32 {
+        match self.adapters {
             None => {
                 let embedding = &self.layout.matrices[self.layout.matrix_index(MatrixId::Embedding)];
                 let rows = embedding.rows.div_ceil(ROW_BLOCK);
@@ -155,11 +175,7 @@ impl TrainingPlan<'_> {
                 let of_factors = self.adapter_gradients(adapters, folded);
                 self.plan.add(Task::Join, &of_factors)
             }
-        };
-        if update {
-            self.update(all);
         }
-        self.plan
     }
 
     /// The lowest layer whose attention the gradient has to go through.
@@ -177,11 +193,11 @@ impl TrainingPlan<'_> {
         ready: &mut Ready,
         ends: &mut Vec<u32>,
     ) -> Vec<u32> {
-        let (cut, layers) = (self.cut, self.cut.layers);
+        let (partition, layers) = (self.partition, self.partition.layers);
         let mut losses = Vec::new();
-        for window in sector_windows(cut.batch, sector) {
-            let before = self.plan.forward(cut, window, start);
-            let mut before: Vec<u32> = (0..cut.strips())
+        for window in sector_windows(partition.batch, sector) {
+            let before = self.plan.forward(partition, window, start);
+            let mut before: Vec<u32> = (0..partition.strips())
                 .map(|strip| {
                     let after: Vec<u32> = [before[strip]].iter().chain(logits).copied().collect();
                     self.plan.add(Task::Rows { window, stage: Stage::Loss, strip }, &after)
@@ -190,10 +206,11 @@ impl TrainingPlan<'_> {
             losses.extend_from_slice(&before);
             ready.mlp[layers - 1].extend_from_slice(&before);
             for layer in (self.lowest()..layers).rev() {
-                let heads = self.plan.heads(cut, window, layer, true, &before);
+                let heads = self.plan.attention(partition, window, layer, true, &before);
                 let stage = Stage::Backward(layer);
-                before =
-                    (0..cut.strips()).map(|strip| self.plan.add(Task::Rows { window, stage, strip }, &heads)).collect();
+                before = (0..partition.strips())
+                    .map(|strip| self.plan.add(Task::Rows { window, stage, strip }, &heads))
+                    .collect();
                 ready.qkv[layer].extend_from_slice(&before);
                 if layer > 0 {
                     ready.mlp[layer - 1].extend_from_slice(&before);
@@ -207,7 +224,7 @@ impl TrainingPlan<'_> {
     /// Weight gradients of a group of sectors. A tile's sectors are visited in order: each node follows the group before.
     fn matrix_gradients(&mut self, sectors: Range<usize>, ready: &Ready, before: &mut [Vec<Option<u32>>]) -> Vec<u32> {
         let mut nodes = Vec::new();
-        for layer in (0..self.cut.layers).rev() {
+        for layer in (0..self.partition.layers).rev() {
             let joins = [self.plan.add(Task::Join, &ready.mlp[layer]), self.plan.add(Task::Join, &ready.qkv[layer])];
             let ids = [MatrixId::Down(layer), MatrixId::GateUp(layer), MatrixId::Out(layer), MatrixId::Qkv(layer)];
             for id in ids {

@@ -1,7 +1,7 @@
 //! What an engine takes in memory: the sizes that the state of a step allocates by, and their sum before anything is allocated.
 
 use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, TILE_COLS};
-use super::partition::Cut;
+use super::partition::Partition;
 use super::slots::SlotLayout;
 use super::tiles::tile_height;
 use crate::config::{EngineConfig, ModelConfig};
@@ -37,28 +37,28 @@ pub(crate) struct Sizes {
     pub gradient: usize,
     /// Whether triples need an arena of their own.
     pub triple: bool,
-    pub head_triple: usize,
+    pub lm_head_triple: usize,
 }
 
 impl Sizes {
-    pub fn new(m: &ModelConfig, cut: &Cut, layout: &Layout, adapters: Option<&Adapters>) -> Self {
-        let rows = cut.slot_windows() * m.seq_len;
+    pub fn new(m: &ModelConfig, partition: &Partition, layout: &Layout, adapters: Option<&Adapters>) -> Self {
+        let rows = partition.slot_windows() * m.seq_len;
         let slot = SlotLayout::new(m, rows);
-        let (tokens, d) = (cut.batch * m.seq_len, m.hidden_size);
+        let (tokens, d) = (partition.batch * m.seq_len, m.hidden_size);
         let logit_rows = rows * row_stride(m.vocab_size);
         Self {
-            slots: cut.slots * slot.len,
+            slots: partition.slots * slot.len,
             embedded: tokens * row_stride(d),
-            logits: cut.logit_slots * logit_rows,
-            norm_blocks: layout.norms.len() * cut.batch * m.seq_len.div_ceil(NORM_BLOCK) * d,
+            logits: partition.logit_slots * logit_rows,
+            norm_blocks: layout.norms.len() * partition.batch * m.seq_len.div_ceil(NORM_BLOCK) * d,
             losses: tokens,
             parameters: layout.len,
             trained: adapters.map_or(layout.len, |all| all.len),
             adapters: adapters.map_or(0, |all| 2 * all.len + all.base_len),
             gradient: adapters.map_or(layout.len, |all| all.adapted_len),
-            triple: cut.group != 3,
-            // A head that stays as it is has no gradient.
-            head_triple: if adapters.is_none() { m.vocab_size * d } else { 0 },
+            triple: partition.group != 3,
+            // An output head that stays as it is has no gradient.
+            lm_head_triple: if adapters.is_none() { m.vocab_size * d } else { 0 },
             slot,
             logit_rows,
         }
@@ -77,18 +77,18 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// The plan of a training.
     pub fn new(c: &EngineConfig) -> Self {
-        let (m, cut, layout) = (&c.model, Cut::new(c), Layout::new(&c.model));
+        let (m, partition, layout) = (&c.model, Partition::new(c), Layout::new(&c.model));
         let adapters = c.train.lora.as_ref().map(|lora| Adapters::new(&layout, lora));
-        let sizes = Sizes::new(m, &cut, &layout, adapters.as_ref());
+        let sizes = Sizes::new(m, &partition, &layout, adapters.as_ref());
         let floats = |count: usize| 4.0 * count as f64;
-        let tokens = cut.batch * cut.positions;
+        let tokens = partition.batch * partition.seq_len;
         // Inputs, targets and their order, for each buffer and the batch at hand.
         let batches = (BATCHES_AHEAD + 2) as f64 * floats(3 * tokens + m.vocab_size);
-        let stages = 2 * m.num_layers * (cut.strips() + cut.head_parts());
-        let nodes = 2.0 * (cut.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
+        let stages = 2 * m.num_layers * (partition.strips() + partition.attention_parts());
+        let nodes = 2.0 * (partition.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
-        let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.head_triple;
-        let rotary = 2 * cut.positions * m.head_size();
+        let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.lm_head_triple;
+        let rotary = 2 * partition.seq_len * m.head_dim();
         let mut engine = vec![
             ("parameters", floats(sizes.parameters)),
             ("packed parameters", floats(layout.packed_len)),
@@ -98,7 +98,7 @@ impl MemoryPlan {
             ("activations", floats(activations)),
             ("logits", floats(sizes.logits)),
             ("batches", batches),
-            ("workers", c.threads as f64 * floats(scratch(m, &cut))),
+            ("workers", c.threads as f64 * floats(scratch(m, &partition))),
             ("task graphs", NODE_BYTES * nodes + floats(rotary)),
         ];
         if adapters.is_some() {
@@ -120,11 +120,11 @@ impl MemoryPlan {
 }
 
 /// Elements of the buffers that a worker grows to.
-fn scratch(m: &ModelConfig, cut: &Cut) -> usize {
-    let (rows, cols) = (tile_height(cut.threads), TILE_COLS);
+fn scratch(m: &ModelConfig, partition: &Partition) -> usize {
+    let (rows, cols) = (tile_height(partition.threads), TILE_COLS);
     let area = rows.min(m.vocab_size.max(2 * m.intermediate_size)) * cols.min(m.hidden_size.max(m.intermediate_size));
-    let tokens = cut.slot_windows() * cut.positions;
-    let first = [area, attention::scratch_len(cut.positions, m.head_size()), LOGIT_ROWS * row_stride(m.vocab_size)];
+    let tokens = partition.slot_windows() * partition.seq_len;
+    let first = [area, attention::scratch_len(partition.seq_len, m.head_dim()), LOGIT_ROWS * row_stride(m.vocab_size)];
     first.into_iter().max().unwrap_or_default() + weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size))
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree that folds them), `limits` (how large a piece of work is),
 //! `partition` (windows into strips and heads, sectors into slots), `tiles` (weight gradients), `slots` (where activations
-//! lie), `task` (what a node does), `graph` (which node waits for which), `names` (of the nodes), `memory` (what it takes).
+//! lie), `task` (what a node does), `graph` (which node waits for which), `names` (of the nodes, for traces), `rounds`
+//! (the graph for fork-join scheduling), `memory` (what it takes).
 
 mod graph;
 pub mod limits;
 mod memory;
 mod names;
 mod partition;
+mod rounds;
 mod slots;
 mod symmetry;
 mod task;
@@ -19,7 +21,7 @@ mod tiles;
 pub(crate) use graph::Plan;
 pub use memory::{MemoryPlan, check_memory};
 pub(crate) use memory::{Sizes, copy_bytes};
-pub(crate) use partition::Cut;
+pub(crate) use partition::Partition;
 pub(crate) use slots::{Buffer, SlotLayout};
 pub use symmetry::{SECTORS, sector_windows};
 pub(crate) use symmetry::{SumPlace, Then, visit};

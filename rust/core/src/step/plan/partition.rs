@@ -8,16 +8,16 @@ use std::ops::Range;
 
 /// How work is cut up. Any values give the same bits.
 #[derive(Clone, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct Partition {
     pub batch: usize,
-    pub positions: usize,
+    pub seq_len: usize,
     pub layers: usize,
     pub kv_heads: usize,
     pub threads: usize,
     /// Rows of a strip.
     pub strip: usize,
-    /// Key/value heads of a head task.
-    pub heads: usize,
+    /// Key/value heads of an attention task.
+    pub task_heads: usize,
     /// Sectors in flight: slots.
     pub slots: usize,
     /// Sectors whose weight gradients one task folds.
@@ -26,9 +26,9 @@ pub(crate) struct Cut {
     pub logit_slots: usize,
 }
 
-impl Cut {
+impl Partition {
     pub fn new(c: &EngineConfig) -> Self {
-        let (batch, positions) = (c.train.batch_size, c.model.seq_len);
+        let (batch, seq_len) = (c.train.batch_size, c.model.seq_len);
         let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
         // Six slots are two triples: one is filled while the weight gradients of the other are folded.
         let slots = if c.sectors_in_flight == 0 { 6 } else { c.sectors_in_flight };
@@ -37,25 +37,25 @@ impl Cut {
         let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
         let parts = (2 * threads).div_ceil(in_flight);
         // Rows of a strip are whole blocks of the norm-weight gradient (contract E5).
-        let most_strips = positions.div_ceil(NORM_BLOCK);
+        let most_strips = seq_len.div_ceil(NORM_BLOCK);
         let strips = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, most_strips) };
-        let strip = positions.div_ceil(strips).next_multiple_of(NORM_BLOCK);
-        let head_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
-        let heads = c.model.num_kv_heads.div_ceil(head_parts);
+        let strip = seq_len.div_ceil(strips).next_multiple_of(NORM_BLOCK);
+        let attention_parts = if in_flight >= 2 * threads { 1 } else { parts.clamp(1, c.model.num_kv_heads) };
+        let task_heads = c.model.num_kv_heads.div_ceil(attention_parts);
         let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
         let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
-        Self { batch, positions, layers, kv_heads, threads, strip, heads, slots, group, logit_slots }
+        Self { batch, seq_len, layers, kv_heads, threads, strip, task_heads, slots, group, logit_slots }
     }
 
     pub fn strips(&self) -> usize {
-        self.positions.div_ceil(self.strip)
+        self.seq_len.div_ceil(self.strip)
     }
-    pub fn head_parts(&self) -> usize {
-        self.kv_heads.div_ceil(self.heads)
+    pub fn attention_parts(&self) -> usize {
+        self.kv_heads.div_ceil(self.task_heads)
     }
     /// Rows of a strip, in its window.
     pub fn strip_rows(&self, strip: usize) -> Range<usize> {
-        strip * self.strip..((strip + 1) * self.strip).min(self.positions)
+        strip * self.strip..((strip + 1) * self.strip).min(self.seq_len)
     }
     /// The sector of a window.
     pub fn sector_of(&self, window: usize) -> usize {

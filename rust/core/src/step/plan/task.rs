@@ -5,9 +5,9 @@
 pub(crate) enum Stage {
     /// The MLP of layer l - 1 (the embedding for l = 0), then up to the attention of layer l (the final norm for the last).
     Forward(usize),
-    /// Head, loss, and back to the attention of the last layer.
+    /// Output head, loss, and back to the attention of the last layer.
     Loss,
-    /// Head and loss of an evaluation.
+    /// Output head and loss of an evaluation.
     EvalLoss,
     /// From the attention of layer l down to the attention of layer l - 1 (the embedding for l = 0).
     Backward(usize),
@@ -20,10 +20,10 @@ pub(crate) enum Task {
     Join,
     /// A strip of a window.
     Rows { window: usize, stage: Stage, strip: usize },
-    /// Some key/value heads of a window.
-    Heads { window: usize, layer: usize, part: usize, backward: bool },
-    /// A tile of the head's weight gradient, one sector.
-    HeadGradient { sector: usize, tile: usize },
+    /// The attention of some key/value heads of a window.
+    Attention { window: usize, layer: usize, part: usize, backward: bool },
+    /// A tile of the output head's weight gradient, one sector.
+    LmHeadGradient { sector: usize, tile: usize },
     /// A tile of a matrix's weight gradient, sectors `first..end`.
     MatrixGradient { first: usize, end: usize, matrix: usize, tile: usize },
     /// The gradient of a norm weight.

@@ -21,7 +21,7 @@ impl State {
         let Some(adapters) = &self.adapters else { return };
         let (adapter, rank, s) = (&adapters.table.list[index], adapters.table.rank, adapters.table.scale);
         let (rows, cols) = (adapter.rows, adapter.cols);
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
             let dw = self.gradient.mat(self.weights.layout.params[adapter.param].offset, rows, cols, cols);
             if tile < a_tiles(adapter) {
@@ -76,7 +76,7 @@ impl State {
     /// Merges and packs a tile of a matrix after an update.
     pub(super) fn merge(&self, matrix: usize, tile: usize) {
         let rows = block(tile, ROW_BLOCK, self.weights.layout.matrices[matrix].rows);
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe { self.merge_rows(matrix, rows) };
     }
 }

@@ -1,7 +1,7 @@
 //! The way back from the loss to the embedding. Safety of the blocks: as in `forward`.
 
 use super::state::State;
-use crate::model::MlpGradients;
+use crate::model::{Block, MlpGradients};
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
 use crate::system::arena::row_stride;
@@ -10,14 +10,14 @@ use symlm_kernels::loss;
 
 impl State {
     /// Output head, loss, final norm and the last layer's MLP. The logits of a few rows at a time become their gradients in
-    /// place; those stay until the head's weight gradient of the sector is done.
+    /// place; those stay until the output head's weight gradient of the sector is done.
     pub(super) fn loss(&self, window: usize, rows: &Range<usize>, batch: &Batch) {
         let (isa, place) = (self.isa, self.places[window]);
-        let (vocab, start) = (self.config.model.vocab_size, window * self.positions());
+        let (vocab, start) = (self.config.model.vocab_size, window * self.seq_len());
         let stride = row_stride(vocab);
         // Without any target that counts nothing is scaled.
         let scale = (1.0 / batch.targets_counted().max(1) as f64) as f32;
-        // SAFETY: see `forward`; a sector's logits are reused only after its head gradient.
+        // SAFETY: see `forward`; a sector's logits are reused only after the gradient of the output head.
         unsafe {
             let network = self.network();
             for first in rows.clone().step_by(LOGIT_ROWS) {
@@ -33,7 +33,7 @@ impl State {
                 loss::rows_backward(isa, logits.reborrow(), targets, scale, losses);
                 network.logits_backward(logits.as_mat(), self.write(self.layout.d_normed, place, &part));
             }
-            let last = self.cut.layers;
+            let last = self.partition.layers;
             let d_normed = self.read(self.layout.d_normed, place, rows);
             let rstd = self.row_values(self.layout.rstd, place, rows);
             let blocks = self.norm_block_rows(2 * last, window, rows);
@@ -61,7 +61,7 @@ impl State {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
-            let block = self.network().block(l);
+            let block = Block::new(self.network(), l);
             let (dx, mut middle) = (self.residual(l + 1, window, rows), self.write(b.middle, place, rows));
             let mlp = MlpGradients {
                 rstd: self.row_values(b.rstd2, place, rows),
@@ -83,7 +83,7 @@ impl State {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
-            let (block, mut qkv) = (self.network().block(l), self.write(b.qkv, place, rows));
+            let (block, mut qkv) = (Block::new(self.network(), l), self.write(b.qkv, place, rows));
             block.rotation_backward(&mut qkv, rows.start);
             if l == 0 && self.adapters.is_some() {
                 // Nothing below is trained.

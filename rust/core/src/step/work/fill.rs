@@ -58,7 +58,7 @@ impl Program for Initialise {
             _ => index,
         };
         let len = (p.len() - start).min(INITIALISE_ELEMENTS);
-        let (arena, offset) = s.place(which, index);
+        let (arena, offset) = s.location(which, index);
         // SAFETY: each node fills its own elements, and nothing else runs.
         let values = unsafe { arena.slice_mut(offset + start, len) };
         p.initial.fill(s.config.train.seed, number, start, values);

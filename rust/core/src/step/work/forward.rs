@@ -5,7 +5,7 @@
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
 use super::state::State;
-use crate::model::MlpRows;
+use crate::model::{Block, MlpRows};
 use crate::pool::Scratch;
 use crate::step::feed::Batch;
 use crate::step::plan::limits::LOGIT_ROWS;
@@ -20,16 +20,16 @@ impl State {
     /// From the attention of layer `l - 1` to that of layer `l`: the end of one layer and the beginning of the next are one
     /// task, so that a strip of rows stays in the cache. The first comes from the token ids, the last ends with the final norm.
     pub(super) fn forward(&self, l: usize, window: usize, rows: &Range<usize>, batch: &Batch) {
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
             if l == 0 {
-                let start = window * self.positions();
+                let start = window * self.seq_len();
                 let ids = &batch.inputs[start + rows.start..start + rows.end];
                 self.network().embed(ids, self.residual(0, window, rows));
             } else {
                 self.leave_layer(l - 1, window, rows);
             }
-            if l < self.cut.layers {
+            if l < self.partition.layers {
                 self.enter_layer(l, window, rows);
             } else {
                 let (x, place) = (self.residual(l, window, rows), self.places[window]);
@@ -45,12 +45,12 @@ impl State {
     /// As the blocks of this file: the caller is the node of these rows.
     unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
             let x = self.residual(l, window, rows);
             let (normed, qkv) = (self.write(b.n1, place, rows), self.write(b.qkv, place, rows));
             let rstd = self.row_values(b.rstd1, place, rows);
-            self.network().block(l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
+            Block::new(self.network(), l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
         }
     }
 
@@ -60,9 +60,9 @@ impl State {
     /// As the blocks of this file: the caller is the node of these rows.
     unsafe fn leave_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
         let (b, place) = (&self.layout.layers[l], self.places[window]);
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
-            let block = self.network().block(l);
+            let block = Block::new(self.network(), l);
             let (x, attended) = (self.residual(l, window, rows), self.read(b.attention, place, rows));
             let mut middle = self.write(b.middle, place, rows);
             block.attention_out(x.as_mat(), attended, middle.reborrow());
@@ -79,17 +79,17 @@ impl State {
     /// Attention of some key/value heads of a window.
     pub(super) fn attention(&self, l: usize, window: usize, part: usize, backward: bool, scratch: &mut Scratch) {
         let (c, place, b) = (&self.config.model, self.places[window], &self.layout.layers[l]);
-        let (hd, group, positions) = (c.head_size(), c.group(), self.positions());
-        let rows = 0..positions;
-        let heads = Heads { head_size: hd, group };
-        let [work, _, _] = scratch.buffers([attention::scratch_len(positions, hd), 0, 0]);
-        for kv in part * self.cut.heads..((part + 1) * self.cut.heads).min(c.num_kv_heads) {
+        let (hd, group, seq_len) = (c.head_dim(), c.group(), self.seq_len());
+        let rows = 0..seq_len;
+        let heads = Heads { head_dim: hd, group };
+        let [work, _, _] = scratch.buffers([attention::scratch_len(seq_len, hd), 0, 0]);
+        for kv in part * self.partition.task_heads..((part + 1) * self.partition.task_heads).min(c.num_kv_heads) {
             let (q_columns, k_columns, v_columns) = (c.query_columns(kv), c.key_columns(kv), c.value_columns(kv));
-            let stats = place.slot + place.row * c.num_heads + kv * group * positions;
-            // SAFETY: see the head of this file; the three views of qkv cover different columns.
+            let stats = place.slot + place.row * c.num_heads + kv * group * seq_len;
+            // SAFETY: see the top of this file; the three views of qkv cover different columns.
             unsafe {
-                let maximum = self.slots.slice_mut(b.maximum + stats, group * positions);
-                let inverse_sum = self.slots.slice_mut(b.inverse_sum + stats, group * positions);
+                let maximum = self.slots.slice_mut(b.maximum + stats, group * seq_len);
+                let inverse_sum = self.slots.slice_mut(b.inverse_sum + stats, group * seq_len);
                 if backward {
                     let mut views = [0; 3].map(|_| self.write(b.qkv, place, &rows));
                     let [q, k, v] = &mut views;
@@ -110,13 +110,13 @@ impl State {
 
     /// Row losses of a strip, the logits in the worker's own memory.
     pub(super) fn eval_loss(&self, window: usize, rows: &Range<usize>, batch: &Batch, scratch: &mut Scratch) {
-        let (vocab, start) = (self.config.model.vocab_size, window * self.positions());
+        let (vocab, start) = (self.config.model.vocab_size, window * self.seq_len());
         let stride = row_stride(vocab);
         let [work, _, _] = scratch.buffers([LOGIT_ROWS * stride, 0, 0]);
         for first in rows.clone().step_by(LOGIT_ROWS) {
             let part = first..(first + LOGIT_ROWS).min(rows.end);
             let mut logits = MatMut::new(work, part.len(), vocab, stride);
-            // SAFETY: see the head of this file.
+            // SAFETY: see the top of this file.
             unsafe {
                 let normed = self.read(self.layout.normed, self.places[window], &part);
                 let losses = self.losses.slice_mut(start + part.start, part.len());
@@ -133,8 +133,8 @@ impl State {
     pub(super) fn eval_cut(&self) {
         let mut evaluation = lock(&self.evaluation);
         let Some(source) = evaluation.source.clone() else { return };
-        let windows = (evaluation.windows - evaluation.first).min(self.cut.batch as u64);
-        let mut batch = Batch::new(self.cut.batch, self.positions());
+        let windows = (evaluation.windows - evaluation.first).min(self.partition.batch as u64);
+        let mut batch = Batch::new(self.partition.batch, self.seq_len());
         batch.windows = windows as usize;
         for i in 0..windows {
             let read = batch.set_window(i as usize, &*source, (evaluation.first + i) * evaluation.stride);
@@ -152,7 +152,7 @@ impl State {
         let batch = self.batch();
         let (windows, counted) = (batch.windows, batch.targets_counted());
         // SAFETY: every loss node came before.
-        let losses = unsafe { self.losses.slice(0, windows * self.positions()) };
+        let losses = unsafe { self.losses.slice(0, windows * self.seq_len()) };
         let mut evaluation = lock(&self.evaluation);
         evaluation.loss_sum += symlm_kernels::reduce::batch_loss(losses, counted) * counted as f64;
         evaluation.tokens += counted as u64;

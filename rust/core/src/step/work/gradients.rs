@@ -17,8 +17,8 @@ use symlm_kernels::{Mat, MatMut, embedding, reduce};
 impl State {
     /// Tokens of a sector, all rows of a buffer.
     unsafe fn sector_rows(&self, buffer: Buffer, sector: usize) -> Mat<'_> {
-        let rows = sector_windows(self.cut.batch, sector).len() * self.positions();
-        let at = sector % self.cut.slots * self.layout.len + buffer.offset;
+        let rows = sector_windows(self.partition.batch, sector).len() * self.seq_len();
+        let at = sector % self.partition.slots * self.layout.len + buffer.offset;
         // SAFETY: passed on to the caller.
         unsafe { self.slots.mat(at, rows, buffer.cols, buffer.stride) }
     }
@@ -36,7 +36,7 @@ impl State {
                     let next = self.layout.layers.get(l + 1).map_or(self.layout.last, |b| b.x);
                     (rows(next), rows(self.layout.layers[l].hidden))
                 }
-                MatrixId::Embedding | MatrixId::Head => unreachable!("the head has its own nodes"),
+                MatrixId::Embedding | MatrixId::LmHead => unreachable!("the output head has its own nodes"),
             }
         }
     }
@@ -46,10 +46,10 @@ impl State {
         let m = &self.weights.layout.matrices[matrix];
         let (rows, cols) = self.tiles[matrix][tile].clone();
         let area = rows.len() * cols.len();
-        let tokens = self.cut.slot_windows() * self.positions();
+        let tokens = self.partition.slot_windows() * self.seq_len();
         let [own, block, _] = scratch.buffers([area, weight_gradient_scratch(tokens, rows.len(), cols.len()), 0]);
         let at = m.offset + rows.start * m.cols + cols.start;
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
             let shared = |arena: &Arena| MatMut::from_raw(arena.ptr(at), rows.len(), cols.len(), m.cols);
             let mut total = shared(&self.gradient);
@@ -63,7 +63,7 @@ impl State {
                 (dy.col_range(rows.clone()), x.col_range(cols.clone()))
             };
             // The tile that this worker is likely to have next: the workers take turns.
-            let next = self.tiles[matrix].get(tile + self.cut.threads).map(|(rows, cols)| {
+            let next = self.tiles[matrix].get(tile + self.partition.threads).map(|(rows, cols)| {
                 let (dy, x) = self.operands(matrix, sectors.start);
                 (dy.col_range(rows.clone()), x.col_range(cols.clone()))
             });
@@ -75,16 +75,16 @@ impl State {
         }
     }
 
-    /// One tile of the head's gradient, one sector.
-    pub(super) fn head_gradient(&self, sector: usize, tile: usize, scratch: &mut Scratch) {
-        let m = &self.weights.layout.matrices[self.head];
-        let (rows, cols) = self.tiles[self.head][tile].clone();
-        let windows = sector_windows(self.cut.batch, sector);
-        let tokens = windows.len() * self.positions();
+    /// One tile of the output head's gradient, one sector.
+    pub(super) fn lm_head_gradient(&self, sector: usize, tile: usize, scratch: &mut Scratch) {
+        let m = &self.weights.layout.matrices[self.lm_head];
+        let (rows, cols) = self.tiles[self.lm_head][tile].clone();
+        let windows = sector_windows(self.partition.batch, sector);
+        let tokens = windows.len() * self.seq_len();
         let [block, _, _] = scratch.buffers([weight_gradient_scratch(tokens, rows.len(), cols.len()), 0, 0]);
         let stride = row_stride(m.rows);
         let at = rows.start * m.cols + cols.start;
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
             let logits = self.places.get(windows.start).map_or(0, |p| p.logits);
             let dy = self.logits.mat(logits, tokens, m.rows, stride).col_range(rows.clone());
@@ -92,7 +92,7 @@ impl State {
             let shared = |ptr: *mut f32| MatMut::from_raw(ptr, rows.len(), cols.len(), m.cols);
             let mut total = shared(self.gradient.ptr(m.offset + at));
             let mut pair = shared(self.pair.ptr(m.offset + at));
-            let mut triple = shared(self.head_triple.ptr(at));
+            let mut triple = shared(self.lm_head_triple.ptr(at));
             self.fold_sector(sector, (dy, x), None, &mut total, &mut pair, &mut triple, block);
         }
     }
@@ -160,21 +160,21 @@ impl State {
     /// Gradient of a norm weight from its blocks (contract E5).
     pub(super) fn norm_gradient(&self, norm: usize, scratch: &mut Scratch) {
         let d = self.config.model.hidden_size;
-        let blocks = self.positions().div_ceil(NORM_BLOCK);
+        let blocks = self.seq_len().div_ceil(NORM_BLOCK);
         let [work, _, _] = scratch.buffers([3 * d, 0, 0]);
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         let total = unsafe { self.gradient.slice_mut(self.weights.layout.norms[norm].offset, d) };
         self.fold_rows(d, total, work, |sector, sum| {
-            let windows = sector_windows(self.cut.batch, sector);
-            let first = (norm * self.cut.batch + windows.start) * blocks;
+            let windows = sector_windows(self.partition.batch, sector);
+            let first = (norm * self.partition.batch + windows.start) * blocks;
             for block in first..first + windows.len() * blocks {
-                // SAFETY: see the head of this file.
+                // SAFETY: see the top of this file.
                 reduce::add(self.isa, sum, unsafe { self.norm_blocks.slice(block * d, d) });
             }
         });
     }
 
-    /// Gradient of some rows of the embedding (contract L6), added to the head's where these are tied.
+    /// Gradient of some rows of the embedding (contract L6), added to the output head's where these are tied.
     pub(super) fn embedding_gradient(&self, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[self.embedding];
         let (d, stride) = (m.cols, self.layout.layers[0].x.stride);
@@ -183,9 +183,9 @@ impl State {
         let batch = self.batch();
         for row in tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows) {
             let tokens = batch.tokens_with_id(row);
-            // SAFETY: see the head of this file.
+            // SAFETY: see the top of this file.
             let (dx, total) = unsafe {
-                let dx = self.embedded.mat(0, self.cut.batch * self.positions(), d, stride);
+                let dx = self.embedded.mat(0, self.partition.batch * self.seq_len(), d, stride);
                 (dx, self.gradient.slice_mut(m.offset + row * d, d))
             };
             if tokens.is_empty() {
@@ -193,12 +193,12 @@ impl State {
                 folded.fill(0.0);
             } else {
                 self.fold_rows(d, folded, work, |sector, sum| {
-                    let windows = sector_windows(self.cut.batch, sector);
-                    let limit = |window: usize| tokens.partition_point(|&t| (t as usize) < window * self.positions());
+                    let windows = sector_windows(self.partition.batch, sector);
+                    let limit = |window: usize| tokens.partition_point(|&t| (t as usize) < window * self.seq_len());
                     embedding::scatter_row(self.isa, dx, &tokens[limit(windows.start)..limit(windows.end)], sum);
                 });
             }
-            if self.head == self.embedding {
+            if self.lm_head == self.embedding {
                 reduce::add(self.isa, total, folded);
             } else {
                 total.copy_from_slice(folded);

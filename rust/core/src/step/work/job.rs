@@ -18,7 +18,7 @@ impl Program for Job {
         match self.tasks[node as usize] {
             Task::Join => {}
             Task::Rows { window, stage, strip } => {
-                let rows = s.cut.strip_rows(strip);
+                let rows = s.partition.strip_rows(strip);
                 let batch = s.batch();
                 if window >= batch.windows {
                     return;
@@ -30,12 +30,12 @@ impl Program for Job {
                     Stage::Backward(l) => s.backward(l, window, &rows),
                 }
             }
-            Task::Heads { window, layer, part, backward } => {
+            Task::Attention { window, layer, part, backward } => {
                 if window < s.batch().windows {
                     s.attention(layer, window, part, backward, scratch);
                 }
             }
-            Task::HeadGradient { sector, tile } => s.head_gradient(sector, tile, scratch),
+            Task::LmHeadGradient { sector, tile } => s.lm_head_gradient(sector, tile, scratch),
             Task::MatrixGradient { first, end, matrix, tile } => s.matrix_gradient(first..end, matrix, tile, scratch),
             Task::NormGradient { norm } => s.norm_gradient(norm, scratch),
             Task::EmbeddingGradient { tile } => s.embedding_gradient(tile, scratch),

@@ -5,7 +5,7 @@ use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
 use crate::model::{Adapters, MatrixId, Network, Param, Weights};
 use crate::step::feed::{Batch, TokenSource};
-use crate::step::plan::{Buffer, Cut, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
+use crate::step::plan::{Buffer, Partition, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
 use crate::system::arena::Arena;
 use crate::system::float_env::ContractRounding;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use symlm_kernels::{Isa, Mat, MatMut, rope};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StepResult {
     pub loss: f64,
-    pub gradient_norm: f64,
+    pub grad_norm: f64,
     pub learning_rate: f64,
 }
 
@@ -69,7 +69,7 @@ impl AdapterState {
 
 /// Where a window's rows lie.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct WindowPlace {
     /// Start of its slot in the slot arena.
     pub slot: usize,
     /// Start of its sector's logits.
@@ -82,15 +82,15 @@ pub(crate) struct Place {
 pub(crate) struct State {
     pub isa: Isa,
     pub config: EngineConfig,
-    pub cut: Cut,
+    pub partition: Partition,
     pub weights: Weights,
     /// Weight-gradient tiles of every matrix.
     pub tiles: Vec<Vec<Tile>>,
-    pub head: usize,
+    pub lm_head: usize,
     pub embedding: usize,
     pub rope: rope::Table,
     pub layout: SlotLayout,
-    pub places: Vec<Place>,
+    pub places: Vec<WindowPlace>,
     pub slots: Arena,
     /// Embedded windows of the whole batch; then the gradient there.
     pub embedded: Arena,
@@ -103,8 +103,8 @@ pub(crate) struct State {
     pub pair: Arena,
     /// Second and fourth triple where a triple spans several tasks.
     pub triple: Option<Arena>,
-    /// The same for the head, which is always folded sector by sector.
-    pub head_triple: Arena,
+    /// The same for the output head, which is always folded sector by sector.
+    pub lm_head_triple: Arena,
     pub first_moment: Arena,
     pub second_moment: Arena,
     /// What is trained in place of the weights, if anything.
@@ -126,17 +126,21 @@ impl State {
     pub fn new(isa: Isa, config: EngineConfig) -> Result<Self> {
         // The rotary tables are computed here, on the caller's thread.
         let _environment = ContractRounding::enter();
-        let (m, cut) = (&config.model, Cut::new(&config));
+        let (m, partition) = (&config.model, Partition::new(&config));
         let weights = Weights::zeros(m)?;
         let table = config.train.lora.as_ref().map(|lora| Adapters::new(&weights.layout, lora));
-        let tiles = gradient_tiles(&weights.layout, table.as_ref(), cut.threads);
-        let sizes = Sizes::new(m, &cut, &weights.layout, table.as_ref());
+        let tiles = gradient_tiles(&weights.layout, table.as_ref(), partition.threads);
+        let sizes = Sizes::new(m, &partition, &weights.layout, table.as_ref());
         let (slot, logit_rows) = (sizes.slot.len, sizes.logit_rows);
-        let places = (0..cut.batch)
+        let places = (0..partition.batch)
             .map(|window| {
-                let sector = cut.sector_of(window);
-                let row = (window - sector_windows(cut.batch, sector).start) * m.seq_len;
-                Place { slot: sector % cut.slots * slot, logits: sector % cut.logit_slots * logit_rows, row }
+                let sector = partition.sector_of(window);
+                let row = (window - sector_windows(partition.batch, sector).start) * m.seq_len;
+                WindowPlace {
+                    slot: sector % partition.slots * slot,
+                    logits: sector % partition.logit_slots * logit_rows,
+                    row,
+                }
             })
             .collect();
         let mut square_start = vec![0];
@@ -144,12 +148,12 @@ impl State {
             square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
         }
         let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
-        let (head, len) = (weights.layout.head(), sizes.parameters);
+        let (lm_head, len) = (weights.layout.lm_head(), sizes.parameters);
         let train = &config.train;
         Ok(Self {
             isa,
             tiles,
-            head,
+            lm_head,
             embedding: weights.layout.matrix_index(MatrixId::Embedding),
             rope: m.rotary_table(),
             places,
@@ -161,7 +165,7 @@ impl State {
             gradient: Arena::new(len)?,
             pair: Arena::new(len)?,
             triple: if sizes.triple { Some(Arena::new(len)?) } else { None },
-            head_triple: Arena::new(sizes.head_triple)?,
+            lm_head_triple: Arena::new(sizes.lm_head_triple)?,
             first_moment: Arena::new(sizes.trained)?,
             second_moment: Arena::new(sizes.trained)?,
             adapters: table.map(AdapterState::new).transpose()?,
@@ -170,24 +174,24 @@ impl State {
             batch: RwLock::new(Arc::new(Batch::default())),
             hyper: RwLock::new(Hyper::new(0.0, train.beta1, train.beta2, train.eps, train.weight_decay, 1.0, 1)),
             result: Mutex::new(StepResult::default()),
-            counted: Mutex::new(vec![m.seq_len; cut.batch]),
+            counted: Mutex::new(vec![m.seq_len; partition.batch]),
             failed: AtomicBool::new(false),
             evaluation: Mutex::new(EvalState::default()),
             layout: sizes.slot,
-            cut,
+            partition,
             weights,
             config,
         })
     }
 
-    pub fn positions(&self) -> usize {
-        self.cut.positions
+    pub fn seq_len(&self) -> usize {
+        self.partition.seq_len
     }
 
     /// The graph of an update; without `update` it ends with the gradients.
     pub fn plan(&self, update: bool) -> Plan {
         let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
-        Plan::training(&self.cut, &self.weights.layout, adapters, update)
+        Plan::training(&self.partition, &self.weights.layout, adapters, update)
     }
 
     /// The tensors that the optimizer works on, in the order of the norm.
@@ -220,7 +224,7 @@ impl State {
     ///
     /// # Safety
     /// No node that may run now writes these rows.
-    pub unsafe fn read(&self, buffer: Buffer, place: Place, rows: &Range<usize>) -> Mat<'_> {
+    pub unsafe fn read(&self, buffer: Buffer, place: WindowPlace, rows: &Range<usize>) -> Mat<'_> {
         let at = place.slot + buffer.offset + (place.row + rows.start) * buffer.stride;
         // SAFETY: passed on to the caller.
         unsafe { self.slots.mat(at, rows.len(), buffer.cols, buffer.stride) }
@@ -230,7 +234,7 @@ impl State {
     ///
     /// # Safety
     /// No other node that may run now touches these rows (of the columns that are used).
-    pub unsafe fn write(&self, buffer: Buffer, place: Place, rows: &Range<usize>) -> MatMut<'_> {
+    pub unsafe fn write(&self, buffer: Buffer, place: WindowPlace, rows: &Range<usize>) -> MatMut<'_> {
         let at = place.slot + buffer.offset + (place.row + rows.start) * buffer.stride;
         // SAFETY: passed on to the caller.
         unsafe { self.slots.mat_mut(at, rows.len(), buffer.cols, buffer.stride) }
@@ -241,7 +245,7 @@ impl State {
     /// # Safety
     /// No other node that may run now touches these values.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn row_values(&self, offset: usize, place: Place, rows: &Range<usize>) -> &mut [f32] {
+    pub unsafe fn row_values(&self, offset: usize, place: WindowPlace, rows: &Range<usize>) -> &mut [f32] {
         // SAFETY: passed on to the caller.
         unsafe { self.slots.slice_mut(place.slot + offset + place.row + rows.start, rows.len()) }
     }
@@ -254,11 +258,11 @@ impl State {
         let place = self.places[window];
         if l == 0 {
             let Buffer { cols, stride, .. } = self.layout.layers[0].x;
-            let at = (window * self.positions() + rows.start) * stride;
+            let at = (window * self.seq_len() + rows.start) * stride;
             // SAFETY: passed on to the caller.
             return unsafe { self.embedded.mat_mut(at, rows.len(), cols, stride) };
         }
-        let buffer = if l == self.cut.layers { self.layout.last } else { self.layout.layers[l].x };
+        let buffer = if l == self.partition.layers { self.layout.last } else { self.layout.layers[l].x };
         // SAFETY: passed on to the caller.
         unsafe { self.write(buffer, place, rows) }
     }
@@ -268,8 +272,8 @@ impl State {
     /// # Safety
     /// As [`State::write`].
     pub unsafe fn norm_block_rows(&self, norm: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
-        let (d, blocks) = (self.config.model.hidden_size, self.positions().div_ceil(NORM_BLOCK));
-        let first = (norm * self.cut.batch + window) * blocks + rows.start / NORM_BLOCK;
+        let (d, blocks) = (self.config.model.hidden_size, self.seq_len().div_ceil(NORM_BLOCK));
+        let first = (norm * self.partition.batch + window) * blocks + rows.start / NORM_BLOCK;
         // SAFETY: passed on to the caller.
         unsafe { self.norm_blocks.mat_mut(first * d, rows.len().div_ceil(NORM_BLOCK), d, d) }
     }

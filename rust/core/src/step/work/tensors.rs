@@ -46,7 +46,7 @@ impl State {
     }
 
     /// Where a tensor of the table lies.
-    pub(crate) fn place(&self, which: Tensors, index: usize) -> (&Arena, usize) {
+    pub(crate) fn location(&self, which: Tensors, index: usize) -> (&Arena, usize) {
         let arena = match which {
             Tensors::Weights => &self.weights.values,
             Tensors::Gradient => self.trained_gradient(),

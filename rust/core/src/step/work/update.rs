@@ -22,7 +22,7 @@ impl State {
         let (start, end) = (blocks.start * SQUARE_BLOCK, (blocks.end * SQUARE_BLOCK).min(p.len()));
         let mut sums = [0.0; SQUARE_BLOCKS];
         let (sums, gradient) = (&mut sums[..blocks.len()], self.trained_gradient());
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         reduce::sum_squares_blocks(self.isa, unsafe { gradient.slice(p.offset + start, end - start) }, sums);
         for (i, sum) in sums.iter().enumerate() {
             self.squares[self.square_start[param] + blocks.start + i].store(sum.to_bits(), Ordering::Relaxed);
@@ -42,14 +42,14 @@ impl State {
         }
         let norm = libm::sqrt(total);
         // SAFETY: every loss node came before.
-        let losses = unsafe { self.losses.slice(0, self.cut.batch * self.positions()) };
+        let losses = unsafe { self.losses.slice(0, self.partition.batch * self.seq_len()) };
         let loss = reduce::batch_loss(losses, batch.targets_counted());
         lock(&self.counted).clone_from(&batch.counted);
         let clip = if train.grad_clip > 0.0 && norm > train.grad_clip { (train.grad_clip / norm) as f32 } else { 1.0 };
         let lr = train.learning_rate_at(batch.step);
         let hyper = Hyper::new(lr, train.beta1, train.beta2, train.eps, train.weight_decay, clip, batch.step + 1);
         *self.hyper.write().unwrap_or_else(PoisonError::into_inner) = hyper;
-        *lock(&self.result) = StepResult { loss, gradient_norm: norm, learning_rate: lr };
+        *lock(&self.result) = StepResult { loss, grad_norm: norm, learning_rate: lr };
         self.failed.store(!(loss.is_finite() && norm.is_finite()), Ordering::Relaxed);
     }
 
@@ -59,7 +59,7 @@ impl State {
 
     /// AdamW for some elements of what is trained.
     pub(super) fn adamw(&self, offset: usize, len: usize, hyper: &Hyper) {
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe {
             let w = self.trained_values().slice_mut(offset, len);
             let m = self.first_moment.slice_mut(offset, len);
@@ -73,7 +73,7 @@ impl State {
         let m = &self.weights.layout.matrices[matrix];
         let rows = tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows);
         self.adamw(m.offset + rows.start * m.cols, rows.len() * m.cols, &self.hyper());
-        // SAFETY: see the head of this file.
+        // SAFETY: see the top of this file.
         unsafe { self.weights.pack_rows(self.isa, matrix, rows) };
         debug_assert!(m.forward.is_some() || m.id == MatrixId::Embedding);
     }

@@ -1,0 +1,102 @@
+//! A model that is only read.
+
+use crate::checkpoint;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::model::{Layout, Network, Weights};
+use crate::system::machine::available_memory;
+use std::path::Path;
+use symlm_kernels::Isa;
+use symlm_kernels::gemm::packed_len;
+use symlm_kernels::rope::Table;
+
+/// Weights that nobody changes any more; share them with `Arc`.
+pub struct Model {
+    pub(super) weights: Weights,
+    pub(super) rope: Table,
+    pub(super) isa: Isa,
+}
+
+impl Model {
+    /// Reads the weights of a checkpoint, or of a model from elsewhere: a `.safetensors` file or the index of several.
+    ///
+    /// # Errors
+    /// `User` for an impossible shape, `Data` if the file is not of this shape, `Memory` if the system refuses.
+    pub fn load(config: &ModelConfig, isa: Isa, safetensors: &Path) -> Result<Self> {
+        check_memory(config)?;
+        let mut weights = Self::empty(config)?;
+        let layout = weights.layout.clone();
+        checkpoint::read_model(safetensors, &layout, &mut |param, values| weights.set(param, values))?;
+        Ok(Self::finish(weights, isa))
+    }
+
+    /// Takes each tensor of the table from `fill(number in the table, elements)`: a snapshot of a trainer's weights.
+    ///
+    /// # Errors
+    /// `User` for an impossible shape, `Memory` if the system refuses.
+    pub fn from_tensors(config: &ModelConfig, isa: Isa, fill: &mut dyn FnMut(usize, &mut [f32])) -> Result<Self> {
+        let weights = Self::empty(config)?;
+        for (index, param) in weights.layout.params.iter().enumerate() {
+            // SAFETY: these weights have just been made and nobody else knows them.
+            fill(index, unsafe { weights.values.slice_mut(param.offset, param.len()) });
+        }
+        Ok(Self::finish(weights, isa))
+    }
+
+    fn empty(config: &ModelConfig) -> Result<Weights> {
+        let mut weights = Weights::zeros(config)?;
+        // The panels for gradients are never read here. Without a place they are not written either, and memory that
+        // is not touched is not taken from the system: the others lie side by side, so that no huge page has both.
+        let mut end = 0;
+        for matrix in &mut weights.layout.matrices {
+            matrix.backward = None;
+            if let Some(forward) = &mut matrix.forward {
+                *forward = end;
+                end += packed_len(matrix.cols, matrix.rows);
+            }
+        }
+        Ok(weights)
+    }
+
+    fn finish(mut weights: Weights, isa: Isa) -> Self {
+        weights.pack_all(isa);
+        // The caller's thread may round otherwise.
+        let _environment = crate::system::float_env::ContractRounding::enter();
+        let rope = weights.config.rotary_table();
+        Self { weights, rope, isa }
+    }
+
+    /// Shape of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.weights.config
+    }
+
+    /// The instruction set it computes with.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The weights to compute with.
+    pub(super) fn network(&self) -> Network<'_> {
+        // SAFETY: nobody writes the weights of a finished model.
+        unsafe { Network::new(self.isa, &self.weights, &self.rope) }
+    }
+}
+
+/// Checks that a model of this shape fits into the memory that is available now: a file with a shape is no reason to
+/// take all of it.
+fn check_memory(config: &ModelConfig) -> Result<()> {
+    config.check()?;
+    let layout = Layout::new(config);
+    let forward: f64 = layout.matrices.iter().map(|m| packed_len(m.cols, m.rows) as f64).sum();
+    let rotary = config.seq_len as f64 * config.head_dim() as f64;
+    let needed = size_of::<f32>() as f64 * (layout.len as f64 + forward + rotary);
+    match available_memory() {
+        Some(available) if needed > available.bytes => {
+            let (needed, available) = (needed / 1e9, available.bytes / 1e9);
+            let what = format!("the model needs {needed:.1} GB of memory, {available:.1} GB are available");
+            Err(Error::memory(what).hint("use a smaller model"))
+        }
+        _ => Ok(()),
+    }
+}
