@@ -37,7 +37,7 @@ from .initial import Initial
 from .nan_policy import NanPolicy, RolledBack
 from .opening import check_made_from, resume_command
 from .saving import Saved, Saver, Start, start_saving
-from .schedule import eval_windows, final_eval_windows, pre_decay_step, token_count, windows_per_epoch
+from .schedule import eval_windows, evaluation_windows, final_eval_windows, pre_decay_step
 from .trace import Tracer
 
 CHUNK_S = 2.0
@@ -425,8 +425,7 @@ class Loop:
         val = self.prepared.val
         if val is None:
             return False
-        seq_len = self.model.seq_len
-        usual = eval_windows(self.config, windows_per_epoch(token_count(val, seq_len), seq_len))
+        usual = eval_windows(self.config, evaluation_windows(val, self.model.seq_len))
         count = usual if windows is None else windows
         try:
             report = self.engine.evaluate(val, count, self._progress("evaluation"))
@@ -535,8 +534,7 @@ class Loop:
             self._hash()
         improved = self._evaluate()
         if self.prepared.val is not None:
-            seq_len = self.model.seq_len
-            available = windows_per_epoch(token_count(self.prepared.val, seq_len), seq_len)
+            available = evaluation_windows(self.prepared.val, self.model.seq_len)
             last = final_eval_windows(self.config, self.max_steps, available)
             if last > eval_windows(self.config, available):
                 self._evaluate(last)

@@ -29,7 +29,7 @@ from ..text.corpus import Sources, cache_dir, vocab_size_with
 from ..units import count_of
 from .initial import take_over
 from .opening import locate
-from .schedule import FORWARD_COST, eval_windows, final_eval_windows, plan_steps, windows_per_epoch
+from .schedule import FORWARD_COST, eval_windows, final_eval_windows, plan_steps, windows_held_out, windows_of_epoch
 
 FLOAT_BYTES = 4
 CHECKPOINT_BYTES = 3 * FLOAT_BYTES
@@ -243,10 +243,9 @@ def make_plan(config: TrainConfig) -> Plan:
     flops = _symlm.flops_per_token(json.dumps(model.as_dict()))
     peak = max(_symlm.fma_peak(max(min(threads, _symlm.available_cpus()[0]), 1), _PEAK_SECONDS) for _ in range(2))
     per_update = config.batch_size * model.seq_len * flops / (peak * 1e9 * USUAL_PART_OF_PEAK)
-    val_windows = windows_per_epoch(round(held), model.seq_len)
-    steps = plan_steps(
-        filled, round(tokens - held), val_windows=val_windows, seconds_per_step=per_update, seconds_spent=0.0
-    )
+    windows = windows_of_epoch(round(tokens - held), model.seq_len)
+    val_windows = windows_held_out(round(held), model.seq_len)
+    steps = plan_steps(filled, windows, val_windows=val_windows, seconds_per_step=per_update)
     done = max(folder.steps(), default=0) if resumed else 0
     left = max(min(steps.max_steps, config.stop_at_step or steps.max_steps) - done, 0)
     evaluated = eval_windows(config, val_windows) * (left // config.eval_interval if config.eval_interval else 0)

@@ -36,7 +36,7 @@ from .loop import Loop
 from .nan_policy import NanPolicy, drop_undone
 from .opening import AUTO, Opened, check_input, check_text, known_hashes, open_run, resume_command
 from .plan import Plan, check_fits, disk_of, make_plan, memory_of
-from .schedule import plan_steps, resolve, token_count, windows_per_epoch
+from .schedule import evaluation_windows, plan_steps, resolve, training_windows
 
 CALIBRATION_STEPS = 20
 CALIBRATION_PART = 0.1
@@ -261,16 +261,13 @@ def _set_up(
     """Fix the step numbers of a new run and write the files that describe it."""
     asked, folder = opened.config, opened.folder
     vocab_size = vocab_size_with(asked, prepared.tokenizer)
-    val_windows = 0
     seq_len = asked.model().seq_len
-    if prepared.val is not None:
-        val_windows = windows_per_epoch(token_count(prepared.val, seq_len), seq_len)
+    windows, val_windows = training_windows(prepared.train, seq_len), evaluation_windows(prepared.val, seq_len)
     per_step, spent = speed
-    tokens = token_count(prepared.train, seq_len)
-    plan = plan_steps(asked, tokens, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
+    plan = plan_steps(asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
     data_format: DataFormat = "text" if prepared.train.window is None else "completion"
     config, requested = resolve(dataclasses.replace(asked, data_format=data_format), plan, vocab_size)
-    epochs = plan.max_steps * config.batch_size / max(windows_per_epoch(tokens, seq_len), 1)
+    epochs = plan.max_steps * config.batch_size / max(windows, 1)
     display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
     prepared.tokenizer.save(str(folder.path / TOKENIZER))
     if opened.initial is not None:
