@@ -19,7 +19,6 @@ from typing import Any
 from .. import _symlm
 from ..callbacks import CallbackList
 from ..config.engine import engine_config, has_adapters
-from ..config.train_config import TrainConfig
 from ..display import Display
 from ..display.view import View, Window
 from ..errors import DataError, InternalError, Interrupted, MemoryPlanError, NanError, SymlmError, UserError
@@ -27,17 +26,15 @@ from ..generate.generator import Generator
 from ..layout import METRICS, SAMPLES
 from ..run import adapters
 from ..run.checkpoint import State
-from ..run.folder import RunFolder
 from ..run.metrics import LineLog
 from ..system.signals import Stopped, StopSignals
 from ..system.version import version
-from ..text.corpus import Prepared
 from . import nan_policy
-from .initial import Initial
 from .nan_policy import NanPolicy, RolledBack
 from .opening import check_made_from, resume_command
 from .saving import Saved, Saver, Start, start_saving
 from .schedule import eval_windows, evaluation_windows, final_eval_windows, pre_decay_step
+from .session import Session
 from .trace import Tracer
 
 CHUNK_S = 2.0
@@ -61,25 +58,22 @@ class Loop:
 
     def __init__(
         self,
-        *,
-        config: TrainConfig,
-        threads: int,
-        folder: RunFolder,
-        prepared: Prepared,
+        session: Session,
         display: Display,
         callbacks: CallbackList,
-        peak_gflops: float,
         signals: StopSignals,
-        initial: Initial | None = None,
+        peak_gflops: float,
     ) -> None:
+        config, folder, threads = session.config, session.folder, session.threads
+        self.session = session
         self.config = config
         self.threads = threads
         self.folder = folder
-        self.prepared = prepared
+        self.prepared = session.text
         self.display = display
         self.callbacks = callbacks
         self.peak = peak_gflops
-        self.initial = initial
+        self.initial = session.initial
         self.model = config.model()
         self.max_steps = config.max_steps or 1
         self.engine_config = engine_config(config, threads)
@@ -106,8 +100,9 @@ class Loop:
 
     # --- frame ----------------------------------------------------------------------------------------------------
 
-    def run(self, checkpoint: Path | None, state: State | None) -> Outcome:
+    def run(self) -> Outcome:
         """Train, save, and leave the folder complete."""
+        checkpoint, state = self.session.checkpoint, self.session.state
         with contextlib.ExitStack() as ending:
             ending.callback(self.callbacks.call, "on_end")
             self.engine = _symlm.Engine(json.dumps(self.engine_config), self.prepared.train)
