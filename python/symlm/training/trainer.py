@@ -16,7 +16,7 @@ from ..display import Display, make_display
 from ..errors import Interrupted
 from ..layout import TENSORBOARD
 from ..system.signals import StopSignals
-from .loop import Loop
+from .loop import train_session
 from .opening import AUTO, resume_command
 from .plan import Plan, make_plan
 from .session import Session
@@ -101,7 +101,7 @@ def _train(session: Session, display: Display, signals: StopSignals, callbacks: 
         seconds = PEAK_SECONDS if session.state is None else PEAK_SECONDS_RESUMED
         peak = measured_peak(session.threads, seconds, PEAK_ROUNDS)
     listeners = CallbackList((*callbacks, *_tensor_board(session.config, folder, display)))
-    outcome = Loop(session, display, listeners, signals, peak).run()
+    outcome = train_session(session, display, listeners, signals, peak)
     return Run(folder, session.config, outcome.step, outcome.finished, outcome.metrics)
 
 
