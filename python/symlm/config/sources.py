@@ -246,7 +246,7 @@ def _plain(value: Any) -> str:
 @dataclass(frozen=True)
 class Request:
     """What is asked of a training run: the configuration that a new one would have, and the names of the settings that
-    were given explicitly. Only these count for a run that is there already."""
+    were given explicitly. Only these count where a run exists already."""
 
     config: TrainConfig
     given: frozenset[str]

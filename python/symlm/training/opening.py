@@ -1,4 +1,4 @@
-"""Where a run lies, which of its checkpoints it goes on from, and whether text and settings are those of the run."""
+"""Where a run lies, which checkpoint it resumes from, and whether text and settings are those of the run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`Session`: one run folder that is trained in, from the settings that are asked for to the first update.
 
 `open` decides where to start, `prepare` reads the text and makes every check, `begin` writes what describes the run.
-Nothing is written into the folder before `begin`, and nothing that takes long stands before a cheap check.
+Before `begin` nothing of the run is written, and cheap checks come before anything that takes long.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class Session:
 
     @classmethod
     def open(cls, request: Request, *, dry: bool = False) -> Session:
-        """Lock the run folder and decide where to start. A `dry` session looks only: no lock, nothing cleaned up."""
+        """Lock the run folder and decide where to start. A `dry` session takes no lock and changes nothing.
+
+        UserError and UsageError for settings that cannot be, or not with this run; DataError for a damaged run.
+        """
         asked = request.config
         folder, named = locate(asked)
         _check_extension(asked, folder, named)
@@ -98,7 +101,7 @@ class Session:
 
     @classmethod
     def _old(cls, folder: RunFolder, request: Request, named: Path | None) -> Session:
-        """A run that is there. Here, and nowhere else, its settings meet those that were given."""
+        """A run that exists. Here, and nowhere else, its settings meet those that were given."""
         asked = request.config
         given = {**request.values(), "resume": asked.resume, "out_dir": str(folder.path)}
         if asked.init_from is not None:
@@ -127,7 +130,7 @@ class Session:
         return session
 
     def choose(self, named: Path | None, resume: str | None) -> None:
-        """Go on from the checkpoint `named`, else from the one that `resume` means."""
+        """Resume from the checkpoint `named`, else from the one that `resume` means."""
         self.checkpoint = named or choose_checkpoint(self.folder, resume, self.notes.append)
         if self.checkpoint is None:
             self.notes.append(f"{self.folder.path}: no usable checkpoint yet, starting from the beginning")
@@ -228,7 +231,7 @@ class Session:
     # --- begin ----------------------------------------------------------------------------------------------------
 
     def begin(self, display: Display) -> None:
-        """Set up a new run, or bring an old one to the step that it goes on from."""
+        """Set up a new run, or bring an existing one to the step where it resumes."""
         if self.is_new:
             self._set_up(display)
         else:
@@ -252,7 +255,7 @@ class Session:
         self.folder.start(self.config, requested, self._environment())
 
     def _go_on(self) -> None:
-        """Check that the text is the same, and cut the metrics back to the step that training goes on from."""
+        """Check that the text is the same, and cut the metrics back to the step where training resumes."""
         folder = self.folder
         check_text(folder, self.state, **self.text.hashes)
         if self.state is None or not (folder.path / TOKENIZER).is_file():

@@ -18,7 +18,7 @@ class Tracer:
     """Records the first updates of a session after the warm-up and writes them to a file."""
 
     def __init__(self, path: str, running: Running, end: int) -> None:
-        """For a session that goes on to `end`."""
+        """For a session that trains up to `end`."""
         self.path = path
         self._running = running
         step = running.progress.step
