@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from conftest import Cli
 from symlm.config.sources import Request
 from symlm.config.train_config import TrainConfig
+from symlm.display.view import View
 from symlm.errors import UserError
 from symlm.run.folder import RunFolder
 from symlm.training.due.part import is_multiple, next_multiple
 from symlm.training.due.saves import Saves
+from symlm.training.progress import Progress
 from symlm.training.session import Session
 
 SMALL = (
@@ -120,3 +122,11 @@ def test_a_checkpoint_waits_for_an_update_that_was_applied() -> None:
     assert [saves.next_after(step) for step in (0, 10, 29, 30, 35, 40)] == [10, 20, 30, 35, 40, 50]
     running.progress.improved = True
     assert saves.due(14)
+
+
+def test_a_step_that_is_undone_is_not_saved_as_the_best() -> None:
+    """The evaluation called it the best; a rollback came before the save."""
+    progress = Progress(View(), 10, step=7, tokens=70, improved=True, finite_step=7, checkpoint_step=5)
+    progress.restart()
+    assert (progress.step, progress.tokens, progress.finite_step, progress.checkpoint_step) == (0, 0, -1, 0)
+    assert not progress.improved
