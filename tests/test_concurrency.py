@@ -25,9 +25,9 @@ def train(text: Path, out_dir: Path, threads: int) -> str:
 FORK = """
 import json, os, signal, sys
 from symlm import _symlm
-from symlm.config import TrainConfig
+from symlm.config.train_config import TrainConfig
 from symlm.errors import InternalError
-from symlm.schedule import engine_config
+from symlm.config.engine import engine_config
 
 corpus = _symlm.Corpus.open([sys.argv[1]])
 shards = corpus.prepare(corpus.train_tokenizer(300, 1, None), sys.argv[2], 0.0, 32, 1, None)[0]
@@ -135,7 +135,7 @@ def test_a_training_that_cannot_begin_leaves_none_either(
         assert workers()
         raise symlm.UserError(f"{path}: cannot write: no space left on device")
 
-    monkeypatch.setattr("symlm.training.loop.LineLog", no_log)
+    monkeypatch.setattr("symlm.training.journal.LineLog", no_log)
     with pytest.raises(symlm.UserError, match="cannot write") as held:
         train(text, tmp_path / "run", 3)
     assert held.value is not None

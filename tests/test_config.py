@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlm.config.presets import PRESETS
-from symlm.config.sources import conflicts, gather, parse_toml, read_environment, resumed, to_toml
+from symlm.config.sources import Request, conflicts, gather, parse_toml, read_environment, resumed, to_toml
 from symlm.config.train_config import FLAGS, SPECS, TrainConfig
 from symlm.errors import UsageError
 from symlm.units import did_you_mean, format_count, format_duration, format_short_duration, parse_count, parse_duration
@@ -74,7 +74,7 @@ def test_the_file_of_a_run_is_a_valid_config(config: TrainConfig) -> None:
 @given(configs, configs)
 def test_resuming_changes_only_what_is_free(run: TrainConfig, asked: TrainConfig) -> None:
     try:
-        going_on = resumed(run, asked)
+        going_on = resumed(run, Request.of(asked).values())
     except UsageError:
         return
     for name, spec in SPECS.items():
@@ -169,9 +169,9 @@ def test_conflicts_list_old_against_new() -> None:
     run = TrainConfig(preset="tiny", max_steps=812, warmup_steps=40, decay_start=650, learning_rate=4e-3)
     free = dataclasses.replace(run, threads=5, eval_interval=7, keep_last=9, sectors_in_flight=3, stop_at_step=4,
                                trace="t.json")  # fmt: skip
-    assert conflicts(run, {}, free) == []
-    assert conflicts(run, {"max_time": 25.0}, dataclasses.replace(run, max_time="25s")) == []  # type: ignore[arg-type]
-    found = conflicts(run, {"max_time": 25.0}, dataclasses.replace(run, max_time=30.0, learning_rate=1e-3))
+    assert conflicts(run, {}, Request.of(free).values()) == []
+    assert conflicts(run, {"max_time": 25.0}, {"max_time": 25.0}) == []
+    found = conflicts(run, {"max_time": 25.0}, {"max_time": 30.0, "learning_rate": 1e-3})
     assert [str(conflict) for conflict in found] == [
         "--max-time: the run has 25.0, asked for 30.0",
         "--learning-rate: the run has 0.004, asked for 0.001",

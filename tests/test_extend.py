@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import Cli
-from symlm.config.sources import parse_toml
+from symlm.config.sources import Request, parse_toml
 from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UserError
 from symlm.run.checkpoint import link_checkpoint, verify
@@ -16,9 +16,9 @@ from symlm.run.folder import RunFolder
 from symlm.run.metrics import LineLog, read_lines
 from symlm.system.files import file_hash, write_atomic
 from symlm.training.extend import extend, plan_extension
-from symlm.training.opening import open_run
 from symlm.training.saving import Saver
 from symlm.training.schedule import pre_decay_step
+from symlm.training.session import Session
 from test_run_folder import MODEL, write_state
 
 SHORT = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--eval-interval", "7",
@@ -78,7 +78,7 @@ def finished(path: Path, steps: list[int], *, best: dict[int, int] | None = None
 
 def opened(folder: RunFolder, **how: Any) -> tuple[int | None, int | None]:
     """Where a run is gone on with, and its length."""
-    run = open_run(TrainConfig(out_dir=str(folder.path), **how))
+    run = Session.open(Request.of(TrainConfig(out_dir=str(folder.path), **how)))
     run.folder.unlock()
     return None if run.state is None else run.state.step, run.config.max_steps
 
@@ -91,7 +91,7 @@ def test_what_an_extension_needs_is_kept(tmp_path: Path) -> None:
     assert opened(folder, extend_steps=50) == (80, 150)
     # Nothing has changed before the text is known to be the same.
     assert folder.steps() == [60, 80, 100]
-    run = open_run(TrainConfig(out_dir=str(folder.path), extend_steps=50))
+    run = Session.open(Request.of(TrainConfig(out_dir=str(folder.path), extend_steps=50)))
     assert run.extension is not None
     assert extend(folder, run.extension).trainer["best_step"] == 60
     run.folder.unlock()
@@ -104,7 +104,7 @@ def test_what_an_extension_needs_is_kept(tmp_path: Path) -> None:
 def test_a_best_checkpoint_that_is_lost_is_not_made_up(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run", [60, 80, 90, 100], best={60: 60, 80: 60, 90: 90, 100: 90})
     (folder.checkpoint_path(60)).rename(tmp_path / "elsewhere")
-    run = open_run(TrainConfig(out_dir=str(folder.path), extend_steps=50))
+    run = Session.open(Request.of(TrainConfig(out_dir=str(folder.path), extend_steps=50)))
     assert run.extension is not None
     state = extend(folder, run.extension)
     run.folder.unlock()
@@ -129,7 +129,7 @@ def test_killed_while_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         return wrapped
 
-    run = open_run(TrainConfig(out_dir=str(folder.path), extend_steps=50))
+    run = Session.open(Request.of(TrainConfig(out_dir=str(folder.path), extend_steps=50)))
     assert run.extension is not None
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "point_last", dying(RunFolder.point_last))
@@ -167,5 +167,5 @@ def test_an_extension_from_a_damaged_checkpoint_is_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"step-00000080/model\.safetensors: damaged"):
         opened(folder, extend_steps=50)
     with pytest.raises(UserError, match="no run to extend"):
-        open_run(TrainConfig(out_dir=str(tmp_path / "none"), extend_steps=50))
+        Session.open(Request.of(TrainConfig(out_dir=str(tmp_path / "none"), extend_steps=50)))
     assert folder.steps() == [80, 100]

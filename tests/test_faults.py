@@ -127,7 +127,7 @@ def test_no_room_for_a_log(text: Path, tmp_path: Path, cli: Cli, name: str) -> N
 
 
 LINES = """
-from symlm.metrics import LineLog
+from symlm.run.metrics import LineLog
 from symlm.errors import UserError
 from pathlib import Path
 log = LineLog(Path("log.jsonl"))

@@ -33,7 +33,6 @@ from symlm.evaluation.windows import evaluate
 from symlm.generate.generator import Generator
 from symlm.model.resolve import resolve_model
 from symlm.run.checkpoint import State
-from symlm.training.plan import make_plan
 from symlm.training.trainer import Trainer
 
 SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
@@ -176,7 +175,7 @@ def test_the_shape_is_the_model_s(made: Elsewhere, words: Path, tmp_path: Path) 
         with pytest.raises(UsageError, match=named):
             Trainer(settings(made, tmp_path, **change), data=words).fit()
     assert not (tmp_path / "run").exists()
-    plan = make_plan(TrainConfig(init_from=str(made.folder), data=(str(words),)))
+    plan = Trainer(TrainConfig(init_from=str(made.folder)), data=words).plan()
     assert plan.parameters == sum(p.size for p in made.parameters.values())
     assert plan.config.seq_len == 64
 

@@ -230,4 +230,4 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 def test_targets_have_one_spelling() -> None:
     config = symlm.TrainConfig(init_from="m", lora_rank=2, lora_targets=" up_proj, q_proj ,up_proj")
     assert (config.lora_targets, config.lora_alpha_value) == ("q_proj,up_proj", 4.0)
-    assert symlm.TrainConfig(init_from="m", lora_rank=2).lora_target_names == symlm.config.LORA_TARGETS
+    assert symlm.TrainConfig(init_from="m", lora_rank=2).lora_target_names == symlm.config.train_config.LORA_TARGETS

@@ -25,7 +25,10 @@ def loaded_by(code: str) -> set[str]:
     [
         ("import symlm", {"numpy", "rich", "click", "matplotlib", "hashlib", "json", "tomllib"}),
         ("import symlm; symlm.TrainConfig(preset='3m')", {"numpy", "rich", "click", "matplotlib"}),
-        ("import symlm.train, symlm.evaluation, symlm.generate", {"numpy", "rich", "click", "matplotlib"}),
+        (
+            "import symlm.training.trainer, symlm.evaluation.scoring, symlm.generate.generator",
+            {"numpy", "rich", "click", "matplotlib"},
+        ),
         *(
             (f"from symlm.cli import main; main({words!r})", {"numpy", "rich", "matplotlib"})
             for words in (["--help"], ["--version"], ["train", "--help"], ["generate", "--help"], ["plot", "--help"])

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from conftest import Cli
 from symlm.config.train_config import TrainConfig
-from symlm.training.plan import largest_batch, memory_of
+from symlm.training.resources import largest_batch, memory_of
 
 MEASURE = """
 import json, sys
 from symlm import _symlm
-from symlm.config import TrainConfig
-from symlm.plan import memory_of
-from symlm.schedule import engine_config
+from symlm.config.engine import engine_config
+from symlm.config.train_config import TrainConfig
+from symlm.training.resources import memory_of
 
 def held():
     with open("/proc/self/status") as lines:

@@ -129,7 +129,7 @@ def test_everything_is_drawn(runs: list[str], tmp_path: Path, axis: str, log_y: 
     assert draw_runs(runs, target, axis, log_y) == [runs[5]]
     picture = target.read_text(encoding="utf-8")
     for words in ("loss, nats per token", "bits per byte", "learning rate", "gradient norm", "tokens per second",
-                  "broken", "_one $point_{", "new (nothing yet)", "validation", "last, more windows", "not finite",
+                  "broken", "_one $point_{", "new (nothing yet)", "validation", "final, more windows", "not finite",
                   {"elapsed_s": "time, minutes"}.get(axis, curves.AXES[axis])):  # fmt: skip
         assert f"<!-- {words}" in picture or f" {words}" in picture, words
     # Thousands of points and no more.
@@ -138,20 +138,43 @@ def test_everything_is_drawn(runs: list[str], tmp_path: Path, axis: str, log_y: 
     assert {"#0072b2", "#d55e00", "#009e73"} <= set(colours)
 
 
-def test_panels_stay_large(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are saved."""
     from matplotlib.figure import Figure
 
-    drawn: list[Figure] = []
+    figures: list[Any] = []
     save = Figure.savefig
 
     def keep(figure: Figure, *arguments: Any, **keywords: Any) -> None:
-        drawn.append(figure)
+        figures.append(figure)
         save(figure, *arguments, **keywords)
 
     monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def test_panels_stay_large(runs: list[str], tmp_path: Path, drawn: list[Any]) -> None:
     draw_runs(runs[:6], tmp_path / "curves.png")
     sizes = [axes.get_position().height for axes in drawn[0].axes]
     assert len(sizes) == 5 and min(sizes) > 0.25
+
+
+def test_the_final_evaluation_is_no_point_of_the_curve(tmp_path: Path, drawn: list[Any]) -> None:
+    records = [train(1), evaluation(2, val_bpb=2.0), evaluation(4, val_bpb=1.5),
+               evaluation(4, val_bpb=1.8, val_loss=3.3, windows=99, final=True)]  # fmt: skip
+    draw_runs([str(write_run(tmp_path / "run", records))], tmp_path / "curves.png", "step")
+    draw_runs([str(write_run(tmp_path / "short", records[:3]))], tmp_path / "short.png", "step")
+    panels = {axes.get_title("left"): axes for axes in drawn[0].axes}
+    for name, curve, last in (("val_bpb", [2.0, 1.5], 1.8), ("loss", [5.1, 3.6], 3.3)):
+        axes = panels[curves.PANELS[name]]
+        marked = [line for line in axes.lines if line.get_marker() == "D"]
+        assert [(*line.get_xdata(), *line.get_ydata(), line.get_linestyle()) for line in marked] == [(4, last, "None")]
+        assert curve in [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"]
+        assert "final, more windows" in [text.get_text() for text in axes.get_legend().get_texts()]
+    for axes in drawn[1].axes:
+        texts = axes.get_legend().get_texts() if axes.get_legend() else []
+        assert "final, more windows" not in [text.get_text() for text in texts]
 
 
 def test_one_value_and_no_validation(tmp_path: Path) -> None:

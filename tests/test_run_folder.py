@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from symlm._symlm import CONTRACT_VERSION
 from symlm.config.model_config import ModelConfig
+from symlm.config.sources import Request
 from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UsageError, UserError
 from symlm.layout import BEST, MANIFEST, OPTIMIZER, STATE, WEIGHTS
@@ -23,8 +24,8 @@ from symlm.run.checkpoint import State, recover, verify
 from symlm.run.folder import RunFolder, default_out_dir
 from symlm.run.metrics import LineLog, read_lines, to_line, truncate_past
 from symlm.system.files import file_hash
-from symlm.training.opening import open_run
 from symlm.training.saving import Saved, Saver, Start, write_checkpoint
+from symlm.training.session import Session
 
 MODEL = TrainConfig().model()
 
@@ -152,18 +153,18 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [10])
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="there is a run already"):
-        open_run(TrainConfig(out_dir=str(run.path)))
+        Session.open(Request.of(TrainConfig(out_dir=str(run.path))))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="not empty"):
-        open_run(TrainConfig(out_dir=str(tmp_path / "other")))
+        Session.open(Request.of(TrainConfig(out_dir=str(tmp_path / "other"))))
     with pytest.raises(UserError, match="not a folder"):
-        open_run(TrainConfig(out_dir=str(tmp_path / "other" / "mine.txt")))
+        Session.open(Request.of(TrainConfig(out_dir=str(tmp_path / "other" / "mine.txt"))))
     assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
 def test_a_folder_in_which_nothing_was_started_goes_away(tmp_path: Path) -> None:
-    opened = open_run(TrainConfig(out_dir=str(tmp_path / "a" / "b")))
+    opened = Session.open(Request.of(TrainConfig(out_dir=str(tmp_path / "a" / "b"))))
     assert opened.is_new
     opened.folder.unlock()
     assert not (tmp_path / "a").exists()
@@ -171,16 +172,16 @@ def test_a_folder_in_which_nothing_was_started_goes_away(tmp_path: Path) -> None
 
 def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [10, 20])
-    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto", threads=3))
+    opened = Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="auto", threads=3)))
     assert (opened.checkpoint, opened.config.threads) == (run.checkpoint_path(20), 3)
     opened.folder.unlock()
     (run.checkpoint_path(20) / WEIGHTS).write_bytes(b"broken")
-    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+    opened = Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="auto")))
     assert opened.checkpoint == run.checkpoint_path(10)
     assert len(opened.notes) == 1
     opened.folder.unlock()
     with pytest.raises(DataError, match="damaged"):
-        open_run(TrainConfig(out_dir=str(run.path), resume="last"))
+        Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="last")))
 
 
 def test_a_run_with_no_usable_checkpoint_is_left_as_it_is(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_run_with_no_usable_checkpoint_is_left_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(
         DataError, match=r"no checkpoint to go on from: .*step-00000020.*version 2, expected 1"
     ) as caught:
-        open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+        Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="auto")))
     assert "2 other checkpoints" in caught.value.message
     assert sorted(run.path.rglob("*")) == before
 
@@ -209,7 +210,7 @@ def test_a_run_that_was_started_meanwhile_is_not_started_again(tmp_path: Path, m
 
     monkeypatch.setattr(RunFolder, "lock", after_another)
     with pytest.raises(UserError, match="there is a run already"):
-        open_run(TrainConfig(out_dir=str(tmp_path / "run"), resume="auto"))
+        Session.open(Request.of(TrainConfig(out_dir=str(tmp_path / "run"), resume="auto")))
     RunFolder(tmp_path / "run").lock()
     assert RunFolder(tmp_path / "run").steps() == [10]
 
@@ -237,7 +238,7 @@ def test_resume_passes_over_what_it_cannot_use(tmp_path: Path, name: str, change
         manifest = json.loads((folder / MANIFEST).read_text())
         manifest["files"][name] = {"size": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
         (folder / MANIFEST).write_text(json.dumps(manifest))
-    opened = open_run(TrainConfig(out_dir=str(run.path), resume="auto"))
+    opened = Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="auto")))
     opened.folder.unlock()
     assert opened.checkpoint == run.checkpoint_path(10)
     assert len(opened.notes) == 1
@@ -245,7 +246,7 @@ def test_resume_passes_over_what_it_cannot_use(tmp_path: Path, name: str, change
     assert (run.path / "last").read_text() == "checkpoints/step-00000020\n"
     for resume in ("last", str(folder)):
         with pytest.raises(DataError, match=message):
-            open_run(TrainConfig(out_dir=str(run.path), resume=resume))
+            Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume=resume)))
 
 
 def test_one_save_at_a_time(tmp_path: Path) -> None:
@@ -311,22 +312,22 @@ def test_a_best_that_a_crash_prevented_is_made_up_for(tmp_path: Path) -> None:
 def test_resume_by_path(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [10, 20], best=10)
     for resume, step in ((str(run.path), 20), (str(run.checkpoint_path(10)), 10), (str(run.path / BEST), 10)):
-        opened = open_run(TrainConfig(resume=resume))
+        opened = Session.open(Request.of(TrainConfig(resume=resume)))
         assert opened.state is not None
         assert opened.state.step == step
         opened.folder.unlock()
     with pytest.raises(UsageError, match="--out-dir is elsewhere"):
-        open_run(TrainConfig(resume=str(run.path), out_dir="elsewhere"))
+        Session.open(Request.of(TrainConfig(resume=str(run.path), out_dir="elsewhere")))
     with pytest.raises(UserError, match="no run and no checkpoint"):
-        open_run(TrainConfig(resume=str(tmp_path / "none")))
+        Session.open(Request.of(TrainConfig(resume=str(tmp_path / "none"))))
     with pytest.raises(UserError, match="no run to resume"):
-        open_run(TrainConfig(resume="last", out_dir=str(tmp_path / "none")))
+        Session.open(Request.of(TrainConfig(resume="last", out_dir=str(tmp_path / "none"))))
 
 
 def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [10])
     with pytest.raises(UserError) as caught:
-        open_run(TrainConfig(out_dir=str(run.path), resume="auto", batch_size=16, seed=7))
+        Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="auto", batch_size=16, seed=7)))
     assert "--batch-size: the run has 32, asked for 16" in caught.value.message
     assert "--seed: the run has 42, asked for 7" in caught.value.message
 
@@ -334,14 +335,14 @@ def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_a_finished_run_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [90, 100])
     config = TrainConfig(out_dir=str(run.path), resume="auto")
-    opened = open_run(config)
-    assert not opened.done
+    opened = Session.open(Request.of(config))
+    assert not opened.finished
     opened.folder.unlock()
     log = LineLog(run.path / "metrics.jsonl")
     log.write({"event": "end", "step": 100})
     log.close()
-    opened = open_run(config)
-    assert opened.done
+    opened = Session.open(Request.of(config))
+    assert opened.finished
     opened.folder.unlock()
 
 

@@ -120,7 +120,7 @@ class Kill(symlm.Callback):
     def on_step(self, metrics):
         if metrics["step"] == 22:
             os.kill(os.getpid(), signal.SIGKILL)
-from symlm.settings import parse_toml
+from symlm.config.sources import parse_toml
 values = parse_toml(open("run/config.toml").read()).values
 symlm.Trainer(symlm.TrainConfig(**{**values, "resume": sys.argv[1], "progress": "off"}), callbacks=[Kill()]).fit()
 """

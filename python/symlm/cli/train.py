@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..config.options import Spec, flag_of
-from ..config.sources import gather
+from ..config.sources import Request, gather
 from ..config.train_config import SPECS, TrainConfig
 from ..errors import Interrupted
 from ..run.metrics import to_line
@@ -64,34 +64,23 @@ def _run(**values: Any) -> int:
 
 def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dict[str, Any]] = dict) -> int:
     """Train as the flags in `values` say; `complete` adds the defaults of a command to what was given explicitly."""
-    from ..training.opening import locate
-    from ..training.trainer import Trainer
+    from ..training.trainer import train
 
     file, dry_run = values.pop("config_file"), values.pop("dry_run")
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     gathered = gather(given, file=file)
     for warning in gathered.warnings:
         say(to_line({"event": "warning", "text": warning}) if values["progress"] == "json" else f"warning: {warning}")
-    config = TrainConfig(**complete(gathered.values))
-    if config.resume is not None:
-        folder, _ = locate(config)
-        if folder.exists:
-            # Only what is given explicitly can be in conflict with the run.
-            config = TrainConfig(**{**folder.settings().values, **gathered.values})
+    request = Request(TrainConfig(**complete(gathered.values)), frozenset(gathered.values))
     if dry_run:
-        from ..training.plan import refuse_what_cannot_fit
-        from .plan_table import print_plan
-
-        plan = Trainer(config).plan()
-        print_plan(plan, as_json=config.progress == "json")
-        refuse_what_cannot_fit(plan)
-        return 0
+        return _dry_run(request)
     try:
-        run = Trainer(config).fit()
+        run = train(request)
     except Interrupted as stopped:
         # Saved well, or nothing to save; what would be an abort elsewhere is the documented exit code here.
         return 128 + stopped.signum
-    if config.progress != "off":
+    progress = run.config.progress
+    if progress != "off":
         metrics = run.metrics
         quality = "" if metrics.get("val_bpb") is None else f", {metrics['val_bpb']:.4f} bits per byte"
         state = "finished" if run.finished else "stopped"
@@ -99,7 +88,17 @@ def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dic
             f"{state} at step {run.step:,}{quality}",
             f"try it: {shlex.join(['symlm', 'generate', str(run.path)])}",
         ):
-            say(to_line({"event": "message", "text": line}) if config.progress == "json" else line)
+            say(to_line({"event": "message", "text": line}) if progress == "json" else line)
+    return 0
+
+
+def _dry_run(request: Request) -> int:
+    from ..training.plan import make_plan, refuse_what_cannot_fit
+    from .plan_table import print_plan
+
+    plan = make_plan(request)
+    print_plan(plan, as_json=plan.config.progress == "json")
+    refuse_what_cannot_fit(plan)
     return 0
 
 

@@ -243,15 +243,34 @@ def _plain(value: Any) -> str:
     return "nothing" if value is None else str(value)
 
 
-def conflicts(run: TrainConfig, requested: Mapping[str, Any], asked: TrainConfig) -> list[Conflict]:
-    """Settings of `asked` that differ from the resolved configuration `run` and are not free to change.
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a training run: the configuration that a new one would have, and the names of the settings that
+    were given explicitly. Only these count where a run exists already."""
 
-    None in `asked` means "as the run has it". A limit may be repeated as it was asked for when the run started.
+    config: TrainConfig
+    given: frozenset[str]
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Request:
+        """A configuration that was made as a whole: all that it holds was given."""
+        values = {name: getattr(config, name) for name in SPECS}
+        return cls(config, frozenset(name for name, value in values.items() if value is not None and value != ()))
+
+    def values(self) -> dict[str, Any]:
+        """The settings that were given."""
+        return {name: getattr(self.config, name) for name in SPECS if name in self.given}
+
+
+def conflicts(run: TrainConfig, requested: Mapping[str, Any], given: Mapping[str, Any]) -> list[Conflict]:
+    """Settings among `given` that differ from the resolved configuration `run` and are not free to change.
+
+    None means "as the run has it". A limit may be repeated as it was asked for when the run started.
     """
     found = []
-    for name, spec in SPECS.items():
-        old, new = getattr(run, name), getattr(asked, name)
-        if spec.free or new is None or new == old or (name in REQUEST_FIELDS and new == requested.get(name)):
+    for name, new in given.items():
+        old = getattr(run, name)
+        if SPECS[name].free or new is None or new == old or (name in REQUEST_FIELDS and new == requested.get(name)):
             continue
         if name in LIMIT_FIELDS and requested.get(name) is not None:
             old = requested[name]
@@ -259,15 +278,12 @@ def conflicts(run: TrainConfig, requested: Mapping[str, Any], asked: TrainConfig
     return found
 
 
-def resumed(run: TrainConfig, asked: TrainConfig) -> TrainConfig:
-    """The run's configuration with the free settings of `asked`."""
+def resumed(run: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """The run's configuration with what is free to change among `given`, and with what belongs to this call."""
     values = {name: getattr(run, name) for name in SPECS}
-    for name, spec in SPECS.items():
-        new = getattr(asked, name)
-        if spec.free and new is not None and not (spec.kind == "paths" and not new):
+    for name, new in given.items():
+        if SPECS[name].free and new is not None and not (SPECS[name].kind == "paths" and not new):
             values[name] = new
-    values["resume"] = asked.resume
-    values["stop_at_step"] = asked.stop_at_step
+    values |= {name: given.get(name) for name in ("resume", "stop_at_step", "trace")}
     values["extend_steps"] = None
-    values["trace"] = asked.trace
     return TrainConfig(**values)

@@ -40,6 +40,8 @@ _SMOOTHED = 100
 
 _MEAN_OVER = 50
 _DPI = 150
+_VALIDATION = (0, (4, 1.5))
+_FINAL: dict[str, Any] = {"linestyle": "none", "marker": "D", "markerfacecolor": "white"}
 _TIMES = ((300, 1, "seconds"), (3 * 3600, 60, "minutes"), (3 * 86400, 3600, "hours"), (math.inf, 86400, "days"))
 
 _TRAIN = ("loss", "lr", "grad_norm", "tok_s")
@@ -156,7 +158,7 @@ def draw_runs(runs: Sequence[str], target: Path, axis: str = "tokens", log_y: bo
         lines += [(name, _draw_run(panels, curves[run], axis, scale, colour, style))]
     for name, axes in panels.items():
         _finish(axes, name, unit, axis, log_y)
-    _legend(panels["loss"], curves.values())
+    _legend(panels, curves.values())
     # An underscore at its beginning would hide a name, a dollar sign begin a formula.
     labels = [f" {name}".replace("$", r"\$") + ("" if run not in empty else " (nothing yet)") for run, (name, _) in
               zip(runs, lines, strict=True)]  # fmt: skip
@@ -190,15 +192,15 @@ def _draw_run(panels: Any, curves: Curves, axis: str, scale: float, colour: str,
         elif many:
             axes.plot(x, mean, color=colour, alpha=0.3, linewidth=0.7)
         axes.plot(x, running_mean(mean) if many else mean, color=colour, linestyle=style, linewidth=1.5)
-    for source, marker in ((curves.evaluations, "o"), (curves.final, "D")):
-        for name, place in (("val_loss", "loss"), ("val_bpb", "val_bpb")):
-            x, mean, _, _ = thin(source[axis], source[name])
-            line = (0, (4, 1.5)) if place == "loss" else style
-            last = marker == "D"
-            panels[place].plot(
-                x / scale, mean, color=colour, linestyle="none" if last else line, linewidth=1.2, marker=marker,
-                markersize=6 if last else 3 if len(x) <= _SMOOTHED else 0, markerfacecolor="white" if last else colour,
-            )  # fmt: skip
+    for name, place in (("val_loss", "loss"), ("val_bpb", "val_bpb")):
+        x, mean, _, _ = thin(curves.evaluations[axis], curves.evaluations[name])
+        panels[place].plot(
+            x / scale, mean, color=colour, linestyle=_VALIDATION if place == "loss" else style, linewidth=1.2,
+            marker="o", markersize=3 if len(x) <= _SMOOTHED else 0,
+        )  # fmt: skip
+        # Over more windows than those before, so no point of their curve.
+        x, mean, _, _ = thin(curves.final[axis], curves.final[name])
+        panels[place].plot(x / scale, mean, color=colour, markersize=6, **_FINAL)
     axes = panels["loss"]
     bad = [place / scale for place in curves.bad[axis]][-_MOST_POINTS:]
     if bad:
@@ -234,23 +236,21 @@ def _finish(axes: Any, name: str, unit: str, axis: str, log_y: bool) -> None:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
-def _legend(axes: Any, curves: Any) -> None:
-    """What the kinds of lines in the panel of losses mean, in grey: the colours are those of the runs."""
+def _legend(panels: Any, curves: Any) -> None:
+    """What the kinds of lines in the panels of losses mean, in grey: the colours are those of the runs."""
     from matplotlib.lines import Line2D
 
-    grey = "#555555"
+    def sample(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], color="#555555", label=label, **look)
+
     known = list(curves)
-    handles = [Line2D([], [], color=grey, linewidth=1.5, label="training")]
+    final = [sample("final, more windows", **_FINAL)] if any(c.final["step"] for c in known) else []
+    handles = [sample("training", linewidth=1.5)]
     if any(c.evaluations["step"] for c in known):
-        handles.append(
-            Line2D([], [], color=grey, linestyle=(0, (4, 1.5)), marker="o", markersize=3, label="validation")
-        )
-    if any(c.final["step"] for c in known):
-        handles.append(
-            Line2D(
-                [], [], color=grey, linestyle="none", marker="D", markerfacecolor="white", label="last, more windows"
-            )
-        )
+        handles.append(sample("validation", linestyle=_VALIDATION, marker="o", markersize=3))
+    handles += final
     if any(c.bad["step"] for c in known):
-        handles.append(Line2D([], [], color=grey, linestyle="none", marker="x", label="not finite"))
-    axes.legend(handles=handles, loc="upper right", fontsize=9, frameon=False)
+        handles.append(sample("not finite", linestyle="none", marker="x"))
+    panels["loss"].legend(handles=handles, loc="upper right", fontsize=9, frameon=False)
+    if final:
+        panels["val_bpb"].legend(handles=final, loc="upper right", fontsize=9, frameon=False)

@@ -11,18 +11,16 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .. import _symlm
 from ..errors import SymlmError
 from ..layout import BATCH, BUNDLES, CONFIG, MANIFEST, NUMBERS, step_name
 from ..run.checkpoint import State
 from ..run.metrics import plain, to_line
 from ..system.version import version
+from .running import Running
 from .saving import Writing, write_checkpoint
-
-if TYPE_CHECKING:
-    from .. import _symlm
-    from .loop import Loop
 
 MOST_BUNDLES = 3
 """The newest are kept: each is as large as a checkpoint."""
@@ -83,9 +81,9 @@ def bundle_path(run: Path, step: int) -> Path:
     return run / BUNDLES / step_name(step)
 
 
-def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> Path | None:
+def write(running: Running, report: _symlm.StepReport, what: str, found: Findings) -> Path | None:
     """Write the bundle of the update that just failed. A disk that is full is a warning: the run has more to say."""
-    path = bundle_path(loop.folder.path, report.step)
+    path = bundle_path(running.folder.path, report.step)
 
     def start(temporary: Path) -> tuple[Writing, State]:
         numbers = {
@@ -95,8 +93,8 @@ def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> 
             "grad_norm": report.grad_norm,
             "lr": report.lr,
             "version": version(),
-            "isa": loop.engine.isa,
-            "threads": loop.threads,
+            "isa": running.engine.isa,
+            "threads": running.session.threads,
             "windows": found.bad_windows,
             "tensors": [
                 {"name": name, "gradient_norm": norm, "bad_gradients": g, "bad_weights": w, "bad_moments": m}
@@ -104,30 +102,30 @@ def write(loop: Loop, report: _symlm.StepReport, what: str, found: Findings) -> 
             ],
         }
         (temporary / NUMBERS).write_text(json.dumps(plain(numbers), indent=1) + "\n", encoding="utf-8")
-        _write_batch(temporary / BATCH, loop, report.step, found)
-        shutil.copyfile(loop.folder.path / CONFIG, temporary / CONFIG)
+        _write_batch(temporary / BATCH, running, report.step, found)
+        shutil.copyfile(running.folder.path / CONFIG, temporary / CONFIG)
         # Last, as it goes on by itself; the update is not part of what is saved.
-        writing, state = loop._start()(temporary)
+        writing, state = running.start()(temporary)
         return writing, State(state.engine, {**state.trainer, "step": report.step - 1}, state.config)
 
     try:
-        write_checkpoint(path, loop.model.to_hf(), start)
+        write_checkpoint(path, running.model.to_hf(), start)
         _prune(path.parent)
     except (OSError, SymlmError) as error:
         message = error.message if isinstance(error, SymlmError) else str(error)
-        loop.display.warning(f"the bundle of step {report.step} cannot be written: {message}")
+        running.display.warning(f"the bundle of step {report.step} cannot be written: {message}")
         return None
     return path
 
 
-def _write_batch(path: Path, loop: Loop, step: int, found: Findings) -> None:
+def _write_batch(path: Path, running: Running, step: int, found: Findings) -> None:
     bad = set(found.bad_windows)
     order = sorted(range(len(found.losses)), key=lambda index: index not in bad)
-    most = max(MOST_TOKENS // (loop.model.seq_len + 1), 1)
+    most = max(MOST_TOKENS // (running.model.seq_len + 1), 1)
     with path.open("w", encoding="utf-8", errors="replace") as file:
         for index in sorted(order[:most]):
-            ids = loop.engine.window(step, index)
-            text = loop.prepared.tokenizer.decode(ids)
+            ids = running.engine.window(step, index)
+            text = running.session.text.tokenizer.decode(ids)
             record: dict[str, Any] = {"window": index, "loss": found.losses[index], "ids": ids, "text": text}
             file.write(to_line(record) + "\n")
 

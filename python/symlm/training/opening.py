@@ -1,46 +1,20 @@
-"""Opening a run: a new one, or an old one at the right checkpoint, with every check before any long work."""
+"""Where a run lies, which checkpoint it resumes from, and whether text and settings are those of the run."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config.sources import conflicts, resumed
-from ..config.train_config import SPECS, TrainConfig
+from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError, UserError, shown
 from ..layout import BEST, CONFIG, LAST, WEIGHTS
-from ..run import checkpoint
 from ..run.checkpoint import State
 from ..run.folder import RunFolder, default_out_dir, run_of_checkpoint
 from ..units import count_of
-from .extend import Extension, plan_extension
-from .initial import Initial, take_over
 
 AUTO = "auto"
-
-
-@dataclass
-class Opened:
-    """A locked run folder and where to start. `requested` is None for a new run."""
-
-    folder: RunFolder
-    config: TrainConfig
-    requested: dict[str, Any] | None = None
-    checkpoint: Path | None = None
-    state: State | None = None
-    done: bool = False
-    extension: Extension | None = None
-    initial: Initial | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the run has to be set up."""
-        return self.requested is None
 
 
 def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
@@ -66,79 +40,8 @@ def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
     return folder, named
 
 
-def open_run(config: TrainConfig) -> Opened:
-    """Lock the run folder and decide where to start. The caller unlocks it, in every case after this returns."""
-    folder, named = locate(config)
-    at_folder = dataclasses.replace(config, out_dir=str(folder.path))
-    if config.init_from is not None:
-        at_folder = dataclasses.replace(at_folder, init_from=str(Path(config.init_from).absolute()))
-    if config.extend_steps is not None and not folder.exists:
-        raise UserError(f"{folder.path}: no run to extend", "name one by --out-dir, or leave --extend-steps out")
-    if config.extend_steps is not None and named is not None:
-        raise UsageError(f"--extend-steps goes on from before the decay, not from {named}", "name the run folder")
-    if config.resume is None or not folder.exists:
-        if config.resume not in (None, AUTO):
-            raise UserError(f"{folder.path}: no run to resume", "leave --resume out, or use --resume auto")
-        folder.check_new()
-        taken, initial = take_over(at_folder)
-        folder.lock()
-        try:
-            # Another process may have started a run here since, and ended.
-            folder.check_new()
-        except BaseException:
-            folder.unlock()
-            raise
-        return Opened(folder, taken, initial=initial)
-    folder.lock()
-    try:
-        return _open_existing(folder, at_folder, named)
-    except BaseException:
-        folder.unlock()
-        raise
-
-
-def _fresh(folder: RunFolder, asked: TrainConfig) -> Opened:
-    """A run that ended before its first checkpoint: nothing binds it, but what is not asked for is as it was."""
-    folder.recover()
-    values = {name: getattr(asked, name) for name in SPECS}
-    given = {name: value for name, value in values.items() if value is not None and value != ()}
-    note = f"{folder.path}: no checkpoint yet, starting from the beginning"
-    taken, initial = take_over(TrainConfig(**{**folder.settings().values, **given}))
-    return Opened(folder, taken, initial=initial, notes=[note])
-
-
-def _open_existing(folder: RunFolder, config: TrainConfig, named: Path | None) -> Opened:
-    if not folder.has_checkpoints and config.resume not in (LAST, BEST) and config.extend_steps is None:
-        return _fresh(folder, config)
-    stored = folder.settings()
-    requested = stored.requested or {}
-    run_config = TrainConfig(**stored.values)
-    clashes = conflicts(run_config, requested, config)
-    if clashes:
-        listed = "; ".join(map(str, clashes))
-        raise UserError(
-            f"{folder.path}: the run was started with other settings: {listed}",
-            "leave these out to go on, or start a new run with another --out-dir",
-        )
-    folder.recover()
-    if config.extend_steps is not None:
-        extension = plan_extension(folder, run_config, requested, config.extend_steps)
-        at = folder.checkpoint_path(extension.state.step)
-        longer = resumed(extension.config, config)
-        initial = Initial.of_run(longer, folder)
-        return Opened(folder, longer, extension.requested, at, extension.state, extension=extension, initial=initial)
-    opened = Opened(folder, resumed(run_config, config), requested, initial=Initial.of_run(run_config, folder))
-    opened.checkpoint = named or _choose(folder, config.resume, opened.notes.append)
-    if opened.checkpoint is None:
-        opened.notes.append(f"{folder.path}: no usable checkpoint yet, starting from the beginning")
-        return opened
-    opened.state = checkpoint.usable(opened.checkpoint)
-    length = run_config.max_steps or 0
-    opened.done = opened.state.step >= length and folder.finished(length)
-    return opened
-
-
-def _choose(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) -> Path | None:
+def choose_checkpoint(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) -> Path | None:
+    """The checkpoint that `--resume` means, when that is no path; None when nothing has been saved yet."""
     if resume in (LAST, BEST):
         path = folder.last() if resume == LAST else folder.path / BEST
         if path is None or not path.is_dir():

@@ -40,14 +40,27 @@ class StepPlan:
     decided_by: str
 
 
-def windows_per_epoch(tokens: int, seq_len: int) -> int:
-    """Windows of one pass; the target of the last position is the next token, hence the one less."""
+def windows_of_epoch(tokens: int, seq_len: int) -> int:
+    """Windows of one pass over a text that is trained on (contract: windows of an epoch): one less than fits, so that
+    there is room for the offset of the pass."""
+    return max(tokens // seq_len - 1, 1)
+
+
+def windows_held_out(tokens: int, seq_len: int) -> int:
+    """Windows of a text that is evaluated (contract L7): as many as fit, each with the target of its last position."""
     return max((tokens - 1) // seq_len, 0)
 
 
-def token_count(shards: _symlm.Shards, seq_len: int) -> int:
-    """Tokens of a text; of examples, which are cut into windows, those of a text with as many windows."""
-    return shards.tokens if shards.window is None else shards.tokens // shards.window * seq_len + 1
+def training_windows(shards: _symlm.Shards, seq_len: int) -> int:
+    """Windows of one pass over these tokens; examples come in windows already."""
+    return windows_of_epoch(shards.tokens, seq_len) if shards.window is None else shards.tokens // shards.window
+
+
+def evaluation_windows(shards: _symlm.Shards | None, seq_len: int) -> int:
+    """Windows of these held-out tokens; 0 without any."""
+    if shards is None:
+        return 0
+    return windows_held_out(shards.tokens, seq_len) if shards.window is None else shards.tokens // shards.window
 
 
 def eval_windows(config: TrainConfig, available: int) -> int:
@@ -66,13 +79,13 @@ def final_eval_windows(config: TrainConfig, max_steps: int, available: int) -> i
 
 def plan_steps(
     config: TrainConfig,
-    train_tokens: int,
+    windows: int,
     *,
     val_windows: int = 0,
     seconds_per_step: float | None = None,
     seconds_spent: float = 0.0,
 ) -> StepPlan:
-    """Resolve the limits of `config` for `train_tokens` tokens. The first limit reached decides.
+    """Resolve the limits of `config` for a text of `windows` windows an epoch. The first limit reached decides.
 
     `seconds_per_step` is measured and needed only with `max_time`; `seconds_spent` is what measuring took.
     """
@@ -80,7 +93,6 @@ def plan_steps(
     limits: list[tuple[int, str]] = []
     if config.max_steps is not None:
         limits.append((config.max_steps, f"--max-steps {config.max_steps:,}"))
-    windows = windows_per_epoch(train_tokens, seq_len)
     if config.epochs is not None:
         steps = math.ceil(config.epochs * windows / config.batch_size)
         limits.append((max(steps, 1), f"--epochs {config.epochs:g}"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .. import _symlm
-from ..display import Display
 from ..errors import SymlmError
+from .running import Running
 
 WARM_UP = 3
 """Updates of a session that are not recorded: they touch fresh memory."""
@@ -15,26 +15,34 @@ MOST_SPANS = 200_000
 
 
 class Tracer:
-    """Records the first updates after the warm-up and writes them to a file."""
+    """Records the first updates of a session after the warm-up and writes them to a file."""
 
-    def __init__(self, path: str, engine: _symlm.Engine, display: Display, *, step: int, end: int) -> None:
-        """For a session that goes on from `step` updates done to `end`."""
+    def __init__(self, path: str, running: Running, end: int) -> None:
+        """For a session that trains up to `end`."""
         self.path = path
-        self.engine = engine
-        self.display = display
-        updates = min(max(MOST_SPANS // len(engine.task_graph()), 1), MOST_UPDATES)
+        self._running = running
+        step = running.progress.step
+        updates = min(max(MOST_SPANS // len(running.engine.task_graph()), 1), MOST_UPDATES)
         self.first = max(min(step + WARM_UP, end - 1), step)
         self.last = min(self.first + updates, end)
         self._done = False
 
-    def at(self, step: int) -> None:
-        """Begins or ends the recording where it is due; `step` updates are done and the engine is idle."""
-        if step >= self.last:
-            self.close()
-        elif step == self.first:
-            self.engine.record(True)
+    def due(self, step: int) -> bool:
+        """Whether the recording begins or ends at this step."""
+        return not self._done and (step == self.first or step >= self.last)
 
-    def close(self) -> None:
+    def next_after(self, step: int) -> int | None:
+        """The step of the next beginning or end."""
+        return None if self._done else min((bound for bound in (self.first, self.last) if bound > step), default=None)
+
+    def run(self) -> None:
+        """Begin or end the recording; the engine is idle."""
+        if self._running.progress.step >= self.last:
+            self.finish()
+        else:
+            self._running.engine.record(True)
+
+    def finish(self) -> None:
         """Writes what was recorded, and says how the workers spent the time; a second call does nothing.
 
         A file that cannot be written is a warning: the training is worth more.
@@ -42,21 +50,22 @@ class Tracer:
         if self._done:
             return
         self._done = True
-        self.engine.record(False)
-        trace = self.engine.take_trace()
+        engine, display = self._running.engine, self._running.display
+        engine.record(False)
+        trace = engine.take_trace()
         if not trace.updates:
-            self.display.warning("--trace: the run ended before an update was recorded")
+            display.warning("--trace: the run ended before an update was recorded")
             return
         try:
             trace.write_chrome(self.path)
         except SymlmError as error:
-            self.display.warning(error.message)
+            display.warning(error.message)
             return
         count = len(trace.updates)
         what = f"update {self.first + 1:,}" if count == 1 else f"updates {self.first + 1:,} to {self.first + count:,}"
-        self.display.message(f"trace: {what} in {self.path} (open it at ui.perfetto.dev)")
+        display.message(f"trace: {what} in {self.path} (open it at ui.perfetto.dev)")
         for line in summary(trace):
-            self.display.message(line)
+            display.message(line)
 
 
 def summary(trace: _symlm.Trace) -> list[str]:

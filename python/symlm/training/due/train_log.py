@@ -1,0 +1,52 @@
+"""`--log-interval`: a line of metrics about the updates since the line before."""
+
+from __future__ import annotations
+
+from ..running import Running
+from .part import is_multiple
+
+
+class TrainLog:
+    """Writes the numbers of the newest update down, and the speed of those since the last line.
+
+    The updates need not wait for it: it is asked after each that has been reported.
+    """
+
+    def __init__(self, running: Running, peak_gflops: float) -> None:
+        self._running = running
+        self._peak = peak_gflops
+        self._interval = running.config.log_interval
+
+    def due(self, step: int) -> bool:
+        return is_multiple(step, self._interval) or step in (1, self._running.progress.max_steps)
+
+    def next_after(self, step: int) -> int | None:
+        return None
+
+    def run(self) -> None:
+        running, progress = self._running, self._running.progress
+        report, window, view = progress.report, progress.window, progress.view
+        if report is None:
+            return
+        view.tok_s = window.tok_s
+        flops = view.tok_s * running.engine.flops_per_token
+        view.peak_frac = flops / (self._peak * 1e9) if self._peak > 0 else None
+        progress.estimate()
+        record = {
+            "event": "train",
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "loss": report.loss,
+            "lr": report.lr,
+            "grad_norm": report.grad_norm,
+            "tok_s": view.tok_s,
+            "peak_frac": view.peak_frac,
+            "worker_busy_frac": window.busy_frac,
+            "elapsed_s": view.elapsed_s,
+            "eta_s": view.eta_s,
+        }
+        running.journal.event(record)
+        running.callbacks.call("on_log", record)
+
+    def finish(self) -> None:
+        """The last update has its line already."""
