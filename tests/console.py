@@ -31,7 +31,7 @@ class Block:
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
         """The commands of a console block, continuation lines joined, each with the output shown below it."""
-        command, output = "", []
+        command, output = "", list[str]()
         for line in self.lines:
             continued = command.endswith("\\") and not output
             if line.startswith("$ "):
