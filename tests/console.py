@@ -46,13 +46,22 @@ class Block:
             yield command, output
 
 
+def tracked(*patterns: str) -> list[str]:
+    """The files that git keeps, or would keep, by their paths from the root; without git, those outside of build folders."""
+    if not (ROOT / ".git").exists():
+        found = (path for pattern in patterns or ("*",) for path in ROOT.rglob(pattern) if path.is_file())
+        names = (path.relative_to(ROOT) for path in found)
+        return sorted(
+            name.as_posix() for name in names if not name.parts[0].startswith((".", "target", "dist", "runs"))
+        )
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [name for name in listed if (ROOT / name).is_file()]
+
+
 def documents() -> list[Path]:
-    """The Markdown files that git keeps, or would keep."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+    """The Markdown files."""
+    return [ROOT / name for name in tracked("*.md")]
 
 
 def blocks(path: Path) -> list[Block]:
