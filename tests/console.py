@@ -47,7 +47,7 @@ class Block:
 
 
 def tracked(*patterns: str) -> list[str]:
-    """The files that git keeps, or would keep, by their paths from the root; without git, those outside of build folders."""
+    """The files that git keeps, or would keep, by their paths from the root; without git, all but what is built."""
     if not (ROOT / ".git").exists():
         found = (path for pattern in patterns or ("*",) for path in ROOT.rglob(pattern) if path.is_file())
         names = (path.relative_to(ROOT) for path in found)
