@@ -63,6 +63,8 @@ ADAPTER = "adapter"
 """The only folder inside a checkpoint: adapters in PEFT's format."""
 
 ADAPTER_CONFIG = "adapter_config.json"
+FACTORS = "adapter_model.safetensors"
+"""In a folder of PEFT: how its factors are added to the weights of another model, and the factors."""
 
 STEP_NAME = re.compile(r"step-([0-9]{8,15})")
 """Folder name of a checkpoint."""
@@ -90,11 +92,18 @@ GENERATION_CONFIG = "generation_config.json"
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
+ADDED_TOKENS = "added_tokens.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-COMPANIONS = (TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE, GENERATION_CONFIG)
+PROCESSOR_TEMPLATE = "chat_template.json"
+COMPANIONS = (
+    TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, CHAT_TEMPLATE, PROCESSOR_TEMPLATE, GENERATION_CONFIG,
+)  # fmt: skip
 """Files that change no logit; they go where the model goes."""
 
 FACTS = "symlm.json"
 """In an exported folder: where the model comes from, for the next export and for other programs."""
+
+MORE_TEMPLATES = "additional_chat_templates"
+"""A folder beside a model with further chat templates, `NAME.jinja`."""
 
 GGUF_NAME = "model.gguf"
