@@ -17,7 +17,8 @@ import pytest
 import symlm
 from conftest import Cli
 from exporting import SHAPE, random_folder, train_tiny
-from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.config.model_config import ModelConfig
+from symlm.config.rope import RopeScaling
 from symlm.errors import DataError, SymlmError, UsageError, UserError
 from symlm.export.write import export
 from symlm.model.gguf.read import unpack_gguf

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exporting import SHAPE, random_folder, train_tiny
-from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.config.model_config import ModelConfig
+from symlm.config.rope import RopeScaling
 from symlm.errors import DataError, SymlmError
 from symlm.export.write import export
 from symlm.model.gguf.file import read_gguf

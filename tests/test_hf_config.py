@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from symlm import _symlm
-from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.config.model_config import ModelConfig
+from symlm.config.rope import RopeScaling
 from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UsageError
 from symlm.generate.generator import Generator
@@ -92,9 +93,9 @@ def test_further_ends_come_from_the_generation_config(tmp_path: Path) -> None:
         ({"head_dim": 8}, "head_dim 8"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4.0}}, "'linear'"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),
+        ({"rope_scaling": None, "rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),
         ({"rope_parameters": {**SCALING.as_dict(), "rope_type": "llama3", "high_freq_factor": 1.0}}, "high_freq"),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}, "rope_parameters": None}, "partial"),
         ({"eos_token_id": [1, 300]}, "eos_token_id"),
         ({"bos_token_id": -1}, "bos_token_id"),
         ({"eos_token_id": list(range(100))}, "100 tokens"),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import symlm
 from exporting import random_folder
-from symlm.config.model_config import ModelConfig, RopeScaling
+from symlm.config.model_config import ModelConfig
+from symlm.config.rope import RopeScaling
 from symlm.config.sampling import sampling_options
 from symlm.export.write import export
 from symlm.model.gguf.vocabulary import SPLITTINGS

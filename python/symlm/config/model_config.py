@@ -13,8 +13,8 @@ from typing import Any
 from ..errors import DataError, UsageError, shown
 from ..layout import GENERATION_CONFIG
 from ..system.reading import Fields, parse_json, read_object
+from .rope import ROPE_THETA, RopeScaling, read_rope
 
-ROPE_THETA = 10000.0
 RMS_NORM_EPS = 1e-5
 INIT_STD = 0.02
 EOT_ID = 0
@@ -26,35 +26,6 @@ MAX_VOCAB, MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 1 << 20, 1 << 16, 1 << 10, 1 <
 _HF_BOS, _HF_EOS = 1, 2
 """What `LlamaConfig` of transformers has where a `config.json` says nothing."""
 _MOST_EOS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """Rotary frequencies stretched for contexts longer than those of the first training, the type "llama3": waves
-    longer than `original_max_position_embeddings / low_freq_factor` positions become `factor` times as long, those
-    shorter than `original_max_position_embeddings / high_freq_factor` stay, and between them it is blended."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not math.isfinite(value) or value <= 0:
-                raise UsageError(f"rope scaling: {field.name}: expected a number above 0, found {value}")
-        if self.factor < 1:
-            raise UsageError(f"rope scaling: factor: expected a number from 1, found {self.factor}")
-        if self.high_freq_factor <= self.low_freq_factor:
-            raise UsageError(
-                f"rope scaling: high_freq_factor {self.high_freq_factor} is not above "
-                f"low_freq_factor {self.low_freq_factor}"
-            )
-
-    def as_dict(self) -> dict[str, Any]:
-        """The numbers under the names that the extension module reads, which are those of `config.json` too."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,21 +172,23 @@ class ModelConfig:
         _check_supported(path, raw)
         fields = Fields(path, raw, what)
         heads = fields.whole("num_attention_heads", 1, MAX_WIDTH)
+        kv_heads = heads if raw.get("num_key_value_heads") is None else fields.whole("num_key_value_heads", 1, heads)
         vocab_size = fields.whole("vocab_size", 1, MAX_VOCAB)
         bos, eos = _special_ids(path, raw, vocab_size)
         try:
+            rope = read_rope(path, raw, MAX_POSITIONS)
             config = cls(
                 vocab_size=vocab_size,
                 hidden_size=fields.whole("hidden_size", 1, MAX_WIDTH),
                 intermediate_size=fields.whole("intermediate_size", 1, MAX_WIDTH),
                 num_layers=fields.whole("num_hidden_layers", 1, MAX_LAYERS),
                 num_heads=heads,
-                num_kv_heads=fields.whole("num_key_value_heads", 1, heads) if raw.get("num_key_value_heads") else heads,
+                num_kv_heads=kv_heads,
                 seq_len=fields.whole("max_position_embeddings", 1, MAX_POSITIONS),
-                rope_theta=_rope_theta(path, raw),
+                rope_theta=rope.theta,
                 rms_norm_eps=fields.number("rms_norm_eps") if "rms_norm_eps" in raw else 1e-6,
                 tie_embeddings=fields.flag("tie_word_embeddings") if "tie_word_embeddings" in raw else False,
-                rope_scaling=_rope_scaling(path, raw),
+                rope_scaling=rope.scaling,
                 bos_token_id=bos,
                 eos_token_ids=eos,
             )
@@ -238,17 +211,26 @@ _SIZES = (
 _OTHER = ("rope_theta", "rms_norm_eps", "bos_token_id", "eos_token_ids")
 """Fields that are no sizes, but for the scaling."""
 
-_ONLY = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "sliding_window": None,
-    "use_sliding_window": False,
-    "partial_rotary_factor": 1.0,
-    "quantization_config": None,
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "model_type": ("llama",),
+    "hidden_act": ("silu", "swish"),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "is_causal": (True,),
+    "sliding_window": (None,),
+    "use_sliding_window": (False,),
+    "attention_chunk_size": (None,),
+    "partial_rotary_factor": (1.0,),
+    "quantization_config": (None,),
+    "per_layer_config": (None, {}),
+    "configuration_files": (None, []),
+    "transformers_weights": (None, "model.safetensors"),
 }
-"""Fields of a `config.json` that change what a model computes, and the one value that symlm computes."""
+"""Fields of a `config.json` that change what a model computes, or where it lies, and what symlm computes: one thing by
+one name or by several."""
+
+_FULL_ATTENTION = ("full_attention", "attention")
+"""Names of the type of a layer that sees every earlier position."""
 
 
 def _check_supported(path: Path, raw: Mapping[str, Any]) -> None:
@@ -259,64 +241,46 @@ def _check_supported(path: Path, raw: Mapping[str, Any]) -> None:
             "only models of the Llama architecture can be opened",
         )
     wrong = [
-        f"{name} {shown(raw[name])} (expected {shown(only)})"
-        for name, only in _ONLY.items()
-        if raw.get(name) not in (only, None)
-    ]
-    rope = _rope_fields(path, raw)
-    wrong += [
-        f"rope parameter {name} {shown(rope[name])} (expected 1.0)"
-        for name in ("partial_rotary_factor", "attention_factor", "mscale")
-        if rope.get(name) not in (1.0, None)
+        f"{name} {shown(raw[name])} (expected {shown(known[0])})"
+        for name, known in _ONLY.items()
+        if raw.get(name) not in (*known, None)
     ]
     kinds = raw.get("architectures")
     if kinds and (not isinstance(kinds, list) or "LlamaForCausalLM" not in kinds):
         wrong.append(f"architectures {shown(kinds)} (expected LlamaForCausalLM)")
+    layers, count = raw.get("layer_types"), raw.get("num_hidden_layers")
+    if layers is not None:
+        if not isinstance(layers, list) or any(kind not in _FULL_ATTENTION for kind in layers):
+            wrong.append(f"layer_types {shown(layers)} (expected {_FULL_ATTENTION[0]} alone)")
+        elif len(layers) != count:
+            wrong.append(f"layer_types of {len(layers)} layers (expected the {shown(count)} of num_hidden_layers)")
     if wrong:
         raise DataError(f"{path}: not supported: {'; '.join(wrong)}")
 
 
-def _rope_fields(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary parameters: `rope_parameters` of transformers 5, else `rope_scaling` of the versions before it."""
-    fields = Fields(path, raw, "model configuration")
-    for name in ("rope_parameters", "rope_scaling"):
-        if raw.get(name):
-            return fields.object(name)
-    return {}
-
-
-def _rope_theta(path: Path, raw: Mapping[str, Any]) -> float:
-    rope = {name: value for name, value in _rope_fields(path, raw).items() if value is not None}
-    top = {"rope_theta": raw["rope_theta"]} if raw.get("rope_theta") is not None else {}
-    return Fields(path, {"rope_theta": ROPE_THETA, **top, **rope}, "model configuration").number("rope_theta")
-
-
-def _rope_scaling(path: Path, raw: Mapping[str, Any]) -> RopeScaling | None:
-    rope = _rope_fields(path, raw)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise DataError(f"{path}: rope type {shown(kind)} is not supported, expected default or llama3")
-    fields = Fields(path, rope, "rope scaling")
-    return RopeScaling(
-        factor=fields.number("factor"),
-        low_freq_factor=fields.number("low_freq_factor"),
-        high_freq_factor=fields.number("high_freq_factor"),
-        original_max_position_embeddings=fields.whole("original_max_position_embeddings", 1, MAX_POSITIONS),
-    )
-
-
 def _special_ids(path: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[int | None, tuple[int, ...]]:
-    """The token that begins a text and the tokens that end one: of `config.json`, and the further ends that a
-    `generation_config.json` beside it names."""
+    """The token that begins a text and the tokens that end one. As in transformers, a `generation_config.json` beside
+    the `config.json` decides; what it does not name is that of `config.json`, whose first end stays the first."""
     begins = _ids(path, raw, "bos_token_id", vocab_size, _HF_BOS)
     ends = _ids(path, raw, "eos_token_id", vocab_size, _HF_EOS)
     beside = path.with_name(GENERATION_CONFIG)
     if beside.is_file():
         more = read_object(beside, "generation configuration")
-        ends += [id_ for id_ in _ids(beside, more, "eos_token_id", vocab_size, None) if id_ not in ends]
+        begins = _ids(beside, more, "bos_token_id", vocab_size, None) or begins
+        if named := _ids(beside, more, "eos_token_id", vocab_size, None):
+            ends = [id_ for id_ in ends if id_ in named] + [id_ for id_ in named if id_ not in ends]
     return begins[0] if begins else None, tuple(ends)
+
+
+def note_of_ends(path: Path, config: ModelConfig) -> str | None:
+    """A sentence for people where the ends of a text are not those of transformers, which takes them from
+    `generation_config.json` alone and, without one, from what `config.json` says in so many words."""
+    beside = path.with_name(GENERATION_CONFIG)
+    place = beside if beside.is_file() else path
+    if not config.eos_token_ids or read_object(place, "generation configuration").get("eos_token_id") is not None:
+        return None
+    ends = ", ".join(map(str, config.eos_token_ids))
+    return f"{place} names no eos_token_id: a text ends at token {ends} here, and nowhere in transformers"
 
 
 def _ids(path: Path, raw: Mapping[str, Any], name: str, vocab_size: int, default: int | None) -> list[int]:

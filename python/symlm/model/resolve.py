@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _symlm
-from ..config.model_config import ModelConfig
+from ..config.model_config import ModelConfig, note_of_ends
 from ..errors import DataError, UserError
 from ..layout import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, MODEL_CONFIG, STATE, TOKENIZER, WEIGHTS
 from ..run.folder import RunFolder, run_of_checkpoint
@@ -123,7 +123,12 @@ def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFile
     digest = known.get("tokenizer_sha256")
     for place in places:
         if (place / TOKENIZER).is_file():
-            return ModelFiles(folder, place / TOKENIZER, run, note, digest if isinstance(digest, str) else None)
+            files = ModelFiles(folder, place / TOKENIZER, run, note, digest if isinstance(digest, str) else None)
+            return files if run is not None else _with_note_of_ends(files)
     if (folder / STATE).is_file():
         raise DataError(f"{folder}: no {TOKENIZER} beside the checkpoint", "keep the checkpoint inside its run folder")
     raise no_tokenizer(folder, TOKENIZER)
+
+
+def _with_note_of_ends(files: ModelFiles) -> ModelFiles:
+    return dataclasses.replace(files, note=note_of_ends(files.folder / MODEL_CONFIG, files.model_config()))

@@ -6,7 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ...config.model_config import ModelConfig, RopeScaling
+from ...config.model_config import ModelConfig
+from ...config.rope import RopeScaling
 
 if TYPE_CHECKING:
     import numpy as np

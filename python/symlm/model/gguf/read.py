@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import _symlm
-from ...config.model_config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, ROPE_THETA, ModelConfig, RopeScaling
+from ...config.model_config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, ModelConfig
+from ...config.rope import ROPE_THETA, RopeScaling
 from ...errors import DataError, UsageError, UserError, reason, shown
 from ...layout import FACTS, GENERATION_CONFIG, MODEL_CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
 from ..facts import usable_facts
