@@ -17,6 +17,7 @@ from symlm import _symlm
 from symlm.check.replay import replay
 from symlm.check.verify import verify as verify_run
 from symlm.errors import DataError, UsageError
+from symlm.model.resolve import resolve_model
 from symlm.run.checkpoint import read_manifest, verify
 from symlm.run.metrics import read_lines
 from symlm.system.files import file_hash
@@ -111,7 +112,29 @@ def test_the_checkpoint_is_complete_and_small(place: Path) -> None:
     assert (peft["bias"], peft["lora_dropout"]) == ("none", 0)
     assert (peft["r"], peft["lora_alpha"], peft["fan_in_fan_out"]) == (3, 6, False)
     assert peft["target_modules"] == ["q_proj", "v_proj", "down_proj"]
-    assert Path(peft["base_model_name_or_path"]) == run / "base"
+    assert peft["base_model_name_or_path"] == "../../../base"
+    assert (run / STEP / "adapter" / peft["base_model_name_or_path"]).resolve() == (run / "base").resolve()
+
+
+def test_the_adapter_folder_is_a_model(copied: Path, tmp_path: Path) -> None:
+    """The base and the adapters of a checkpoint are its weights, bit for bit, wherever the run lies; `best/` too, whose
+    adapter folder is that of a checkpoint."""
+    moved = copied.rename(tmp_path / "elsewhere")
+    (tmp_path / "base").mkdir()
+    for checkpoint in (moved / STEP, moved / "best"):
+        files = resolve_model(checkpoint / "adapter")
+        merged, whole = tensors(files.weights), tensors(checkpoint / FILES[0])
+        assert merged.keys() == whole.keys()
+        for name, value in whole.items():
+            assert merged[name].tobytes() == value.tobytes(), name
+        assert files.model_config() == resolve_model(checkpoint).model_config()
+        assert files.load_tokenizer().sha256 == resolve_model(checkpoint).load_tokenizer().sha256
+    weights = moved / "base/model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-3] ^= 1
+    weights.write_bytes(raw)
+    with pytest.raises(DataError, match=r"not the weights that the adapters of .* were trained on"):
+        resolve_model(moved / STEP / "adapter")
 
 
 def test_training_lowers_the_loss(place: Path) -> None:

@@ -85,8 +85,9 @@ def test_weights_merged_there_are_those_of_the_checkpoint(adapters: Path, checkp
     assert worst <= 1e-6
 
 
-def test_the_adapter_folder_finds_its_base(checkpoint: Path) -> None:
-    model = peft.AutoPeftModelForCausalLM.from_pretrained(checkpoint / "adapter")
+def test_the_adapter_folder_finds_its_base(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint / "adapter")
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(".")
     kept = json.loads((checkpoint / "adapter/adapter_config.json").read_text())
     found = model.peft_config["default"]
     assert (found.r, found.lora_alpha, found.target_modules) == (8, 16, set(kept["target_modules"]))

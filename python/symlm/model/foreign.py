@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import weakref
@@ -35,6 +36,14 @@ def weights_of(folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     return None
+
+
+def weight_files(weights: Path) -> list[Path]:
+    """A file of weights; an index of several, and these."""
+    if weights.name == WEIGHTS:
+        return [weights]
+    names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
+    return [weights, *(weights.with_name(name) for name in sorted(names))]
 
 
 def check_weights(folder: Path) -> None:

@@ -9,10 +9,23 @@ from pathlib import Path
 from .. import _symlm
 from ..config.model_config import ModelConfig, note_of_ends
 from ..errors import DataError, UserError
-from ..layout import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, MODEL_CONFIG, STATE, TOKENIZER, WEIGHTS
+from ..layout import (
+    ADAPTER_CONFIG,
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    FACTORS,
+    LAST,
+    METRICS,
+    MODEL_CONFIG,
+    STATE,
+    TOKENIZER,
+    WEIGHTS,
+)
+from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder, run_of_checkpoint
 from ..run.metrics import read_lines
-from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weights_of
+from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weight_files, weights_of
 from .tokenizer import load_tokenizer
 
 
@@ -27,13 +40,24 @@ class ModelFiles:
     tokenizer_sha256: str | None = None
     """Of the file that the run was started with, where the run says so."""
     source: Path | None = None
-    """The GGUF file that the folder was made from; the folder goes with this object."""
+    """The GGUF file or adapter folder that the folder was made from; the folder goes with this object."""
+    base: ModelFiles | None = None
+    """What the adapters of `source` were added to."""
     unpacked: Unpacked | None = None
 
     @property
     def weights(self) -> Path:
         """The file of weights, or the index of several."""
         return weights_of(self.folder) or self.folder / WEIGHTS
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """Every file that the weights come from."""
+        if self.source is None:
+            return weight_files(self.weights)
+        if self.base is None:
+            return [self.source]
+        return [self.source / ADAPTER_CONFIG, self.source / FACTORS, *self.base.weight_files]
 
     @property
     def has_state(self) -> bool:
@@ -61,7 +85,7 @@ class ModelFiles:
 
 def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
     """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step), a checkpoint folder, a
-    model folder of transformers or a GGUF file.
+    model folder of transformers, an adapter folder of PEFT or a GGUF file.
 
     `best` of a run without any evaluation is its last checkpoint, and where the pointer to that one leads nowhere it is
     the newest that is whole; `note` says so.
@@ -75,6 +99,8 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
         unpacked = unpack(path)
         files = _files(unpacked.folder, None)
         return dataclasses.replace(files, source=path, unpacked=unpacked)
+    if (path / ADAPTER_CONFIG).is_file():
+        return _with_adapter(path)
     if weights_of(path) is not None:
         return _files(path, run_of_checkpoint(path))
     run = RunFolder(path)
@@ -83,6 +109,26 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
         raise UserError(f"{path}: neither a run folder nor a model folder", f"expected {CONFIG} or {WEIGHTS} in it")
     folder, note = _choose(run, which)
     return _files(folder, path, note)
+
+
+def _with_adapter(path: Path) -> ModelFiles:
+    """An adapter folder as the model that it and its base give."""
+    from .peft import find_base, unpack_adapter
+
+    if weights_of(path) is not None:
+        raise DataError(
+            f"{path}: found {ADAPTER_CONFIG} beside {WEIGHTS}: which of them is meant is not known",
+            "move one of them away",
+        )
+    place = find_base(path)
+    if (place / ADAPTER_CONFIG).is_file():
+        raise DataError(f"{path}: its base {place} is an adapter too", "export the base first: symlm export .. --to hf")
+    base = resolve_model(place)
+    verify_weights(base.folder)
+    unpacked = Unpacked()
+    unpack_adapter(path, base, unpacked.folder)
+    files = ModelFiles(unpacked.folder, unpacked.folder / TOKENIZER, run=None, note=base.note)
+    return dataclasses.replace(files, source=path, base=base, unpacked=unpacked)
 
 
 def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:

@@ -11,6 +11,7 @@ PEFT's format beside the weights that result.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,9 +65,12 @@ def check_base(run: Path, states: Iterable[State]) -> None:
 
 
 def write_adapter_config(checkpoint: Path, lora: dict[str, Any], run: Path) -> None:
-    """Write PEFT's description of the adapters into a checkpoint that is being written."""
+    """Write PEFT's description of the adapters into a checkpoint that is being written. It names the base by a path
+    from its folder, so that it says nothing about the machine and stays true when the run is moved."""
+    folder = checkpoint / ADAPTER
+    inside = checkpoint.absolute().is_relative_to(run.absolute())
     peft = {
-        "base_model_name_or_path": str((run / BASE).absolute()),
+        "base_model_name_or_path": os.path.relpath(run / BASE, folder) if inside else BASE,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -79,7 +83,6 @@ def write_adapter_config(checkpoint: Path, lora: dict[str, Any], run: Path) -> N
         "target_modules": lora["targets"],
         "task_type": "CAUSAL_LM",
     }
-    folder = checkpoint / ADAPTER
     try:
         folder.mkdir(exist_ok=True)
         (folder / ADAPTER_CONFIG).write_text(json.dumps(peft, indent=2) + "\n", encoding="utf-8")

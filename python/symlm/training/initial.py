@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from .. import _symlm
 from ..config.options import flag_of
 from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
-from ..layout import COMPANIONS, WEIGHTS
+from ..layout import COMPANIONS
 from ..model.resolve import ModelFiles, resolve_model
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder
@@ -82,17 +81,9 @@ class Initial:
 def _hashes(files: ModelFiles) -> dict[str, str]:
     """Hash of each file that holds weights."""
     try:
-        paths = [files.source] if files.source is not None else _weight_files(files.weights)
-        return {path.name: file_hash(path) for path in paths}
+        return {path.name: file_hash(path) for path in files.weight_files}
     except OSError as error:
         raise DataError(f"{files.name}: cannot read the weights: {reason(error)}") from None
-
-
-def _weight_files(weights: Path) -> list[Path]:
-    if weights.name == WEIGHTS:
-        return [weights]
-    names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-    return [weights, *(weights.with_name(name) for name in sorted(names))]
 
 
 def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
