@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._symlm import Tokenizer
     from .callbacks import Callback, Control
     from .config.finetune import finetune_config
     from .config.model_config import ModelConfig
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from .evaluation.rolling import DocumentLoss, RollingEvaluation, evaluate_rolling
     from .evaluation.windows import Evaluation, evaluate
     from .generate.generator import Generator
+    from .generate.pickling import Tokenizer
     from .training.trainer import Run, Trainer
 
     __version__: str
@@ -87,7 +87,7 @@ _HOME = {
     "Run": "training.trainer",
     "SymlmError": "errors",
     "TensorBoard": "display.tensorboard",
-    "Tokenizer": "_symlm",
+    "Tokenizer": "generate.pickling",
     "TrainConfig": "config.train_config",
     "Trainer": "training.trainer",
     "UsageError": "errors",

@@ -99,3 +99,6 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
         self.run_path = run_path
         self.step = step
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str | None, int]]:
+        return type(self), (self.signum, self.run_path, self.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 
 import click
 
@@ -118,22 +119,28 @@ def command(
         prompt = "" if sys.stdin is None or sys.stdin.isatty() else _piped_prompt()
     say(f"seed: {seed}")
     for index in range(num_samples):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pieces = generator.stream(
+                prompt,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+                sample_index=index,
+                stop=stop,
+            )
         if index:
             sys.stdout.write("\n---\n\n")
+        else:
+            for warning in caught:
+                say(f"warning: {warning.message}")
         if echo:
             _write(prompt)
-        for piece in generator.stream(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            sample_index=index,
-            stop=stop,
-        ):
+        for piece in pieces:
             _write(piece)
         _write("\n")
 

@@ -15,6 +15,7 @@ from ..generate.generator import Generator
 from ..layout import BEST
 from ..system.machine import resolve_threads
 from ..system.reading import kind, open_regular, parse_json
+from ..text.begins import begins_twice, told
 from ..units import count_of
 from .scoring import Scorer, log_likelihood
 
@@ -138,7 +139,7 @@ def evaluate_choices(
     generator = Generator.from_pretrained(model, checkpoint)
     scorer = Scorer(generator, resolve_threads(threads)[0])
     right = dict.fromkeys(SCORES, 0)
-    guessed, cut, done = 0.0, 0, 0
+    guessed, cut, done, twice = 0.0, 0, 0, 0
     display = make_display(progress)
     try:
         if generator.note is not None:
@@ -150,10 +151,13 @@ def evaluate_choices(
                 right[name] += result.picks[name] == item.answer
             guessed += 1 / len(item.choices)
             cut += result.cut > 0
+            twice += begins_twice(generator.tokenizer, generator.prompt_ids(item.prompt))
             done += 1
             if each is not None:
                 each(result)
             move(done, total)
+        if twice:
+            display.warning(told(generator.tokenizer, f"{twice:,} of {count_of(done, 'prompt')} begin"))
         if cut:
             display.warning(
                 f"{count_of(cut, 'prompt')} cut from the left to the {scorer.context:,} tokens of the model's window"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import _symlm
 from ..config.model_config import EOT_ID, ModelConfig
@@ -23,6 +24,8 @@ from ..errors import UsageError
 from ..layout import BEST
 from ..model.resolve import ModelFiles, resolve_model
 from ..run.checkpoint import verify_weights
+from ..text.begins import begins_twice, told
+from .pickling import Origin, generator_state
 from .text_stream import text_pieces
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ class Generator:
         self.note: str | None = None
         self.files: ModelFiles | None = None
         """Where it was loaded from; None of a model that is in training."""
+        self.origin: Origin | None = None
+        """The state of these files when they were read."""
 
     @classmethod
     def from_pretrained(cls, path: str | Path, checkpoint: str | int = BEST) -> Generator:
@@ -52,11 +57,25 @@ class Generator:
         verify_weights(files.folder)
         model = files.model_config()
         tokenizer = files.load_tokenizer()
+        origin = Origin.of(files)
         engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))
         generator = cls(engine, tokenizer, model)
         generator.note = files.note
         generator.files = files
+        generator.origin = origin
         return generator
+
+    def __reduce__(self) -> Any:
+        return generator_state(self)
+
+    def __copy__(self) -> Generator:
+        # Nothing in it changes, so that a copy may share everything, the weights above all.
+        other = Generator(self._engine, self.tokenizer, self.model)
+        other.note, other.files, other.origin = self.note, self.files, self.origin
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Generator:
+        return self.__copy__()
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt; an empty one is the start of a document: the token that begins a text, else the one
@@ -87,6 +106,8 @@ class Generator:
         Pieces are whole characters and never contain a stop string. `temperature` 0 takes the most likely token;
         `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off. The same seed and `sample_index` give the same
         text on any number of threads. It ends at `max_new_tokens`, at the end of a document, or at a stop string.
+
+        A prompt that begins with the token that the tokenizer puts there too is a UserWarning.
         """
         options = sampling_options(
             max_new_tokens=max_new_tokens,
@@ -99,7 +120,10 @@ class Generator:
             sample_index=sample_index,
         )
         options["stop_ids"] = list(self.model.eos_token_ids)
-        tokens = self._engine.stream(self.prompt_ids(prompt), json.dumps(options))
+        ids = self.prompt_ids(prompt)
+        if self.files is not None and begins_twice(self.tokenizer, ids):
+            warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=2)
+        tokens = self._engine.stream(ids, json.dumps(options))
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(pieces, (stop,) if isinstance(stop, str) else stop)
 

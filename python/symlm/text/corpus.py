@@ -16,6 +16,7 @@ from ..config.train_config import DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
 from ..units import count_of
+from .begins import warn_of_two_begins
 
 if TYPE_CHECKING:
     from ..display import Display
@@ -134,6 +135,7 @@ def encode_text(
     move = display.task("encoding")
     shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
     warn_of_cut([shards], display)
+    warn_of_two_begins(shards, tokenizer, display)
     return shards
 
 

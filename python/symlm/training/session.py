@@ -29,6 +29,7 @@ from ..run.metrics import drop_at, truncate_past
 from ..system.machine import describe, resolve_threads
 from ..system.signals import StopSignals
 from ..system.target import check_new_folder, check_target
+from ..text.begins import begins_twice, told, warn_of_two_begins
 from ..text.corpus import Prepared, Sources, vocab_size_with, warn_of_cut, warn_of_examples
 from ..units import count_of, format_count
 from .extend import Extension, extend, plan_extension
@@ -198,7 +199,8 @@ class Session:
                 display.message(f"note: {note}")
             self.text = sources.prepare(self.threads, display)
             _tell_examples(self.text, display)
-            _check_prompt(config, self.text)
+            warn_of_two_begins(self.text.train, self.text.tokenizer, display)
+            _check_prompt(config, self.text, display)
             self.speed = self._measure(display)
 
     def sources(self) -> Sources:
@@ -336,9 +338,12 @@ def _tell_examples(prepared: Prepared, display: Display) -> None:
     warn_of_cut(parts, display, "; a larger --seq-len takes more")
 
 
-def _check_prompt(config: TrainConfig, prepared: Prepared) -> None:
-    length = len(prepared.tokenizer.encode_prompt(config.sample_prompt))
+def _check_prompt(config: TrainConfig, prepared: Prepared, display: Display) -> None:
+    ids = prepared.tokenizer.encode_prompt(config.sample_prompt)
+    length = len(ids)
     if config.sample_every and length >= config.model().seq_len:
         raise UsageError(
             f"--sample-prompt is {length} tokens, the window has {config.model().seq_len}", "use a shorter one"
         )
+    if config.sample_every and begins_twice(prepared.tokenizer, ids):
+        display.warning(told(prepared.tokenizer, "--sample-prompt begins"))
