@@ -57,12 +57,11 @@ class Generator:
         verify_weights(files.folder)
         model = files.model_config()
         tokenizer = files.load_tokenizer()
-        origin = Origin.of(files)
         engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))
         generator = cls(engine, tokenizer, model)
         generator.note = files.note
         generator.files = files
-        generator.origin = origin
+        generator.origin = Origin.of(files)
         return generator
 
     def __reduce__(self) -> Any:

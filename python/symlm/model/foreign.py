@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
 
-from ..errors import DataError, UserError, reason
+from ..errors import DataError, UserError, reason, shown
 from ..layout import MODEL_CONFIG, WEIGHTS, WEIGHTS_INDEX
-from ..system.reading import open_binary
+from ..system.reading import open_binary, read_object
 
 _GGUF_MAGIC = b"GGUF"
+_MOST_INDEX_BYTES = 16 << 20
+_MOST_FILES = 1024
 _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pth", "*.pt", "*.ckpt", "tf_model.h5", "flax_model.msgpack")
 _OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -42,8 +43,21 @@ def weight_files(weights: Path) -> list[Path]:
     """A file of weights; an index of several, and these."""
     if weights.name == WEIGHTS:
         return [weights]
-    names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-    return [weights, *(weights.with_name(name) for name in sorted(names))]
+    return [weights, *(weights.with_name(name) for name in sorted(set(read_index(weights).values())))]
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Tensor -> name of its file, of a `model.safetensors.index.json`; DataError when it is not usable."""
+    places = read_object(index, "index of weights", _MOST_INDEX_BYTES).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise DataError(f"{index}: damaged index of weights: found no weight_map")
+    files = dict.fromkeys(map(str, places.values()))
+    if len(files) > _MOST_FILES:
+        raise DataError(f"{index}: found {len(files):,} files, expected at most {_MOST_FILES:,}")
+    for name in files:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise DataError(f"{index}: damaged index of weights: {shown(name)} is no name of a file in its folder")
+    return {tensor: str(name) for tensor, name in places.items()}
 
 
 def check_weights(folder: Path) -> None:
