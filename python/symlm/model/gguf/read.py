@@ -31,6 +31,8 @@ _ONLY: dict[str, Any] = {
     "llama.rope.scaling.type": "none",
     "llama.rope.scaling.factor": 1.0,
     "llama.rope.scale_linear": 1.0,
+    "llama.rope.scaling.attn_factor": 1.0,
+    "llama.rope.scaling.alpha": 0.0,
     "llama.attention.sliding_window": 0,
     "llama.attention.causal": True,
     "llama.attention.scale": 0.0,
@@ -121,6 +123,12 @@ def model_config_of(file: GgufFile) -> ModelConfig:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2 or not 0 < embedding.shape[0] <= MAX_VOCAB:
         raise DataError(f"{file.path}: no tensor token_embd.weight, expected one with a row for each token")
+    rows = values.get("llama.vocab_size", embedding.shape[0])
+    if rows != embedding.shape[0]:
+        raise DataError(
+            f"{file.path}: llama.vocab_size is {shown(rows)}, "
+            f"token_embd.weight has rows for {embedding.shape[0]:,} tokens"
+        )
     heads = fields.whole("llama.attention.head_count", 1, MAX_WIDTH)
     kv, context = "llama.attention.head_count_kv", "llama.context_length"
     begin, ends = _special_ids(file, embedding.shape[0])
