@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import foreign_settings as cells
+from conftest import Cli
 from elsewhere import make_model, write_tensors
 from symlm.config.model_config import ModelConfig, note_of_ends
 from symlm.errors import DataError
@@ -125,3 +126,24 @@ def test_a_tied_model_with_a_head(tmp_path: Path) -> None:
             use(made.folder)
         assert "tie_word_embeddings" in str(caught.value.hint)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_names_an_end_a_note_says_so(tmp_path: Path, cli: Cli) -> None:
+    """In every command; not where a file does."""
+    made = make_model(tmp_path / "model")
+    (tmp_path / "words.txt").write_text("the cat sat on the mat. 12 345\n" * 50)
+    commands = (
+        ("generate", made.folder, "--prompt", "the", "--max-new-tokens", 1),
+        ("eval", made.folder, "words.txt"),
+        ("export", made.folder, "--to", "hf", "--out", "out", "--force"),
+        ("train", "words.txt", "--init-from", made.folder, "--max-steps", 1, "--batch-size", 2, "--seq-len", 16,
+         "--sample-every", 0, "--progress", "plain", "--out-dir", "run"),
+    )  # fmt: skip
+    (made.folder / "generation_config.json").write_text('{"temperature": 0.5}')
+    for words in commands:
+        done = cli(*words)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("names no eos_token_id: a text ends at token 262 here, and nowhere in") == 1, words
+    (made.folder / "generation_config.json").unlink()
+    done = cli(*commands[0])
+    assert "eos_token_id" not in done.stderr

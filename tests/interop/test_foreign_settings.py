@@ -17,9 +17,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import foreign_settings as cells
-from elsewhere import BEGIN, llama3_tokenizer
+from elsewhere import BEGIN, END, llama3_tokenizer, metaspace_tokenizer
 from symlm.errors import DataError
 from symlm.generate.generator import Generator
+from symlm.model.resolve import resolve_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -148,6 +149,31 @@ def test_logits_and_texts_are_those_of_transformers(tmp_path: Path) -> None:
     assert compared > 80
     # Two descriptions of one thing, and a field that has a meaning for the Python class alone.
     assert [list(change) for change in only_here] == [["rope_parameters", "layer_types"], ["attribute_map"]]
+
+
+@pytest.mark.parametrize("kind", [llama3_tokenizer, metaspace_tokenizer])
+def test_tokenizer_config_changes_no_id(kind: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    """`add_bos_token` and the like beside a `tokenizer.json` that says otherwise: the latter counts for both."""
+    weights(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(cells.config({})))
+    raw = kind()
+    begin, end = (raw["added_tokens"][i]["content"] for i in (0, 1))
+    specials = {token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in ((begin, BEGIN), (end, END))}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    around = [{"SpecialToken": {"id": begin, "type_id": 0}}, text, {"SpecialToken": {"id": end, "type_id": 0}}]
+    compared = 0
+    for single in (None, [text], around[:2], around):
+        post = {"type": "TemplateProcessing", "single": single, "pair": [text, text], "special_tokens": specials}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(raw | {"post_processor": post if single else None}))
+        for tokenizer_class in (None, "PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast"):
+            for extra in ({}, {"add_bos_token": False}, {"add_bos_token": True}, {"add_eos_token": True},
+                          {"add_prefix_space": True}, {"legacy": False}, {"model_max_length": 1}):  # fmt: skip
+                own = {"bos_token": begin, "eos_token": end, "tokenizer_class": tokenizer_class, **extra}
+                (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+                theirs_ids = transformers.AutoTokenizer.from_pretrained(tmp_path)("the cat")["input_ids"]
+                assert resolve_model(tmp_path).load_tokenizer().encode_prompt("the cat") == theirs_ids, (single, own)
+                compared += 1
+    print(f"\n{compared} cells", end="")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Generator:
     @classmethod
     def from_pretrained(cls, path: str | Path, checkpoint: str | int = BEST) -> Generator:
         """Load a run folder (`checkpoint` = "best", "last" or a step number), a checkpoint folder, a model folder of
-        transformers or a GGUF file.
+        transformers, an adapter folder of PEFT or a GGUF file.
 
         A run without any evaluation has no best checkpoint: its last one is taken and `note` says so.
         """

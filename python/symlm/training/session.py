@@ -195,13 +195,18 @@ class Session:
                 check_target("--trace", config.trace, sources.inputs)
             _say_hello(display, sources, self.threads, self.threads_rule, isa)
             warn_of_examples(sources.train, display)
-            if self.is_new and (note := quantisation_note(planned.model())) is not None:
+            for note in self._notes(planned) if self.is_new else ():
                 display.message(f"note: {note}")
             self.text = sources.prepare(self.threads, display)
             _tell_examples(self.text, display)
             warn_of_two_begins(self.text.train, self.text.tokenizer, display)
             _check_prompt(config, self.text, display)
             self.speed = self._measure(display)
+
+    def _notes(self, planned: TrainConfig) -> list[str]:
+        """What is good to know before a new run: of its shape, and of the model that it begins from."""
+        begun = None if self.initial is None else self.initial.files.note
+        return [note for note in (begun, quantisation_note(planned.model())) if note is not None]
 
     def sources(self) -> Sources:
         """The opened texts and the tokenizer, which are those that the run was started with."""
