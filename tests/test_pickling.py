@@ -18,8 +18,10 @@ from elsewhere import BEGIN, TEXT, Elsewhere, llama3_tokenizer, make_model, meta
 from exporting import train_tiny
 from symlm import _symlm
 from symlm.errors import DataError, UsageError
+from symlm.export.write import export
 from symlm.generate.generator import Generator
 from symlm.model.resolve import resolve_model
+from test_peft_adapter import make_adapter
 
 IDS = [BEGIN, 5, 6, 7]
 WAYS: list[Callable[[Any], Any]] = [lambda value: pickle.loads(pickle.dumps(value)), copy.copy, copy.deepcopy]
@@ -68,8 +70,11 @@ def decoded(tokenizer: symlm.Tokenizer, token: int) -> bytes | type[Exception]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_generators(way: Callable[[Any], Any], made: Elsewhere, run: Path) -> None:
-    for path in (made.folder, run, run / "checkpoints/step-00000004"):
+def test_generators(way: Callable[[Any], Any], made: Elsewhere, run: Path, tmp_path: Path) -> None:
+    export(made.folder, "hf", str(tmp_path / "hf"))
+    export(run, "gguf", str(tmp_path / "x.gguf"))
+    adapter = make_adapter(tmp_path / "adapter", made)
+    for path in (made.folder, run, run / "checkpoints/step-00000004", tmp_path / "hf", tmp_path / "x.gguf", adapter):
         generator = Generator.from_pretrained(path)
         other = way(generator)
         assert other.logits(IDS).tobytes() == generator.logits(IDS).tobytes()
