@@ -204,22 +204,25 @@ def frame(*parts: str) -> dict[str, Any]:
 
 
 def test_tokens_around_a_text(source: Path, tmp_path: Path) -> None:
-    """llama.cpp is told of the one that begins a text; others would be lost."""
+    """llama.cpp is told of those that begin and end a text; others would be lost."""
     path = source / "tokenizer.json"
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    for part, begins in (
-        (None, False), (byte_level, False), (frame("TEXT"), False), (frame("<|endoftext|>", "TEXT"), True),
-        ({"type": "Sequence", "processors": [byte_level, frame("<|endoftext|>", "TEXT")]}, True),
+    for part, begins, ends in (
+        (None, False, False), (byte_level, False, False), (frame("TEXT"), False, False),
+        (frame("<|endoftext|>", "TEXT"), True, False), (frame("TEXT", "<|endoftext|>"), False, True),
+        ({"type": "Sequence", "processors": [byte_level, frame("<|endoftext|>", "TEXT")]}, True, False),
+        ({"type": "Sequence", "processors": [frame("<|endoftext|>", "TEXT", "<|endoftext|>")]}, True, True),
     ):  # fmt: skip
         change(path, post_processor=part)
-        assert vocabulary_of(read(path), path, CONFIG.vocab_size, 0).add_bos == begins
+        vocabulary = vocabulary_of(read(path), path, CONFIG.vocab_size, 0, 0)
+        assert (vocabulary.add_bos, vocabulary.add_eos) == (begins, ends)
         assert begins_with(part, "<|endoftext|>") == begins
     for part in (
-        frame("TEXT", "<|endoftext|>"), frame("a", "TEXT"), {"type": "BertProcessing", "sep": ["a", 65]},
-        {"type": "Sequence", "processors": [frame("<|endoftext|>", "TEXT", "<|endoftext|>")]},
+        frame("TEXT", "a"), frame("a", "TEXT"), {"type": "BertProcessing", "sep": ["a", 65]},
+        {"type": "Sequence", "processors": [frame("<|endoftext|>", "<|endoftext|>", "TEXT")]},
     ):  # fmt: skip
         change(path, post_processor=part)
-        with pytest.raises(DataError, match="a GGUF file knows only the token that begins one") as caught:
+        with pytest.raises(DataError, match="a GGUF file knows only the tokens that begin and end one") as caught:
             export(source, "gguf", tmp_path / "out.gguf")
         assert "--to hf" in (caught.value.hint or "")
 

@@ -10,7 +10,8 @@ import click
 from .common import Command, checkpoint_option, say
 
 if TYPE_CHECKING:
-    from ..export.write import Exported, Target
+    from ..export.source import Target
+    from ..export.write import Exported
 
 
 @click.command("export", cls=Command, short_help="Write a model for transformers, llama.cpp or Ollama.")

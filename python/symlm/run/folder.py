@@ -28,6 +28,7 @@ from ..layout import (
     LOCK,
     METRICS,
     MODEL_CONFIG,
+    MORE_TEMPLATES,
     OLD_PREFIX,
     SAMPLES,
     STATE,
@@ -44,7 +45,7 @@ from . import checkpoint
 from .checkpoint import State
 from .metrics import read_lines
 
-_START = {LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS}
+_START = {LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS, MORE_TEMPLATES}
 """What is in a run folder before `config.toml` makes it a run."""
 _POINTER = re.compile(rf"{CHECKPOINTS}/step-[0-9]{{8,15}}")
 _MOST_POINTER_BYTES = 4096
@@ -162,6 +163,8 @@ class RunFolder:
         for entry in list(self.path.iterdir()):
             if entry.name == CHECKPOINTS:
                 entry.rmdir()
+            elif entry.name == MORE_TEMPLATES:
+                shutil.rmtree(entry)
             elif entry.name != LOCK:
                 entry.unlink()
 

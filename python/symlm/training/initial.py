@@ -10,12 +10,11 @@ from .. import _symlm
 from ..config.options import flag_of
 from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
-from ..layout import COMPANIONS
+from ..model.companions import Companions
 from ..model.resolve import ModelFiles, resolve_model
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder
-from ..system.files import file_hash, write_atomic
-from ..system.reading import read_text
+from ..system.files import file_hash
 
 USUAL_WINDOW = 512
 """Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer
@@ -58,13 +57,6 @@ class Initial:
         """What `environment.json` says about it."""
         return {"path": self.path, "sha256": _hashes(self.files)}
 
-    def hand_on(self, run: Path) -> None:
-        """Put what the model has beside it, such as a chat template, into the folder of the run for its exports."""
-        for name in COMPANIONS:
-            path = self.files.companion(name)
-            if path is not None:
-                write_atomic(run / name, read_text(path, "description of the model"))
-
     def load(self, engine: _symlm.Engine) -> None:
         """Give an engine without updates the weights; DataError when they are not those that the run began with."""
         if self._known is not None and _hashes(self.files) != self._known:
@@ -101,8 +93,9 @@ def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
         raise UsageError(
             f"--tokenizer {config.tokenizer} cannot go with --init-from {files.name}", "the tokenizer is the model's"
         )
-    # Whether it fits the model is found out before any long work.
+    # Whether they fit the model is found out before any long work.
     files.load_tokenizer()
+    Companions.of(files)
     if config.seq_len is not None and config.seq_len > model.seq_len:
         raise UsageError(
             f"--seq-len {config.seq_len} is more than the {model.seq_len:,} positions of {files.name}",

@@ -21,6 +21,7 @@ from ..config.train_config import DataFormat, TrainConfig
 from ..display import Display
 from ..errors import UsageError, UserError
 from ..layout import BEST, LAST, METRICS, SAMPLES, TOKENIZER, step_name
+from ..model.companions import hand_on
 from ..model.gguf.write import quantisation_note
 from ..run import checkpoint
 from ..run.checkpoint import State
@@ -257,8 +258,7 @@ class Session:
         epochs = plan.max_steps * self.config.batch_size / max(windows, 1)
         display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
         text.tokenizer.save(str(self.folder.path / TOKENIZER))
-        if self.initial is not None:
-            self.initial.hand_on(self.folder.path)
+        hand_on(None if self.initial is None else self.initial.files, self.folder.path)
         self.folder.start(self.config, requested, self._environment())
 
     def _go_on(self) -> None:

@@ -11,14 +11,20 @@ from ...config.model_config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WID
 from ...config.rope import ROPE_THETA, RopeScaling
 from ...errors import DataError, UsageError, UserError, reason, shown
 from ...layout import FACTS, GENERATION_CONFIG, MODEL_CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
+from ..companions import DEFAULT_TEMPLATE, as_field, named_templates
 from ..facts import usable_facts
+from ..generation_settings import from_gguf
+from ..special_tokens import names_of_gguf
 from ..tensors import Outgoing, from_floats, write_tensors
-from .file import GgufFile, GgufTensor, read_gguf
+from .file import GgufFile, GgufTensor, decimal, read_gguf
 from .layout import ARCHITECTURE, ROPE_FACTORS, from_pairs, gguf_name, rope_factors, rotated_heads, scaling_of
 from .vocabulary import Vocabulary, tokenizer_json
 
 if TYPE_CHECKING:
     from ..tensors import Bytes
+
+CHAT_TEMPLATE, CHAT_TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
+"""Keys of the default template and of the names of the others, which stand under `tokenizer.chat_template.NAME`."""
 
 FACTS_PREFIX = "symlm."
 """Begins the keys of the facts about the origin of a model."""
@@ -53,19 +59,27 @@ def unpack_gguf(path: Path, folder: Path) -> None:
     file = read_gguf(path)
     config = model_config_of(file)
     weights = [_outgoing(file.tensors[name], tensor, config) for tensor, name in _pairs(file, config)]
-    tokenizer = tokenizer_json(_vocabulary(file, config), path, config.bos_token_id)
-    shape = config.to_hf()
+    vocabulary = _vocabulary(file, config)
+    tokenizer = tokenizer_json(vocabulary, path, config.bos_token_id, next(iter(config.eos_token_ids), None))
+    shape, special = config.to_hf(), names_of_gguf(file, config.vocab_size)
+    padding = {"pad_token_id": special["pad_token"]} if "pad_token" in special else {}
     texts = {
         MODEL_CONFIG: shape,
         TOKENIZER: tokenizer,
-        GENERATION_CONFIG: {name: shape[name] for name in ("bos_token_id", "eos_token_id")},
-    }
+        GENERATION_CONFIG: {
+            **from_gguf(file), **padding, **{name: shape[name] for name in ("bos_token_id", "eos_token_id")}
+        },
+    }  # fmt: skip
     facts = {
         key.removeprefix(FACTS_PREFIX): value for key, value in file.values.items() if key.startswith(FACTS_PREFIX)
     }
     texts[FACTS] = dict(usable_facts(facts))
-    if isinstance(file.values.get("tokenizer.chat_template"), str):
-        texts[TOKENIZER_CONFIG] = {"chat_template": file.values["tokenizer.chat_template"]}
+    beside: dict[str, Any] = {name: vocabulary.tokens[number] for name, number in special.items()}
+    templates = _chat_templates(file)
+    if templates:
+        beside["chat_template"] = as_field(templates)
+    if beside:
+        texts[TOKENIZER_CONFIG] = beside
     try:
         for name, value in texts.items():
             text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -74,6 +88,18 @@ def unpack_gguf(path: Path, folder: Path) -> None:
             write_tensors(out, weights)
     except OSError as error:
         raise UserError(f"{folder}: cannot unpack {path}: {reason(error)}", "make room, or set TMPDIR") from None
+
+
+def _chat_templates(file: GgufFile) -> dict[str, str]:
+    """Name -> template, of all chat templates in a file."""
+    begin = f"{CHAT_TEMPLATE}."
+    named = [
+        {"name": key.removeprefix(begin), "template": v} for key, v in file.values.items() if key.startswith(begin)
+    ]
+    default = (
+        [{"name": DEFAULT_TEMPLATE, "template": file.values[CHAT_TEMPLATE]}] if CHAT_TEMPLATE in file.values else []
+    )
+    return named_templates([*default, *named], file.path)
 
 
 def _outgoing(source: GgufTensor, name: str, config: ModelConfig) -> Outgoing:
@@ -142,8 +168,8 @@ def model_config_of(file: GgufFile) -> ModelConfig:
             num_heads=heads,
             num_kv_heads=fields.whole(kv, 1, heads) if kv in values else heads,
             seq_len=fields.whole(context, 1, MAX_POSITIONS),
-            rope_theta=_decimal(fields.number(theta)) if theta in values else ROPE_THETA,
-            rms_norm_eps=_decimal(fields.number("llama.attention.layer_norm_rms_epsilon")),
+            rope_theta=decimal(fields.number(theta)) if theta in values else ROPE_THETA,
+            rms_norm_eps=decimal(fields.number("llama.attention.layer_norm_rms_epsilon")),
             tie_embeddings="output.weight" not in file.tensors,
             bos_token_id=begin,
             eos_token_ids=ends,
@@ -157,13 +183,6 @@ def model_config_of(file: GgufFile) -> ModelConfig:
         return _with_scaling(file, config)
     except UsageError as error:
         raise DataError(f"{file.path}: {error.message}") from None
-
-
-def _decimal(value: float) -> float:
-    """The shortest decimal number that is the float32 `value`: 1e-05 and not 9.999999747378752e-06."""
-    import numpy as np
-
-    return float(str(np.float32(value)))
 
 
 def _with_scaling(file: GgufFile, config: ModelConfig) -> ModelConfig:
@@ -238,4 +257,6 @@ def _vocabulary(file: GgufFile, config: ModelConfig) -> Vocabulary:
     key = "tokenizer.ggml.add_bos_token"
     # Llama 3 puts it before every text unless the file says otherwise.
     add_bos = file.fields.flag(key) if key in file.values else pre in ("llama-bpe", "llama3", "llama-v3")
-    return Vocabulary(pre, tokens, types, file.texts("tokenizer.ggml.merges"), add_bos)
+    key = "tokenizer.ggml.add_eos_token"
+    add_eos = file.fields.flag(key) if key in file.values else False
+    return Vocabulary(pre, tokens, types, file.texts("tokenizer.ggml.merges"), add_bos, add_eos)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,14 @@ class Vocabulary:
     types: list[int]
     merges: list[str]
     add_bos: bool
+    add_eos: bool = False
 
 
-def vocabulary_of(raw: Mapping[str, Any], path: Path, vocab_size: int, bos: int | None) -> Vocabulary:
-    """What a `tokenizer.json` (`raw`, from `path`) is in a GGUF file of a model with `vocab_size` rows.
+def vocabulary_of(
+    raw: Mapping[str, Any], path: Path, vocab_size: int, bos: int | None, eos: int | None = None
+) -> Vocabulary:
+    """What a `tokenizer.json` (`raw`, from `path`) is in a GGUF file of a model with `vocab_size` rows, whose texts
+    begin with the token `bos` and end with `eos`.
 
     DataError when llama.cpp has no name for its splitting, or when it does not fit the model.
     """
@@ -95,7 +99,8 @@ def vocabulary_of(raw: Mapping[str, Any], path: Path, vocab_size: int, bos: int 
     if not tokens:
         raise DataError(f"{path}: no tokens")
     begin = None if bos is None else tokens.get(bos)
-    _check_frame(raw.get("post_processor"), path, begin)
+    end = None if eos is None else tokens.get(eos)
+    _check_frame(raw.get("post_processor"), path, begin, end)
     texts = [tokens.get(number, _padding(number)) for number in range(vocab_size)]
     if len(set(texts)) < vocab_size:
         raise DataError(f"{path}: two tokens have the same text, which a GGUF file cannot hold", _HINT)
@@ -105,6 +110,7 @@ def vocabulary_of(raw: Mapping[str, Any], path: Path, vocab_size: int, bos: int 
         types=[types.get(number, NORMAL if number in tokens else UNUSED) for number in range(vocab_size)],
         merges=_merges(raw, path),
         add_bos=begin is not None and begins_with(raw.get("post_processor"), begin),
+        add_eos=end is not None and ends_with(raw.get("post_processor"), end),
     )
 
 
@@ -214,14 +220,19 @@ def begins_with(part: Any, token: str) -> bool:
     return any(frame is not None and frame[:1] == [token] for frame in _frames(part))
 
 
-def _check_frame(part: Any, path: Path, begin: str | None) -> None:
-    """DataError when a post-processor puts more around a text than the token that begins one."""
+def ends_with(part: Any, token: str) -> bool:
+    """Whether a post-processor puts `token` behind a text."""
+    return any(frame is not None and frame[-1:] == [token] for frame in _frames(part))
+
+
+def _check_frame(part: Any, path: Path, begin: str | None, end: str | None) -> None:
+    """DataError when a post-processor puts more around a text than the tokens that begin and end one."""
     for frame in _frames(part):
-        if frame not in ([None], [begin, None]):
+        if frame not in ([None], [begin, None], [None, end], [begin, None, end]):
             parts = ["other tokens"] if frame is None else ["TEXT" if token is None else str(token) for token in frame]
             raise DataError(
                 f"{path}: the tokenizer makes {shown(' '.join(parts))} of a text, "
-                "a GGUF file knows only the token that begins one",
+                "a GGUF file knows only the tokens that begin and end one",
                 _HINT,
             )
 
@@ -229,7 +240,7 @@ def _check_frame(part: Any, path: Path, begin: str | None) -> None:
 # --- and back ---------------------------------------------------------------------------------------------------------
 
 
-def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None) -> dict[str, Any]:
+def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None, eos: int | None = None) -> dict[str, Any]:
     """The `tokenizer.json` of a vocabulary out of the GGUF file `path`: the same ids for every text."""
     name = _SAME.get(vocabulary.pre, vocabulary.pre)
     if name not in SPLITTINGS:
@@ -262,16 +273,8 @@ def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None) -> dict[
         if not (left and blank and right) or " " in right:
             raise DataError(f"{path}: merge {shown(merge)}, expected two tokens with a blank between them")
         merges.append([left, right])
-    post = None
-    if vocabulary.add_bos and bos is not None and bos < len(tokens):
-        special = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}
-        single, pair = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
-        post = {
-            "type": "TemplateProcessing",
-            "single": [special, single],
-            "pair": [special, single, {"SpecialToken": {"id": tokens[bos], "type_id": 1}}, pair],
-            "special_tokens": {tokens[bos]: {"id": tokens[bos], "ids": [bos], "tokens": [tokens[bos]]}},
-        }
+    begin = bos if vocabulary.add_bos and bos is not None and bos < len(tokens) else None
+    end = eos if vocabulary.add_eos and eos is not None and eos < len(tokens) else None
     return {
         "version": "1.0",
         "truncation": None,
@@ -279,7 +282,7 @@ def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None) -> dict[
         "added_tokens": added,
         "normalizer": splitting.normalizer,
         "pre_tokenizer": splitting.pre_tokenizer,
-        "post_processor": post,
+        "post_processor": _framing(tokens, begin, end),
         "decoder": _byte_level(True),
         "model": {
             "type": "BPE",
@@ -297,4 +300,26 @@ def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None) -> dict[
             },
             "merges": merges,
         },
+    }
+
+
+def _framing(tokens: Sequence[str], begin: int | None, end: int | None) -> dict[str, Any] | None:
+    """The post-processor that puts the token `begin` before a text and `end` behind it; None: neither."""
+
+    def framed(name: str, type_id: int) -> list[dict[str, Any]]:
+        before, after = (
+            [] if number is None else [{"SpecialToken": {"id": tokens[number], "type_id": type_id}}]
+            for number in (begin, end)
+        )
+        return [*before, {"Sequence": {"id": name, "type_id": type_id}}, *after]
+
+    special = {tokens[n]: {"id": tokens[n], "ids": [n], "tokens": [tokens[n]]} for n in (begin, end) if n is not None}
+    if not special:
+        return None
+    single = framed("A", 0)
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, *framed("B", 1)],
+        "special_tokens": special,
     }

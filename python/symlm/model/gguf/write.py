@@ -13,10 +13,11 @@ from ... import _symlm
 from ...config.model_config import ModelConfig
 from ...errors import DataError, UserError
 from ...units import format_count
+from ..companions import DEFAULT_TEMPLATE
 from ..tensors import Tensor, from_floats
 from .file import Q8_BLOCK
 from .layout import ARCHITECTURE, ROPE_FACTORS, gguf_name, rope_factors, rotated_heads, to_pairs
-from .read import FACTS_PREFIX, ROPE_SCALING
+from .read import CHAT_TEMPLATE, CHAT_TEMPLATES, FACTS_PREFIX, ROPE_SCALING
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -74,6 +75,20 @@ def check_quantisable(config: ModelConfig) -> None:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a file holds besides the model: nothing is computed from it."""
+
+    facts: Mapping[str, str | int | float]
+    """Where the model comes from, put under `symlm.`: texts, whole numbers from 0, floats."""
+    settings: Mapping[str, str | int | float]
+    """Keys of the defaults for generating; a whole number is a signed one of 32 bits, a float one of 32."""
+    chat_templates: Mapping[str, str]
+    """Name -> template; "default" is the one that is taken where none is asked for."""
+    token_ids: Mapping[str, int]
+    """Keys of special tokens -> id."""
+
+
+@dataclass(frozen=True)
 class _Entry:
     name: str
     kind: str
@@ -89,13 +104,11 @@ def write_gguf(
     dtype: str,
     *,
     name: str,
-    facts: Mapping[str, Any],
-    chat_template: str | None = None,
+    extras: Extras,
 ) -> None:
     """Write the file `path`: matrices as `dtype` (f32, f16, bf16 or q8_0), vectors as f32.
 
-    `facts` are put under `symlm.`: texts, whole numbers from 0, floats. DataError names a tensor that `dtype` cannot
-    hold.
+    DataError names a tensor that `dtype` cannot hold.
     """
     gguf = load_library()
     if dtype == "q8_0":
@@ -103,11 +116,7 @@ def write_gguf(
     writer = _writer_class(gguf)(None, ARCHITECTURE)
     _add_shape(writer, config, dtype, name)
     _add_vocabulary(writer, config, vocabulary)
-    if chat_template is not None:
-        writer.add_string("tokenizer.chat_template", chat_template)
-    for key, value in facts.items():
-        add = {str: writer.add_string, int: writer.add_uint64, float: writer.add_float64}[type(value)]
-        add(FACTS_PREFIX + key, value)
+    _add_extras(writer, extras)
     entries = _entries(config, tensors, dtype)
     for entry in entries:
         kind = gguf.GGMLQuantizationType[entry.kind]
@@ -206,7 +215,25 @@ def _add_vocabulary(writer: Any, config: ModelConfig, vocabulary: Vocabulary) ->
     for key, number in zip(("eot", "eom"), ends[1:], strict=False):
         writer.add_uint32(f"tokenizer.ggml.{key}_token_id", number)
     writer.add_add_bos_token(vocabulary.add_bos)
-    writer.add_add_eos_token(False)
+    writer.add_add_eos_token(vocabulary.add_eos)
+
+
+def _add_extras(writer: Any, extras: Extras) -> None:
+    for key, number in extras.token_ids.items():
+        writer.add_uint32(key, number)
+    for key, value in extras.settings.items():
+        add = {str: writer.add_string, int: writer.add_int32, float: writer.add_float32}[type(value)]
+        add(key, value)
+    named = [template for template in extras.chat_templates if template != DEFAULT_TEMPLATE]
+    if DEFAULT_TEMPLATE in extras.chat_templates:
+        writer.add_string(CHAT_TEMPLATE, extras.chat_templates[DEFAULT_TEMPLATE])
+    for name in named:
+        writer.add_string(f"{CHAT_TEMPLATE}.{name}", extras.chat_templates[name])
+    if named:
+        writer.add_array(CHAT_TEMPLATES, named)
+    for key, value in extras.facts.items():
+        add = {str: writer.add_string, int: writer.add_uint64, float: writer.add_float64}[type(value)]
+        add(FACTS_PREFIX + key, value)
 
 
 def _writer_class(gguf: Any) -> Any:
