@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
+OLDER_TOKENIZERS := 0.15.2 0.19.1
 DEMO := runs/demo
 
 # Runs targets one after the other and says how long each took.
@@ -133,9 +134,13 @@ $(VENV)/.tools: pyproject.toml | needs
 	  print(*p["dependencies"], *p["optional-dependencies"]["dev"], sep="\n")' > $@
 	$(BIN)/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
 
-# llama-cpp-python is compiled, which takes a quarter of an hour.
+# llama-cpp-python is compiled, which takes a quarter of an hour. The older tokenizers have wheels up to Python 3.12.
 $(INTEROP)/.tools: pyproject.toml | $(VENV)/.tools
 	$(PYTHON) -m venv $(INTEROP)
 	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*p["dependencies"], *p["optional-dependencies"]["interop"], sep="\n")' > $@
 	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
+	for version in $(OLDER_TOKENIZERS); do \
+	  $(INTEROP)/bin/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	    --target $(INTEROP)/older/$$version tokenizers==$$version || echo "tokenizers $$version is left out" >&2; \
+	done

@@ -259,6 +259,11 @@ def test_chat_templates_of_every_layout(source: Path, tmp_path: Path, layout: st
         if "tool-use" in named:
             # The library gives a list of one text as this text.
             assert values["tokenizer.chat_templates"] in ("tool-use", ["tool-use"])
+    for folder in (models[2], models[4]):
+        # Where version 4 of transformers looks for them.
+        field = read(folder / "tokenizer_config.json")["chat_template"]
+        assert field == "old" if layout in ("file", "files") and folder == models[2] else field
+        assert len(field) == len(named) if isinstance(field, list) else isinstance(field, str)
 
 
 def test_ollama_has_no_jinja(source: Path, tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def test_a_folder_for_transformers(run: Path, tmp_path: Path) -> None:
     # The checkpoint's own file, byte for byte, so that sha256sum compares them.
     weights = (folder / "model.safetensors").read_bytes()
     assert weights == (run / "best" / "model.safetensors").read_bytes()
-    assert (folder / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()
+    text = "it's naïve 北京 <|endoftext|> 😀\n\n x"
+    ours, theirs = (symlm.Tokenizer.from_file(str(path / "tokenizer.json")) for path in (run, folder))
+    assert theirs.encode(text) == ours.encode(text)
     config = read(folder / "config.json")
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert (config["rope_theta"], config["rope_parameters"]) == (
@@ -272,7 +274,11 @@ def test_there_and_back(tokenizer: Path, tmp_path: Path, tied: bool, scaling: Ro
 def test_the_origin_goes_there_and_back(run: Path, tmp_path: Path) -> None:
     folder = export(run, "hf", tmp_path / "hf").path
     unpacked(export(run, "gguf", tmp_path / "model.gguf").path, tmp_path / "back")
-    assert read(tmp_path / "back" / "symlm.json") == read(folder / "symlm.json")
+    facts = read(folder / "symlm.json")
+    assert (
+        facts.pop("exported_tokenizer_sha256") == hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    )
+    assert read(tmp_path / "back" / "symlm.json") == facts
 
 
 def test_a_file_is_a_model(run: Path, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from ..model.companions import DEFAULT_TEMPLATE, as_field
 from ..model.gguf import write
 from ..model.gguf.vocabulary import Vocabulary
 from ..model.tensors import DTYPES, outgoing, write_tensors
-from .provenance import facts_json, model_card
+from ..system.files import file_hash
+from .older_readers import portable, portable_config
+from .provenance import WRITTEN_TOKENIZER, facts_json, model_card
 from .source import Source
 
 README = "README.md"
@@ -35,29 +37,42 @@ def write_hf(folder: Path, source: Source, dtype: str | None) -> Path:
     code = None if dtype is None else DTYPES[dtype]
     with (folder / WEIGHTS).open("wb") as file:
         write_tensors(file, (outgoing(tensor, code) for tensor in source.tensors))
-    shutil.copyfile(source.files.tokenizer, folder / TOKENIZER)
+    _write_tokenizer(folder / TOKENIZER, source)
     torch_name = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[dtype or source.dtype]
     shape = {**config.to_hf(), **companions.padding(), "torch_dtype": torch_name, "dtype": torch_name}
     _write_json(folder / MODEL_CONFIG, shape)
-    companions.copy(folder, leave_out=(GENERATION_CONFIG,))
+    companions.copy(folder, leave_out=(GENERATION_CONFIG, TOKENIZER_CONFIG))
     _write_json(folder / GENERATION_CONFIG, source.generation)
     own = companions.tokenizer_config
     if "tokenizer_class" not in own:
         # Otherwise it came with the model and says more than could be guessed here.
         special = {**_special_tokens(source), **companions.special_tokens}
-        template = {"chat_template": as_field(companions.chat_templates)} if companions.chat_templates else {}
-        _write_json(folder / TOKENIZER_CONFIG, {**_tokenizer_config(source), **special, **template, **own})
+        own = {**_tokenizer_config(source), **special, **own}
         if SPECIAL_TOKENS not in companions.files:
             _write_json(folder / SPECIAL_TOKENS, special)
-    (folder / FACTS).write_text(facts_json(source.facts), encoding="utf-8")
+    template = as_field(companions.chat_templates) if companions.chat_templates else None
+    _write_json(folder / TOKENIZER_CONFIG, portable_config(own, template))
+    tokenizer = file_hash(folder / TOKENIZER)
+    same = tokenizer == source.facts["tokenizer_sha256"]
+    facts = source.facts if same else {**source.facts, WRITTEN_TOKENIZER: tokenizer}
+    (folder / FACTS).write_text(facts_json(facts), encoding="utf-8")
     ends = source.token(config.eos_token_ids[0]) if config.eos_token_ids else None
-    card = model_card(source.name, config, source.facts, source.begins(), ends)
+    card = model_card(source.name, config, facts, source.begins(), ends)
     (folder / README).write_text(card, encoding="utf-8")
     return folder
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_tokenizer(path: Path, source: Source) -> None:
+    """The tokenizer in the form that most readers know; the file itself where it is in that already."""
+    written, _ = portable(source.tokenizer)
+    if written == source.tokenizer:
+        shutil.copyfile(source.files.tokenizer, path)
+    else:
+        _write_json(path, written)
 
 
 def _special_tokens(source: Source) -> dict[str, str]:

@@ -23,6 +23,9 @@ from ..system.reading import read_object
 from ..system.version import version
 from ..units import format_count
 
+WRITTEN_TOKENIZER = "exported_tokenizer_sha256"
+"""The fact that an exported tokenizer.json is not the file of `tokenizer_sha256` byte for byte: the hash of its own."""
+
 _MEASURES = ("val_loss", "val_bpb", "train_loss")
 _HASHES = ("train_sha256", "val_sha256")
 _COUNTS = ("train_tokens", "train_documents", "train_bytes")
@@ -54,7 +57,10 @@ def gather_facts(files: ModelFiles) -> Facts:
         facts |= _settings(run)
     if (files.folder / WEIGHTS).is_file():
         facts["weights_sha256"] = file_hash(files.folder / WEIGHTS)
-    facts["tokenizer_sha256"] = file_hash(files.tokenizer)
+    found, written = file_hash(files.tokenizer), facts.pop(WRITTEN_TOKENIZER, None)
+    if found != written:
+        # Otherwise it is the one that the earlier export has written, in another form, for the one that is named.
+        facts["tokenizer_sha256"] = found
     facts["exported_by"] = version()
     return facts
 

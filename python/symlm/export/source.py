@@ -20,6 +20,7 @@ from ..model.gguf.vocabulary import Vocabulary, begins_with, vocabulary_of
 from ..model.resolve import ModelFiles
 from ..model.tensors import DTYPES, Tensor, check_tensors, read_tensors
 from ..system.reading import read_object
+from .older_readers import portable
 from .provenance import gather_facts, model_name
 
 Target = Literal["hf", "gguf", "ollama"]
@@ -102,7 +103,7 @@ class Source:
     def left_out(self, to: Target, vocabulary: Vocabulary | None) -> tuple[str, ...]:
         """What came with the model and has no place in what is written, a sentence each."""
         if vocabulary is None:
-            return ()
+            return tuple(portable(self.tokenizer)[1])
         where: Literal["gguf", "ollama"] = "gguf" if to == "gguf" else "ollama"
         settings = self.settings.without_place(where)
         if to == "ollama":
