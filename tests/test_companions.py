@@ -147,7 +147,7 @@ def test_what_has_no_place_is_told(source: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     whole = read(source / "generation_config.json")
     done, notes = noted(source, "hf", tmp_path / "hf")
-    assert notes == []
+    assert not any("generation_config" in note for note in notes)
     assert read(done.path / "generation_config.json").items() >= whole.items()
     assert noted(source, "gguf", tmp_path / "m.gguf")[1] == [
         "not in a GGUF file: typical_p 0.9, stop_strings, max_new_tokens 77, num_beams 4, suppress_tokens, mine "

@@ -50,8 +50,9 @@ def same_ids(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("raw", [llama3_tokenizer(), metaspace_tokenizer()], ids=["llama3", "metaspace"])
 def test_merges_become_texts(raw: dict[str, Any]) -> None:
     before = json.dumps(raw)
-    written, _ = portable(raw)
+    written, notes = portable(raw)
     assert json.dumps(raw) == before
+    assert any("they do not know its ignore_merges" in note for note in notes) == raw["model"]["ignore_merges"]
     assert written["model"]["merges"] == [" ".join(pair) for pair in raw["model"]["merges"]]
     same_ids(raw, written)
     # What is in that form already stays as it is.

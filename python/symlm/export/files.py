@@ -91,7 +91,7 @@ def _tokenizer_config(source: Source) -> dict[str, Any]:
         "model_max_length": source.config.seq_len,
         "clean_up_tokenization_spaces": False,
         "add_bos_token": source.begins() is not None,
-        "add_eos_token": False,
+        "add_eos_token": source.adds_end(),
     }
 
 

@@ -16,7 +16,8 @@ def portable(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A `tokenizer.json` in the form that most versions read, and what keeps older ones from it, a sentence each.
 
     Merges become texts "left right", which versions before 0.20 expect; a Metaspace gets the field that versions
-    before 0.19 need. `raw` stays as it is. What is not of the expected form is left to those who read the file.
+    before 0.19 need. Those ignore `ignore_merges`, for which they have no other form. `raw` stays as it is. What
+    is not of the expected form is left to those who read the file.
     """
     found, notes = dict(raw), list[str]()
     model = raw.get("model")
@@ -26,6 +27,10 @@ def portable(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             notes.append("tokenizers before 0.20 cannot read tokenizer.json: a merge has a blank inside a token")
         else:
             found["model"] = {**model, "merges": texts}
+    if isinstance(model, dict) and model.get("ignore_merges") is True:
+        notes.append(
+            "tokenizers before 0.19 may give other ids with tokenizer.json: they do not know its ignore_merges"
+        )
     for name in ("pre_tokenizer", "decoder"):
         found[name] = _with_prefix_space(raw.get(name), splits=name == "pre_tokenizer")
     if not _all_split(found["pre_tokenizer"]):

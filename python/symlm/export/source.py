@@ -16,7 +16,7 @@ from ..model import special_tokens
 from ..model.companions import DEFAULT_TEMPLATE, Companions
 from ..model.facts import Facts
 from ..model.generation_settings import GenerationSettings, modelfile, with_defaults
-from ..model.gguf.vocabulary import Vocabulary, begins_with, vocabulary_of
+from ..model.gguf.vocabulary import Vocabulary, begins_with, ends_with, vocabulary_of
 from ..model.resolve import ModelFiles
 from ..model.tensors import DTYPES, Tensor, check_tensors, read_tensors
 from ..system.reading import read_object
@@ -99,6 +99,11 @@ class Source:
         """The token that the tokenizer puts before a text of its own accord."""
         token = self.token(self.config.bos_token_id)
         return token if token is not None and begins_with(self.tokenizer.get("post_processor"), token) else None
+
+    def adds_end(self) -> bool:
+        """Whether the tokenizer puts the token that ends a text behind a text of its own accord."""
+        token = self.token(next(iter(self.config.eos_token_ids), None))
+        return token is not None and ends_with(self.tokenizer.get("post_processor"), token)
 
     def left_out(self, to: Target, vocabulary: Vocabulary | None) -> tuple[str, ...]:
         """What came with the model and has no place in what is written, a sentence each."""

@@ -91,7 +91,7 @@ class Companions:
 def hand_on(model: ModelFiles | None, run: Path) -> None:
     """Put what a model has beside it into the folder of a run that begins with it, for the exports of the run.
 
-    What the start of another run, which was stopped, may have left there goes. UserError when it cannot be written.
+    Removes what an interrupted start of another run left there. UserError when the folder cannot be written.
     """
     companions = None if model is None else Companions.of(model)
     try:
