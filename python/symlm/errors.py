@@ -5,16 +5,36 @@ Messages are lower case and say what was found and what was expected; the hint s
 
 from __future__ import annotations
 
+import re
+
+_BYTES = re.compile("[\udc80-\udcff]+")
+
+
+def printable(text: str) -> str:
+    """The text on one line and without what controls a terminal: bytes of a name that are not UTF-8, line ends, escape
+    sequences and the like stand as in a literal of Python, such as `\\xe9` and `\\n`."""
+    if text.isprintable():
+        return text
+    whole = _BYTES.sub(lambda run: run[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in whole)
+
+
+def _escaped(c: str) -> str:
+    # A character above U+007F has four digits at least: two of them are a byte.
+    return f"\\u{ord(c):04x}" if "\x7f" < c < "\u0100" else ascii(c)[1:-1]
+
 
 class SymlmError(Exception):
     """Base of every error that symlm raises on purpose.
 
-    `message` says what is wrong, `hint` what to do about it (or None), `exit_code` what the command line returns.
+    `message` says what is wrong, `hint` what to do about it (or None), `exit_code` what the command line returns. Both
+    are one line that any terminal takes: names of files that would not be stand in them escaped.
     """
 
     exit_code: int = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        message, hint = printable(message), None if hint is None else printable(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -14,6 +14,7 @@ from ..config.engine import engine_config
 from ..config.train_config import TrainConfig
 from ..display import SafeDisplay, make_display
 from ..errors import SymlmError, UserError, reason
+from ..run.metrics import to_document
 from ..system.files import write_atomic
 from ..system.machine import resolve_threads
 from ..system.signals import Stopped, StopSignals
@@ -151,7 +152,7 @@ class Bench:
 
     def _publish(self, folder: Path, display: SafeDisplay) -> None:
         figures = Figures(self.plan, self.entries, self.flops_per_token)
-        text = json.dumps(self._record(figures), indent=1, ensure_ascii=False) + "\n"
+        text = to_document(self._record(figures))
         paths = [folder / RESULT, *([Path(self.config.json)] if self.config.json else [])]
         failure: OSError | None = None
         try:

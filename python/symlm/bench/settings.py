@@ -62,12 +62,12 @@ class BenchConfig:
     )
     torch_python: str | None = option(
         None,
-        Spec("interpreter that has torch", "bench", "str", metavar="PATH", default_text="the one that runs symlm"),
+        Spec("interpreter that has torch", "bench", "path", metavar="PATH", default_text="the one that runs symlm"),
     )
-    json: str | None = option(None, Spec("write the figures to this file as well", "bench", "str", metavar="FILE"))
+    json: str | None = option(None, Spec("write the figures to this file as well", "bench", "path", metavar="FILE"))
     out_dir: str | None = option(
         None,
-        Spec("folder for bench.json and the charts", "bench", "str", metavar="PATH", default_text="runs/bench-<size>"),
+        Spec("folder for bench.json and the charts", "bench", "path", metavar="PATH", default_text="runs/bench-<size>"),
     )
 
     def __post_init__(self) -> None:

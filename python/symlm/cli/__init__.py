@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import click
 
 from ..errors import DataError, InternalError, MemoryPlanError, NanError, SymlmError, UsageError, reason
 from ..system.signals import StopSignals
-from .common import Group, debug_wanted, say
+from .common import Group, debug_wanted, put, say
 
 _BUG = "this is a bug; run again with --debug and report what it prints"
 
@@ -71,8 +72,8 @@ def cli() -> None:
 
 def report(error: SymlmError, command: str = "symlm") -> int:
     """Print an error for people, with a hint in any case; gives its exit code. `command` is the one that failed."""
-    say(f"error: {_one_line(error.message)}")
-    say(f"hint: {_one_line(error.hint or _general_hint(error, command))}")
+    say(f"error: {error.message}")
+    say(f"hint: {error.hint or _general_hint(error, command)}")
     return error.exit_code
 
 
@@ -116,14 +117,10 @@ def _command_of(words: Sequence[str]) -> str:
     return " ".join(names)
 
 
-def _one_line(text: str) -> str:
-    """The text without line ends, and without characters that a name of a file may use to control a terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _make_streams_safe()
     signals = StopSignals()
     try:
         with signals, signals.raising():
@@ -146,6 +143,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_unwritten(sys.stderr)
 
 
+def _make_streams_safe() -> None:
+    """Standard streams that take any text, and three of them.
+
+    A stream that was closed (`>&-`) gives its number to the next file that is opened; what is then written to standard
+    error by number would land in that file. And a terminal without UTF-8 must not end a command.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
+
+
 def _drop_unwritten(stream: TextIO | None) -> None:
     """Flush a stream; when that fails, what is left in it goes nowhere."""
     if stream is None:
@@ -164,7 +183,7 @@ def _exit_code(error: BaseException, command: str) -> int:
         return report(error, command)
     if type(error).__name__ == "NoArgsIsHelpError" and isinstance(error, click.UsageError):
         # A group without a command: its message is the whole help. (Before 8.2 click shows it by itself.)
-        say(error.format_message())
+        put(error.format_message())
         return UsageError.exit_code
     if isinstance(error, click.ClickException):
         return report(_from_click(error), command)
@@ -191,7 +210,8 @@ def _from_click(error: click.ClickException) -> SymlmError:
     if isinstance(error, click.NoSuchOption):
         near = _nearest_option(error)
         return UsageError(f"unknown flag {error.option_name}", near)
-    message = error.format_message()
+    # Lists of choices have line ends and tabs.
+    message = " ".join(error.format_message().split())
     hint = None
     if isinstance(error, click.BadOptionUsage):
         hint = f"give a value after {error.option_name}, as in {error.option_name} VALUE"

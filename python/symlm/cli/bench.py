@@ -11,7 +11,7 @@ from ..bench.settings import BENCH_PRESET, BENCH_SPECS, MODEL_SETTINGS, BenchCon
 from ..config.options import Spec
 from ..config.train_config import SPECS, TrainConfig
 from ..errors import UsageError
-from .common import Command
+from .common import PATH, Command
 from .train import setting_option
 
 
@@ -37,7 +37,7 @@ command = Command(
     "bench",
     callback=_run,
     params=[
-        click.Argument(["data"], nargs=-1, metavar="[PATH]..."),
+        click.Argument(["data"], nargs=-1, type=PATH, metavar="[PATH]..."),
         *(setting_option(TrainConfig, name, _model_spec(name)) for name in MODEL_SETTINGS),
         *(setting_option(BenchConfig, name, spec) for name, spec in BENCH_SPECS.items()),
         click.Option(["--no-scaling"], is_flag=True, help="Do not compare numbers of threads."),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..errors import printable
+from ..system.names import path_of, text_of
 from ..units import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,11 +24,55 @@ def debug_wanted() -> bool:
     return _debug[0]
 
 
-def say(text: str) -> None:
-    """A line on standard error for people. When it cannot be written the command goes on: its result counts."""
+def put(text: str) -> None:
+    """Text on standard error as it is. When it cannot be written the command goes on: its result counts."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """A line on standard error for people, whatever names of files it holds."""
+    put(printable(text))
+
+
+def tell(text: str) -> None:
+    """A line of the result for people, whatever names of files it holds."""
+    click.echo(printable(text))
+
+
+def tell_path(path: Path) -> None:
+    """A path as the result: its bytes, which a script reads; on a terminal as `tell`."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        tell(str(path))
+    else:
+        click.echo(os.fsencode(path))
+
+
+def standard_input() -> bytes:
+    """Everything on standard input; nothing where there is none, as after `<&-`."""
+    return b"" if sys.stdin is None else sys.stdin.buffer.read()
+
+
+if TYPE_CHECKING:
+    _TextType = click.ParamType[str]
+else:  # It takes no argument before click 8.2.
+    _TextType = click.ParamType
+
+
+class PathName(_TextType):
+    """A path on the command line, of any bytes. Every argument without this type is text and has to be UTF-8."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return path_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+PATH = PathName()
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -45,6 +93,25 @@ class Command(click.Command):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.params.append(_debug_option())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            if parameter.name in ctx.params and not isinstance(parameter.type, PathName):
+                ctx.params[parameter.name] = _text(ctx.params[parameter.name], parameter, ctx)
+        return rest
+
+
+def _text(value: Any, parameter: click.Parameter, ctx: click.Context) -> Any:
+    """A value in which every string is UTF-8 text; a usage error for another one."""
+    if isinstance(value, tuple):
+        return tuple(_text(item, parameter, ctx) for item in value)
+    if not isinstance(value, str):
+        return value
+    try:
+        return text_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from None
 
 
 class Group(click.Group):
@@ -96,7 +163,11 @@ def progress_option(function: F) -> F:
 def data_option(function: F) -> F:
     """`--data` for commands that need the text of a run again."""
     return click.option(
-        "--data", multiple=True, metavar="PATH", help="The text of the run, where it has moved; may be repeated."
+        "--data",
+        multiple=True,
+        type=PATH,
+        metavar="PATH",
+        help="The text of the run, where it has moved; may be repeated.",
     )(function)
 
 

@@ -2,43 +2,88 @@
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import UserError
 from .common import Command
 
 
 @click.command("doctor", cls=Command, short_help="The machine and versions, for bug reports.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def command(as_json: bool) -> None:
-    """Show what symlm sees of this machine: instruction set, threads, limits, versions."""
-    from .. import _symlm
-    from ..system.machine import describe, gib
-    from ..text.corpus import cache_dir
+    """Show what symlm sees of this machine: instruction set, threads, limits, versions, folders.
 
-    facts: dict[str, Any] = describe()
-    threads = facts["threads_auto"]
-    facts["fma_peak_gflops"] = round(_symlm.fma_peak(threads, 0.3), 1)
-    facts["cache"] = str(cache_dir())
+    It works on a machine where nothing else does, and says what is wrong with what it cannot find.
+    """
+    from ..run.metrics import to_document
+    from ..system.machine import fma_peak, gather_facts, gib, machine_facts
+    from .common import tell
+
+    facts, problems = gather_facts(machine_facts() | _FOLDERS)
+    threads = facts["threads_auto"] or 1
+    peak, more = gather_facts({"fma_peak_gflops": lambda: fma_peak(threads)})
+    facts, problems = facts | peak, problems | more
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        click.echo(to_document(facts | {"problems": problems}), nl=False)
         return
-    available = facts["memory_available_bytes"]
+
+    def row(name: str, *needed: str, text: Callable[[], str]) -> tuple[str, str]:
+        wrong = [problems[key] for key in needed if key in problems]
+        return name, f"unknown: {wrong[0]}" if wrong else text()
+
     rows = [
-        ("symlm", facts["symlm"]),
-        ("python", f"{facts['python']} ({facts['implementation']})"),
-        ("system", facts["platform"]),
-        ("processor", facts["cpu"] or "unknown"),
-        ("instruction set", f"{facts['isa']} (available: {', '.join(facts['isa_available'])})"),
-        ("threads", f"{threads} ({facts['threads_auto_rule']})"),
-        ("cpus", f"{facts['cpus_online']} online, {facts['cpus_in_affinity_mask']} in the affinity mask"),
-        ("fma peak", f"{facts['fma_peak_gflops']} GFLOP/s with {threads} threads"),
-        ("memory", "unknown" if available is None else f"{gib(available)} available"),
-        *((f"cgroup {key}", value) for key, value in facts["cgroup"].items()),
-        ("token cache", facts["cache"]),
-    ]
+        row("symlm", "symlm", text=lambda: facts["symlm"]),
+        row("python", "python", text=lambda: f"{facts['python']} ({facts['implementation']})"),
+        row("system", "platform", text=lambda: facts["platform"]),
+        row("processor", "cpu", text=lambda: facts["cpu"] or "unknown"),
+        row(
+            "instruction set", "isa", "isa_available",
+            text=lambda: f"{facts['isa']} (available: {', '.join(facts['isa_available'])})",
+        ),
+        row("threads", "threads_auto", text=lambda: f"{threads} ({facts['threads_auto_rule']})"),
+        row("cpus", "cpus_online", "cpus_in_affinity_mask", text=lambda: _cpus(facts)),
+        row("fma peak", "fma_peak_gflops", text=lambda: f"{facts['fma_peak_gflops']} GFLOP/s with {threads} threads"),
+        row("memory", "memory_available_bytes", text=lambda: _memory(facts["memory_available_bytes"], gib)),
+        *((f"cgroup {key}", value) for key, value in (facts["cgroup"] or {}).items()),
+        row("token cache", "cache", text=lambda: facts["cache"]),
+        row("temporary files", "temporary", text=lambda: facts["temporary"]),
+    ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+        tell(f"{name:<{width}}  {value}")
+
+
+def _cpus(facts: dict[str, Any]) -> str:
+    return f"{facts['cpus_online']} online, {facts['cpus_in_affinity_mask']} in the affinity mask"
+
+
+def _memory(available: int | None, gib: Callable[[float], str]) -> str:
+    return "unknown" if available is None else f"{gib(available)} available"
+
+
+def _cache() -> str:
+    from ..text.corpus import cache_dir
+
+    return _writable(cache_dir(), "set SYMLM_CACHE_DIR to a folder that may be written to")
+
+
+def _temporary() -> str:
+    import tempfile
+
+    return _writable(Path(tempfile.gettempdir()), "set TMPDIR to a folder that may be written to")
+
+
+def _writable(folder: Path, hint: str) -> str:
+    """The folder; UserError when no files can be made in it, whether it is there yet or not."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written to", hint)
+    return str(folder)
+
+
+_FOLDERS: dict[str, Callable[[], Any]] = {"cache": _cache, "temporary": _temporary}

@@ -12,7 +12,7 @@ import click
 
 from ..config.train_config import SPECS
 from ..errors import UsageError
-from .common import Command, checkpoint_option, parse_threads, progress_option, threads_option
+from .common import PATH, Command, checkpoint_option, parse_threads, progress_option, threads_option
 
 if TYPE_CHECKING:
     from ..config.train_config import DataFormat
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @click.command("eval", cls=Command, short_help="Loss, perplexity and bits per byte on a text; multiple choice.")
-@click.argument("model", metavar="MODEL")
-@click.argument("data", nargs=-1, metavar="[PATH]...")
+@click.argument("model", type=PATH, metavar="MODEL")
+@click.argument("data", nargs=-1, type=PATH, metavar="[PATH]...")
 @checkpoint_option
 @threads_option
 @click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
@@ -45,11 +45,12 @@ if TYPE_CHECKING:
 @click.option("--against", default="", metavar="gzip,bzip2,xz", help="Compress the same text and compare.")
 @click.option(
     "--choices",
+    type=PATH,
     default=None,
     metavar="FILE",
     help='Ask multiple-choice questions instead: lines of {"prompt": "..", "choices": ["..", ".."], "answer": 0}.',
 )
-@click.option("--out", default=None, metavar="FILE", help="A line of JSON for each document or question.")
+@click.option("--out", type=PATH, default=None, metavar="FILE", help="A line of JSON for each document or question.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @progress_option
 def command(

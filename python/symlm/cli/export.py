@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from .common import Command, checkpoint_option, say
+from ..system.names import command_line
+from .common import PATH, Command, checkpoint_option, say, tell
 
 if TYPE_CHECKING:
     from ..export.source import Target
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command("export", cls=Command, short_help="Write a model for transformers, llama.cpp or Ollama.")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=PATH, metavar="MODEL")
 @click.option(
     "--to",
     required=True,
     type=click.Choice(["hf", "gguf", "ollama"]),
     help="hf: a folder for transformers; gguf: a file for llama.cpp; ollama: a folder with such a file.",
 )
-@click.option("-o", "--out", required=True, metavar="PATH", help="Folder to write; for gguf the file.")
+@click.option("-o", "--out", required=True, type=PATH, metavar="PATH", help="Folder to write; for gguf the file.")
 @click.option(
     "--dtype",
     type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
@@ -47,11 +47,11 @@ def command(model: str, to: str, out: str, dtype: str | None, checkpoint: str, f
         force=force,
         report=lambda text: say(f"note: {text}"),
     )
-    click.echo(f"wrote {done.path} ({done.bytes:,} bytes, {done.dtype})")
+    tell(f"wrote {done.path} ({done.bytes:,} bytes, {done.dtype})")
     click.echo(_compared(done))
     if to == "ollama":
         name = done.path.absolute().name
-        click.echo(f"next: ollama create {shlex.quote(name)} -f {shlex.quote(str(done.path / 'Modelfile'))}")
+        tell(f"next: {command_line(['ollama', 'create', name, '-f', str(done.path / 'Modelfile')])}")
 
 
 def _compared(done: Exported) -> str:

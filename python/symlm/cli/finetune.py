@@ -8,9 +8,8 @@ import click
 
 from ..config.finetune import FINETUNE, LORA_RATE, finetune_values
 from ..config.train_config import MODEL_FIELDS, SPECS
-from ..errors import UsageError
 from ..training.initial import USUAL_WINDOW
-from .common import Command
+from .common import PATH, Command
 from .train import setting_options, train_as
 
 _TEXTS = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in FINETUNE.items()}
@@ -24,18 +23,15 @@ _LEFT_OUT = {"data", "init_from", "tokenizer", "preset", *MODEL_FIELDS} - {"seq_
 
 
 def _run(**values: Any) -> int:
-    model = values.pop("model")
-    if not model:
-        raise UsageError("found an empty MODEL, expected a path", "name a run folder or a model folder")
-    return train_as({"init_from": model, **values}, finetune_values)
+    return train_as({"init_from": values.pop("model"), **values}, finetune_values)
 
 
 command = Command(
     "finetune",
     callback=_run,
     params=[
-        click.Argument(["model"], metavar="MODEL"),
-        click.Argument(["data"], nargs=-1, required=True, metavar="PATH..."),
+        click.Argument(["model"], type=PATH, metavar="MODEL"),
+        click.Argument(["data"], nargs=-1, required=True, type=PATH, metavar="PATH..."),
         *setting_options([name for name in SPECS if name not in _LEFT_OUT], _TEXTS),
     ],
     help="""Go on training MODEL on other data.

@@ -11,11 +11,11 @@ import click
 from ..config import sampling as defaults
 from ..config.options import flag_of
 from ..errors import UsageError
-from .common import Command, checkpoint_option, say
+from .common import PATH, Command, checkpoint_option, say, standard_input
 
 
 @click.command("generate", cls=Command, short_help="Write text with a model.")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=PATH, metavar="MODEL")
 @checkpoint_option
 @click.option("-p", "--prompt", default=None, help="Beginning of the text; without it standard input, if it is a pipe.")
 @click.option(
@@ -166,7 +166,7 @@ def _as_flag(error: UsageError) -> UsageError:
 
 def _piped_prompt() -> str:
     """Standard input without the line end that `echo` adds."""
-    return sys.stdin.buffer.read().decode("utf-8", errors="replace").removesuffix("\n")
+    return standard_input().decode("utf-8", errors="replace").removesuffix("\n")
 
 
 def _write(text: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import click
+
+from ..errors import printable
 from ..run.metrics import to_line
 from ..system.machine import gib
 from ..training.plan import USUAL_PART_OF_PEAK, Plan
@@ -26,7 +29,11 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
     on_disk: list[Row] = [
         ("checkpoints", gib(disk.needed), remark),
         ("free", gib(disk.free), str(disk.folder)),
-        ("encoded text", f"about {gib(disk.shard_bytes)}", f"in {disk.cache}, once for each text and tokenizer"),
+        (
+            "encoded text",
+            f"about {gib(disk.shard_bytes)}",
+            f"in {disk.cache}, once for each text and tokenizer",
+        ),
     ]
     in_time: list[Row] = [
         ("text", f"{format_count(plan.text_bytes)} bytes", f"about {format_count(plan.tokens)} tokens"),
@@ -51,14 +58,14 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
 def print_plan(plan: Plan, *, as_json: bool = False) -> None:
     """Write a plan to standard output."""
     if as_json:
-        print(to_line(plan.as_dict()))
-    elif sys.stdout.isatty():
+        click.echo(to_line(plan.as_dict()))
+    elif sys.stdout is not None and sys.stdout.isatty():
         _draw(plan)
     else:
         for section, lines in rows(plan):
-            print(section)
+            click.echo(section)
             for name, value, remark in lines:
-                print(f"  {name:<18} {value:>18}  {remark}".rstrip())
+                click.echo(printable(f"  {name:<18} {value:>18}  {remark}".rstrip()))
 
 
 def _draw(plan: Plan) -> None:
@@ -74,5 +81,5 @@ def _draw(plan: Plan) -> None:
     for section, lines in rows(plan):
         table.add_row(Text(section, style="bold"), "", "")
         for name, value, remark in lines:
-            table.add_row(Text(f"  {name}"), Text(value), Text(remark))
+            table.add_row(Text(f"  {name}"), Text(value), Text(printable(remark)))
     Console().print(table)

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from ..errors import UsageError
-from .common import Command, say
+from .common import PATH, Command, say, tell_path
 
 
 @click.command("plot", cls=Command, short_help="Curves of runs as a picture, or for TensorBoard.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("-o", "--out", default="curves.png", show_default=True, metavar="FILE", help="PNG or SVG to write.")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@click.option(
+    "-o", "--out", type=PATH, default="curves.png", show_default=True, metavar="FILE", help="PNG or SVG to write."
+)
 @click.option(
     "--x",
     "axis",
@@ -23,7 +25,11 @@ from .common import Command, say
 )
 @click.option("--log-y", is_flag=True, help="Logarithmic losses and gradient norms.")
 @click.option(
-    "--tensorboard", default=None, metavar="DIR", help="Write event files for TensorBoard instead, into DIR/RUN."
+    "--tensorboard",
+    type=PATH,
+    default=None,
+    metavar="DIR",
+    help="Write event files for TensorBoard instead, into DIR/RUN.",
 )
 def command(runs: tuple[str, ...], out: str, axis: str, log_y: bool, tensorboard: str | None) -> None:
     """Draw RUNs, finished or not, into one picture: losses of training and validation, bits per byte, learning rate,
@@ -37,7 +43,7 @@ def command(runs: tuple[str, ...], out: str, axis: str, log_y: bool, tensorboard
         check_new_folder("--tensorboard", tensorboard)
         for run, name in zip(runs, run_names(runs), strict=True):
             inside = name if name == Path(name).name else name.strip("./").replace("/", "-")
-            click.echo(str(export_events(run, Path(tensorboard) / inside)))
+            tell_path(export_events(run, Path(tensorboard) / inside))
         return
     target = Path(out)
     if target.suffix.lower() not in (".png", ".svg"):
@@ -47,4 +53,4 @@ def command(runs: tuple[str, ...], out: str, axis: str, log_y: bool, tensorboard
     check_target("--out", out)
     for run in draw_runs(runs, target, axis, log_y):
         say(f"note: {run}: nothing to draw yet")
-    click.echo(str(target))
+    tell_path(target)

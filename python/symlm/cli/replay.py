@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from .common import Command, data_option, parse_threads, progress_option, say, threads_option
+from .common import PATH, Command, data_option, parse_threads, progress_option, say, tell, threads_option
 
 _MOST_LINES = 20
 
 
 @click.command("replay", cls=Command, short_help="Compute an update of a run again.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=PATH, metavar="RUN")
 @click.option(
     "--step", type=click.IntRange(min=1), required=True, metavar="N", help="The update after which N are done."
 )
-@click.option("--out", default=None, metavar="PATH", help="Write the state after it there, as a checkpoint.")
+@click.option("--out", type=PATH, default=None, metavar="PATH", help="Write the state after it there, as a checkpoint.")
 @data_option
 @threads_option
 @progress_option
@@ -42,7 +42,7 @@ def command(run: str, step: int, out: str | None, data: tuple[str, ...], threads
         verdict = "-" if line.compared is None else "differs" if line.compared else "equal"
         click.echo(f"{update.step:>10,}  {update.loss!r:>20}  {update.grad_norm!r:>20}  {update.lr!r:>22}  {verdict}")
     if result.findings is not None:
-        click.echo(result.findings.sentence())
+        tell(result.findings.sentence())
     if out is not None:
         say(f"state after step {step if result.findings is None else step - 1:,}: {out}")
     if result.difference is not None:

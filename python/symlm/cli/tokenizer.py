@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError, UserError
-from .common import Command, Group, parse_threads, say, threads_option
+from .common import PATH, Command, Group, parse_threads, say, standard_input, threads_option
 
 if TYPE_CHECKING:
     from .. import _symlm
@@ -21,9 +21,11 @@ def command() -> None:
 
 
 @command.command("train", cls=Command, short_help="Train a tokenizer from text.")
-@click.argument("data", nargs=-1, metavar="PATH...")
+@click.argument("data", nargs=-1, type=PATH, metavar="PATH...")
 @click.option("--vocab-size", required=True, metavar="N", help="Tokens: 256 bytes, <|endoftext|> and merges.")
-@click.option("-o", "--out", default="tokenizer.json", show_default=True, metavar="FILE", help="File to write.")
+@click.option(
+    "-o", "--out", type=PATH, default="tokenizer.json", show_default=True, metavar="FILE", help="File to write."
+)
 @click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @threads_option
@@ -58,6 +60,7 @@ def _tokenizer_option(function: click.decorators.FC) -> click.decorators.FC:
         "-t",
         "--tokenizer",
         "source",
+        type=PATH,
         required=True,
         metavar="FILE|MODEL",
         help="A tokenizer.json, or a model and with it its tokenizer.",
@@ -72,7 +75,7 @@ def encode(text: str | None, source: str) -> None:
     tokenizer = _load(source)
     if text is None:
         try:
-            text = sys.stdin.buffer.read().decode("utf-8")
+            text = standard_input().decode("utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"standard input is not UTF-8 text (byte {error.start})",
@@ -87,7 +90,7 @@ def encode(text: str | None, source: str) -> None:
 def decode(ids: tuple[str, ...], source: str) -> None:
     """Write the text of the IDs, or of those on standard input."""
     tokenizer = _load(source)
-    words = list(ids) or sys.stdin.buffer.read().decode("utf-8", errors="replace").split()
+    words = list(ids) or standard_input().decode("utf-8", errors="replace").split()
     numbers = []
     for word in words:
         if not (word.isascii() and word.isdigit() and len(word) < 20 and int(word) < tokenizer.vocab_size):

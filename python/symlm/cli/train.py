@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
 
-from ..config.options import Spec, flag_of
+from ..config.options import PATH_KINDS, Spec, flag_of
 from ..config.sources import Request, gather
 from ..config.train_config import SPECS, TrainConfig
 from ..errors import Interrupted
 from ..run.metrics import to_line
-from .common import Command, say
+from ..system.names import command_line
+from .common import PATH, Command, put, say
 
 _METAVARS = {
     "int": "N", "float": "X", "str": "TEXT", "bool": None, "duration": "DURATION", "interval": "STEPS|DURATION",
-    "auto_int": "auto|N", "paths": "PATH", "choice": None,
+    "auto_int": "auto|N", "path": "PATH", "paths": "PATH", "choice": None,
 }  # fmt: skip
 
 
@@ -37,9 +37,10 @@ def setting_option(cls: type, name: str, spec: Spec, text: str | None = None) ->
     summary = spec.help[0].upper() + spec.help[1:] + (f"  [{text}]" if text else "") + ("" if text else ".")
     if spec.kind == "bool":
         return click.Option([f"{flag_of(name)}/--no-{flag_of(name)[2:]}"], default=None, help=summary)
+    kind = PATH if spec.kind in PATH_KINDS else str
     metavar = "|".join(spec.choices) if spec.choices else spec.metavar or _METAVARS[spec.kind]
     return click.Option(
-        [flag_of(name), *spec.aliases, name], default=None, metavar=metavar, help=summary, type=str,
+        [flag_of(name), *spec.aliases, name], default=None, metavar=metavar, help=summary, type=kind,
         multiple=spec.kind == "paths",
     )  # fmt: skip
 
@@ -48,7 +49,9 @@ def setting_options(names: Iterable[str], texts: Mapping[str, str] | None = None
     """The flags of a command that trains, for these settings; `texts` are defaults that are not those of the fields."""
     texts = texts or {}
     return [
-        click.Option(["-c", "--config", "config_file"], metavar="FILE", help="Read settings from a TOML file."),
+        click.Option(
+            ["-c", "--config", "config_file"], type=PATH, metavar="FILE", help="Read settings from a TOML file."
+        ),
         click.Option(
             ["--dry-run"],
             is_flag=True,
@@ -70,7 +73,7 @@ def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dic
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     gathered = gather(given, file=file)
     for warning in gathered.warnings:
-        say(to_line({"event": "warning", "text": warning}) if values["progress"] == "json" else f"warning: {warning}")
+        _note("warning", warning, values["progress"])
     request = Request(TrainConfig(**complete(gathered.values)), frozenset(gathered.values))
     if dry_run:
         return _dry_run(request)
@@ -86,9 +89,9 @@ def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dic
         state = "finished" if run.finished else "stopped"
         for line in (
             f"{state} at step {run.step:,}{quality}",
-            f"try it: {shlex.join(['symlm', 'generate', str(run.path)])}",
+            f"try it: {command_line(['symlm', 'generate', str(run.path)])}",
         ):
-            say(to_line({"event": "message", "text": line}) if progress == "json" else line)
+            _note("message", line, progress)
     return 0
 
 
@@ -102,11 +105,19 @@ def _dry_run(request: Request) -> int:
     return 0
 
 
+def _note(event: str, text: str, progress: str | None) -> None:
+    """Something to know, beside what the display shows, in its form."""
+    if progress == "json":
+        put(to_line({"event": event, "text": text}))
+    else:
+        say(f"warning: {text}" if event == "warning" else text)
+
+
 command = Command(
     "train",
     callback=_run,
     params=[
-        click.Argument(["data"], nargs=-1, metavar="[PATH]..."),
+        click.Argument(["data"], nargs=-1, type=PATH, metavar="[PATH]..."),
         *setting_options(name for name in SPECS if name != "data"),
     ],
     help="""Train a model from text.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from .common import Command, data_option, parse_threads, progress_option, threads_option
+from .common import PATH, Command, data_option, parse_threads, progress_option, tell, threads_option
 
 
 @click.command("verify", cls=Command, short_help="Compute updates of a run again and compare.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=PATH, metavar="RUN")
 @click.option(
     "--steps", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="Updates to compute again."
 )
@@ -44,7 +44,7 @@ def command(run: str, steps: int, start: str, data: tuple[str, ...], threads: st
         threads=parse_threads(threads),
         progress=cast("Progress", progress),
     )
-    click.echo(f"from {result.begin} (step {result.begin.step:,}), {count_of(result.threads, 'thread')}, {result.isa}")
+    tell(f"from {result.begin} (step {result.begin.step:,}), {count_of(result.threads, 'thread')}, {result.isa}")
     click.echo(f"{'':28}compared  equal")
     for what, compared in result.compared.items():
         click.echo(f"{what:28}{compared:>8,}{result.equal[what]:>7,}")

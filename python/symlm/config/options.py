@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..errors import UsageError, shown
+from ..system.names import path_of, text_of
 from ..units import did_you_mean, parse_count, parse_duration
 
 T = TypeVar("T")
 
-Kind = Literal["int", "float", "bool", "str", "choice", "auto_int", "duration", "interval", "paths"]
-"""How a value is written: `auto_int` is a number or `auto`, `duration` is `10m`, `interval` is steps or a duration."""
+Kind = Literal["int", "float", "bool", "str", "choice", "auto_int", "duration", "interval", "path", "paths"]
+"""How a value is written: `auto_int` is a number or `auto`, `duration` is `10m`, `interval` is steps or a duration.
+Only `path` and `paths` may hold bytes that are not UTF-8."""
+
+PATH_KINDS = ("path", "paths")
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
@@ -105,6 +109,7 @@ def _hint(name: str, spec: Spec, raw: Any) -> str:
         "auto_int": f"auto or a whole number{_range(spec)}",
         "duration": "a time such as 25s, 10m or 2h, up to about 30 years",
         "interval": "a number of steps such as 500, or a time such as 10m",
+        "path": "the name of a file or folder, or one of the words of its help; in a TOML file it stands in quotes",
         "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
     }[spec.kind]
     near = did_you_mean(raw.strip().lower(), spec.choices) if isinstance(raw, str) else None
@@ -143,13 +148,11 @@ def _boolean(_: Spec, raw: Any) -> bool:
 
 
 def _string(_: Spec, raw: Any) -> str:
-    if hasattr(raw, "__fspath__"):
-        raw = raw.__fspath__()
     if not isinstance(raw, str):
         raise ValueError(f"expected text, found {shown(raw)}")
     if "\0" in raw:
         raise ValueError("expected text without NUL characters")
-    return raw
+    return text_of(raw)
 
 
 def _choice(spec: Spec, raw: Any) -> str:
@@ -194,14 +197,15 @@ def _checked_duration(raw: str) -> str:
     return raw.strip().lower().replace(" ", "")
 
 
-def _paths(spec: Spec, raw: Any) -> tuple[str, ...]:
-    items = [raw] if isinstance(raw, str) or hasattr(raw, "__fspath__") else raw
+def _path(_: Spec, raw: Any) -> str:
+    return path_of(raw)
+
+
+def _paths(_: Spec, raw: Any) -> tuple[str, ...]:
+    items = [raw] if isinstance(raw, (str, bytes)) or hasattr(raw, "__fspath__") else raw
     if not isinstance(items, (list, tuple)):
         raise ValueError(f"expected a path or a list of paths, found {shown(raw)}")
-    paths = tuple(_string(spec, item) for item in items)
-    if any(not path for path in paths):
-        raise ValueError("expected a path, found an empty string")
-    return paths
+    return tuple(map(path_of, items))
 
 
 _CONVERT = {
@@ -213,5 +217,6 @@ _CONVERT = {
     "auto_int": _auto_integer,
     "duration": _duration,
     "interval": _interval,
+    "path": _path,
     "paths": _paths,
 }

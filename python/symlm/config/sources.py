@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, reason
+from ..system.names import restored, storable
 from ..units import did_you_mean
-from .options import convert, flag_of
+from .options import PATH_KINDS, convert, flag_of
 from .train_config import FLAGS, LIMIT_FIELDS, SPECS, TrainConfig
 
 ENV_PREFIX = "SYMLM_"
@@ -174,10 +175,22 @@ def _table(table: Mapping[str, Any], allowed: Iterable[str], origin: str) -> dic
         if name in values:
             raise UsageError(f'{origin}: the key "{key}" is given twice', "keep one of the two")
         try:
-            values[name] = convert(name, SPECS[name], raw)
+            values[name] = convert(name, SPECS[name], _names_restored(name, raw))
         except UsageError as error:
             raise UsageError(f"{origin}: {error.message}", error.hint) from None
     return values
+
+
+def _names_restored(name: str, raw: Any) -> Any:
+    """A value of a file, where paths stand as `storable` writes them."""
+    if SPECS[name].kind not in PATH_KINDS:
+        return raw
+    try:
+        if isinstance(raw, list):
+            return [restored(item) if isinstance(item, str) else item for item in raw]
+        return restored(raw) if isinstance(raw, str) else raw
+    except ValueError as error:
+        raise UsageError(f"{flag_of(name)}: {error}", "write the name as config.toml of a run has it") from None
 
 
 def to_toml(config: TrainConfig, requested: Mapping[str, Any] | None = None) -> str:
@@ -214,12 +227,8 @@ def _toml_value(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    try:
-        str(value).encode("utf-8")
-    except UnicodeEncodeError:
-        raise UsageError(f"{value!r} is not valid UTF-8 and cannot be written to the configuration") from None
     # JSON and TOML escape alike, except for DEL, which TOML does not allow to stand raw.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(storable(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _hint(name: str, known: Iterable[str]) -> str | None:

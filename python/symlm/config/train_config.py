@@ -70,7 +70,7 @@ class TrainConfig:
         ),
     )
     tokenizer: str | None = option(
-        None, Spec("tokenizer.json to use instead of training one", "data", "str", free=True, metavar="PATH")
+        None, Spec("tokenizer.json to use instead of training one", "data", "path", free=True, metavar="PATH")
     )
 
     # --- model ----------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class TrainConfig:
             "model to begin with: a run, checkpoint or model folder or a GGUF file, whose weights, shape and tokenizer "
             "are taken over",
             "model",
-            "str",
+            "path",
             metavar="MODEL",
         ),
     )
@@ -327,14 +327,14 @@ class TrainConfig:
     # --- run ------------------------------------------------------------------------------------------------------
     out_dir: str | None = option(
         None,
-        Spec("run folder", "run", "str", free=True, metavar="PATH", default_text="runs/<name of the data>-<preset>"),
+        Spec("run folder", "run", "path", free=True, metavar="PATH", default_text="runs/<name of the data>-<preset>"),
     )
     resume: str | None = option(
         None,
         Spec(
             "go on with a run: auto (fresh start if there is none), last, best, or a run or checkpoint folder",
             "run",
-            "str",
+            "path",
             free=True,
             metavar="auto|last|best|PATH",
         ),
@@ -399,7 +399,7 @@ class TrainConfig:
         Spec(
             "write event files for TensorBoard into this folder; auto: into the run folder",
             "run",
-            "str",
+            "path",
             free=True,
             metavar="auto|PATH",
         ),
@@ -410,7 +410,7 @@ class TrainConfig:
             "file for a recording of the first updates after 3 of warm-up (at most 20 updates or 200,000 tasks), which "
             "ui.perfetto.dev opens",
             "run",
-            "str",
+            "path",
             free=True,
             metavar="PATH",
         ),
@@ -450,8 +450,6 @@ class TrainConfig:
                 f"--decay-start {self.decay_start} is beyond --max-steps {self.max_steps}",
                 "leave --decay-start out: it follows from --decay-frac",
             )
-        if "" in (self.tokenizer, self.init_from, self.out_dir, self.resume, self.trace, self.tensorboard):
-            raise UsageError("a path must not be empty", "leave the flag out, or name a path")
         if self.val_data and any(path == "-" for path in self.val_data) and "-" in self.data:
             raise UsageError(
                 "standard input cannot be both the training text and the held-out text", "name a file for one of them"

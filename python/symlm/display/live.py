@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import printable
 from ..units import format_count, format_duration
 from .plain import Display, event_line, one_line
 from .view import View, sparkline
@@ -61,10 +62,10 @@ class LiveDisplay(Display):
         self._live.update(Group(self._render(), Text()), refresh=True)
 
     def message(self, text: str) -> None:
-        self.console.print(Text(text))
+        self.console.print(Text(printable(text)))
 
     def warning(self, text: str) -> None:
-        self.console.print(Text(f"warning: {text}", style="yellow"))
+        self.console.print(Text(printable(f"warning: {text}"), style="yellow"))
 
     def task(self, label: str) -> Callable[[int, int], None]:
         began = time.monotonic()
@@ -156,7 +157,7 @@ def _panel(view: View, width: int) -> RenderableType:
         rows.add_row("sample", Text(one_line(view.sample, _SAMPLE_CHARS), style="italic"))
     parameters = format_count(view.parameters)
     title = f"{view.run}  {view.origin} {parameters} parameters  {view.isa}  {view.threads} threads"
-    return Panel(Group(progress, rows), title=Text(title), title_align="left", border_style="blue")
+    return Panel(Group(progress, rows), title=Text(printable(title)), title_align="left", border_style="blue")
 
 
 def _losses(view: View) -> Text:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import printable
 from ..run.metrics import to_line
 from ..units import format_count, format_duration
 from .view import View
@@ -82,7 +83,7 @@ class PlainDisplay(Display):
     """One line for each event, for logs and pipes."""
 
     def _write(self, text: str) -> None:
-        write_line(text)
+        write_line(printable(text))
 
     def message(self, text: str) -> None:
         self._write(text)

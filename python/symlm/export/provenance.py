@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ..model.facts import Facts, usable_facts
 from ..model.resolve import ModelFiles
 from ..run.checkpoint import State
 from ..run.folder import RunFolder
+from ..run.metrics import to_document
 from ..system.files import file_hash
 from ..system.reading import read_object
 from ..system.version import version
@@ -117,7 +117,7 @@ def model_name(files: ModelFiles, model: str | Path) -> str:
 
 def facts_json(facts: Facts) -> str:
     """The text of `symlm.json`."""
-    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+    return to_document(facts)
 
 
 _CARD = """\

@@ -24,6 +24,7 @@ from ..errors import UsageError
 from ..layout import BEST
 from ..model.resolve import ModelFiles, resolve_model
 from ..run.checkpoint import verify_weights
+from ..system.names import as_text
 from ..text.begins import begins_twice, told
 from .pickling import Origin, generator_state
 from .text_stream import text_pieces
@@ -118,13 +119,14 @@ class Generator:
             seed=seed,
             sample_index=sample_index,
         )
+        stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
         options["stop_ids"] = list(self.model.eos_token_ids)
         ids = self.prompt_ids(prompt)
         if self.files is not None and begins_twice(self.tokenizer, ids):
             warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=2)
         tokens = self._engine.stream(ids, json.dumps(options))
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
-        return text_pieces(pieces, (stop,) if isinstance(stop, str) else stop)
+        return text_pieces(pieces, stops)
 
     def generate(
         self,

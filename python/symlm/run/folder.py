@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -43,7 +42,7 @@ from ..system.files import sync_file, write_atomic
 from ..system.reading import read_object, read_text
 from . import checkpoint
 from .checkpoint import State
-from .metrics import read_lines
+from .metrics import read_lines, to_document
 
 _START = {LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS, MORE_TEMPLATES}
 """What is in a run folder before `config.toml` makes it a run."""
@@ -176,7 +175,7 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / LAST).unlink(missing_ok=True)
         (self.path / CHECKPOINTS).mkdir(exist_ok=True)
-        write_atomic(self.path / ENVIRONMENT, json.dumps(environment, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(self.path / ENVIRONMENT, to_document(environment))
         write_atomic(self.path / CONFIG, to_toml(config, requested))
         for made in self._made:
             # The folder itself is safe on the disk only with the one above, which may be closed to us.

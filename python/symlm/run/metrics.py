@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError, reason
 from ..system.files import write_atomic
+from ..system.names import storable
 from ..system.reading import parse_json
 
 _MOST_LINE = 1 << 20
@@ -19,9 +20,12 @@ _MOST_LINE = 1 << 20
 
 
 def plain(value: Any) -> Any:
-    """The value as valid JSON: a float that is not finite becomes the text "nan", "inf" or "-inf"."""
+    """The value as valid JSON: a float that is not finite becomes the text "nan", "inf" or "-inf", a name that is not
+    UTF-8 what `names.storable` makes of it."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, (str, os.PathLike)):
+        return storable(os.fspath(value))
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -32,6 +36,11 @@ def plain(value: Any) -> Any:
 def to_line(record: dict[str, Any]) -> str:
     """One line without its end. Floats are written so that they read back to the same bits."""
     return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+
+
+def to_document(record: dict[str, Any], indent: int = 1) -> str:
+    """The text of a file that holds one object; as strict as `to_line`."""
+    return json.dumps(plain(record), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 class LineLog:
@@ -49,7 +58,7 @@ class LineLog:
 
         UserError when that is not possible. Then the file is as it was: no part of a line stays in it.
         """
-        rest = (to_line(record) + "\n").encode("utf-8", errors="replace")
+        rest = (to_line(record) + "\n").encode("utf-8")
         before = os.fstat(self._file).st_size
         try:
             while rest:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
+from ..errors import printable, reason
 from .version import version
 
 
@@ -53,24 +55,49 @@ def cgroup_limits() -> dict[str, str]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the versions, as plain JSON values."""
-    auto, rule = _symlm.available_cpus()
-    memory = _symlm.available_memory()
+def fma_peak(threads: int) -> float:
+    """Measured GFLOP/s of fused multiply-adds, rounded as people read it."""
+    return round(_symlm.fma_peak(threads, 0.3), 1)
+
+
+def machine_facts() -> dict[str, Callable[[], Any]]:
+    """What is known of the machine and the versions: name -> how to find it out. Values are plain JSON."""
     return {
-        "symlm": version(),
-        "python": platform.python_version(),
-        "implementation": sys.implementation.name,
-        "platform": platform.platform(),
-        "cpu": cpu_model(),
-        "cpus_online": os.cpu_count(),
-        "cpus_in_affinity_mask": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads_auto": auto,
-        "threads_auto_rule": rule,
-        "isa": _symlm.isa(),
-        "isa_available": list(_symlm.available_isas()),
-        "isa_from_environment": os.environ.get("SYMLM_ISA"),
-        "cgroup": cgroup_limits(),
-        "memory_available_bytes": None if memory is None else memory[0],
-        "memory_available_rule": None if memory is None else memory[1],
+        "symlm": version,
+        "python": platform.python_version,
+        "implementation": lambda: sys.implementation.name,
+        "platform": platform.platform,
+        "cpu": cpu_model,
+        "cpus_online": os.cpu_count,
+        "cpus_in_affinity_mask": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads_auto": lambda: _symlm.available_cpus()[0],
+        "threads_auto_rule": lambda: _symlm.available_cpus()[1],
+        "isa": _symlm.isa,
+        "isa_available": lambda: list(_symlm.available_isas()),
+        "isa_from_environment": lambda: os.environ.get("SYMLM_ISA"),
+        "cgroup": cgroup_limits,
+        "memory_available_bytes": lambda: _memory()[0],
+        "memory_available_rule": lambda: _memory()[1],
     }
+
+
+def _memory() -> tuple[int | None, str | None]:
+    return _symlm.available_memory() or (None, None)
+
+
+def gather_facts(wanted: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The facts, None for each that cannot be found out, and why that is so."""
+    facts: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, find in wanted.items():
+        try:
+            facts[name] = find()
+        except Exception as error:
+            facts[name] = None
+            problems[name] = printable(reason(error) if isinstance(error, OSError) else str(error))
+    return facts, problems
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the versions, as plain JSON values; None for what cannot be found out."""
+    return gather_facts(machine_facts())[0]

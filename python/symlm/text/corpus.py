@@ -15,6 +15,7 @@ from .. import _symlm
 from ..config.train_config import DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
+from ..system.names import as_path
 from ..units import count_of
 from .begins import warn_of_two_begins
 
@@ -87,12 +88,23 @@ def builtin_files() -> list[str]:
 
 
 def cache_dir() -> Path:
-    """Folder of prepared tokens: `$SYMLM_CACHE_DIR`, else `$XDG_CACHE_HOME/symlm`, else `~/.cache/symlm`."""
+    """Folder of prepared tokens: `$SYMLM_CACHE_DIR`, else `$XDG_CACHE_HOME/symlm`, else `~/.cache/symlm`.
+
+    UserError when there is no home folder.
+    """
     chosen = os.environ.get("SYMLM_CACHE_DIR")
     if chosen:
-        return Path(chosen)
+        return as_path("environment variable SYMLM_CACHE_DIR", chosen)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "symlm"
+    if base:
+        return as_path("environment variable XDG_CACHE_HOME", base) / "symlm"
+    try:
+        return Path.home() / ".cache" / "symlm"
+    except RuntimeError:
+        raise UserError(
+            "no folder for the token cache: HOME is not set and this user has no home folder",
+            "set SYMLM_CACHE_DIR to a folder that may be written to",
+        ) from None
 
 
 def ensure_cache_dir() -> str:

@@ -6,7 +6,6 @@ tensors hold what is not finite), `batch.jsonl` (a line for each window: its los
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from .. import _symlm
 from ..errors import SymlmError
 from ..layout import BATCH, BUNDLES, CONFIG, MANIFEST, NUMBERS, step_name
 from ..run.checkpoint import State
-from ..run.metrics import plain, to_line
+from ..run.metrics import to_document, to_line
 from ..system.version import version
 from .running import Running
 from .saving import Writing, write_checkpoint
@@ -101,7 +100,7 @@ def write(running: Running, report: _symlm.StepReport, what: str, found: Finding
                 for name, norm, g, w, m in found.tensors
             ],
         }
-        (temporary / NUMBERS).write_text(json.dumps(plain(numbers), indent=1) + "\n", encoding="utf-8")
+        (temporary / NUMBERS).write_text(to_document(numbers), encoding="utf-8")
         _write_batch(temporary / BATCH, running, report.step, found)
         shutil.copyfile(running.folder.path / CONFIG, temporary / CONFIG)
         # Last, as it goes on by itself; the update is not part of what is saved.

@@ -15,6 +15,7 @@ from ..model.resolve import ModelFiles, resolve_model
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder
 from ..system.files import file_hash
+from ..system.names import storable
 
 USUAL_WINDOW = 512
 """Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer
@@ -73,7 +74,7 @@ class Initial:
 def _hashes(files: ModelFiles) -> dict[str, str]:
     """Hash of each file that holds weights."""
     try:
-        return {path.name: file_hash(path) for path in files.weight_files}
+        return {storable(path.name): file_hash(path) for path in files.weight_files}
     except OSError as error:
         raise DataError(f"{files.name}: cannot read the weights: {reason(error)}") from None
 

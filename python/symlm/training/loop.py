@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from ..callbacks import CallbackList
 from ..config.engine import engine_config
 from ..display import Display
 from ..errors import DataError, Interrupted
+from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
 from .due.evaluation import Evaluation
@@ -268,7 +268,7 @@ class Loop:
             self._evaluation.run_at_stop()
         self._saves.finish()
         running.journal.event({"event": "stop", "step": progress.step, "tokens": progress.tokens, "reason": reason})
-        running.display.message(f"to go on: {shlex.join(resume_command(running.folder.path))}")
+        running.display.message(f"to go on: {command_line(resume_command(running.folder.path))}")
         if progress.trouble is not None:
             raise progress.trouble
         if running.signals.received is not None:

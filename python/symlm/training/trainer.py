@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ..config.train_config import TrainConfig
 from ..display import Display, make_display
 from ..errors import Interrupted
 from ..layout import TENSORBOARD
+from ..system.names import command_line
 from ..system.signals import StopSignals
 from .loop import train_session
 from .opening import AUTO, resume_command
@@ -122,5 +122,5 @@ def _not_begun(session: Session, display: Display, signum: int) -> Interrupted:
         display.message(f"stopped by {name} before the run began: the same command starts it again")
         return Interrupted(signum)
     display.message(f"stopped by {name} before the first update")
-    display.message(f"to go on: {shlex.join(resume_command(folder.path))}")
+    display.message(f"to go on: {command_line(resume_command(folder.path))}")
     return Interrupted(signum, str(folder.path), session.start_step)

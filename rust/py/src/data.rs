@@ -1,5 +1,6 @@
 //! Corpus, tokenizer, shards.
 
+use crate::args::{Location, Text};
 use crate::errors::{detached, guarded, to_py, with_progress};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -15,26 +16,26 @@ pub struct Tokenizer(data::Tokenizer);
 impl Tokenizer {
     /// Reads a tokenizer.json.
     #[staticmethod]
-    fn from_file(py: Python<'_>, path: &str) -> PyResult<Self> {
-        detached(py, || data::Tokenizer::from_file(Path::new(path))).map(Self)
+    fn from_file(py: Python<'_>, path: Location) -> PyResult<Self> {
+        detached(py, || data::Tokenizer::from_file(&path)).map(Self)
     }
     /// Reads the tokenizer.json of a model, of whatever kind.
     #[staticmethod]
     #[pyo3(signature = (path, eos_id, embedded))]
-    fn of_model(py: Python<'_>, path: &str, eos_id: Option<u32>, embedded: Option<usize>) -> PyResult<Self> {
-        detached(py, || data::Tokenizer::of_model(Path::new(path), eos_id, embedded)).map(Self)
+    fn of_model(py: Python<'_>, path: Location, eos_id: Option<u32>, embedded: Option<usize>) -> PyResult<Self> {
+        detached(py, || data::Tokenizer::of_model(&path, eos_id, embedded)).map(Self)
     }
     /// Writes tokenizer.json.
-    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        detached(py, || self.0.save(Path::new(path)))
+    fn save(&self, py: Python<'_>, path: Location) -> PyResult<()> {
+        detached(py, || self.0.save(&path))
     }
     /// Token ids of a text that a model is to go on from.
-    fn encode_prompt(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
-        detached(py, || self.0.encode_prompt(text))
+    fn encode_prompt(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.encode_prompt(&text))
     }
     /// Token ids of a text; special tokens are never added.
-    fn encode(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
-        detached(py, || self.0.encode(text))
+    fn encode(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.encode(&text))
     }
     /// Text of token ids; bytes that are no UTF-8 become U+FFFD.
     fn decode(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<String> {
@@ -74,8 +75,8 @@ pub struct Corpus(data::Corpus);
 impl Corpus {
     /// Files, folders, globs or "-"; fails early on what cannot be text.
     #[staticmethod]
-    #[pyo3(signature = (paths, text_field = "text", data_format = "auto"))]
-    fn open(py: Python<'_>, paths: Vec<String>, text_field: &str, data_format: &str) -> PyResult<Self> {
+    #[pyo3(signature = (paths, text_field = Text("text"), data_format = Text("auto")))]
+    fn open(py: Python<'_>, paths: Vec<String>, text_field: Text<'_>, data_format: Text<'_>) -> PyResult<Self> {
         let mut raised = None;
         let opened = py.detach(|| {
             let mut interrupted = || {
@@ -85,8 +86,8 @@ impl Corpus {
                 })
             };
             guarded(|| {
-                let format = data::DataFormat::from_name(data_format)?;
-                data::Corpus::open_interruptible(&paths, text_field, format, &mut interrupted)
+                let format = data::DataFormat::from_name(&data_format)?;
+                data::Corpus::open_interruptible(&paths, &text_field, format, &mut interrupted)
             })
         });
         raised.map_or_else(|| opened.map(Self).map_err(|error| to_py(py, error)), Err)
@@ -129,15 +130,14 @@ impl Corpus {
         &self,
         py: Python<'_>,
         tokenizer: &Tokenizer,
-        cache_dir: &str,
+        cache_dir: Location,
         val_split: f64,
         seq_len: usize,
         threads: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Shards, Option<Shards>)> {
-        let cache = Path::new(cache_dir);
         let run = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
-            self.0.prepare(&tokenizer.0, cache, val_split, seq_len, threads, p)
+            self.0.prepare(&tokenizer.0, &cache_dir, val_split, seq_len, threads, p)
         };
         let (train, val) = with_progress(py, progress, run)?;
         Ok((Shards(Arc::new(train)), val.map(|s| Shards(Arc::new(s)))))
@@ -152,9 +152,8 @@ pub struct Shards(pub Arc<data::Shards>);
 impl Shards {
     /// Writes a shard of random ids, for measurements.
     #[staticmethod]
-    fn random(py: Python<'_>, path: &str, vocab_size: u32, tokens: u64, seed: u64) -> PyResult<Self> {
-        detached(py, || data::Shards::random(Path::new(path), vocab_size, tokens, seed))
-            .map(|shards| Self(Arc::new(shards)))
+    fn random(py: Python<'_>, path: Location, vocab_size: u32, tokens: u64, seed: u64) -> PyResult<Self> {
+        detached(py, || data::Shards::random(&path, vocab_size, tokens, seed)).map(|shards| Self(Arc::new(shards)))
     }
     /// Number of token ids.
     #[getter]
@@ -193,8 +192,8 @@ impl Shards {
     }
     /// The file.
     #[getter]
-    fn path(&self) -> String {
-        self.0.path().to_string_lossy().into_owned()
+    fn path(&self) -> &Path {
+        self.0.path()
     }
     /// `count` ids from `start`; with `masked` those that do not count as targets are negative: -1 - id.
     #[pyo3(signature = (start, count, *, masked = false))]

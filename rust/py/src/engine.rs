@@ -1,5 +1,6 @@
 //! The training engine.
 
+use crate::args::{Location, Text};
 use crate::data::Shards;
 use crate::errors::{detached, with_progress};
 use crate::generate::Generator;
@@ -7,7 +8,6 @@ use crate::machine::chosen_isa;
 use crate::trace::Trace;
 use pyo3::prelude::*;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use symlm_core::config::EngineConfig;
@@ -114,20 +114,25 @@ impl Engine {
     #[pyo3(signature = (config_json, train, *, isa = None, prefetch = true, barriers = false))]
     fn new(
         py: Python<'_>,
-        config_json: &str,
+        config_json: Text<'_>,
         train: &Shards,
-        isa: Option<&str>,
+        isa: Option<Text<'_>>,
         prefetch: bool,
         barriers: bool,
     ) -> PyResult<Self> {
         let source = train.0.clone();
         detached(py, || {
-            let config = EngineConfig::from_json(config_json)?;
+            let config = EngineConfig::from_json(&config_json)?;
             if train.0.vocab_size() > config.model.vocab_size {
                 let (found, expected) = (train.0.vocab_size(), config.model.vocab_size);
                 return Err(Error::data(format!("the corpus has a vocabulary of {found}, the model of {expected}")));
             }
-            step::Engine::new(config, chosen_isa(isa)?, source, Switches { prefetch, barriers, ..Switches::default() })
+            step::Engine::new(
+                config,
+                chosen_isa(isa.as_deref())?,
+                source,
+                Switches { prefetch, barriers, ..Switches::default() },
+            )
         })
         .map(Self)
     }
@@ -174,21 +179,21 @@ impl Engine {
         })
     }
     /// Writes the files of a checkpoint into a folder while the updates go on: returns when a copy is taken.
-    fn save_begin(&self, py: Python<'_>, folder: &str) -> PyResult<Saving> {
-        let (state, saving) = detached(py, || Ok((self.state()?, self.0.save_begin(Path::new(folder))?)))?;
+    fn save_begin(&self, py: Python<'_>, folder: Location) -> PyResult<Saving> {
+        let (state, saving) = detached(py, || Ok((self.state()?, self.0.save_begin(&folder)?)))?;
         Ok(Saving { state, saving: Mutex::new(Some(saving)) })
     }
     /// Restores what `save_begin` wrote.
-    fn load(&self, py: Python<'_>, folder: &str, state_json: &str) -> PyResult<()> {
-        let path = Path::new(folder);
+    fn load(&self, py: Python<'_>, folder: Location, state_json: Text<'_>) -> PyResult<()> {
+        let shown = folder.display();
         detached(py, || {
-            let bad = || Error::data(format!("damaged trainer state in {folder}"));
-            let state: serde_json::Value = serde_json::from_str(state_json).map_err(|_| bad())?;
+            let bad = || Error::data(format!("damaged trainer state in {shown}"));
+            let state: serde_json::Value = serde_json::from_str(&state_json).map_err(|_| bad())?;
             let number = |key: &str| state.get(key).and_then(serde_json::Value::as_u64).ok_or_else(bad);
             let (contract, step) = (number("contract")?, number("step")?);
             if contract != symlm_core::CONTRACT_VERSION {
                 let expected = symlm_core::CONTRACT_VERSION;
-                return Err(Error::data(format!("{folder}: numeric contract {contract}, expected {expected}"))
+                return Err(Error::data(format!("{shown}: numeric contract {contract}, expected {expected}"))
                     .hint("use the symlm version that wrote it"));
             }
             let base = self.0.base_sha256()?;
@@ -196,20 +201,20 @@ impl Engine {
                 base.filter(|base| state.get("base_sha256").and_then(|known| known.as_str()) != Some(base))
             {
                 let what =
-                    format!("{folder}: the adapters were trained on other base weights than those of sha256 {base}");
+                    format!("{shown}: the adapters were trained on other base weights than those of sha256 {base}");
                 return Err(Error::data(what).hint("restore the folder base of the run"));
             }
-            self.0.load(path, step)
+            self.0.load(&folder, step)
         })
     }
     /// Takes the weights of a model from elsewhere: a .safetensors file or the index of several. Moments stay as they are.
     /// With adapters they are what these are added to.
-    fn load_weights(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        detached(py, || self.0.load_weights(Path::new(path)))
+    fn load_weights(&self, py: Python<'_>, path: Location) -> PyResult<()> {
+        detached(py, || self.0.load_weights(&path))
     }
     /// Writes the weights that adapters are added to, to a safetensors file.
-    fn save_base(&self, py: Python<'_>, path: &str) -> PyResult<()> {
-        detached(py, || self.0.save_base(Path::new(path)).map(|_| ()))
+    fn save_base(&self, py: Python<'_>, path: Location) -> PyResult<()> {
+        detached(py, || self.0.save_base(&path).map(|_| ()))
     }
     /// SHA-256 of the model.safetensors that `save_begin` would write now.
     fn weights_sha256(&self, py: Python<'_>) -> PyResult<String> {

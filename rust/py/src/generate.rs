@@ -1,9 +1,9 @@
 //! Text generation.
 
+use crate::args::{Location, Text};
 use crate::errors::detached;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use symlm_core::config::ModelConfig;
 use symlm_core::generate::{self, Model, SampleOptions, Session};
@@ -24,11 +24,9 @@ impl Generator {
 impl Generator {
     /// Reads weights.
     #[staticmethod]
-    fn from_weights(py: Python<'_>, model_json: &str, safetensors_path: &str) -> PyResult<Self> {
-        detached(py, || {
-            Model::load(&ModelConfig::from_json(model_json)?, machine::active_isa()?, Path::new(safetensors_path))
-        })
-        .map(Self::new)
+    fn from_weights(py: Python<'_>, model_json: Text<'_>, safetensors_path: Location) -> PyResult<Self> {
+        detached(py, || Model::load(&ModelConfig::from_json(&model_json)?, machine::active_isa()?, &safetensors_path))
+            .map(Self::new)
     }
     /// Little-endian f32 logits, len(ids) x vocabulary, or the `last` rows of them.
     #[pyo3(signature = (ids, last=None))]
@@ -38,9 +36,9 @@ impl Generator {
         Ok(PyBytes::new(py, &bytes))
     }
     /// Token ids that continue `ids`.
-    fn stream(&self, py: Python<'_>, ids: Vec<u32>, options_json: &str) -> PyResult<TokenStream> {
+    fn stream(&self, py: Python<'_>, ids: Vec<u32>, options_json: Text<'_>) -> PyResult<TokenStream> {
         let stream =
-            detached(py, || generate::TokenStream::new(&self.0, &ids, SampleOptions::from_json(options_json)?))?;
+            detached(py, || generate::TokenStream::new(&self.0, &ids, SampleOptions::from_json(&options_json)?))?;
         Ok(TokenStream(Mutex::new(stream)))
     }
 }

@@ -1,6 +1,7 @@
 //! Python bindings of symlm: conversion only. Every call that may take time gives up the GIL; errors of the core become
 //! the exceptions of `symlm.errors`.
 
+mod args;
 mod data;
 mod engine;
 mod errors;

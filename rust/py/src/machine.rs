@@ -1,5 +1,6 @@
 //! Facts about the machine and the model table.
 
+use crate::args::Text;
 use crate::errors::{detached, to_py};
 use pyo3::prelude::*;
 use symlm_core::config::{EngineConfig, ModelConfig};
@@ -32,8 +33,8 @@ pub fn available_cpus() -> (usize, String) {
 /// instruction set in use unless `isa` names another.
 #[pyfunction]
 #[pyo3(signature = (threads, seconds, isa = None))]
-pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64, isa: Option<&str>) -> PyResult<f64> {
-    detached(py, || machine::fma_peak(chosen_isa(isa)?, threads, seconds))
+pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64, isa: Option<Text<'_>>) -> PyResult<f64> {
+    detached(py, || machine::fma_peak(chosen_isa(isa.as_deref())?, threads, seconds))
 }
 
 /// The instruction set with this name, without one the one in use.
@@ -47,15 +48,15 @@ pub(crate) fn chosen_isa(name: Option<&str>) -> symlm_core::Result<Isa> {
 
 /// Raises MemoryPlanError if an engine of this configuration would not fit into the memory available now.
 #[pyfunction]
-pub fn check_memory(py: Python<'_>, config_json: &str) -> PyResult<()> {
-    detached(py, || step::check_memory(&EngineConfig::from_json(config_json)?))
+pub fn check_memory(py: Python<'_>, config_json: Text<'_>) -> PyResult<()> {
+    detached(py, || step::check_memory(&EngineConfig::from_json(&config_json)?))
 }
 
 /// What a training of this configuration takes in memory: parts of the engine, and copies that are held beside it for a
 /// while, each as (name, bytes).
 #[pyfunction]
-pub fn memory_plan(py: Python<'_>, config_json: &str) -> PyResult<(Vec<Part>, Vec<Part>)> {
-    let plan = detached(py, || Ok(step::MemoryPlan::new(&EngineConfig::from_json(config_json)?)))?;
+pub fn memory_plan(py: Python<'_>, config_json: Text<'_>) -> PyResult<(Vec<Part>, Vec<Part>)> {
+    let plan = detached(py, || Ok(step::MemoryPlan::new(&EngineConfig::from_json(&config_json)?)))?;
     Ok((plan.engine, plan.beside))
 }
 
@@ -67,13 +68,13 @@ pub fn available_memory() -> Option<(u64, &'static str)> {
 
 /// Floating-point operations per trained token of a model.
 #[pyfunction]
-pub fn flops_per_token(py: Python<'_>, model_json: &str) -> PyResult<f64> {
-    ModelConfig::from_json(model_json).map(|config| config.flops_per_token()).map_err(|e| to_py(py, e))
+pub fn flops_per_token(py: Python<'_>, model_json: Text<'_>) -> PyResult<f64> {
+    ModelConfig::from_json(&model_json).map(|config| config.flops_per_token()).map_err(|e| to_py(py, e))
 }
 
 /// Names and shapes of the tensors of a model, in storage order.
 #[pyfunction]
-pub fn parameter_table(py: Python<'_>, model_json: &str) -> PyResult<Vec<(String, Vec<usize>)>> {
-    let config = ModelConfig::from_json(model_json).map_err(|e| to_py(py, e))?;
+pub fn parameter_table(py: Python<'_>, model_json: Text<'_>) -> PyResult<Vec<(String, Vec<usize>)>> {
+    let config = ModelConfig::from_json(&model_json).map_err(|e| to_py(py, e))?;
     Ok(model::Layout::new(&config).params.into_iter().map(|p| (p.name, p.shape)).collect())
 }

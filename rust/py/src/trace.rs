@@ -1,8 +1,8 @@
 //! Recorded updates.
 
+use crate::args::Location;
 use crate::errors::detached;
 use pyo3::prelude::*;
-use std::path::PathBuf;
 use symlm_core::trace;
 
 /// Spans of recorded updates, and how each worker spent them. Times in spans are nanoseconds from one origin.
@@ -38,7 +38,7 @@ impl Trace {
         self.0.workers().into_iter().map(one).collect()
     }
     /// Writes the JSON file that Perfetto and chrome://tracing open.
-    fn write_chrome(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+    fn write_chrome(&self, py: Python<'_>, path: Location) -> PyResult<()> {
         detached(py, || self.0.write_chrome(&path))
     }
 }
