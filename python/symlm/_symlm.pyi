@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Final, final
 
@@ -66,7 +67,7 @@ class Tokenizer:
 @final
 class Corpus:
     @staticmethod
-    def open(paths: Sequence[str], text_field: str = "text", data_format: str = "auto") -> Corpus: ...
+    def open(paths: Sequence[str | PathLike[str]], text_field: str = "text", data_format: str = "auto") -> Corpus: ...
     @property
     def files(self) -> int: ...
     @property

@@ -30,6 +30,13 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Text<'a> {
 /// The path of a file or folder, of any bytes; `UsageError` for one that no file can have.
 pub struct Location(PathBuf);
 
+impl Location {
+    /// The path itself.
+    pub fn into_path(self) -> PathBuf {
+        self.0
+    }
+}
+
 impl Deref for Location {
     type Target = Path;
     fn deref(&self) -> &Path {

@@ -76,7 +76,8 @@ impl Corpus {
     /// Files, folders, globs or "-"; fails early on what cannot be text.
     #[staticmethod]
     #[pyo3(signature = (paths, text_field = Text("text"), data_format = Text("auto")))]
-    fn open(py: Python<'_>, paths: Vec<String>, text_field: Text<'_>, data_format: Text<'_>) -> PyResult<Self> {
+    fn open(py: Python<'_>, paths: Vec<Location>, text_field: Text<'_>, data_format: Text<'_>) -> PyResult<Self> {
+        let paths: Vec<_> = paths.into_iter().map(Location::into_path).collect();
         let mut raised = None;
         let opened = py.detach(|| {
             let mut interrupted = || {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::documents::{Documents, Fields, PieceSize};
 use super::jsonl;
-use super::pattern::{MAX_DEPTH, expand};
+use super::pattern::{MAX_DEPTH, expand, is_pattern};
 use super::progress::INTERVAL;
 use super::source::{Format, Source};
 use super::stream::Stream;
@@ -64,7 +64,7 @@ impl Corpus {
     ///
     /// `paths` may name files, folders (searched recursively; hidden entries and links to folders are left out),
     /// globs, and `-` for the standard input, which is copied to a temporary file first, as are pipes.
-    pub fn open<S: AsRef<str>>(paths: &[S], text_field: &str) -> Result<Self> {
+    pub fn open<P: AsRef<Path>>(paths: &[P], text_field: &str) -> Result<Self> {
         Self::open_interruptible(paths, text_field, DataFormat::Text, &mut || Ok(()))
     }
 
@@ -73,8 +73,8 @@ impl Corpus {
     ///
     /// # Errors
     /// As [`Corpus::open`], and what `interrupted` returns.
-    pub fn open_interruptible<S: AsRef<str>>(
-        paths: &[S],
+    pub fn open_interruptible<P: AsRef<Path>>(
+        paths: &[P],
         text_field: &str,
         format: DataFormat,
         interrupted: Interrupted<'_>,
@@ -88,7 +88,7 @@ impl Corpus {
         let mut standard_input = false;
         for path in paths {
             let path = path.as_ref();
-            if path == "-" {
+            if path.as_os_str() == "-" {
                 if std::mem::replace(&mut standard_input, true) {
                     return Err(Error::usage("found - twice, the standard input can only be read once"));
                 }
@@ -170,8 +170,7 @@ impl Corpus {
     }
 }
 
-fn add_path(given: &str, sources: &mut Vec<Source>, interrupted: Interrupted<'_>) -> Result<()> {
-    let path = Path::new(given);
+fn add_path(path: &Path, sources: &mut Vec<Source>, interrupted: Interrupted<'_>) -> Result<()> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => add_folder(path, sources),
         Ok(metadata) if metadata.is_file() => {
@@ -181,24 +180,26 @@ fn add_path(given: &str, sources: &mut Vec<Source>, interrupted: Interrupted<'_>
         Ok(_) => {
             // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
             let mut stream = Stream::open(path).map_err(|e| Error::cannot_read(path, &e))?;
-            sources.push(spool(&mut stream, given, Some(path), interrupted)?);
+            sources.push(spool(&mut stream, &path.display().to_string(), Some(path), interrupted)?);
             Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.contains(['*', '?', '[']) => {
-            add_glob(given, sources)
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_pattern(path.as_os_str()) => {
+            add_glob(path, sources)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let error = Error::data(format!("found no file or folder at {given}, expected a corpus path"));
+            let found = format!("found no file or folder at {}, expected a corpus path", path.display());
+            let error = Error::data(found);
             Err(error.hint("check the spelling and the current folder"))
         }
         Err(error) => Err(Error::cannot_read(path, &error)),
     }
 }
 
-fn add_glob(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
-    let mut paths = expand(pattern)?;
+fn add_glob(pattern: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    let mut paths = expand(pattern.as_os_str())?;
     if paths.is_empty() {
-        return Err(Error::data(format!("found nothing that matches {pattern}, expected text files")));
+        let error = format!("found nothing that matches {}, expected text files", pattern.display());
+        return Err(Error::data(error));
     }
     sort_by_bytes(&mut paths);
     for path in paths {

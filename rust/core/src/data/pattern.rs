@@ -1,9 +1,12 @@
 //! The paths that a pattern such as `texts/**/*.txt` stands for.
 //!
-//! Expanded by the crate `glob`, but for patterns with `**`: there the crate follows links to folders, and two that lead
-//! back make a tree without end. As in a shell, and in folders that are named without a pattern, they are not followed.
+//! Each part of a path is matched by the crate `glob`, but its search is not used: it leaves out names that are not
+//! UTF-8, and for `**` it follows links to folders, of which two that lead back make a tree without end. Here a name is
+//! matched as messages show it, with U+FFFD for what is not UTF-8, and `**` follows no link, as in a shell.
 
 use std::ffi::OsStr;
+use std::fs::DirEntry;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -14,20 +17,69 @@ const RECURSIVE: &str = "**";
 /// Folders within folders; deeper is a loop made by mounts.
 pub(crate) const MAX_DEPTH: usize = 128;
 
+/// Whether a path, or a part of one, has characters that are special in a pattern.
+pub(crate) fn is_pattern(path: &OsStr) -> bool {
+    path.as_bytes().iter().any(|byte| b"*?[".contains(byte))
+}
+
 /// All matches, in no particular order.
-pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
-    let invalid = |error: glob::PatternError| Error::data(format!("{pattern}: not a valid pattern: {}", error.msg));
-    if !pattern.split('/').any(|part| part == RECURSIVE) {
-        let matches = glob::glob(pattern).map_err(invalid)?;
-        return matches.map(|path| path.map_err(|e| Error::cannot_read(e.path(), e.error()))).collect();
+pub(crate) fn expand(pattern: &OsStr) -> Result<Vec<PathBuf>> {
+    let text = pattern.to_string_lossy();
+    let compile = |part: &str| {
+        Pattern::new(part).map_err(|error| Error::data(format!("{text}: not a valid pattern: {}", error.msg)))
+    };
+    let whole = compile(&text)?;
+    let mut found = Vec::new();
+    if text.split('/').any(|part| part == RECURSIVE) {
+        // The part before the first special character is a folder as it stands.
+        let base: PathBuf = Path::new(pattern).iter().take_while(|part| !is_pattern(part)).collect();
+        let mut search = Search { pattern: &whole, folders: text.ends_with(RECURSIVE), found };
+        search.folder(&base, 0)?;
+        return Ok(search.found);
     }
-    let compiled = Pattern::new(pattern).map_err(invalid)?;
-    // The part before the first special character is a folder as it stands.
-    let plain = |part: &&OsStr| !part.as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte));
-    let base: PathBuf = Path::new(pattern).iter().take_while(plain).collect();
-    let mut search = Search { pattern: &compiled, folders: pattern.ends_with(RECURSIVE), found: Vec::new() };
-    search.folder(&base, 0)?;
-    Ok(search.found)
+    let parts: Vec<&OsStr> = Path::new(pattern).iter().collect();
+    let compiled: Vec<Option<Pattern>> = parts
+        .iter()
+        .map(|part| if is_pattern(part) { compile(&part.to_string_lossy()).map(Some) } else { Ok(None) })
+        .collect::<Result<_>>()?;
+    descend(PathBuf::new(), &parts, &compiled, &mut found)?;
+    if pattern.as_bytes().ends_with(b"/") {
+        found.retain(|path| path.is_dir());
+    }
+    Ok(found)
+}
+
+/// Adds the paths below `at` that match `parts`; a part without a pattern is a name as it stands.
+fn descend(at: PathBuf, parts: &[&OsStr], patterns: &[Option<Pattern>], found: &mut Vec<PathBuf>) -> Result<()> {
+    let ([part, parts @ ..], [pattern, patterns @ ..]) = (parts, patterns) else {
+        if std::fs::symlink_metadata(&at).is_ok() {
+            found.push(at);
+        }
+        return Ok(());
+    };
+    let Some(pattern) = pattern else {
+        return descend(at.join(part), parts, patterns, found);
+    };
+    if !here(&at).is_dir() {
+        return Ok(());
+    }
+    for entry in entries(&at)? {
+        let name = entry.file_name();
+        if pattern.matches(&name.to_string_lossy()) {
+            descend(at.join(name), parts, patterns, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder, also where that is the current one, which has no name.
+fn here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
+    let entries = std::fs::read_dir(here(folder)).and_then(Iterator::collect);
+    entries.map_err(|error| Error::cannot_read(here(folder), &error))
 }
 
 struct Search<'a> {
@@ -43,13 +95,11 @@ impl Search<'_> {
         if depth > MAX_DEPTH {
             return Err(Error::data(format!("{}: folders are nested deeper than {MAX_DEPTH}", folder.display())));
         }
-        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let cannot_read = |error: std::io::Error| Error::cannot_read(here, &error);
-        for entry in std::fs::read_dir(here).map_err(cannot_read)? {
-            let entry = entry.map_err(cannot_read)?;
+        for entry in entries(folder)? {
             let path = folder.join(entry.file_name());
-            let is_folder = entry.file_type().map_err(cannot_read)?.is_dir();
-            if (is_folder || !self.folders) && self.pattern.matches_path_with(&path, options) {
+            let kind = entry.file_type().map_err(|error| Error::cannot_read(&path, &error))?;
+            let is_folder = kind.is_dir();
+            if (is_folder || !self.folders) && self.pattern.matches_with(&path.to_string_lossy(), options) {
                 self.found.push(path.clone());
             }
             if is_folder {
@@ -65,7 +115,7 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path, pattern: &str) -> Vec<String> {
-        let found = expand(&format!("{}/{pattern}", folder.display())).unwrap();
+        let found = expand(OsStr::new(&format!("{}/{pattern}", folder.display()))).unwrap();
         let mut names: Vec<String> =
             found.iter().map(|path| path.strip_prefix(folder).unwrap().display().to_string()).collect();
         names.sort();
@@ -92,8 +142,45 @@ mod tests {
             let theirs = glob::glob(&format!("{}/{pattern}", folder.path().display())).unwrap().count();
             assert_eq!(theirs, expected.len(), "{pattern}");
         }
-        assert_eq!(expand(&format!("{}/gone/**/*", folder.path().display())).unwrap_err().kind, crate::ErrorKind::Data);
-        assert!(expand("[**/x").unwrap_err().message.contains("not a valid pattern"));
+        let gone = folder.path().join("gone/**/*");
+        assert_eq!(expand(gone.as_os_str()).unwrap_err().kind, crate::ErrorKind::Data);
+        assert!(expand(OsStr::new("[**/x")).unwrap_err().message.contains("not a valid pattern"));
+        assert!(expand(OsStr::new("[/x")).unwrap_err().message.contains("not a valid pattern"));
+    }
+
+    #[test]
+    fn without_recursion_it_is_what_the_crate_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::create_dir_all(folder.path().join("c/b")).unwrap();
+        for name in ["x.txt", "y.txt", ".z.txt", "a/x.txt", "a/b/z.txt", "c/b/z.md", "c/b/[z].txt"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("broken.txt")).unwrap();
+        for pattern in ["*", "*.txt", "?.txt", "*/", "*/x.txt", "*/b/*", "a/*/z.txt", "[ac]/b/z*", "*/gone/*", "c/b/[[]z*",
+            "x.txt/*", "*/*/*", "./*.txt", "a/../*.txt"]
+        {
+            let full = format!("{}/{pattern}", folder.path().display());
+            let theirs: Vec<_> = glob::glob(&full).unwrap().map(|path| path.unwrap().canonicalize().ok()).collect();
+            let mut ours: Vec<_> =
+                expand(OsStr::new(&full)).unwrap().iter().map(|path| path.canonicalize().ok()).collect();
+            let mut theirs = theirs;
+            (ours.sort(), theirs.sort());
+            assert_eq!(ours, theirs, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_match_as_they_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join(OsStr::from_bytes(b"d\xe9/fr\xe9.txt"));
+        std::fs::create_dir(name.parent().unwrap()).unwrap();
+        std::fs::write(&name, "x").unwrap();
+        for pattern in [&b"*/*.txt"[..], b"**/fr?.txt", b"d\xe9/*.txt", b"d*/fr\xe9.tx?", b"**/*\xe9.txt", b"d\xe9/**/*.txt"] {
+            let pattern = folder.path().join(OsStr::from_bytes(pattern));
+            assert_eq!(expand(pattern.as_os_str()).unwrap(), [name.clone()], "{}", pattern.display());
+        }
     }
 
     #[test]
