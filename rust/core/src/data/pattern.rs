@@ -158,9 +158,22 @@ mod tests {
         }
         std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
         std::os::unix::fs::symlink("nowhere", folder.path().join("broken.txt")).unwrap();
-        for pattern in ["*", "*.txt", "?.txt", "*/", "*/x.txt", "*/b/*", "a/*/z.txt", "[ac]/b/z*", "*/gone/*", "c/b/[[]z*",
-            "x.txt/*", "*/*/*", "./*.txt", "a/../*.txt"]
-        {
+        for pattern in [
+            "*",
+            "*.txt",
+            "?.txt",
+            "*/",
+            "*/x.txt",
+            "*/b/*",
+            "a/*/z.txt",
+            "[ac]/b/z*",
+            "*/gone/*",
+            "c/b/[[]z*",
+            "x.txt/*",
+            "*/*/*",
+            "./*.txt",
+            "a/../*.txt",
+        ] {
             let full = format!("{}/{pattern}", folder.path().display());
             let theirs: Vec<_> = glob::glob(&full).unwrap().map(|path| path.unwrap().canonicalize().ok()).collect();
             let mut ours: Vec<_> =
@@ -177,7 +190,9 @@ mod tests {
         let name = folder.path().join(OsStr::from_bytes(b"d\xe9/fr\xe9.txt"));
         std::fs::create_dir(name.parent().unwrap()).unwrap();
         std::fs::write(&name, "x").unwrap();
-        for pattern in [&b"*/*.txt"[..], b"**/fr?.txt", b"d\xe9/*.txt", b"d*/fr\xe9.tx?", b"**/*\xe9.txt", b"d\xe9/**/*.txt"] {
+        for pattern in
+            [&b"*/*.txt"[..], b"**/fr?.txt", b"d\xe9/*.txt", b"d*/fr\xe9.tx?", b"**/*\xe9.txt", b"d\xe9/**/*.txt"]
+        {
             let pattern = folder.path().join(OsStr::from_bytes(pattern));
             assert_eq!(expand(pattern.as_os_str()).unwrap(), [name.clone()], "{}", pattern.display());
         }
