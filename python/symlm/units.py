@@ -13,6 +13,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _COUNT = re.compile(r"([+-]?[0-9][0-9_,]*(?:\.[0-9]+)?)([kKmMgGbB]?)")
 _MOST_DIGITS = 40
 _MOST_NAME = 64
+_MOST_WHOLE = 20
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 
@@ -40,6 +41,11 @@ def parse_count(text: str) -> int:
     if value != int(value):
         raise ValueError(f'expected a whole number, found "{text}"')
     return int(value)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a few plain digits are; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _MOST_WHOLE else None
 
 
 def format_duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from .. import _symlm
 from ..config.engine import engine_config
 from ..config.train_config import TrainConfig
 from ..display import SafeDisplay, make_display
-from ..errors import SymlmError, UserError, reason
+from ..errors import SymlmError, UserError, printable, reason
 from ..run.metrics import to_document
 from ..system.files import write_atomic
 from ..system.machine import resolve_threads
@@ -172,7 +172,7 @@ class Bench:
             where = failure.filename or folder
             raise UserError(f"{where}: cannot write the figures: {reason(failure)}", "choose another --out-dir")
         for path in paths:
-            print(path)
+            print(printable(str(path)))
         if not self.complete:
             name = "an error" if self.signals.received is None else signal.Signals(self.signals.received).name
             print(f"stopped by {name}: these are the figures up to then")

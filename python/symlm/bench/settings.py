@@ -8,8 +8,8 @@ from typing import Any
 
 from ..config.options import Spec, convert, option, specs
 from ..config.train_config import MODEL_FIELDS, SPECS, TrainConfig
-from ..errors import UsageError
-from ..units import format_count
+from ..errors import UsageError, shown
+from ..units import format_count, whole_number
 
 BENCH_PRESET = "3m"
 MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_flight", "tokenizer")
@@ -78,9 +78,6 @@ class BenchConfig:
         _ = self.thread_counts
         if self.torch_python is not None and self.peers != "torch":
             raise UsageError("--torch-python without --peers torch", "add --peers torch, or leave it out")
-        for flag, path in (("--json", self.json), ("--out-dir", self.out_dir), ("--torch-python", self.torch_python)):
-            if path == "":
-                raise UsageError(f"{flag}: a path must not be empty", f"leave {flag} out, or name a path")
 
     @property
     def thread_counts(self) -> list[int]:
@@ -89,12 +86,13 @@ class BenchConfig:
             return []
         counts = {1}
         for part in self.scaling.split(","):
-            text = part.strip()
-            if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_THREADS):
+            count = whole_number(part.strip())
+            if count is None or not 1 <= count <= MOST_THREADS:
                 raise UsageError(
-                    f'--scaling: expected numbers from 1 to {MOST_THREADS}, found "{part}"', "such as --scaling 1,2,4,8"
+                    f"--scaling: expected numbers from 1 to {MOST_THREADS}, found {shown(part)}",
+                    "such as --scaling 1,2,4,8",
                 )
-            counts.add(int(text))
+            counts.add(count)
         return sorted(counts)
 
     @property

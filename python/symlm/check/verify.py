@@ -19,6 +19,7 @@ from ..run import checkpoint
 from ..system.files import file_hash
 from ..system.machine import resolve_threads
 from ..training.opening import AUTO
+from ..units import whole_number
 from .replay import NUMBERS, Begin, Recorded, Replay, Source, Update, compare
 
 DEFAULT_STEPS = 50
@@ -111,13 +112,14 @@ def _begin_at(source: Source, start: str, steps: int, display: Display) -> Begin
         return Begin()
     if start == AUTO:
         return source.newest(source.recorded.last - steps, display)
-    if start.isdigit():
+    step = whole_number(start)
+    if step is not None:
         for begin in source.checkpoints():
-            if begin.step == int(start) and begin.folder is not None:
+            if begin.step == step and begin.folder is not None:
                 checkpoint.usable(begin.folder)
                 return begin
     there = ", ".join(str(begin.step) for begin in source.checkpoints()) or "none"
-    raise UserError(f"--from {start}: no such checkpoint", f"start, auto, or one of the steps: {there}")
+    raise UserError(f"--from {start[:80]}: no such checkpoint", f"start, auto, or one of the steps: {there}")
 
 
 def _check_numbers(result: Verified, recorded: Recorded, update: Update) -> None:

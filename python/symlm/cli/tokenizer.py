@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError, UserError
+from ..units import whole_number
 from .common import PATH, Command, Group, parse_threads, say, standard_input, threads_option
 
 if TYPE_CHECKING:
@@ -93,12 +94,13 @@ def decode(ids: tuple[str, ...], source: str) -> None:
     words = list(ids) or standard_input().decode("utf-8", errors="replace").split()
     numbers = []
     for word in words:
-        if not (word.isascii() and word.isdigit() and len(word) < 20 and int(word) < tokenizer.vocab_size):
+        number = whole_number(word)
+        if number is None or number >= tokenizer.vocab_size:
             raise UsageError(
                 f'expected token ids below {tokenizer.vocab_size}, found "{word[:40]}"',
                 f"ids are whole numbers from 0 to {tokenizer.vocab_size - 1} with spaces between them",
             )
-        numbers.append(int(word))
+        numbers.append(number)
     sys.stdout.buffer.write(tokenizer.decode_bytes(numbers))
     sys.stdout.buffer.flush()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..run.history import is_number, read_history
 
 if TYPE_CHECKING:
@@ -160,8 +160,10 @@ def draw_runs(runs: Sequence[str], target: Path, axis: str = "tokens", log_y: bo
         _finish(axes, name, unit, axis, log_y)
     _legend(panels, curves.values())
     # An underscore at its beginning would hide a name, a dollar sign begin a formula.
-    labels = [f" {name}".replace("$", r"\$") + ("" if run not in empty else " (nothing yet)") for run, (name, _) in
-              zip(runs, lines, strict=True)]  # fmt: skip
+    labels = [
+        f" {printable(name)}".replace("$", r"\$") + ("" if run not in empty else " (nothing yet)")
+        for run, (name, _) in zip(runs, lines, strict=True)
+    ]
     handles = [line for _, line in lines]
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 4), frameon=False)
     with warnings.catch_warnings():

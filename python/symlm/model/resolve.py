@@ -25,6 +25,7 @@ from ..layout import (
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder, run_of_checkpoint
 from ..run.metrics import read_lines
+from ..units import whole_number
 from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weight_files, weights_of
 from .tokenizer import load_tokenizer
 
@@ -143,9 +144,10 @@ def _choose(run: RunFolder, which: str) -> tuple[Path, str | None]:
             return last, None
         problem = f"no best checkpoint{_why_no_best(run)}" if which == BEST else f'"{LAST}" leads to no checkpoint'
         return folder, f"{run.path}: {problem}, using {folder.relative_to(run.path)}"
-    if not (which.isascii() and which.isdigit() and len(which) <= 15):
-        raise UserError(f'no checkpoint "{which}"', "--checkpoint takes best, last or a step number")
-    folder = run.checkpoint_path(int(which))
+    step = whole_number(which)
+    if step is None:
+        raise UserError(f'no checkpoint "{which[:80]}"', "--checkpoint takes best, last or a step number")
+    folder = run.checkpoint_path(step)
     if not folder.is_dir():
         steps = ", ".join(map(str, run.steps())) or "none"
         raise UserError(f"{run.path}: no checkpoint of step {which}", f"there are: {steps}")
