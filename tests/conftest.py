@@ -9,6 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+HANG_S = 1200
+"""A command that takes longer hangs: the only limit of time in the tests, which no slow machine comes near."""
+
+# How long an example takes says something about the machine, nothing about symlm.
+settings.register_profile("symlm", deadline=None)
+settings.load_profile("symlm")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -44,7 +52,7 @@ def cli(tmp_path: Path, environment: dict[str, str]) -> Cli:
             input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANG_S,
             check=False,
         )
 

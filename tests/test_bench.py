@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm import _symlm
 from symlm.bench.cases import Case, instruction_sets, plan
 from symlm.bench.engines import Engines, load_tokens, timed_config
@@ -325,7 +325,7 @@ def test_ctrl_c_writes_what_was_measured(environment: dict[str, str], tmp_path: 
             if line.startswith("measuring"):
                 break
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=HANG_S)
     finally:
         process.kill()
     assert process.returncode == 130, error

@@ -65,7 +65,7 @@ texts = st.text("ab cd.", max_size=12)
     seq_len=st.integers(1, 24),
     share=st.sampled_from([0.0, 0.2]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_token_of_a_completion_counts_once(
     tmp_path_factory: pytest.TempPathFactory,
     tokenizer: _symlm.Tokenizer,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import symlm
+from conftest import HANG_S
 from symlm.system.files import file_hash
 
 
@@ -82,7 +83,7 @@ def test_a_fork_of_a_training_is_refused_and_hangs_nowhere(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK, str(text), str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
 

@@ -166,7 +166,7 @@ def test_logits_that_are_no_numbers() -> None:
 # --- compressors ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.lists(st.binary(max_size=200), max_size=8))
 def test_sizes_are_those_of_one_stream(blocks: list[bytes]) -> None:
     text = b"".join(blocks)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import symlm
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm.errors import UserError
 from symlm.run.checkpoint import verify
 from symlm.run.folder import RunFolder
@@ -49,13 +49,13 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Callable[..., subproce
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and errors."""
-    error = process.communicate(timeout=120)[1]
+    error = process.communicate(timeout=HANG_S)[1]
     assert "Traceback" not in error
     return process.returncode, error
 
 
 def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_S
     while not any(record.get("step", 0) >= step for record in read_lines(run / "metrics.jsonl")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -236,10 +236,8 @@ def test_a_clock_that_jumps(
         preset="tiny", vocab_size=300, seq_len=32, batch_size=8, max_time=2.0, save_interval="1h", schedule="constant",
         log_interval=1, sample_every=0, out_dir=str(tmp_path / "run"), progress="off",
     )  # fmt: skip
-    began = time.monotonic()
     run = symlm.Trainer(config, data=[text]).fit()
     assert run.finished
-    assert time.monotonic() - began < 60
     records = list(read_lines(run.path / "metrics.jsonl"))
     elapsed = [record["elapsed_s"] for record in records if record["event"] == "train"]
     assert elapsed == sorted(elapsed)

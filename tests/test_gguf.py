@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from symlm.model.gguf.vocabulary import SPLITTINGS, splitting_name, tokenizer_js
 from symlm.model.tensors import read_header, read_tensors
 
 CONFIG = ModelConfig(**SHAPE)  # type: ignore[arg-type]
-MOST_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -226,20 +224,18 @@ def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     return change
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(change=lambda raw: raw)
 @given(change=damage())
 def test_damaged_files(model: Path, tmp_path_factory: pytest.TempPathFactory, change: Callable[[bytes], bytes]) -> None:
     path, folder = tmp_path_factory.getbasetemp() / "damaged.gguf", tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(change(model.read_bytes()))
     folder.mkdir(exist_ok=True)
-    began = time.monotonic()
     try:
         unpack_gguf(path, folder)
     except SymlmError as error:
         assert str(path) in error.message
         assert len(error.message) < 1000
-    assert time.monotonic() - began < MOST_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +244,7 @@ def weights(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (random_folder(tmp_path_factory.mktemp("w") / "in", tokenizer, CONFIG) / "model.safetensors").read_bytes()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(change=lambda raw: raw)
 @given(change=damage())
 def test_damaged_weights(

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import symlm
+from conftest import HANG_S
 from symlm import _symlm
 
 GOLDEN = Path(__file__).parent / "golden" / "run.json"
@@ -83,7 +84,7 @@ def train_elsewhere(jobs: list[Job], isa: str, folder: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, __file__, "train"],
         env={**kept, "SYMLM_ISA": isa, "SYMLM_CACHE_DIR": str(folder / "cache"), "PYTHONUTF8": "1"},
-        cwd=folder, input=json.dumps(jobs), capture_output=True, text=True, timeout=600, check=False,
+        cwd=folder, input=json.dumps(jobs), capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{isa}: {done.stderr}"
     hashes = json.loads(done.stdout)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import symlm
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm import _symlm
 from symlm.config.model_config import ModelConfig
 from symlm.config.sources import parse_toml, read_toml, to_toml
@@ -112,7 +112,7 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
         "    except SymlmError: pass\n"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -156,7 +156,7 @@ def changed(draw: st.DrawFn, text: str) -> bytes:
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_only_errors_of_symlm_leave_a_reader(tmp_path: Path, reader: str, data: st.DataObject) -> None:
     name, read, text = READERS[reader]
@@ -168,7 +168,7 @@ def test_only_errors_of_symlm_leave_a_reader(tmp_path: Path, reader: str, data: 
 
 
 @given(JSON)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example(10**10_000)
 @example({"step": float("inf")})
 def test_settings_of_any_type(value: Any) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from conftest import HANG_S
+
 LOADED = "import sys; {}; print(*sorted(name for name in sys.modules if '.' not in name))"
 
 
 def loaded_by(code: str) -> set[str]:
     """Top-level modules that are there after `code`, without what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", LOADED.format(code)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LOADED.format(code)], capture_output=True, text=True, check=True, timeout=HANG_S
     )
     return set(done.stdout.splitlines()[-1].split())
 
@@ -82,7 +84,7 @@ def test_memory_does_not_grow_over_epochs(tmp_path: Path, environment: dict[str,
     (tmp_path / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", RUN],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

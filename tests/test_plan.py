@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm.config.train_config import TrainConfig
 from symlm.training.resources import largest_batch, memory_of
 
@@ -65,7 +65,7 @@ print(json.dumps([engine_bytes, sum(plan.engine.values()), held() - before, plan
 def test_the_plan_is_what_is_allocated(tmp_path: Path, settings: dict[str, Any]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(settings)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     engine, planned, sampling, copy = json.loads(done.stdout)
@@ -106,7 +106,7 @@ def in_space(tmp_path: Path, environment: dict[str, str]) -> Callable[..., subpr
     def run(size: int, *words: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "symlm", *map(str, words)],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
         )  # fmt: skip
 

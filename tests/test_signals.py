@@ -17,12 +17,9 @@ from typing import Any
 import pytest
 
 import symlm
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm.run.checkpoint import State, verify
 from symlm.run.metrics import read_lines
-
-BOUND_S = 60
-"""A command ends within this after a signal, on a machine that does other things too."""
 
 TINY = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-size", "8", "--threads", "2"]
 
@@ -58,7 +55,7 @@ class Process:
 
     def _rest(self) -> str:
         """Standard error up to its end."""
-        error: str = self.process.communicate(timeout=BOUND_S)[1]
+        error: str = self.process.communicate(timeout=HANG_S)[1]
         return "".join(self.lines) + error
 
     def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> None:
@@ -72,7 +69,7 @@ class Process:
 
     def wait_for_file(self, path: Path) -> None:
         """Wait until a file is there."""
-        deadline = time.monotonic() + BOUND_S
+        deadline = time.monotonic() + HANG_S
         while not path.exists():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline
@@ -191,7 +188,7 @@ def run_script(folder: Path, environment: dict[str, str], *signals: str) -> subp
     """A training that gets these signals inside the callback of its first evaluation."""
     return subprocess.run(
         [sys.executable, "-c", HIMSELF, *signals],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
 
 
@@ -279,5 +276,5 @@ def test_other_commands_end_without_a_traceback(
     process = Process(tmp_path, environment, ["tokenizer", "train", "pipe.txt", "--vocab-size", "300", "-o", "t.json"])
     os.mkfifo(tmp_path / "pipe.txt")
     process.process.send_signal(signal.SIGTERM)
-    process.process.communicate(timeout=BOUND_S)
+    process.process.communicate(timeout=HANG_S)
     assert not (tmp_path / "t.json").exists()

@@ -134,7 +134,7 @@ def test_checksums_bit_by_bit(data: bytes) -> None:
     assert masked_crc32c(data) == checksum(data)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     step=st.integers(0, 2**62),
     values=st.dictionaries(st.text(max_size=200), st.floats(width=32), max_size=5),

@@ -75,7 +75,7 @@ def mixed(words: int, seed: int) -> str:
     return "".join(random_.choice(stock) + random_.choice(gaps) for _ in range(words))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=TEXTS)
 def test_ids_are_those_of_the_library(pair: Pair, text: str) -> None:
     ours, library = pair

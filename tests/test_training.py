@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import symlm
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm import _symlm as symlm_core
 from symlm.config.sources import parse_toml
 from symlm.config.train_config import TrainConfig
@@ -125,7 +125,7 @@ values = parse_toml(open("run/config.toml").read()).values
 symlm.Trainer(symlm.TrainConfig(**{**values, "resume": sys.argv[1], "progress": "off"}), callbacks=[Kill()]).fit()
 """
     killed = subprocess.run(
-        [sys.executable, "-c", script, str(run / start)], cwd=run.parent, env=environment, timeout=300, check=False
+        [sys.executable, "-c", script, str(run / start)], cwd=run.parent, env=environment, timeout=HANG_S, check=False
     )
     assert killed.returncode == -signal.SIGKILL
     done = cli("train", "--resume", "auto", "--out-dir", "run")
@@ -203,7 +203,7 @@ def test_a_terminal_is_not_waited_for(cli: Cli, text: Path, tmp_path: Path, envi
     ours, theirs = os.openpty()
     done = subprocess.run(
         [sys.executable, "-m", "symlm", "train", "--resume", "auto", "--out-dir", "run"],
-        cwd=tmp_path, env=environment, stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env=environment, stdin=theirs, capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     os.close(ours)
     os.close(theirs)
@@ -213,10 +213,8 @@ def test_a_terminal_is_not_waited_for(cli: Cli, text: Path, tmp_path: Path, envi
 
 
 def test_a_time_limit_is_resolved_once(cli: Cli, text: Path, tmp_path: Path) -> None:
-    began = time.monotonic()
     done = cli("train", text.name, *SMALL, "--max-time", "3s", "--out-dir", "run", "--save-interval", "1h")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 30
     parsed = parse_toml((tmp_path / "run" / "config.toml").read_text())
     assert parsed.requested == {"max_time": 3.0}
     assert events(tmp_path / "run", "end")[0]["step"] == parsed.values["max_steps"]
@@ -230,7 +228,7 @@ def start(cli_folder: Path, environment: dict[str, str], *words: object) -> subp
 
 
 def wait_for_steps(process: subprocess.Popen[str], run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_S
     while process.poll() is None and time.monotonic() < deadline:
         if any(record.get("step", 0) >= step for record in read_lines(run / "metrics.jsonl")):
             return
@@ -246,7 +244,7 @@ def test_a_signal_saves_and_the_run_can_go_on(
     process = start(tmp_path, environment, "train", text.name, *SMALL, "--max-steps", 100_000, "--out-dir", "run")
     wait_for_steps(process, tmp_path / "run", 10)
     process.send_signal(signum)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=HANG_S)[1]
     assert process.returncode == code, error
     assert "symlm train --resume auto --out-dir run" in error
     stop = events(tmp_path / "run", "stop")[0]
@@ -264,7 +262,7 @@ def test_the_process_has_three_threads_more_than_workers(
     tasks = Path(f"/proc/{process.pid}/task")
     names = sorted((task / "comm").read_text().strip() for task in tasks.iterdir() if task.name != str(process.pid))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_S)
     assert names == ["symlm-ctl", "symlm-pre", "symlm-w00", "symlm-w01", "symlm-w02", "symlm-w03", "symlm-w04"]
 
 
@@ -477,6 +475,6 @@ def test_one_writer(text: Path, tmp_path: Path, environment: dict[str, str], cli
     wait_for_steps(process, tmp_path / "run", 1)
     done = cli("train", "--resume", "auto", "--out-dir", "run")
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG_S)
     assert done.returncode == 1
     assert "another process is training this run" in done.stderr

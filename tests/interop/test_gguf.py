@@ -150,7 +150,7 @@ def test_ids_of_any_text(generator: symlm.Generator, llama: llama_cpp.Llama, agr
         st.text(st.sampled_from(common), max_size=6),
     )
 
-    @settings(max_examples=STRINGS, deadline=None)
+    @settings(max_examples=STRINGS)
     @given(text=st.lists(parts, max_size=16).map("".join))
     def check(text: str) -> None:
         assert encode(llama, text) == generator.tokenizer.encode(text)

@@ -70,7 +70,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(text=TEXTS)
 def test_ids_of_any_text(generator: symlm.Generator, tokenizer: Any, text: str) -> None:
     ids = generator.tokenizer.encode(text)

@@ -38,7 +38,7 @@ pub fn engine(config: EngineConfig, source: Arc<dyn TokenSource>, switches: Swit
 }
 
 /// Long enough for any machine; a test that waits longer hangs.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// The next report; a panic if none comes.
 pub fn report(engine: &Engine) -> Result<StepReport> {
