@@ -12,6 +12,7 @@ from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.companions import Companions
 from ..model.resolve import ModelFiles, resolve_model
+from ..model.tensors import check_tensors, read_tensors
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder
 from ..system.files import file_hash
@@ -96,6 +97,7 @@ def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
         )
     # Whether they fit the model is found out before any long work.
     files.load_tokenizer()
+    check_tensors(files.folder, read_tensors(files.folder), _symlm.parameter_table(json.dumps(model.as_dict())))
     Companions.of(files)
     if config.seq_len is not None and config.seq_len > model.seq_len:
         raise UsageError(
