@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import symlm
 from conftest import Cli
 from symlm.errors import DataError, NanError, UsageError
-from symlm.evaluation.choices import ItemResult, encode_pair, evaluate_choices, read_items
+from symlm.evaluation.choices import ItemResult, evaluate_choices, read_items
 from symlm.evaluation.compress import compressed_sizes, parse_compressors
 from symlm.evaluation.rolling import DocumentLoss, evaluate_rolling
 from symlm.evaluation.scoring import Scorer, log_likelihood, rolling_windows
@@ -248,7 +248,7 @@ def test_a_choice_that_melts_into_the_prompt(generator: symlm.Generator) -> None
     merged = next(
         pair for token in range(257, 300) if len(pair := generator.tokenizer.decode([token])) == 2 and pair.isalpha()
     )
-    ids, count = encode_pair(generator, merged[0], merged[1])
+    ids, count = generator.tokenizer.encode_pair(merged[0], merged[1])
     assert count == 1 and generator.tokenizer.decode(ids) == merged
 
 

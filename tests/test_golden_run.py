@@ -154,7 +154,7 @@ def write_golden() -> None:
         corpus = _symlm.Corpus.open([str(folder / "golden.jsonl")])
         jobs = [job(folder, run, run, threads=1, sectors_in_flight=12) for run in RUNS]
         found = {
-            "contract": 1,
+            "contract": _symlm.CONTRACT_VERSION,
             "text_sha256": sha256(folder / "golden.jsonl"),
             "tokenizer_sha256": corpus.train_tokenizer(SETTINGS["vocab_size"], 1, None).sha256,
             "model_sha256": dict(zip(RUNS, train_elsewhere(jobs, "portable", folder), strict=True)),

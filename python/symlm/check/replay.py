@@ -146,7 +146,7 @@ class Source:
                 f"the text of {self.path} is needed again: {error.message}",
                 "name the same files with --data where they have moved",
             ) from None
-        check_text(self.folder, None, train_sha256=prepared.train.sha256)
+        check_text(self.folder, None, prepared, ["train_sha256"])
         return prepared
 
     def checkpoints(self) -> list[Begin]:

@@ -172,28 +172,10 @@ def evaluate_choices(
     return ChoicesEvaluation(items=done, chance=guessed / done, cut_prompts=cut, **values)
 
 
-def encode_pair(generator: Generator, prompt: str, choice: str) -> tuple[list[int], int]:
-    """Ids of prompt and choice as one text, and how many of them are the choice.
-
-    White space at the end of the prompt counts as the choice's, as tokens begin with it. What is divided are the ids of
-    the whole, at the length of those of the prompt, so that the choice has the tokens that it has in a text.
-    """
-    head = prompt.rstrip()
-    whole = generator.prompt_ids(prompt + choice)
-    before = generator.prompt_ids(head)
-    if not head:
-        # What stands for an empty prompt is the start of a text.
-        whole = before + generator.tokenizer.encode(prompt + choice)
-    if len(whole) <= len(before):
-        # The end of the prompt and all of the choice are one token.
-        whole = before + generator.tokenizer.encode(choice)
-    return whole, len(whole) - len(before)
-
-
 def _encode(path: Path, item: Item, scorer: Scorer) -> list[tuple[list[int], int]]:
     pairs = []
     for place, choice in enumerate(item.choices):
-        ids, count = encode_pair(scorer.generator, item.prompt, choice)
+        ids, count = scorer.generator.tokenizer.encode_pair(item.prompt, choice)
         if count > scorer.context:
             raise DataError(
                 f"{path}: line {item.line}: choice {place} is {count:,} tokens, the model's window has "

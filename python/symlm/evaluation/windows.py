@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_config, has_adapters, without_adapters
+from ..config.engine import engine_config, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.train_config import DataFormat, Progress, TrainConfig
 from ..display import make_display
@@ -87,10 +87,7 @@ def evaluate(
         made_from = _imported(shape, seq_len) if state is None else without_adapters(state.config)
         engine = _engine(files, {**made_from, "threads": count, "sectors_in_flight": 0}, shards)
         try:
-            if state is None or has_adapters(state.config):
-                engine.load_weights(str(files.weights))
-            else:
-                engine.load(str(files.folder), json.dumps(state.engine))
+            engine.load_weights(str(files.weights))
             report = engine.evaluate(shards, max_windows, display.task("evaluation"))
         finally:
             engine.close()

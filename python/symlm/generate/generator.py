@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import _symlm
-from ..config.model_config import EOT_ID, ModelConfig
+from ..config.model_config import ModelConfig
 from ..config.sampling import (
     MAX_NEW_TOKENS,
     MIN_P,
@@ -27,7 +27,7 @@ from ..run.checkpoint import verify_weights
 from ..system.names import as_text
 from ..text.begins import begins_twice, told
 from .pickling import Origin, generator_state
-from .text_stream import text_pieces
+from .text_stream import text_pieces, without_first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,14 +78,9 @@ class Generator:
         return self.__copy__()
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Token ids of a prompt; an empty one is the start of a document: the token that begins a text, else the one
-        that ends one."""
-        return self.tokenizer.encode_prompt(prompt) or self._start()
-
-    def _start(self) -> list[int]:
-        if self.model.bos_token_id is not None:
-            return [self.model.bos_token_id]
-        return list(self.model.eos_token_ids[:1]) or [EOT_ID]
+        """Token ids of a prompt as it is written. An empty one is the start of a document: what begins every text, else
+        the token that ends one."""
+        return self.tokenizer.encode_prompt(prompt)
 
     def stream(
         self,
@@ -101,7 +96,10 @@ class Generator:
         sample_index: int = 0,
         stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
-        """Text that goes on from `prompt`, piece by piece as it is drawn; the prompt itself is not repeated.
+        """Text that continues `prompt`, piece by piece as it is drawn; the prompt itself is not repeated.
+
+        White space at the end of the prompt is the beginning of the first tokens, as in the texts that were learnt: the
+        model reads the prompt without it, and draws only tokens that repeat it until it is there.
 
         Pieces are whole characters and never contain a stop string. `temperature` 0 takes the most likely token;
         `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off. The same seed and `sample_index` give the same
@@ -121,12 +119,11 @@ class Generator:
         )
         stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
         options["stop_ids"] = list(self.model.eos_token_ids)
-        ids = self.prompt_ids(prompt)
-        if self.files is not None and begins_twice(self.tokenizer, ids):
+        if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
             warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=2)
-        tokens = self._engine.stream(ids, json.dumps(options))
+        tokens = self._engine.stream_behind(self.tokenizer, prompt, json.dumps(options))
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
-        return text_pieces(pieces, stops)
+        return text_pieces(without_first(pieces, tokens.repeated), stops)
 
     def generate(
         self,

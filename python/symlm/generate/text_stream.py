@@ -61,6 +61,13 @@ class StopFilter:
         return "" if self.stopped else shown
 
 
+def without_first(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """The bytes of all chunks but the first `count` ones."""
+    for chunk in chunks:
+        yield chunk[count:]
+        count = max(count - len(chunk), 0)
+
+
 def text_pieces(chunks: Iterable[bytes], stop: Sequence[str] = ()) -> Iterator[str]:
     """Text pieces, none empty, of the bytes of consecutive tokens, ending before the first stop string."""
     utf8, stops = Utf8Stream(), StopFilter(stop)

@@ -20,7 +20,8 @@ def load_tokenizer(path: str | Path, sha256: str | None = None, model: ModelConf
     if model is None:
         tokenizer = _symlm.Tokenizer.from_file(str(path))
     else:
-        tokenizer = _symlm.Tokenizer.of_model(str(path), next(iter(model.eos_token_ids), None), model.vocab_size)
+        end = next(iter(model.eos_token_ids), None)
+        tokenizer = _symlm.Tokenizer.of_model(str(path), end, model.vocab_size, model.bos_token_id)
     if sha256 is not None and tokenizer.sha256 != sha256:
         raise DataError(
             f"{path}: damaged or replaced: not the tokenizer that the run was started with",

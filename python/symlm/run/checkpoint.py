@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _symlm
 from ..errors import DataError, UserError, reason, shown
 from ..layout import (
     ADAPTER,
@@ -33,6 +32,7 @@ from ..layout import (
 )
 from ..system.files import file_hash, sync_file, write_synced
 from ..system.reading import Fields, read_object
+from . import contract
 
 MANIFEST_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -178,15 +178,15 @@ def link_checkpoint(source: Path, folder: Path) -> None:
 
 
 def usable(folder: Path) -> State:
-    """The state of a checkpoint from which a training can go on; DataError says why there can be none."""
+    """The state of a checkpoint from which a training can go on; DataError says why there can be none.
+
+    Whether the rules of an older contract are still those of now depends on the text: see `resume.check_text`.
+    """
     verify(folder)
     state = State.read(folder)
-    contract, step = state.engine.get("contract"), state.engine.get("step")
-    if contract != _symlm.CONTRACT_VERSION:
-        raise DataError(
-            f"{folder}: numeric contract {contract}, expected {_symlm.CONTRACT_VERSION}",
-            "go on with the symlm version that wrote it",
-        )
+    version, step = state.engine.get("contract"), state.engine.get("step")
+    if not contract.is_known(version):
+        raise DataError(f"{folder}: {contract.not_known(version)}", "go on with the symlm version that wrote it")
     if step != state.step:
         raise DataError(f"{folder / STATE}: damaged: the engine is at step {step}, the trainer at {state.step}")
     named = STEP_NAME.fullmatch(folder.name) if folder.absolute().parent.name == CHECKPOINTS else None

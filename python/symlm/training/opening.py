@@ -10,8 +10,10 @@ from typing import Any
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError, UserError, shown
 from ..layout import BEST, CONFIG, LAST, WEIGHTS
+from ..run import contract
 from ..run.checkpoint import State
 from ..run.folder import RunFolder, default_out_dir, run_of_checkpoint
+from ..text.corpus import Prepared
 from ..units import count_of
 
 AUTO = "auto"
@@ -77,15 +79,32 @@ def known_hashes(folder: RunFolder, state: State | None) -> dict[str, Any]:
     return {**folder.environment().get("data", {}), **made}
 
 
-def check_text(folder: RunFolder, state: State | None, **hashes: str | None) -> None:
-    """UserError unless these hashes of the tokens are those that the run was started with."""
-    known = known_hashes(folder, state)
-    for key, found in hashes.items():
+def check_text(folder: RunFolder, state: State | None, prepared: Prepared, parts: Sequence[str] = ()) -> None:
+    """UserError unless the tokens are those that the run was started with; `parts` names the hashes that are compared,
+    all if none. DataError where a rule of the contract that made them has changed since.
+    """
+    known, version = known_hashes(folder, state), _contract_of(folder, state)
+    changes = contract.changes_since(version, prepared)
+    for key in parts or prepared.hashes:
+        found = prepared.hashes[key]
+        if changes and known.get(key) != found:
+            raise DataError(
+                f"{folder.path}: the run was started under version {version} of the numeric contract, and its tokens "
+                f"are others now ({key} differs): {'; '.join(map(str, changes))}",
+                "go on with the symlm version that started it, or start a new run with another --out-dir (its weights "
+                "can be the beginning of one: --init-from)",
+            )
         if key in known and known[key] != found:
             raise UserError(
                 f"{folder.path}: the text is not the one that the run was started with ({key} differs)",
                 "give the same files, or start a new run with another --out-dir",
             )
+
+
+def _contract_of(folder: RunFolder, state: State | None) -> int:
+    """The version of the contract that a run was started under, or a checkpoint was written under."""
+    version = folder.environment().get("contract") if state is None else state.engine.get("contract")
+    return version if contract.is_known(version) else contract.FIRST_VERSION
 
 
 def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:

@@ -264,7 +264,7 @@ class Session:
     def _go_on(self) -> None:
         """Check that the text is the same, and cut the metrics back to the step where training resumes."""
         folder = self.folder
-        check_text(folder, self.state, **self.text.hashes)
+        check_text(folder, self.state, self.text)
         if self.state is None or not (folder.path / TOKENIZER).is_file():
             self.text.tokenizer.save(str(folder.path / TOKENIZER))
         if self.state is None:
@@ -292,6 +292,7 @@ class Session:
         return {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
+            "contract": _symlm.CONTRACT_VERSION,
             "folder": str(Path.cwd()),
             "threads": self.threads,
             "threads_rule": self.threads_rule,

@@ -1,7 +1,7 @@
 //! The fixed numbers of the numeric contract (docs/contract.md). Changing one changes the bits of every run.
 
 /// Version of the contract; every checkpoint stores it.
-pub const CONTRACT_VERSION: u64 = 1;
+pub const CONTRACT_VERSION: u64 = 2;
 /// Sectors of a batch (S1).
 pub const SECTORS: usize = 12;
 /// Rows of a block of the norm-weight gradient (E5).

@@ -10,28 +10,45 @@ use symlm_core::data;
 
 /// Byte-level BPE tokenizer.
 #[pyclass(frozen, module = "symlm._symlm")]
-pub struct Tokenizer(data::Tokenizer);
+pub struct Tokenizer(pub Arc<data::Tokenizer>);
+
+impl Tokenizer {
+    fn of(tokenizer: data::Tokenizer) -> Self {
+        Self(Arc::new(tokenizer))
+    }
+}
 
 #[pymethods]
 impl Tokenizer {
     /// Reads a tokenizer.json.
     #[staticmethod]
     fn from_file(py: Python<'_>, path: Location) -> PyResult<Self> {
-        detached(py, || data::Tokenizer::from_file(&path)).map(Self)
+        detached(py, || data::Tokenizer::from_file(&path)).map(Self::of)
     }
     /// Reads the tokenizer.json of a model, of whatever kind.
     #[staticmethod]
-    #[pyo3(signature = (path, eos_id, embedded))]
-    fn of_model(py: Python<'_>, path: Location, eos_id: Option<u32>, embedded: Option<usize>) -> PyResult<Self> {
-        detached(py, || data::Tokenizer::of_model(&path, eos_id, embedded)).map(Self)
+    #[pyo3(signature = (path, eos_id, embedded, bos_id = None))]
+    fn of_model(
+        py: Python<'_>,
+        path: Location,
+        eos_id: Option<u32>,
+        embedded: Option<usize>,
+        bos_id: Option<u32>,
+    ) -> PyResult<Self> {
+        let tokenizer = detached(py, || data::Tokenizer::of_model(&path, eos_id, embedded))?;
+        Ok(Self::of(tokenizer.with_bos(bos_id)))
     }
     /// Writes tokenizer.json.
     fn save(&self, py: Python<'_>, path: Location) -> PyResult<()> {
         detached(py, || self.0.save(&path))
     }
-    /// Token ids of a text that a model is to go on from.
+    /// Token ids of a text that a model is to continue, at least one.
     fn encode_prompt(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
         detached(py, || self.0.encode_prompt(&text))
+    }
+    /// Token ids of a prompt and its completion as one text, and how many of them, the last ones, are the completion.
+    fn encode_pair(&self, py: Python<'_>, prompt: Text<'_>, completion: Text<'_>) -> PyResult<(Vec<u32>, usize)> {
+        detached(py, || self.0.encode_pair(&prompt, &completion))
     }
     /// Token ids of a text; special tokens are never added.
     fn encode(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
@@ -59,6 +76,11 @@ impl Tokenizer {
     #[getter]
     fn document_start(&self) -> Vec<u32> {
         self.0.document_start().to_vec()
+    }
+    /// Whether the beginning of a text is encoded otherwise than the same characters within one.
+    #[getter]
+    fn marks_beginning(&self) -> bool {
+        self.0.marks_beginning()
     }
     /// SHA-256 of tokenizer.json.
     #[getter]
@@ -122,7 +144,7 @@ impl Corpus {
         threads: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Tokenizer> {
-        with_progress(py, progress, |p| self.0.train_tokenizer(vocab_size, threads, p)).map(Tokenizer)
+        with_progress(py, progress, |p| self.0.train_tokenizer(vocab_size, threads, p)).map(Tokenizer::of)
     }
     /// Encodes into shards of training and validation tokens, or finds them in the cache.
     #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]

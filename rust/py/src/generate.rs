@@ -1,6 +1,7 @@
 //! Text generation.
 
 use crate::args::{Location, Text};
+use crate::data::Tokenizer;
 use crate::errors::detached;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -39,13 +40,37 @@ impl Generator {
     fn stream(&self, py: Python<'_>, ids: Vec<u32>, options_json: Text<'_>) -> PyResult<TokenStream> {
         let stream =
             detached(py, || generate::TokenStream::new(&self.0, &ids, SampleOptions::from_json(&options_json)?))?;
-        Ok(TokenStream(Mutex::new(stream)))
+        Ok(TokenStream::of(stream))
+    }
+    /// Token ids that continue a text; the first of them repeat the white space at its end.
+    fn stream_behind(
+        &self,
+        py: Python<'_>,
+        tokenizer: &Tokenizer,
+        text: Text<'_>,
+        options_json: Text<'_>,
+    ) -> PyResult<TokenStream> {
+        let stream = detached(py, || {
+            generate::TokenStream::behind(&self.0, &tokenizer.0, &text, SampleOptions::from_json(&options_json)?)
+        })?;
+        Ok(TokenStream::of(stream))
     }
 }
 
 /// Iterator of token ids.
 #[pyclass(frozen, module = "symlm._symlm")]
-pub struct TokenStream(Mutex<generate::TokenStream>);
+pub struct TokenStream {
+    stream: Mutex<generate::TokenStream>,
+    /// How many bytes of the tokens, the first ones, repeat the prompt.
+    #[pyo3(get)]
+    repeated: usize,
+}
+
+impl TokenStream {
+    fn of(stream: generate::TokenStream) -> Self {
+        Self { repeated: stream.repeated(), stream: Mutex::new(stream) }
+    }
+}
 
 #[pymethods]
 impl TokenStream {
@@ -53,6 +78,6 @@ impl TokenStream {
         this
     }
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<u32>> {
-        detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next().transpose())
+        detached(py, || self.stream.lock().unwrap_or_else(PoisonError::into_inner).next().transpose())
     }
 }

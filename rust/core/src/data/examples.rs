@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::corpus::Corpus;
 use super::documents::{Example, PieceSize};
+use super::pair::Pair;
 use super::pool::Pool;
 use super::prepare::{Making, encode_all, has_room};
 use super::pretoken::PIECE_BYTES;
@@ -81,7 +82,7 @@ fn held_out(count: u64, share: f64) -> Result<u64> {
 struct Words {
     /// Ids; those before the completion have the bit [`CONTEXT`].
     words: Vec<u32>,
-    /// Of the completion, as far as it is here.
+    /// Of the completion and the white space before it, as far as they are here.
     bytes: u64,
     /// Whether a part of the example was left out.
     cut: bool,
@@ -89,26 +90,25 @@ struct Words {
 
 impl Words {
     fn new(tokenizer: &Tokenizer, encoder: &mut Encoder, example: &Example, window: usize) -> Result<Self> {
-        let (prompt_text, completion_text) = example.text.split_at(example.prompt);
-        let (mut prompt, mut completion) = (Vec::new(), Vec::new());
-        encoder.encode_text(tokenizer, prompt_text, &mut prompt)?;
-        encoder.encode_text(tokenizer, completion_text, &mut completion)?;
-        let mut this = fit(tokenizer.document_start(), &prompt, &completion, tokenizer.separator()?, window);
+        let pair = Pair::new(tokenizer, encoder, &example.text, example.prompt)?;
+        let mut this = fit(&pair, tokenizer.separator()?, window);
         let kept = this.words.iter().filter(|&word| word & CONTEXT == 0).count();
-        this.bytes = if kept > completion.len() {
-            completion_text.len() as u64
+        let bytes = if kept > pair.completion.len() {
+            pair.bytes
         } else {
-            tokenizer.decode_bytes(&completion[..kept])?.len() as u64
+            // A token may hold more than the text, such as a blank that was put in front of it.
+            tokenizer.decode_bytes(&pair.completion[..kept])?.len().min(pair.bytes)
         };
+        this.bytes = bytes as u64;
         Ok(this)
     }
 }
 
 /// Puts an example together, cut to the window: first the beginning of the prompt goes, then the end of the completion
 /// (contract T8, T9). The bytes are not counted yet.
-fn fit(start: &[u32], prompt: &[u32], completion: &[u32], end: u32, window: usize) -> Words {
-    // Nothing is predicted from nothing: an empty prompt is what stands before a text that begins.
-    let start = if start.is_empty() && prompt.is_empty() { &[end] } else { &start[..start.len().min(window - 1)] };
+fn fit(pair: &Pair, end: u32, window: usize) -> Words {
+    let Pair { start, prompt, completion, .. } = pair;
+    let start = &start[..start.len().min(window - 1)];
     let room = window.saturating_sub(start.len() + completion.len() + 1);
     let kept = prompt.len().min(room.max(usize::from(start.is_empty())));
     let context = start.iter().chain(&prompt[prompt.len() - kept..]).map(|id| id | CONTEXT);
@@ -163,9 +163,14 @@ mod tests {
         words.iter().map(|w| if w & CONTEXT == 0 { i64::from(*w) } else { -i64::from(w & !CONTEXT) }).collect()
     }
 
+    fn pair(start: &[u32], prompt: &[u32], completion: &[u32]) -> Pair {
+        Pair { start: start.to_vec(), prompt: prompt.to_vec(), completion: completion.to_vec(), bytes: 0 }
+    }
+
     #[test]
     fn the_beginning_of_the_prompt_goes_first() {
-        let fitted = |begin: Option<u32>, window| ids(&fit(begin.as_slice(), &[1, 2, 3], &[4, 5], 9, window).words);
+        let fitted =
+            |begin: Option<u32>, window| ids(&fit(&pair(begin.as_slice(), &[1, 2, 3], &[4, 5]), 9, window).words);
         assert_eq!(fitted(None, 8), [-1, -2, -3, 4, 5, 9]);
         assert_eq!(fitted(None, 6), [-1, -2, -3, 4, 5, 9]);
         assert_eq!(fitted(None, 5), [-2, -3, 4, 5, 9]);
@@ -176,12 +181,6 @@ mod tests {
         assert_eq!(fitted(Some(7), 6), [-7, -2, -3, 4, 5, 9]);
         assert_eq!(fitted(Some(7), 4), [-7, 4, 5, 9]);
         assert_eq!(fitted(Some(7), 2), [-7, 4]);
-    }
-
-    #[test]
-    fn an_empty_prompt_is_the_beginning_of_a_text() {
-        assert_eq!(ids(&fit(&[], &[], &[4], 9, 8).words), [-9, 4, 9]);
-        assert_eq!(ids(&fit(&[7], &[], &[4], 9, 8).words), [-7, 4, 9]);
     }
 
     #[test]
@@ -198,14 +197,15 @@ mod tests {
             bos: bool, prompt in prop::collection::vec(1_u32..9, 0..12), completion in prop::collection::vec(1_u32..9, 1..12),
             window in 2_usize..30,
         ) {
-            let fitted = fit(bos.then_some(7).as_slice(), &prompt, &completion, 9, window);
+            let start = if bos { vec![7] } else if prompt.is_empty() { vec![9] } else { vec![] };
+            let fitted = fit(&pair(&start, &prompt, &completion), 9, window);
             prop_assert!(fitted.words.len() <= window && fitted.words[0] & CONTEXT != 0);
             let targets: Vec<u32> = fitted.words.iter().copied().filter(|w| w & CONTEXT == 0).collect();
             let whole: Vec<u32> = completion.iter().copied().chain([9]).collect();
             prop_assert_eq!(&targets[..], &whole[..targets.len()]);
             // The completion is cut only where one id before it is all there is room for.
             prop_assert!(targets.len() == whole.len() || fitted.words.len() == window && targets.len() == window - 1);
-            let longest = usize::from(bos || prompt.is_empty()) + prompt.len() + whole.len();
+            let longest = start.len() + prompt.len() + whole.len();
             prop_assert_eq!(fitted.cut, longest > window);
         }
     }

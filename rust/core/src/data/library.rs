@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::tokenizer::Tokenizer as Crate;
 
+use super::pretoken::begins_with_space;
 use super::tokenizer::{MAX_VOCAB, byte_chars};
 use crate::error::{Error, Result, brief};
 
@@ -20,6 +21,8 @@ const MAX_REPLACEMENT_BYTES: usize = 64;
 const MAX_STEPS: usize = 64;
 /// A word that every tokenizer has something for.
 const PROBE: &str = "a";
+/// The same and a line end: what a text that begins within a word is put behind.
+const PROBE_LINE: &str = "a\n";
 
 /// A tokenizer of any kind.
 pub(super) struct Library {
@@ -28,6 +31,12 @@ pub(super) struct Library {
     pub(super) vocab_size: usize,
     /// What comes before the ids of every text: mostly nothing, or the token that begins one.
     pub(super) start: Vec<u32>,
+    /// Whether the beginning of a text is encoded otherwise than the same characters within one: mostly a blank is put
+    /// in front of it.
+    pub(super) marks_beginning: bool,
+    /// Ids of the words that a text is put behind so that it does not begin one.
+    word: Vec<u32>,
+    line: Vec<u32>,
 }
 
 /// Parts of the file that decide whether the ids of a text are always the same.
@@ -77,13 +86,33 @@ impl Library {
         if vocab_size == 0 || vocab_size > MAX_VOCAB {
             return Err(bad(format!("found ids up to {vocab_size}, expected 1 to {MAX_VOCAB} tokens")));
         }
-        let mut library = Self { inner: Box::new(inner), vocab_size, start: Vec::new() };
+        let mut library = Self {
+            inner: Box::new(inner),
+            vocab_size,
+            start: Vec::new(),
+            marks_beginning: true,
+            word: Vec::new(),
+            line: Vec::new(),
+        };
         let failed = |error: Error| bad(error.message);
         let (bare, whole) =
             (library.encode(PROBE, false).map_err(failed)?, library.encode(PROBE, true).map_err(failed)?);
         let place = whole.windows(bare.len().max(1)).position(|ids| ids == bare);
         library.start = whole[..place.unwrap_or(0)].to_vec();
+        library.word = bare;
+        library.line = library.encode(PROBE_LINE, false).map_err(failed)?;
+        library.marks_beginning = library.is_beginning_marked().map_err(failed)?;
         Ok(library)
+    }
+
+    /// Whether words have other ids by themselves than behind another.
+    fn is_beginning_marked(&self) -> Result<bool> {
+        for text in [" a", "\na"] {
+            if self.encode_rest(text)? != self.encode(text, false)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The bytes of every token in the order of the ids; of an id that no token has, none.
@@ -115,6 +144,31 @@ impl Library {
             Err(error) => Err(Error::data(format!("the tokenizer cannot encode the text: {error}"))
                 .hint("tokenizer.json is damaged, or of a kind that needs other text")),
         }
+    }
+
+    /// The ids of a text that does not begin one: what would be put in front of it is not there.
+    ///
+    /// A word is put before it and its ids are taken away, so that the file need not be understood: normalizers,
+    /// pre-tokenizers and special tokens further on do what they do within a text.
+    pub(super) fn encode_rest(&self, text: &str) -> Result<Vec<u32>> {
+        if self.marks_beginning && !text.is_empty() {
+            let (before, known) =
+                if begins_with_space(text) { (PROBE, &self.word) } else { (PROBE_LINE, &self.line) };
+            let mut ids = self.encode(&format!("{before}{text}"), false)?;
+            if ids.starts_with(known) {
+                ids.drain(..known.len());
+                return Ok(ids);
+            }
+        }
+        self.encode(text, false)
+    }
+
+    /// The tokens that are never part of a text, ascending.
+    pub(super) fn special(&self) -> Vec<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let mut ids: Vec<u32> = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The text of ids, special tokens written out.

@@ -13,6 +13,7 @@ mod examples;
 mod header;
 mod jsonl;
 mod library;
+mod pair;
 mod pattern;
 mod pool;
 mod prepare;

@@ -21,7 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Changes whenever the same input would give other shards.
 const CACHE_VERSION: &[u8] = b"symlm shards 1\0";
 /// The same for examples, whose key has the length of the windows too.
-const EXAMPLES_VERSION: &[u8] = b"symlm examples 1\0";
+const EXAMPLES_VERSION: &[u8] = b"symlm examples 2\0";
+/// The same for texts that are cut where the tokenizer does something to their beginning.
+const REST_VERSION: &[u8] = b"symlm rest 1\0";
 /// Pieces per thread that are encoded at a time.
 const PIECES_PER_THREAD: usize = 4;
 /// And at most so many of all threads, for corpora of tiny documents.
@@ -103,6 +105,9 @@ impl Corpus {
             let pieces = tokenizer.piece_size().target;
             key.update(format!("{:?} {:?} {pieces}", tokenizer.eot_id(), tokenizer.document_start()));
         }
+        if tokenizer.marks_beginning() {
+            key.update(REST_VERSION);
+        }
         key.update(val_split.to_bits().to_le_bytes());
         match self.fields() {
             Fields::Text(field) => {
@@ -114,6 +119,7 @@ impl Corpus {
                 key.update(u64::MAX.to_le_bytes());
                 key.update(EXAMPLES_VERSION);
                 key.update((seq_len as u64).to_le_bytes());
+                key.update(format!("{:?}", tokenizer.opening()));
             }
         }
         for (source, digest) in self.sources().iter().zip(digests) {
@@ -158,7 +164,7 @@ impl Corpus {
             }
             let encoded = encode_all(&pool, &encoders, &batch, |encoder, (piece, _): &(Piece, bool)| {
                 let mut ids = Vec::with_capacity(piece.text.len() / 3);
-                encoder.encode(tokenizer, &piece.text, &mut ids)?;
+                encoder.encode(tokenizer, &piece.text, piece.first, &mut ids)?;
                 Ok(ids)
             })?;
             for ((piece, held), ids) in batch.iter().zip(&encoded) {

@@ -51,6 +51,16 @@ fn class(c: char) -> Class {
     look_up(&TABLE, c)
 }
 
+/// The text up to its last character that is not white.
+pub(crate) fn without_trailing_space(text: &str) -> &str {
+    text.trim_end_matches(|c| class(c) == Class::Space)
+}
+
+/// Whether the first character is white.
+pub(crate) fn begins_with_space(text: &str) -> bool {
+    text.starts_with(|c| class(c) == Class::Space)
+}
+
 /// Iterator over the pre-tokens of a text; they follow each other without a gap.
 #[derive(Debug, Clone)]
 pub(crate) struct Pretokens<'a> {

@@ -56,6 +56,10 @@ pub struct Tokenizer {
     starts: Vec<usize>,
     vocab_size: usize,
     eot_id: Option<u32>,
+    /// The token that the model begins a text with, whether or not the file puts it there.
+    bos_id: Option<u32>,
+    /// Tokens that are never part of a text, ascending.
+    special: Vec<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -95,7 +99,8 @@ impl Tokenizer {
                 let library = Library::new(&json, &name)?;
                 let tokens = library.tokens(&json, &name)?;
                 let vocab_size = library.vocab_size;
-                Self::new(Kind::Library(library), json, &tokens, vocab_size, eos_id)
+                let special = library.special();
+                Self::new(Kind::Library(library), json, &tokens, vocab_size, eos_id, special)
             }
         };
         let (found, embedded) = (tokenizer.vocab_size, embedded.unwrap_or(tokenizer.vocab_size));
@@ -113,17 +118,32 @@ impl Tokenizer {
 
     fn own(parsed: Parsed, json: Vec<u8>) -> Self {
         let kind = Kind::Own { bpe: Box::new(parsed.bpe), byte_chars: Box::new(byte_chars()) };
-        Self::new(kind, json, &parsed.tokens, parsed.tokens.len(), Some(parsed.eot_id))
+        Self::new(kind, json, &parsed.tokens, parsed.tokens.len(), Some(parsed.eot_id), vec![parsed.eot_id])
     }
 
-    fn new(kind: Kind, json: Vec<u8>, tokens: &[Vec<u8>], vocab_size: usize, eot_id: Option<u32>) -> Self {
+    /// Says which token the model begins a text with, where that is known.
+    #[must_use]
+    pub fn with_bos(mut self, bos_id: Option<u32>) -> Self {
+        self.bos_id = bos_id;
+        self
+    }
+
+    fn new(
+        kind: Kind,
+        json: Vec<u8>,
+        tokens: &[Vec<u8>],
+        vocab_size: usize,
+        eot_id: Option<u32>,
+        special: Vec<u32>,
+    ) -> Self {
         let mut starts = vec![0];
         let mut bytes = Vec::new();
         for token in tokens {
             bytes.extend_from_slice(token);
             starts.push(bytes.len());
         }
-        Self { kind, sha256: hex(&Sha256::digest(&json)), json, bytes, starts, vocab_size, eot_id }
+        let sha256 = hex(&Sha256::digest(&json));
+        Self { kind, json, sha256, bytes, starts, vocab_size, eot_id, bos_id: None, special }
     }
 
     /// Writes the file, at once or not at all.
@@ -148,12 +168,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of a text that a model is to go on from: a tokenizer from elsewhere adds what it adds to every text.
+    /// The ids of a text that a model is to continue: those that begin every text, and its own. An empty text has those of
+    /// [`Self::opening`].
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.kind {
-            Kind::Own { .. } => self.encode(text),
-            Kind::Library(library) => library.encode(text, true),
-        }
+        let mut ids = self.document_start().to_vec();
+        Encoder::default().encode_text(self, text, &mut ids)?;
+        Ok(if ids.is_empty() { self.opening() } else { ids })
     }
 
     /// What begins every document in front of its text.
@@ -162,6 +182,25 @@ impl Tokenizer {
             Kind::Own { .. } => &[],
             Kind::Library(library) => &library.start,
         }
+    }
+
+    /// What stands for an empty text, at least one id: what begins every document, else the token that begins a text of the
+    /// model, else the one that ends one.
+    pub fn opening(&self) -> Vec<u32> {
+        match self.document_start() {
+            [] => vec![self.bos_id.or(self.eot_id).unwrap_or(0)],
+            start => start.to_vec(),
+        }
+    }
+
+    /// Whether the beginning of a text is encoded otherwise than the same characters within one.
+    pub fn marks_beginning(&self) -> bool {
+        matches!(&self.kind, Kind::Library(library) if library.marks_beginning)
+    }
+
+    /// Whether a token is never part of a text.
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        self.special.binary_search(&id).is_ok()
     }
 
     /// The pieces that a document is encoded in.
@@ -243,24 +282,45 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// Appends the ids of a whole text.
     pub(crate) fn encode_text(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_pieces(tokenizer, text, true, ids)
+    }
+
+    /// Appends the ids of the rest of a text: nothing is put in front of it.
+    pub(crate) fn encode_rest(&mut self, tokenizer: &Tokenizer, rest: &str, ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_pieces(tokenizer, rest, false, ids)
+    }
+
+    fn encode_pieces(
+        &mut self,
+        tokenizer: &Tokenizer,
+        text: &str,
+        mut first: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         let mut rest = text;
         while !rest.is_empty() {
             // The same pieces as when a file is read, so that both have the same ids even of absurd texts.
             let PieceSize { target, cap } = tokenizer.piece_size();
             let len = piece_len(rest, true, target, cap).unwrap_or(rest.len());
             let (piece, tail) = rest.split_at(len);
-            self.encode(tokenizer, piece, ids)?;
-            rest = tail;
+            self.encode(tokenizer, piece, first, ids)?;
+            (rest, first) = (tail, false);
         }
         Ok(())
     }
 
-    /// Appends the ids of a piece of text.
-    pub(crate) fn encode(&mut self, tokenizer: &Tokenizer, piece: &str, ids: &mut Vec<u32>) -> Result<()> {
+    /// Appends the ids of a piece of text; `first` if a text begins with it.
+    pub(crate) fn encode(
+        &mut self,
+        tokenizer: &Tokenizer,
+        piece: &str,
+        first: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         let (bpe, byte_chars) = match &tokenizer.kind {
             Kind::Own { bpe, byte_chars } => (bpe, byte_chars),
             Kind::Library(library) => {
-                ids.extend(library.encode(piece, false)?);
+                ids.extend(if first { library.encode(piece, false) } else { library.encode_rest(piece) }?);
                 return Ok(());
             }
         };

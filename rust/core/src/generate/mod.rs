@@ -4,6 +4,7 @@
 //! order, and every element of the contract is a chain of its own, so that it does not matter whether a position is
 //! computed alone or with others. Everything here runs on the thread that calls.
 
+mod held;
 mod model;
 mod rows;
 mod sampler;

@@ -129,8 +129,16 @@ impl Sampler {
     /// # Errors
     /// `NotANumber` if the logits have no finite maximum.
     pub fn sample(&mut self, logits: &[f32], token: u64) -> Result<u32> {
+        self.sample_of(logits, token, |_| true)
+    }
+
+    /// As [`Sampler::sample`] of those tokens alone that are `allowed`.
+    ///
+    /// # Errors
+    /// `NotANumber` if the logits of these have no finite maximum.
+    pub fn sample_of(&mut self, logits: &[f32], token: u64, allowed: impl Fn(u32) -> bool) -> Result<u32> {
         let _environment = ContractRounding::enter();
-        self.candidates(logits)?;
+        self.candidates(logits, allowed)?;
         if self.options.temperature == 0.0 {
             return Ok(id_of(self.keys[0]));
         }
@@ -148,7 +156,7 @@ impl Sampler {
     }
 
     /// Leaves the candidates that pass the filters in `keys`, at least one, in order.
-    fn candidates(&mut self, logits: &[f32]) -> Result<()> {
+    fn candidates(&mut self, logits: &[f32], allowed: impl Fn(u32) -> bool) -> Result<()> {
         let o = &self.options;
         let not_numbers =
             || Error::not_a_number("the logits are not finite numbers").hint("the weights of the model are damaged");
@@ -167,6 +175,7 @@ impl Sampler {
                 }
             }
         }
+        self.keys.retain(|key| allowed(id_of(*key)));
         let count = self.keys.len();
         let keep = match o.top_k {
             _ if o.temperature == 0.0 => 1,

@@ -23,7 +23,7 @@ fn drawing() -> SampleOptions {
 fn support(options: &SampleOptions, logits: &[f32], recent: &[u32]) -> Vec<u32> {
     let mut sampler = Sampler::new(options.clone()).unwrap();
     recent.iter().for_each(|id| sampler.accept(*id));
-    sampler.candidates(logits).unwrap();
+    sampler.candidates(logits, |_| true).unwrap();
     sampler.keys.iter().map(|k| id_of(*k)).collect()
 }
 
