@@ -37,6 +37,8 @@ pub(super) struct Library {
     /// Ids of the words that a text is put behind so that it does not begin one.
     word: Vec<u32>,
     line: Vec<u32>,
+    /// Tokens that are looked for in a text, and their ids. What stands behind one may be treated like its beginning.
+    added: Vec<(String, u32)>,
 }
 
 /// Parts of the file that decide whether the ids of a text are always the same.
@@ -93,7 +95,10 @@ impl Library {
             marks_beginning: true,
             word: Vec::new(),
             line: Vec::new(),
+            added: Vec::new(),
         };
+        let added = library.inner.get_added_tokens_decoder();
+        library.added = added.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
         let failed = |error: Error| bad(error.message);
         let (bare, whole) =
             (library.encode(PROBE, false).map_err(failed)?, library.encode(PROBE, true).map_err(failed)?);
@@ -108,7 +113,7 @@ impl Library {
     /// Whether words have other ids by themselves than behind another.
     fn is_beginning_marked(&self) -> Result<bool> {
         for text in [" a", "\na"] {
-            if self.encode_rest(text)? != self.encode(text, false)? {
+            if self.encode_rest(PROBE, text)? != self.encode(text, false)? {
                 return Ok(true);
             }
         }
@@ -146,15 +151,19 @@ impl Library {
         }
     }
 
-    /// The ids of a text that does not begin one: what would be put in front of it is not there.
+    /// The ids of the rest of a text that goes on after `before`: what is put in front of a text is not there.
     ///
     /// A word is put before it and its ids are taken away, so that the file need not be understood: normalizers,
     /// pre-tokenizers and special tokens further on do what they do within a text.
-    pub(super) fn encode_rest(&self, text: &str) -> Result<Vec<u32>> {
+    pub(super) fn encode_rest(&self, before: &str, text: &str) -> Result<Vec<u32>> {
         if self.marks_beginning && !text.is_empty() {
-            let (before, known) =
-                if begins_with_space(text) { (PROBE, &self.word) } else { (PROBE_LINE, &self.line) };
-            let mut ids = self.encode(&format!("{before}{text}"), false)?;
+            let token = self.added.iter().find(|(content, _)| !content.is_empty() && before.ends_with(content));
+            let (word, known) = match token {
+                Some((content, id)) => (content.as_str(), std::slice::from_ref(id)),
+                None if begins_with_space(text) => (PROBE, self.word.as_slice()),
+                None => (PROBE_LINE, self.line.as_slice()),
+            };
+            let mut ids = self.encode(&format!("{word}{text}"), false)?;
             if ids.starts_with(known) {
                 ids.drain(..known.len());
                 return Ok(ids);

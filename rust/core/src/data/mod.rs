@@ -32,6 +32,8 @@ mod words;
 pub use corpus::{Corpus, DataFormat};
 pub use progress::Progress;
 pub use shards::{CONTEXT, Shards};
+#[cfg(test)]
+pub(crate) use tokenizer::byte_chars;
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
 pub(crate) use tokenizer::{default_permissions, hex};
 

@@ -31,7 +31,7 @@ impl Pair {
             completion = whole.split_off(before.len());
         } else {
             // The end of the prompt and all of the completion are one token.
-            encoder.encode_rest(tokenizer, rest, &mut completion)?;
+            encoder.encode_rest(tokenizer, head, rest, &mut completion)?;
             whole = before;
         }
         let start = if whole.is_empty() { tokenizer.opening() } else { tokenizer.document_start().to_vec() };

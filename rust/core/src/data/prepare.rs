@@ -24,6 +24,8 @@ const CACHE_VERSION: &[u8] = b"symlm shards 1\0";
 const EXAMPLES_VERSION: &[u8] = b"symlm examples 2\0";
 /// The same for texts that are cut where the tokenizer does something to their beginning.
 const REST_VERSION: &[u8] = b"symlm rest 1\0";
+/// Bytes of a piece that the next one is told; special tokens are shorter.
+const END_BYTES: usize = 256;
 /// Pieces per thread that are encoded at a time.
 const PIECES_PER_THREAD: usize = 4;
 /// And at most so many of all threads, for corpora of tiny documents.
@@ -147,7 +149,8 @@ impl Corpus {
 
         let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
         let mut documents = self.documents(size);
-        let mut batch: Vec<(Piece, bool)> = Vec::new();
+        let mut batch: Vec<(Option<String>, Piece, bool)> = Vec::new();
+        let mut end = String::new();
         // Whether the part already has the document under way: one that was cut in two has to begin in both.
         let mut begun = [false; 2];
         let mut more = true;
@@ -160,14 +163,18 @@ impl Corpus {
                     break;
                 };
                 in_batch += piece.text.len();
-                divider.divide(piece, |piece, held| batch.push((piece, held)));
+                divider.divide(piece, |piece, held| {
+                    let next = end_of(&piece.text);
+                    let before = std::mem::replace(&mut end, next);
+                    batch.push(((!piece.first).then_some(before), piece, held));
+                });
             }
-            let encoded = encode_all(&pool, &encoders, &batch, |encoder, (piece, _): &(Piece, bool)| {
+            let encoded = encode_all(&pool, &encoders, &batch, |encoder, (before, piece, _)| {
                 let mut ids = Vec::with_capacity(piece.text.len() / 3);
-                encoder.encode(tokenizer, &piece.text, piece.first, &mut ids)?;
+                encoder.encode(tokenizer, before.as_deref(), &piece.text, &mut ids)?;
                 Ok(ids)
             })?;
-            for ((piece, held), ids) in batch.iter().zip(&encoded) {
+            for ((_, piece, held), ids) in batch.iter().zip(&encoded) {
                 let part = if *held { &mut val } else { &mut train };
                 let begun = &mut begun[usize::from(*held)];
                 if piece.first || !*begun {
@@ -183,6 +190,12 @@ impl Corpus {
         drop((batch, encoders));
         making.finish(documents.digests(), train, val)
     }
+}
+
+/// The end of a piece, which is all that the next one may depend on.
+fn end_of(text: &str) -> String {
+    let at = text.len().saturating_sub(END_BYTES);
+    (at..=text.len()).find_map(|at| text.get(at..)).unwrap_or_default().to_owned()
 }
 
 /// What shards are made from, and where.

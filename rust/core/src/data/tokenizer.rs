@@ -282,45 +282,53 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// Appends the ids of a whole text.
     pub(crate) fn encode_text(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        self.encode_pieces(tokenizer, text, true, ids)
+        self.encode_pieces(tokenizer, None, text, ids)
     }
 
-    /// Appends the ids of the rest of a text: nothing is put in front of it.
-    pub(crate) fn encode_rest(&mut self, tokenizer: &Tokenizer, rest: &str, ids: &mut Vec<u32>) -> Result<()> {
-        self.encode_pieces(tokenizer, rest, false, ids)
-    }
-
-    fn encode_pieces(
+    /// Appends the ids of the rest of a text that goes on after `before`: nothing is put in front of it.
+    pub(crate) fn encode_rest(
         &mut self,
         tokenizer: &Tokenizer,
-        text: &str,
-        mut first: bool,
+        before: &str,
+        rest: &str,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
-        let mut rest = text;
+        self.encode_pieces(tokenizer, Some(before), rest, ids)
+    }
+
+    fn encode_pieces<'a>(
+        &mut self,
+        tokenizer: &Tokenizer,
+        mut before: Option<&'a str>,
+        mut rest: &'a str,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         while !rest.is_empty() {
             // The same pieces as when a file is read, so that both have the same ids even of absurd texts.
             let PieceSize { target, cap } = tokenizer.piece_size();
             let len = piece_len(rest, true, target, cap).unwrap_or(rest.len());
             let (piece, tail) = rest.split_at(len);
-            self.encode(tokenizer, piece, first, ids)?;
-            (rest, first) = (tail, false);
+            self.encode(tokenizer, before, piece, ids)?;
+            (before, rest) = (Some(piece), tail);
         }
         Ok(())
     }
 
-    /// Appends the ids of a piece of text; `first` if a text begins with it.
+    /// Appends the ids of a piece of text; `before` is the end of what stands before it, `None` if a text begins with it.
     pub(crate) fn encode(
         &mut self,
         tokenizer: &Tokenizer,
+        before: Option<&str>,
         piece: &str,
-        first: bool,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let (bpe, byte_chars) = match &tokenizer.kind {
             Kind::Own { bpe, byte_chars } => (bpe, byte_chars),
             Kind::Library(library) => {
-                ids.extend(if first { library.encode(piece, false) } else { library.encode_rest(piece) }?);
+                ids.extend(match before {
+                    None => library.encode(piece, false),
+                    Some(before) => library.encode_rest(before, piece),
+                }?);
                 return Ok(());
             }
         };

@@ -22,13 +22,8 @@ impl Held {
     /// `None` if there is nothing to repeat, or no tokens below `vocab` that could.
     pub(super) fn new(tokenizer: &Arc<Tokenizer>, text: Vec<u8>, stop_ids: &[u32], vocab: usize) -> Option<Self> {
         let len = text.len();
-        let mut this = Self {
-            tokenizer: Arc::clone(tokenizer),
-            at: 0,
-            live: Vec::new(),
-            stop_ids: stop_ids.to_vec(),
-            text,
-        };
+        let mut this =
+            Self { tokenizer: Arc::clone(tokenizer), at: 0, live: Vec::new(), stop_ids: stop_ids.to_vec(), text };
         let mut occurs = [false; 256];
         this.text.iter().for_each(|&byte| occurs[usize::from(byte)] = true);
         let occurs = |byte: &u8| occurs[usize::from(*byte)];

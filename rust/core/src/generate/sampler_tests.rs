@@ -142,7 +142,7 @@ proptest! {
         prop_assert_eq!(place(&[id, id, 1000]), place(&[id]));
         let mut sampler = Sampler::new(options.clone()).unwrap();
         sampler.accept(id);
-        sampler.candidates(&logits).unwrap();
+        sampler.candidates(&logits, |_| true).unwrap();
         let now = sampler.keys.iter().find(|k| id_of(**k) == id).map(|k| logit_of(*k)).unwrap();
         let before = logits[id as usize];
         let unchanged = before == 0.0 || before.is_infinite() || before.abs() < f32::MIN_POSITIVE;

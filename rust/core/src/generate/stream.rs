@@ -45,12 +45,7 @@ impl TokenStream {
     ///
     /// # Errors
     /// As [`TokenStream::new`], and `Data` if the tokenizer cannot encode the text.
-    pub fn behind(
-        model: &Arc<Model>,
-        tokenizer: &Arc<Tokenizer>,
-        text: &str,
-        options: SampleOptions,
-    ) -> Result<Self> {
+    pub fn behind(model: &Arc<Model>, tokenizer: &Arc<Tokenizer>, text: &str, options: SampleOptions) -> Result<Self> {
         let (head, space) = tokenizer.encode_open(text)?;
         let Some(held) = Held::new(tokenizer, space, &options.stop_ids, model.config().vocab_size) else {
             return Self::new(model, &tokenizer.encode_prompt(text)?, options);

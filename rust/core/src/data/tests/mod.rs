@@ -4,6 +4,7 @@ mod corpus;
 mod examples;
 mod hostile;
 mod library;
+mod pair;
 mod shards;
 mod threads;
 mod tokenizer;

@@ -158,7 +158,7 @@ fn arbitrary_text_round_trips_and_equals_the_crate() {
             let (mut encoder, mut apart, mut rest) = (Encoder::default(), Vec::new(), text.as_str());
             while !rest.is_empty() {
                 let (piece, tail) = rest.split_at(piece_len(rest, true, target, 1 << 20).unwrap());
-                encoder.encode(&tokenizer, piece, false, &mut apart).unwrap();
+                encoder.encode(&tokenizer, None, piece, &mut apart).unwrap();
                 rest = tail;
             }
             prop_assert_eq!(apart, ids);
