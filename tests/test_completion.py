@@ -121,8 +121,12 @@ def expected_example(
     """Context, targets and whether something was left out, by the rules T8 and T9 of the contract."""
     end = tokenizer.eot_id
     assert end is not None
-    context = tokenizer.encode(prompt) or [end]
-    targets = [*tokenizer.encode(completion), end]
+    head, text = prompt.rstrip(), prompt + completion
+    context, ids = tokenizer.encode(head), tokenizer.encode(text)
+    # Divided where the prompt ends; apart where its end and all of the completion are one token.
+    answer = ids[len(context) :] or tokenizer.encode(text[len(head) :])
+    context, targets = ids[: len(context)] if len(ids) > len(context) else context, [*answer, end]
+    context = context or [end]
     whole = len(context) + len(targets)
     context = context[-max(window - len(targets), 1) :]
     targets = targets[: window - len(context)]

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from elsewhere import BEGIN, llama3_tokenizer, metaspace_tokenizer
 from symlm import _symlm
 from symlm.config.model_config import ModelConfig
 from symlm.config.rope import RopeScaling
 from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UsageError
 from symlm.generate.generator import Generator
+from symlm.model.tokenizer import load_tokenizer
 
 SCALING = RopeScaling(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
@@ -115,21 +117,21 @@ def test_ids_beyond_the_vocabulary_are_refused() -> None:
 class Scripted:
     """Stands in for the engine: it draws the tokens it was given."""
 
+    repeated = 0
+
     def __init__(self, tokens: list[int]) -> None:
         self.tokens = tokens
-        self.prompts: list[list[int]] = []
 
-    def stream(self, ids: list[int], options: str) -> Iterator[int]:
-        self.prompts.append(ids)
+    def stream_behind(self, tokenizer: object, text: str, options: str) -> Scripted:
         stop = json.loads(options)["stop_ids"]
-        return itertools.takewhile(lambda token: token not in stop, self.tokens)
+        return Scripted(list(itertools.takewhile(lambda token: token not in stop, self.tokens)))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tokens)
 
 
 class Letters:
     """Stands in for a tokenizer: token n is letter n."""
-
-    def encode_prompt(self, text: str) -> list[int]:
-        return [ord(c) - ord("a") for c in text]
 
     def decode_bytes(self, ids: list[int]) -> bytes:
         return bytes(id_ + ord("a") for id_ in ids)
@@ -147,15 +149,15 @@ def test_a_text_ends_at_any_of_the_ends() -> None:
     assert text([1, 0, 1]) == "bab"
 
 
-def test_an_empty_prompt_is_the_start_of_a_text() -> None:
-    for model, start in (
-        (MODEL, 7),
-        (dataclasses.replace(MODEL, bos_token_id=None), 9),
-        (TrainConfig().model(), 0),
-    ):
-        engine = Scripted([])
-        Generator(engine, Letters(), model).generate("")  # type: ignore[arg-type]
-        assert engine.prompts == [[start]]
+def test_an_empty_prompt_is_the_start_of_a_text(tmp_path: Path) -> None:
+    def opening(model: ModelConfig, file: dict[str, Any]) -> list[int]:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+        return load_tokenizer(tmp_path / "tokenizer.json", model=model).encode_prompt("")
+
+    assert opening(MODEL, metaspace_tokenizer()) == [7]
+    assert opening(dataclasses.replace(MODEL, bos_token_id=None), metaspace_tokenizer()) == [9]
+    assert opening(MODEL, llama3_tokenizer()) == [BEGIN]
+    assert opening(dataclasses.replace(MODEL, bos_token_id=None, eos_token_ids=()), metaspace_tokenizer()) == [0]
 
 
 def test_the_engine_takes_the_shape_as_it_is_sent() -> None:
