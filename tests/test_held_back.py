@@ -10,6 +10,7 @@ import pytest
 
 import symlm
 from conftest import Cli
+from elsewhere import make_model
 
 TEXT = "def f(self):\n    return self\n\n\ndef g(other):\n    return other\n\n\nclass C:\n    x = self.x\n\n"
 
@@ -90,6 +91,41 @@ def test_the_command_line_writes_the_prompt_as_it_is(cli: Cli, run: Path) -> Non
     assert done.stdout.startswith("def f(self):\n    return self")
     done = cli(*command, "--temperature", 0, "--no-echo")
     assert done.stdout.startswith("self")
+
+
+def test_more_white_space_than_anyone_means(generator: symlm.Generator) -> None:
+    """It is read as it is, at the pace of reading."""
+    prompt = "class" + "\n" * 300_000
+    assert len(generator.generate(prompt, max_new_tokens=2, temperature=0)) > 0
+
+
+def test_white_space_that_no_token_repeats(tmp_path: Path) -> None:
+    """A vocabulary of words, which knows no blank: the prompt is read as it is written."""
+    vocab = {"?": 0, "</s>": 1, "a": 2, "b": 3, "\n": 4}
+    word_level = {"type": "WordLevel", "vocab": vocab, "unk_token": "?"}
+    split = {"type": "Split", "pattern": {"Regex": ""}, "behavior": "Isolated", "invert": False}
+    end = {"id": 1, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+           "special": True}  # fmt: skip
+    tokenizer = {
+        "version": "1.0", "added_tokens": [end], "normalizer": None, "pre_tokenizer": split, "post_processor": None,
+        "decoder": {"type": "Fuse"}, "model": word_level,
+    }  # fmt: skip
+    made = make_model(tmp_path / "model", tokenizer=tokenizer, vocab_size=264)
+    generator = symlm.Generator.from_pretrained(made.folder)
+    options = json.dumps({
+        "max_new_tokens": 5, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
+        "seed": 1, "sample_index": 0, "stop_ids": [],
+    })  # fmt: skip
+    engine, ids = generator._engine, generator.prompt_ids("ab ")
+    assert ids == [2, 3, 0]
+    for prompt, repeated in (("ab ", 0), ("ab\n ", 0), ("ab\n", 1), ("ab \n", 0)):
+        stream = engine.stream_behind(generator.tokenizer, prompt, options)
+        assert stream.repeated == repeated
+        drawn = list(stream)
+        if repeated:
+            assert drawn[0] == 4 and len(drawn) == 6
+        else:
+            assert drawn == list(engine.stream(generator.prompt_ids(prompt), options))
 
 
 def test_logits_and_prompts_are_as_written(generator: symlm.Generator) -> None:

@@ -6,6 +6,9 @@
 use crate::data::Tokenizer;
 use std::sync::Arc;
 
+/// More white space than this is not held back: each token of it takes as long as one of new text.
+const MOST_BYTES: usize = 256;
+
 /// What is still to be repeated, and which tokens can do it.
 pub(super) struct Held {
     tokenizer: Arc<Tokenizer>,
@@ -19,9 +22,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// `None` if there is nothing to repeat, or no tokens below `vocab` that could.
+    /// `None` if there is nothing to repeat, or too much, or no tokens below `vocab` that could.
     pub(super) fn new(tokenizer: &Arc<Tokenizer>, text: Vec<u8>, stop_ids: &[u32], vocab: usize) -> Option<Self> {
         let len = text.len();
+        if !(1..=MOST_BYTES).contains(&len) {
+            return None;
+        }
         let mut this =
             Self { tokenizer: Arc::clone(tokenizer), at: 0, live: Vec::new(), stop_ids: stop_ids.to_vec(), text };
         let mut occurs = [false; 256];
@@ -40,7 +46,7 @@ impl Held {
             live[at] = candidates.iter().any(|bytes| repeats(bytes, rest).is_some_and(|count| live[at + count]));
         }
         this.live = live;
-        (len > 0 && this.live[0]).then_some(this)
+        this.live[0].then_some(this)
     }
 
     /// Bytes of the text as it was given.

@@ -88,6 +88,7 @@ fn what_is_no_text_repeats_nothing() {
     // With neither there is no way to begin.
     assert!(hold(&tokenizer, "\n ", &[id_of(&tokenizer, "\n"), id_of(&tokenizer, "\n ")]).is_none());
     assert!(hold(&tokenizer, "", &[]).is_none());
+    assert!(hold(&tokenizer, &" ".repeat(256), &[]).is_some() && hold(&tokenizer, &" ".repeat(257), &[]).is_none());
 }
 
 #[test]

@@ -188,7 +188,7 @@ proptest! {
             } else {
                 prop_assert_eq!(&found[..found.len() - count], [start, head].concat());
                 let bytes = tokenizer.decode_bytes(&found[found.len() - count..]).unwrap();
-                prop_assert_eq!(bytes, text[prompt.trim_end().len()..].as_bytes());
+                prop_assert_eq!(bytes, &text.as_bytes()[prompt.trim_end().len()..]);
             }
         }
     }
