@@ -17,6 +17,8 @@ use crate::error::{Error, Result, brief};
 pub(super) const MAX_FILE_BYTES: usize = 64 << 20;
 /// The longest text that takes the place of a piece of a token.
 const MAX_REPLACEMENT_BYTES: usize = 64;
+/// So much of what stands before a text is looked at, for a token that it ends with.
+pub(super) const END_BYTES: usize = 256;
 /// Parts of a decoder.
 const MAX_STEPS: usize = 64;
 /// A word that every tokenizer has something for.
@@ -98,7 +100,10 @@ impl Library {
             added: Vec::new(),
         };
         let added = library.inner.get_added_tokens_decoder();
-        library.added = added.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
+        let added = added.iter().filter(|(_, token)| (1..=END_BYTES).contains(&token.content.len()));
+        library.added = added.map(|(id, token)| (token.content.clone(), *id)).collect();
+        // The library looks for the longest first, and the order of its table is another one each time.
+        library.added.sort_unstable_by_key(|(content, id)| (std::cmp::Reverse(content.len()), *id));
         let failed = |error: Error| bad(error.message);
         let (bare, whole) =
             (library.encode(PROBE, false).map_err(failed)?, library.encode(PROBE, true).map_err(failed)?);
@@ -157,7 +162,7 @@ impl Library {
     /// pre-tokenizers and special tokens further on do what they do within a text.
     pub(super) fn encode_rest(&self, before: &str, text: &str) -> Result<Vec<u32>> {
         if self.marks_beginning && !text.is_empty() {
-            let token = self.added.iter().find(|(content, _)| !content.is_empty() && before.ends_with(content));
+            let token = self.added.iter().find(|(content, _)| before.ends_with(content));
             let (word, known) = match token {
                 Some((content, id)) => (content.as_str(), std::slice::from_ref(id)),
                 None if begins_with_space(text) => (PROBE, self.word.as_slice()),

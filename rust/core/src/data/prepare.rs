@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::corpus::Corpus;
 use super::documents::{Fields, Piece};
+use super::library::END_BYTES;
 use super::pool::Pool;
 use super::pretoken::PIECE_BYTES;
 use super::progress::{Meter, Progress};
@@ -24,8 +25,6 @@ const CACHE_VERSION: &[u8] = b"symlm shards 1\0";
 const EXAMPLES_VERSION: &[u8] = b"symlm examples 2\0";
 /// The same for texts that are cut where the tokenizer does something to their beginning.
 const REST_VERSION: &[u8] = b"symlm rest 1\0";
-/// Bytes of a piece that the next one is told; special tokens are shorter.
-const END_BYTES: usize = 256;
 /// Pieces per thread that are encoded at a time.
 const PIECES_PER_THREAD: usize = 4;
 /// And at most so many of all threads, for corpora of tiny documents.
