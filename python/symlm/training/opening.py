@@ -66,6 +66,10 @@ def choose_checkpoint(folder: RunFolder, resume: str | None, warn: Callable[[str
     return None
 
 
+TOKEN_HASHES = ("train_sha256", "val_sha256")
+"""Of the hashes of `Prepared`, those of token ids, which a new version of the contract may change."""
+
+
 def check_input(folder: RunFolder, data: Sequence[str], hint: str) -> None:
     """UserError when the text of a run came through a pipe and now a terminal would be waited for."""
     if "-" in data and sys.stdin is not None and sys.stdin.isatty():
@@ -87,12 +91,12 @@ def check_text(folder: RunFolder, state: State | None, prepared: Prepared, parts
     changes = contract.changes_since(version, prepared)
     for key in parts or prepared.hashes:
         found = prepared.hashes[key]
-        if changes and known.get(key) != found:
+        if changes and key in TOKEN_HASHES and known.get(key) != found:
             raise DataError(
-                f"{folder.path}: the run was started under version {version} of the numeric contract, and its tokens "
-                f"are others now ({key} differs): {'; '.join(map(str, changes))}",
-                "go on with the symlm version that started it, or start a new run with another --out-dir (its weights "
-                "can be the beginning of one: --init-from)",
+                f"{folder.path}: the run was started under version {version} of the numeric contract, and its token "
+                f"ids are different now ({key}): {'; '.join(map(str, changes))}",
+                "resume it with the symlm version that started it, or start a new run with another --out-dir (from its "
+                "weights: --init-from)",
             )
         if key in known and known[key] != found:
             raise UserError(
