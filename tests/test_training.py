@@ -326,6 +326,7 @@ class Spoiled:
 
     made_by = symlm_core.Engine
     where = "evaluate"
+    since = 20
 
     def __init__(self, *arguments: Any) -> None:
         self.engine = self.made_by(*arguments)
@@ -335,18 +336,18 @@ class Spoiled:
 
     def evaluate(self, *arguments: Any) -> Any:
         report = self.engine.evaluate(*arguments)
-        if self.where != "evaluate" or self.engine.step < 20:
+        if self.where != "evaluate" or self.engine.step < self.since:
             return report
         return SimpleNamespace(loss=math.nan, bits_per_byte=math.nan, windows=report.windows)
 
     def snapshot(self) -> Any:
-        if self.where != "snapshot" or self.engine.step < 20:
+        if self.where != "snapshot" or self.engine.step < self.since:
             return self.engine.snapshot()
 
         def stream(*arguments: Any) -> Any:
             raise symlm.NanError("the logits are not finite numbers")
 
-        return SimpleNamespace(stream=stream)
+        return SimpleNamespace(stream_behind=stream)
 
 
 @pytest.mark.parametrize("where", ["evaluate", "snapshot"])
@@ -389,6 +390,7 @@ def test_an_evaluation_that_is_not_a_number_fails(
 ) -> None:
     monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
     monkeypatch.setattr(symlm_core, "Engine", Spoiled)
+    monkeypatch.setattr(Spoiled, "since", 0)
     with pytest.raises(symlm.NanError, match="the loss on this text is nan"):
         symlm.evaluate(run, text, checkpoint="last", progress="off")
 
