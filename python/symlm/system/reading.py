@@ -22,15 +22,31 @@ MOST_BYTES = 1 << 20
 
 MOST_DEPTH = 32
 _MOST_DIGITS = 20
+_LFS_BEGIN = b"version https://git-lfs.github.com/spec/"
+_LFS_HASH = b"\noid "
+_MOST_LFS_BYTES = 512
+"""What Git LFS leaves in the place of a file is no longer."""
+
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor for reading a regular file. OSError for anything else; a pipe without a writer does not block."""
+    """A descriptor for reading a regular file. OSError for anything else; a pipe without a writer does not block.
+
+    DataError for a pointer of Git LFS, which is in the place of the file that is meant.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError("not a regular file")
+        head = os.pread(handle, _MOST_LFS_BYTES, 0)
+        if head.startswith(_LFS_BEGIN) and _LFS_HASH in head:
+            raise DataError(
+                f"{path}: found a Git LFS pointer, expected the file that it stands for", "git lfs pull fetches it"
+            )
+    except BaseException:
         os.close(handle)
-        raise OSError("not a regular file")
+        raise
     return handle
 
 

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use crate::foreign::LfsPointer;
+
 /// Result of everything in the core that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -89,7 +91,9 @@ impl Error {
 
     /// A file that could not be read: [`ErrorKind::Data`].
     pub fn cannot_read(path: &Path, error: &std::io::Error) -> Self {
-        Self::data(format!("cannot read {}: {}", path.display(), io_reason(error)))
+        let this = Self::data(format!("cannot read {}: {}", path.display(), io_reason(error)));
+        let pointer = error.get_ref().is_some_and(|inner| inner.is::<LfsPointer>());
+        if pointer { this.hint(LfsPointer::HINT) } else { this }
     }
 
     /// A file or folder that could not be written: [`ErrorKind::User`].

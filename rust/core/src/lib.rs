@@ -4,7 +4,7 @@
 //!
 //! | package | content |
 //! |---|---|
-//! | `contract`, `error`, `rng`, `config` | the ground: fixed numbers, errors, random numbers, what Python sends |
+//! | `contract`, `error`, `foreign`, `rng`, `config` | the ground: fixed numbers, errors, files of other kinds, random numbers, what Python sends |
 //! | `system` | files, machine, memory, threads: the only one that calls the operating system |
 //! | `pool`, `trace` | workers that run graphs, and what is recorded of them |
 //! | `model` | the table of parameters, weights, adapters |
@@ -19,6 +19,7 @@ mod contract;
 #[allow(unused_imports, reason = "its own digits and permissions, which `system` has, too")]
 pub mod data;
 pub mod error;
+mod foreign;
 pub mod generate;
 pub mod model;
 pub mod pool;

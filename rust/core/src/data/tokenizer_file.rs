@@ -86,7 +86,7 @@ struct BpeFile {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let failed = |error: &std::io::Error| {
         let error = Error::cannot_read(path, error);
-        error.hint("expected a tokenizer.json")
+        if error.hint.is_some() { error } else { error.hint("expected a tokenizer.json") }
     };
     let (file, size) = open_regular(path).map_err(|e| failed(&e))?;
     let mut json = Vec::new();

@@ -6,10 +6,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use crate::foreign::{HEAD_BYTES, LfsPointer};
+
 pub(crate) use std::fs::File;
 
 /// Opens a regular file for reading and gives its size. Anything else is an error: a pipe without a writer, for one,
-/// would wait for ever.
+/// would wait for ever. So is a pointer of Git LFS ([`LfsPointer`]), which is in the place of the file that is meant.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
@@ -18,6 +20,11 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
     }
     if !metadata.is_file() {
         return Err(Error::new(ErrorKind::InvalidInput, "found a pipe or a device, expected a file"));
+    }
+    let mut head = [0; HEAD_BYTES];
+    let size = file.read_at(&mut head, 0)?;
+    if LfsPointer::is(&head[..size]) {
+        return Err(Error::new(ErrorKind::InvalidData, LfsPointer));
     }
     Ok((file, metadata.len()))
 }
@@ -125,6 +132,11 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, b"abc").unwrap();
         assert_eq!(open_regular(&path).unwrap().1, 3);
+        let pointer = folder.path().join("pointer");
+        std::fs::write(&pointer, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3\n").unwrap();
+        let error = crate::Error::cannot_read(&pointer, &open_regular(&pointer).unwrap_err());
+        assert!(error.message.ends_with("pointer: found a Git LFS pointer, expected the file that it stands for"));
+        assert_eq!(error.hint.as_deref(), Some(LfsPointer::HINT));
         assert_eq!(open_regular(folder.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
         assert_eq!(open_regular(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
         let (reader, _writer) = std::io::pipe().unwrap();
