@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Final, final
@@ -10,6 +10,8 @@ __all__ = [
     "Engine",
     "EvalReport",
     "Generator",
+    "ObjectFile",
+    "Objects",
     "Probe",
     "Saving",
     "Shards",
@@ -26,11 +28,13 @@ __all__ = [
     "fma_peak",
     "isa",
     "memory_plan",
+    "own_output",
     "parameter_table",
 ]
 
 _Path = str | os.PathLike[str]
 _Progress = Callable[[int, int], None]
+_Named = list[tuple[str, list[str]]]
 
 CONTRACT_VERSION: Final[int]
 
@@ -42,6 +46,7 @@ def check_memory(config_json: str) -> None: ...
 def flops_per_token(model_json: str) -> float: ...
 def memory_plan(config_json: str) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]: ...
 def available_memory() -> tuple[int, str] | None: ...
+def own_output() -> tuple[_Named, str, list[str], list[str], str, _Named]: ...
 def parameter_table(model_json: str) -> list[tuple[str, list[int]]]: ...
 
 @final
@@ -81,6 +86,12 @@ class Corpus:
     def bytes(self) -> int: ...
     @property
     def data_format(self) -> str: ...
+    @property
+    def note(self) -> str | None: ...
+    @property
+    def like_json(self) -> Path | None: ...
+    @property
+    def halves(self) -> int: ...
     def train_tokenizer(self, vocab_size: int, threads: int, progress: _Progress | None) -> Tokenizer: ...
     def prepare(
         self,
@@ -91,6 +102,20 @@ class Corpus:
         threads: int,
         progress: _Progress | None,
     ) -> tuple[Shards, Shards | None]: ...
+
+@final
+class ObjectFile:
+    @staticmethod
+    def open(path: str | PathLike[str], fields: Sequence[str], most: int) -> ObjectFile: ...
+    def __iter__(self) -> Objects: ...
+
+@final
+class Objects(Iterator[tuple[int, str, str]]):
+    def __next__(self) -> tuple[int, str, str]: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def halves(self) -> int: ...
 
 @final
 class Shards:

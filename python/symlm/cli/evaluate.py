@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 @click.argument("data", nargs=-1, type=PATH, metavar="[PATH]...")
 @checkpoint_option
 @threads_option
-@click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
+@click.option("--text-field", default="text", show_default=True, help="Field of a JSON object that holds the text.")
 @click.option(
     "--data-format",
     type=click.Choice(SPECS["data_format"].choices),
     default="auto",
     show_default=True,
-    help="What a .jsonl line holds: a text, or a prompt and a completion, of which the completion counts.",
+    help="What a JSON object holds: a text, or a prompt and a completion, of which the completion counts.",
 )
 @click.option("--per-document", is_flag=True, help="Each document alone, from its beginning: every token counts once.")
 @click.option(
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=PATH,
     default=None,
     metavar="FILE",
-    help='Ask multiple-choice questions instead: lines of {"prompt": "..", "choices": ["..", ".."], "answer": 0}.',
+    help='Ask multiple-choice questions instead: JSON of {"prompt": "..", "choices": ["..", ".."], "answer": 0}.',
 )
 @click.option("--out", type=PATH, default=None, metavar="FILE", help="A line of JSON for each document or question.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
@@ -71,8 +71,8 @@ def command(
     """Evaluate MODEL, a run folder or a checkpoint folder, on text it has not seen, or ask it questions.
 
     PATH is text as symlm train takes it. Without --per-document or --stride the loss is that of the evaluations of a
-    training: whole windows side by side over all documents; what does not fill the last window is left out. Of .jsonl
-    with a prompt and a completion in each line it is that of the completions.
+    training: whole windows side by side over all documents; what does not fill the last window is left out. Of JSON
+    with a prompt and a completion in each object it is that of the completions.
     """
     common: dict[str, Any] = {"checkpoint": checkpoint, "threads": parse_threads(threads), "progress": progress}
     if choices is not None:

@@ -37,7 +37,7 @@ command = Command(
     help="""Go on training MODEL on other data.
 
     MODEL is a run folder, a checkpoint, or a model folder or GGUF file from elsewhere; its shape and its tokenizer stay
-    as they are. PATH is text as symlm train takes it, or .jsonl with a prompt and a completion in each line:
+    as they are. PATH is text as symlm train takes it, or JSON with a prompt and a completion in each object:
 
     \b
     {"prompt": "colour of snow:", "completion": " white"}

@@ -27,7 +27,7 @@ def command() -> None:
 @click.option(
     "-o", "--out", type=PATH, default="tokenizer.json", show_default=True, metavar="FILE", help="File to write."
 )
-@click.option("--text-field", default="text", show_default=True, help="Field of a .jsonl line that holds the text.")
+@click.option("--text-field", default="text", show_default=True, help="Field of a JSON object that holds the text.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @threads_option
 def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, force: bool, threads: str) -> None:
@@ -37,7 +37,7 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
     from ..config.train_config import SPECS
     from ..display import make_display
     from ..system.machine import resolve_threads
-    from ..text.corpus import builtin_files
+    from ..text.corpus import builtin_files, tell_halves, tell_of
 
     size = convert("vocab_size", SPECS["vocab_size"], vocab_size)
     count, _ = resolve_threads(parse_threads(threads))
@@ -49,7 +49,9 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
     corpus = _symlm.Corpus.open(list(data) or builtin_files(), text_field)
     display = make_display("auto")
     try:
+        tell_of([corpus], display)
         tokenizer = corpus.train_tokenizer(size, count, display.task("tokenizer"))
+        tell_halves(corpus.halves, display)
     finally:
         display.close()
     tokenizer.save(str(target))

@@ -58,11 +58,11 @@ class TrainConfig:
         0.05,
         Spec("part of the text that is held out for validation; 0: no validation", "data", "float", low=0.0, high=0.5),
     )
-    text_field: str = option("text", Spec("field of a .jsonl line that holds the text", "data", "str"))
+    text_field: str = option("text", Spec("field of a JSON object that holds the text", "data", "str"))
     data_format: DataFormat | None = option(
         None,
         Spec(
-            "what a .jsonl line holds: a text, or a prompt and a completion, of which only the completion is learnt",
+            "what a JSON object holds: a text, or a prompt and a completion, of which only the completion is learnt",
             "data",
             "choice",
             choices=("auto", "text", "completion"),

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import _symlm
 from ..config.train_config import Progress
 from ..display import make_display
-from ..errors import DataError, reason, shown
+from ..errors import DataError, shown
 from ..generate.generator import Generator
 from ..layout import BEST
 from ..system.machine import resolve_threads
-from ..system.reading import kind, open_regular, parse_json
+from ..system.reading import kind, parse_json
 from ..text.begins import begins_twice, told
+from ..text.corpus import tell_halves
 from ..units import count_of
 from .scoring import Scorer, log_likelihood
 
-MOST_LINE_BYTES = 4 << 20
+MOST_ITEM_BYTES = 4 << 20
 MOST_CHOICES = 1000
 
 SCORES = ("acc", "acc_norm", "acc_bytes", "acc_tokens")
@@ -28,9 +30,11 @@ SCORES = ("acc", "acc_norm", "acc_bytes", "acc_tokens")
 
 @dataclass(frozen=True)
 class Item:
-    """A question: `answer` is the number of the right choice, from 0; `line` where it stands in its file, from 1."""
+    """A question: `answer` is the number of the right choice, from 0; `line` that of its line, or of its element in an
+    array, from 1, and `place` the same in words."""
 
     line: int
+    place: str
     prompt: str
     choices: tuple[str, ...]
     answer: int
@@ -66,36 +70,40 @@ class ChoicesEvaluation:
     cut_prompts: int
 
 
-def read_items(path: str | Path) -> Iterator[Item]:
-    """The questions of a file with one JSON object a line: `prompt`, `choices`, `answer`; other fields are passed over.
+class Questions:
+    """The questions of a file of JSON objects: `prompt`, `choices`, `answer`; other fields are passed over.
 
-    DataError names the line that is not one. Lines without anything are passed over.
+    The objects stand on lines or in an array, as in the texts of a training. `-` is the standard input. Every iteration
+    begins anew; DataError names the place of what is no question. `halves` counts the characters of all questions that
+    are half of a surrogate pair, as far as the last iteration came.
     """
-    path = Path(path)
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.halves = 0
+        self._file = _symlm.ObjectFile.open(path, ("prompt", "choices", "answer"), MOST_ITEM_BYTES)
+
+    def __iter__(self) -> Iterator[Item]:
+        objects = iter(self._file)
+        for number, place, text in objects:
+            self.halves = objects.halves
+            yield _item(self.path, number, place, text)
+
+
+def read_items(path: str | Path) -> Iterator[Item]:
+    """The questions of a file, as `Questions` gives them."""
+    return iter(Questions(path))
+
+
+_FORM = 'a question is {"prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1}'
+
+
+def _item(path: str | Path, number: int, place: str, text: str) -> Item:
+    def wrong(what: str) -> DataError:
+        return DataError(f"{_name(path)}: {place}: {what}", _FORM)
+
     try:
-        with open(open_regular(path), "rb") as file:  # noqa: PTH123 - of a descriptor
-            number = 0
-            while raw := file.readline(MOST_LINE_BYTES + 1):
-                number += 1
-                if len(raw) > MOST_LINE_BYTES:
-                    raise DataError(f"{path}: line {number}: found more than {MOST_LINE_BYTES:,} bytes")
-                if raw.strip(b" \t\r\n\xef\xbb\xbf"):
-                    yield _item(path, number, raw)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the questions: {reason(error)}") from None
-
-
-_FORM = 'a line is {"prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1}'
-
-
-def _item(path: Path, number: int, raw: bytes) -> Item:
-    def wrong(text: str) -> DataError:
-        return DataError(f"{path}: line {number}: {text}", _FORM)
-
-    try:
-        record = parse_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise wrong(f"not UTF-8 text at byte {error.start}") from None
+        record = parse_json(text)
     except ValueError as error:
         raise wrong(f"not a JSON object: {error}") from None
     if not isinstance(record, dict):
@@ -108,16 +116,18 @@ def _item(path: Path, number: int, raw: bytes) -> Item:
     prompt, choices, answer = record["prompt"], record["choices"], record["answer"]
     if not 2 <= len(choices) <= MOST_CHOICES:
         raise wrong(f"choices: found {len(choices)}, expected 2 to {MOST_CHOICES:,}")
-    for place, choice in enumerate(choices):
+    for index, choice in enumerate(choices):
         if not isinstance(choice, str) or not choice:
             found = "an empty text" if choice == "" else kind(choice)
-            raise wrong(f"choice {place}: found {found}, expected a text")
+            raise wrong(f"choice {index}: found {found}, expected a text")
     if answer not in range(len(choices)):
         raise wrong(f"answer: found {shown(answer)}, expected 0 to {len(choices) - 1}")
-    for text in (prompt, *choices):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise wrong("found half of a surrogate pair, expected text")
-    return Item(number, prompt, tuple(choices), int(answer))
+    return Item(number, place, prompt, tuple(choices), int(answer))
+
+
+def _name(path: str | Path) -> str:
+    """What messages call the file."""
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def evaluate_choices(
@@ -133,9 +143,10 @@ def evaluate_choices(
 
     The accuracies `acc` and `acc_norm` are those of lm-evaluation-harness. The whole file is checked first.
     """
-    total = sum(1 for _ in read_items(path))
+    questions = Questions(path)
+    total = sum(1 for _ in questions)
     if not total:
-        raise DataError(f"{path}: no questions", _FORM)
+        raise DataError(f"{_name(path)}: no questions", _FORM)
     generator = Generator.from_pretrained(model, checkpoint)
     scorer = Scorer(generator, resolve_threads(threads)[0])
     right = dict.fromkeys(SCORES, 0)
@@ -144,8 +155,9 @@ def evaluate_choices(
     try:
         if generator.note is not None:
             display.message(generator.note)
+        tell_halves(questions.halves, display)
         move = display.task("evaluation")
-        asked = ((item, _encode(Path(path), item, scorer)) for item in read_items(path))
+        asked = ((item, _encode(path, item, scorer)) for item in questions)
         for item, result in scorer.ordered(lambda pair: (pair[0], _ask(*pair, scorer)), asked):
             for name in SCORES:
                 right[name] += result.picks[name] == item.answer
@@ -172,13 +184,13 @@ def evaluate_choices(
     return ChoicesEvaluation(items=done, chance=guessed / done, cut_prompts=cut, **values)
 
 
-def _encode(path: Path, item: Item, scorer: Scorer) -> list[tuple[list[int], int]]:
+def _encode(path: str | Path, item: Item, scorer: Scorer) -> list[tuple[list[int], int]]:
     pairs = []
     for place, choice in enumerate(item.choices):
         ids, count = scorer.generator.tokenizer.encode_pair(item.prompt, choice)
         if count > scorer.context:
             raise DataError(
-                f"{path}: line {item.line}: choice {place} is {count:,} tokens, the model's window has "
+                f"{_name(path)}: {item.place}: choice {place} is {count:,} tokens, the model's window has "
                 f"{scorer.context:,}",
                 "take the question out, or a model with longer windows",
             )

@@ -66,7 +66,7 @@ def evaluate(
     `against` names compressors (gzip, bzip2, xz) for the same text. Tokens at the end that fill no window are left out;
     `evaluate_rolling` counts them too.
 
-    Lines of .jsonl with a prompt and a completion count by their completions; `data_format` is as in `TrainConfig`.
+    Objects of JSON with a prompt and a completion count by their completions; `data_format` is as in `TrainConfig`.
     """
     files = resolve_model(model, str(checkpoint))
     verify_weights(files.folder)

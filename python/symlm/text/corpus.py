@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +23,22 @@ if TYPE_CHECKING:
 BUILTIN_BYTES = 16 * 2**20
 """Most bytes of the built-in corpus."""
 
-_USUAL_SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".gz")
-_MOST_FIRST_LINE = 1 << 16
-"""Bytes of a first line that is looked at."""
-
 _LEFT_OUT = {"__pycache__", "dist-packages", "idlelib", "lib2to3", "site-packages", "test", "tests", "turtledemo"}
 
 
 class ProgressFactory(Protocol):
-    """Something that opens a progress bar and gives the function that moves it."""
+    """Something that shows what goes on: a progress bar, of which it gives the function that moves it, and lines."""
 
     def task(self, label: str) -> Callable[[int, int], None]:
         """Open a bar; call the result with (done, total)."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Say something."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Say something that needs a look."""
         ...
 
 
@@ -140,12 +142,13 @@ def encode_text(
     corpus = _symlm.Corpus.open([str(path) for path in paths], text_field, data_format or "auto")
     if data_format is None and corpus.data_format == "completion":
         raise UsageError(
-            "found a prompt and a completion in each line, expected texts, of which every token counts",
+            "found a prompt and a completion in each object, expected texts, of which every token counts",
             "leave --per-document and --stride out, or name the field that holds the text with --text-field",
         )
-    warn_of_examples(corpus, display)
+    tell_of([corpus], display)
     move = display.task("encoding")
     shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
+    tell_halves(corpus.halves, display)
     warn_of_cut([shards], display)
     warn_of_two_begins(shards, tokenizer, display)
     return shards
@@ -170,23 +173,24 @@ def warn_of_cut(parts: Sequence[_symlm.Shards], display: Display, remedy: str = 
         )
 
 
-def warn_of_examples(corpus: _symlm.Corpus, display: Display) -> None:
-    """Say so where examples are taken for a text because the name does not tell what they are."""
-    if corpus.data_format == "completion":
-        return
-    for path in corpus.paths:
-        if path.suffix.lower() in _USUAL_SUFFIXES:
-            continue
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            with path.open("rb") as file:
-                first = json.loads(file.readline(_MOST_FIRST_LINE))
-            if isinstance(first, dict) and {"prompt", "completion"} <= first.keys():
-                display.warning(
-                    "the text begins with a prompt and a completion in JSON, but is not called .jsonl: it is taken as "
-                    "it stands, with the names of the fields; rename the file, or give --data-format completion if it "
-                    "comes from standard input"
-                )
-                return
+def tell_of(corpora: Sequence[_symlm.Corpus], display: ProgressFactory) -> None:
+    """Say what was left out of them since symlm wrote it, and which file holds JSON that is taken for a plain text."""
+    for note in dict.fromkeys(corpus.note for corpus in corpora):
+        if note is not None:
+            display.message(note)
+    for corpus in corpora:
+        if corpus.like_json is not None:
+            display.warning(
+                f"{corpus.like_json} begins with objects of JSON, but is not called .json or .jsonl: it is taken as it "
+                "stands, with the names of the fields; rename the file, or give it to standard input (-)"
+            )
+
+
+def tell_halves(count: int, display: ProgressFactory) -> None:
+    """Say how many characters of what was read are no characters, if any."""
+    if count:
+        were = "that is half of a surrogate pair was" if count == 1 else "that are half of a surrogate pair were"
+        display.warning(f"{count_of(count, 'character')} {were} read as U+FFFD")
 
 
 def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
@@ -221,6 +225,8 @@ class Sources:
     def prepare(self, threads: int, progress: ProgressFactory) -> Prepared:
         """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
         config, model = self.config, self.config.model()
+        corpora = [self.train] if self.val is None else [self.train, self.val]
+        tell_of(corpora, progress)
         cache = ensure_cache_dir()
         tokenizer = self.tokenizer
         if tokenizer is None:
@@ -234,4 +240,5 @@ class Sources:
         train, val = self.train.prepare(tokenizer, cache, split, model.seq_len, threads, progress.task("encoding"))
         if self.val is not None:
             val, _ = self.val.prepare(tokenizer, cache, 0.0, model.seq_len, threads, progress.task("encoding held-out"))
+        tell_halves(sum(corpus.halves for corpus in corpora), progress)
         return Prepared(train, val, tokenizer, self.train.files, self.train.bytes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
 import json
 import math
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from .. import _symlm
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..system.machine import resolve_threads
 from ..text.corpus import Sources, cache_dir, vocab_size_with
 from .resources import Disk, Memory, check_fits, disk_of, memory_of
@@ -143,19 +142,21 @@ def _tokens(sources: Sources, vocab_size: int) -> float:
     for path in sources.train.paths:
         size = path.stat().st_size
         packed = path.suffix.lower() == ".gz"
-        share = 1.0 if sources.train.data_format == "text" else _text_share(path, packed)
+        share = 1.0 if sources.train.data_format == "text" else _text_share(path)
         total += size * (_GZIP_FACTOR if packed else 1) * share
     return total / per_token
 
 
-def _text_share(path: Path, packed: bool) -> float:
-    """The part of the bytes of a file of examples that is text, by its first lines; the rest are names and marks."""
+def _text_share(path: Path) -> float:
+    """The part of the bytes of a file of examples that is text, by its first objects; the rest are names and marks."""
     text = total = 0
-    # A line that cannot be read is found out, and told, when all of them are.
-    unreadable = contextlib.suppress(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError)
-    with unreadable, gzip.open(path) if packed else path.open("rb") as file:
-        for line in filter(bytes.strip, file.readlines(_SAMPLE_BYTES)):
+    # An object that cannot be read is found out, and told, when all of them are.
+    with contextlib.suppress(DataError, ValueError, KeyError, TypeError, RecursionError):
+        objects = iter(_symlm.ObjectFile.open(path, ("prompt", "completion"), _SAMPLE_BYTES))
+        for _, _, line in objects:
             example = json.loads(line)
             text += len((example["prompt"] + example["completion"]).encode("utf-8"))
-            total += len(line)
+            total = objects.bytes
+            if total >= _SAMPLE_BYTES:
+                break
     return text / total if total else 1.0

@@ -31,7 +31,7 @@ from ..system.machine import describe, resolve_threads
 from ..system.signals import StopSignals
 from ..system.target import check_new_folder, check_target
 from ..text.begins import begins_twice, told, warn_of_two_begins
-from ..text.corpus import Prepared, Sources, vocab_size_with, warn_of_cut, warn_of_examples
+from ..text.corpus import Prepared, Sources, vocab_size_with, warn_of_cut
 from ..units import count_of, format_count
 from .extend import Extension, extend, plan_extension
 from .initial import RECORD, Initial, take_over
@@ -195,7 +195,6 @@ class Session:
                 # Only now it is known which files a folder or a pattern stands for.
                 check_target("--trace", config.trace, sources.inputs)
             _say_hello(display, sources, self.threads, self.threads_rule, isa)
-            warn_of_examples(sources.train, display)
             for note in self._notes(planned) if self.is_new else ():
                 display.message(f"note: {note}")
             self.text = sources.prepare(self.threads, display)

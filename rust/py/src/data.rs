@@ -1,12 +1,25 @@
 //! Corpus, tokenizer, shards.
 
 use crate::args::{Location, Text};
-use crate::errors::{detached, guarded, to_py, with_progress};
+use crate::errors::{detached, interruptible, to_py, with_progress};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::Path;
 use std::sync::Arc;
 use symlm_core::data;
+
+/// Names by kind.
+type Named = Vec<(&'static str, Vec<&'static str>)>;
+
+/// What tells the folders and files that symlm writes from texts: names of folders' entries, the lock of a run, what a run
+/// begins with, the beginnings of names of unfinished files and of event files, and fields of JSON files.
+#[pyfunction]
+pub fn own_output() -> (Named, &'static str, Vec<&'static str>, Vec<&'static str>, &'static str, Named) {
+    let named =
+        |table: &[(&'static str, &[&'static str])]| table.iter().map(|(what, of)| (*what, of.to_vec())).collect();
+    let (folders, fields) = (named(&data::OWN_FOLDERS), named(&data::OWN_FIELDS));
+    (folders, data::LOCK, data::BEGUN.to_vec(), data::UNFINISHED.to_vec(), data::EVENTS, fields)
+}
 
 /// Byte-level BPE tokenizer.
 #[pyclass(frozen, module = "symlm._symlm")]
@@ -100,20 +113,26 @@ impl Corpus {
     #[pyo3(signature = (paths, text_field = Text("text"), data_format = Text("auto")))]
     fn open(py: Python<'_>, paths: Vec<Location>, text_field: Text<'_>, data_format: Text<'_>) -> PyResult<Self> {
         let paths: Vec<_> = paths.into_iter().map(Location::into_path).collect();
-        let mut raised = None;
-        let opened = py.detach(|| {
-            let mut interrupted = || {
-                Python::attach(|py| py.check_signals()).map_err(|error| {
-                    raised = Some(error);
-                    symlm_core::Error::user("interrupted")
-                })
-            };
-            guarded(|| {
-                let format = data::DataFormat::from_name(&data_format)?;
-                data::Corpus::open_interruptible(&paths, &text_field, format, &mut interrupted)
-            })
-        });
-        raised.map_or_else(|| opened.map(Self).map_err(|error| to_py(py, error)), Err)
+        interruptible(py, |interrupted| {
+            let format = data::DataFormat::from_name(&data_format)?;
+            data::Corpus::open_interruptible(&paths, &text_field, format, interrupted)
+        })
+        .map(Self)
+    }
+    /// What was left out since symlm wrote it, in words.
+    #[getter]
+    fn note(&self) -> Option<&str> {
+        self.0.note()
+    }
+    /// The first file that is taken as a plain text although it begins like JSON of texts or examples.
+    #[getter]
+    fn like_json(&self) -> Option<&Path> {
+        self.0.like_json()
+    }
+    /// Characters that are half of a surrogate pair and were read as U+FFFD; 0 where the text came from the cache.
+    #[getter]
+    fn halves(&self) -> u64 {
+        self.0.halves()
     }
     /// Number of files.
     #[getter]

@@ -100,3 +100,23 @@ pub fn with_progress<T: Send>(
         (outcome, None) => outcome.map_err(|error| to_py(py, error)),
     }
 }
+
+/// Runs `f` without the GIL, with a function that it calls now and then to see whether a signal has come. The exception of
+/// the signal stops `f` and is raised instead of the error that `f` then returns.
+pub fn interruptible<T: Send>(
+    py: Python<'_>,
+    f: impl Send + FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>,
+) -> PyResult<T> {
+    let mut raised = None;
+    let outcome = py.detach(|| {
+        guarded(|| {
+            f(&mut || {
+                Python::attach(|py| py.check_signals()).map_err(|error| {
+                    raised = Some(error);
+                    Error::user("interrupted")
+                })
+            })
+        })
+    });
+    raised.map_or_else(|| outcome.map_err(|error| to_py(py, error)), Err)
+}

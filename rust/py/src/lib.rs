@@ -7,6 +7,7 @@ mod engine;
 mod errors;
 mod generate;
 mod machine;
+mod objects;
 mod probe;
 mod trace;
 
@@ -23,7 +24,7 @@ mod _symlm {
     #[pymodule_export]
     const CONTRACT_VERSION: u64 = symlm_core::CONTRACT_VERSION;
     #[pymodule_export]
-    use super::data::{Corpus, Shards, Tokenizer};
+    use super::data::{Corpus, Shards, Tokenizer, own_output};
     #[pymodule_export]
     use super::engine::{Engine, EvalReport, Saving, StepReport, WorkerStats};
     #[pymodule_export]
@@ -33,6 +34,8 @@ mod _symlm {
         available_cpus, available_isas, available_memory, check_memory, flops_per_token, fma_peak, isa, memory_plan,
         parameter_table,
     };
+    #[pymodule_export]
+    use super::objects::{ObjectFile, Objects};
     #[pymodule_export]
     use super::probe::Probe;
     #[pymodule_export]

@@ -2,11 +2,13 @@
 //!
 //! Pieces are cut where the pre-tokenizer cuts anyway, so their ids one after the other are those of the document.
 
-use std::io::{BufRead, Read};
+use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::jsonl;
+use super::fields;
 use super::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, piece_len};
-use super::source::{Format, Raw, Source};
+use super::records::{MAX_RECORD_BYTES, Records};
+use super::source::{Counted, Format, Raw, Source};
 use crate::error::Result;
 
 const BOM: char = '\u{feff}';
@@ -22,7 +24,7 @@ pub(crate) struct Piece {
     pub(crate) last: bool,
 }
 
-/// Where the text of a line of JSON is.
+/// Where the text of an object of JSON is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fields {
     /// In the field of this name.
@@ -63,11 +65,38 @@ pub(crate) struct Documents<'a> {
     open: Option<Open>,
     done_bytes: u64,
     digests: Vec<[u8; 32]>,
+    /// Characters so far that are half of a surrogate pair.
+    halves: u64,
+    /// Takes their number at the end.
+    all_halves: &'a AtomicU64,
+}
+
+/// A file as it is read: as one text, or object by object.
+#[derive(Debug)]
+enum Input {
+    Text(Raw),
+    Json(Records<Raw>),
+}
+
+impl Input {
+    fn counted(&self) -> &Counted {
+        match self {
+            Self::Text(raw) => raw.counted(),
+            Self::Json(records) => records.raw().counted(),
+        }
+    }
+
+    fn into_raw(self) -> Raw {
+        match self {
+            Self::Text(raw) => raw,
+            Self::Json(records) => records.into_raw(),
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Open {
-    raw: Raw,
+    input: Input,
     /// Text read and not yet given out, all of one document.
     text: String,
     /// Where in `text` the next piece begins.
@@ -80,20 +109,24 @@ struct Open {
     complete: bool,
     /// Bytes read that are not yet a whole character.
     tail: Vec<u8>,
-    /// Bytes of text decoded so far; for JSON lines the number of lines instead.
+    /// Bytes of text decoded so far.
     offset: u64,
+    /// Characters so far that are half of a surrogate pair.
+    halves: u64,
     /// Whether the file has nothing left.
     at_end: bool,
 }
 
 impl<'a> Documents<'a> {
-    pub(crate) fn new(sources: &'a [Source], fields: &'a Fields, size: PieceSize) -> Self {
-        Self { sources, fields, size, next: 0, open: None, done_bytes: 0, digests: Vec::new() }
+    /// `halves` takes the number of characters that are half of a surrogate pair, when all is read.
+    pub(crate) fn new(sources: &'a [Source], fields: &'a Fields, size: PieceSize, halves: &'a AtomicU64) -> Self {
+        let digests = Vec::new();
+        Self { sources, fields, size, next: 0, open: None, done_bytes: 0, digests, halves: 0, all_halves: halves }
     }
 
     /// Bytes on disk read so far.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.done_bytes + self.open.as_ref().map_or(0, |open| open.raw.counted().bytes())
+        self.done_bytes + self.open.as_ref().map_or(0, |open| open.input.counted().bytes())
     }
 
     /// Hashes of the files read to their end.
@@ -117,9 +150,10 @@ impl<'a> Documents<'a> {
         loop {
             let Some(open) = &mut self.open else {
                 let Some(source) = self.sources.get(self.next) else {
+                    self.all_halves.store(self.halves, Ordering::Relaxed);
                     return Ok(None);
                 };
-                self.open = Some(Open::new(source.open()?));
+                self.open = Some(Open::new(source)?);
                 continue;
             };
             let source = &self.sources[self.next];
@@ -127,8 +161,9 @@ impl<'a> Documents<'a> {
                 return Ok(Some(taken));
             }
             if let Some(open) = self.open.take() {
-                let read = open.raw.counted().bytes();
-                self.digests.push(open.raw.into_digest().map_err(|e| source.read_error(&e))?);
+                let read = open.input.counted().bytes();
+                self.halves += open.halves;
+                self.digests.push(open.input.into_raw().into_digest().map_err(|e| source.read_error(&e))?);
                 self.done_bytes += read;
                 self.next += 1;
             }
@@ -137,9 +172,14 @@ impl<'a> Documents<'a> {
 }
 
 impl Open {
-    fn new(raw: Raw) -> Self {
-        Self {
-            raw,
+    fn new(source: &Source) -> Result<Self> {
+        let raw = source.open()?;
+        let input = match source.format {
+            Format::Text => Input::Text(raw),
+            Format::Json => Input::Json(Records::new(raw, MAX_RECORD_BYTES)),
+        };
+        Ok(Self {
+            input,
             text: String::new(),
             position: 0,
             prompt: 0,
@@ -147,8 +187,9 @@ impl Open {
             complete: false,
             tail: Vec::new(),
             offset: 0,
+            halves: 0,
             at_end: false,
-        }
+        })
     }
 
     fn next<R>(
@@ -164,9 +205,9 @@ impl Open {
             if self.at_end {
                 return Ok(None);
             }
-            match source.format {
-                Format::Text => self.read_text(source)?,
-                Format::JsonLines => self.read_line(source, fields)?,
+            match &self.input {
+                Input::Text(_) => self.read_text(source)?,
+                Input::Json(_) => self.read_record(source, fields)?,
             }
         }
     }
@@ -202,7 +243,8 @@ impl Open {
         self.text.drain(..self.position);
         self.position = 0;
         let known = self.tail.len();
-        let mut limited = self.raw.by_ref().take(READ_BYTES as u64);
+        let Input::Text(raw) = &mut self.input else { return Ok(()) };
+        let mut limited = raw.by_ref().take(READ_BYTES as u64);
         let read = limited.read_to_end(&mut self.tail).map_err(|e| source.read_error(&e))?;
         if let Some(at) = memchr::memchr(0, &self.tail[known..]) {
             return Err(source.binary(self.offset + (known + at) as u64));
@@ -225,33 +267,31 @@ impl Open {
         Ok(())
     }
 
-    /// Reads the next document of a file of JSON lines.
-    fn read_line(&mut self, source: &Source, fields: &Fields) -> Result<()> {
+    /// Reads the next document of a file of JSON.
+    fn read_record(&mut self, source: &Source, fields: &Fields) -> Result<()> {
         self.text.clear();
         self.position = 0;
-        self.tail.clear();
-        let mut limited = self.raw.by_ref().take(jsonl::MAX_LINE_BYTES as u64 + 1);
-        let read = limited.read_until(b'\n', &mut self.tail).map_err(|e| source.read_error(&e))?;
-        if read == 0 {
+        let Input::Json(records) = &mut self.input else { return Ok(()) };
+        let Some(place) = records.next(source)? else {
             self.at_end = true;
             return Ok(());
-        }
-        self.offset += 1;
-        let text = match fields {
-            Fields::Text(field) => jsonl::document(&self.tail, field, source, self.offset)?,
-            Fields::Example => jsonl::example(&self.tail, source, self.offset)?.map(|[prompt, completion]| {
-                self.prompt = prompt.len();
-                prompt + &completion
-            }),
         };
-        if let Some(text) = text {
-            self.text = text;
-            self.first = true;
-            self.complete = true;
+        match fields {
+            Fields::Text(field) => {
+                let found = fields::document(records.record(), field, source, place)?;
+                self.halves += found.halves;
+                [self.text] = found.texts;
+            }
+            Fields::Example => {
+                let found = fields::example(records.record(), source, place)?;
+                self.halves += found.halves;
+                let [prompt, completion] = found.texts;
+                self.prompt = prompt.len();
+                self.text = prompt + &completion;
+            }
         }
-        // One huge line must not hold its memory for the rest of the file.
-        self.tail.clear();
-        self.tail.shrink_to(READ_BYTES);
+        self.first = true;
+        self.complete = true;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-const MAGIC: [u8; 8] = *b"symlmids";
+pub(crate) const MAGIC: [u8; 8] = *b"symlmids";
 /// Version of a shard of text.
 const TEXT: u32 = 1;
 /// Version of a shard that is cut into windows.

@@ -10,18 +10,27 @@
 mod corpus;
 mod documents;
 mod examples;
+mod fields;
+mod find;
+mod gzip;
 mod header;
-mod jsonl;
+mod inspect;
+mod lenient;
 mod library;
+mod objects;
+mod own;
 mod pair;
 mod pattern;
 mod pool;
 mod prepare;
 mod pretoken;
 mod progress;
+mod records;
+mod scanner;
 mod shards;
 mod source;
 mod split;
+mod spool;
 mod stream;
 mod tokenizer;
 mod tokenizer_file;
@@ -30,6 +39,8 @@ mod train_tokenizer;
 mod words;
 
 pub use corpus::{Corpus, DataFormat};
+pub use objects::{Object, ObjectFile, Objects};
+pub use own::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
 pub use progress::Progress;
 pub use shards::{CONTEXT, Shards};
 #[cfg(test)]

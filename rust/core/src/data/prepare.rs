@@ -124,7 +124,7 @@ impl Corpus {
             }
         }
         for (source, digest) in self.sources().iter().zip(digests) {
-            key.update([u8::from(source.format == Format::JsonLines), u8::from(source.gzip)]);
+            key.update([u8::from(source.format == Format::Json), u8::from(source.gzip)]);
             key.update(digest);
         }
         key.finalize().into()

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use super::gzip::{Garbage, MAGIC, Unpacked};
+use crate::error::{Error, Result, io_reason};
+use crate::foreign::{HEAD_BYTES, LfsPointer, foreign};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -16,8 +17,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 pub(crate) enum Format {
     /// The file is one document.
     Text,
-    /// Every line is a JSON object with a document in one field.
-    JsonLines,
+    /// Every JSON object in it has a document in one field, or an example.
+    Json,
 }
 
 /// One file of a corpus.
@@ -28,6 +29,9 @@ pub(crate) struct Source {
     /// What messages call it.
     pub(crate) name: String,
     pub(crate) format: Format,
+    /// Whether the name says how the file is divided, or only its content does.
+    pub(crate) named: bool,
+    /// By the name at first, by the first bytes once the file is identified.
     pub(crate) gzip: bool,
     /// Size on disk when it was inspected.
     pub(crate) bytes: u64,
@@ -43,9 +47,13 @@ impl Source {
 
     /// An error of reading this file.
     pub(crate) fn read_error(&self, error: &std::io::Error) -> Error {
-        let reason = crate::error::io_reason(error);
+        let reason = io_reason(error);
         if self.gzip && error.kind() == std::io::ErrorKind::FileTooLarge {
             return self.error(reason).hint("leave it out: it holds little but the same bytes over and over");
+        }
+        if self.gzip && error.get_ref().is_some_and(|inner| inner.is::<Garbage>()) {
+            let error = self.error(format!("damaged or truncated gzip data: {reason}"));
+            return error.hint("make it anew: gzip -dc FILE | gzip > NEW.gz keeps what comes before them");
         }
         if self.gzip && error.kind() != std::io::ErrorKind::PermissionDenied {
             return self.error(format!("damaged or truncated gzip data: {reason}")).hint("check it with gzip -t");
@@ -53,14 +61,41 @@ impl Source {
         Error::data(format!("cannot read {}: {reason}", self.name))
     }
 
+    /// Looks at the first bytes: whether they are gzip data, and whether they are something that is not read here.
+    pub(crate) fn identify(&mut self) -> Result<()> {
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        let read = File::open(&self.path).and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head));
+        read.map_err(|error| Error::data(format!("cannot read {}: {}", self.name, io_reason(&error))))?;
+        self.check_head(&head)?;
+        // What is cut off within the mark is damaged gzip data, if the name says gzip.
+        let begun = head.len() < MAGIC.len() && MAGIC.starts_with(&head);
+        let named = self.gzip;
+        self.gzip = head.starts_with(MAGIC) || named && begun;
+        if named && !self.gzip {
+            let error = self.error("found no gzip data, which the name promises");
+            return Err(error.hint("if it is not compressed, rename it without .gz"));
+        }
+        Ok(())
+    }
+
+    /// An error if a file that begins so holds something else than text.
+    pub(crate) fn check_head(&self, head: &[u8]) -> Result<()> {
+        if LfsPointer::is(head) {
+            return Err(self.error(LfsPointer).hint(LfsPointer::HINT));
+        }
+        match foreign(head) {
+            Some((what, hint)) => Err(self.error(format!("found {what}, expected text")).hint(hint)),
+            None => Ok(()),
+        }
+    }
+
     /// Opens the text of the file, decompressed.
     pub(crate) fn open(&self) -> Result<Raw> {
-        let file = File::open(&self.path)
-            .map_err(|e| Error::data(format!("cannot read {}: {}", self.name, crate::error::io_reason(&e))))?;
+        let file =
+            File::open(&self.path).map_err(|e| Error::data(format!("cannot read {}: {}", self.name, io_reason(&e))))?;
         let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: 0, hash: Sha256::new() });
         Ok(if self.gzip {
-            let unpacked = Unpacked { packed: MultiGzDecoder::new(counted), bytes: 0 };
-            Raw::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)))
+            Raw::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, Unpacked::new(counted))))
         } else {
             Raw::Plain(counted)
         })
@@ -109,36 +144,6 @@ impl Read for Counted {
     }
 }
 
-/// Bytes that any gzip file may unpack to.
-const UNPACKED_BYTES: u64 = 64 << 20;
-/// Beyond that, so many for each byte on disk. Text has 2 to 20; what has more is nothing to learn from, but may fill
-/// a disk: the format goes up to 1,032.
-const UNPACKED_RATIO: u64 = 200;
-
-/// Unpacks gzip data up to a measure.
-#[derive(Debug)]
-pub(crate) struct Unpacked {
-    packed: MultiGzDecoder<BufReader<Counted>>,
-    bytes: u64,
-}
-
-impl Read for Unpacked {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.packed.read(buffer)?;
-        self.bytes += n as u64;
-        let packed = self.packed.get_ref().get_ref().bytes();
-        if self.bytes > UNPACKED_BYTES && self.bytes / UNPACKED_RATIO > packed {
-            let what = format!(
-                "found gzip data that unpacks to more than {UNPACKED_RATIO} times its size ({} MiB of {packed} bytes), \
-                 expected text",
-                self.bytes >> 20
-            );
-            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, what));
-        }
-        Ok(n)
-    }
-}
-
 /// The text of a file, decompressed if need be.
 #[derive(Debug)]
 pub(crate) enum Raw {
@@ -151,7 +156,7 @@ impl Raw {
     pub(crate) fn counted(&self) -> &Counted {
         match self {
             Self::Plain(reader) => reader.get_ref(),
-            Self::Gzip(reader) => reader.get_ref().packed.get_ref().get_ref(),
+            Self::Gzip(reader) => reader.get_ref().packed().get_ref(),
         }
     }
 
@@ -159,7 +164,7 @@ impl Raw {
     pub(crate) fn into_digest(self) -> std::io::Result<[u8; 32]> {
         let mut counted = match self {
             Self::Plain(reader) => reader.into_inner(),
-            Self::Gzip(reader) => reader.into_inner().packed.into_inner().into_inner(),
+            Self::Gzip(reader) => reader.into_inner().into_packed().into_inner(),
         };
         std::io::copy(&mut counted, &mut std::io::sink())?;
         Ok(counted.hash.finalize().into())

@@ -116,7 +116,7 @@ fn bad_lines_say_what_they_are() {
             "line 2: found no fields, expected an object with text fields \"prompt\" and \"completion\"",
             "needs both",
         ),
-        ("{\"prompt\": \"a\", \"completion\": \"\"}", "line 2: found an empty completion", "leave the line out"),
+        ("{\"prompt\": \"a\", \"completion\": \"\"}", "line 2: found an empty completion", "leave the example out"),
         ("{\"prompt\": 1, \"completion\": \"b\"}", "line 2: found a number in field \"prompt\"", ""),
         ("{\"prompt\": \"a\", \"completion\": [\"b\"]}", "line 2: found a list in field \"completion\"", ""),
         ("[1]", "line 2: found a list, expected an object", ""),

@@ -46,7 +46,7 @@ fn gzip_data_with_an_end_that_is_none() {
         let found = error("a.gz", &whole[..cut]);
         assert!(found.message.contains("damaged or truncated gzip data"), "{cut}: {found}");
     }
-    for tail in [&b"garbage"[..], &[0; 512], &whole[..7]] {
+    for tail in [&b"garbage"[..], b"\0\0garbage", &whole[..7]] {
         assert!(error("a.gz", &[&whole[..], tail].concat()).message.contains("damaged or truncated gzip data"));
     }
     let mut wrong = whole.clone();
@@ -67,6 +67,8 @@ fn a_line_of_json_has_a_length() {
     let found = error("a.jsonl", long(64 << 20).as_bytes());
     assert!(found.message.contains("line 1 is longer than 64 MiB"), "{found}");
     assert!(found.hint.unwrap().contains("one document on each line"));
+    let found = error("a.json", format!("[{{\"text\": \"\"}}, {}]", long(64 << 20)).as_bytes());
+    assert!(found.message.contains("element 2 (line 1) is longer than 64 MiB"), "{found}");
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 mod corpus;
 mod examples;
+mod gzip;
 mod hostile;
+mod json;
 mod library;
+mod own;
 mod pair;
 mod shards;
 mod threads;

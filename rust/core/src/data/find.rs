@@ -1,0 +1,263 @@
+//! Finding the files of a corpus.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::fields::{Shape, names, shape};
+use super::own::{has_own_fields, is_own_file, is_own_folder};
+use super::pattern::{MAX_DEPTH, expand, is_pattern};
+use super::records::{MAX_RECORD_BYTES, Records};
+use super::source::{Format, Source};
+use super::spool::{Interrupted, pipe};
+use crate::error::{Error, Result};
+use crate::foreign::HEAD_BYTES;
+
+/// Extensions that are taken from folders; each also with `.gz` behind it.
+const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
+/// This one too, where what the file holds is text: most such files are settings.
+const JSON: &str = "json";
+/// Extensions of files that hold JSON.
+const JSON_EXTENSIONS: [&str; 3] = ["jsonl", JSON, "ndjson"];
+/// So many of the things that are left out are named.
+const NAMED: usize = 3;
+/// The metadata of a GGUF file begin within so many bytes.
+const LOOK_BYTES: usize = 64 * 1024;
+
+/// The files found so far, and what of symlm's own was left out.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) sources: Vec<Source>,
+    own_folders: Vec<PathBuf>,
+    own_files: Vec<PathBuf>,
+}
+
+impl Found {
+    /// Adds the files that `path` stands for: a file, a folder, a pattern or a pipe.
+    pub(crate) fn add(&mut self, path: &Path, text_field: &str, interrupted: Interrupted<'_>) -> Result<()> {
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                let before = (self.sources.len(), self.left_out());
+                self.add_folder(path, text_field)?;
+                if self.sources.len() > before.0 { Ok(()) } else { Err(self.nothing(path, before.1)) }
+            }
+            Ok(metadata) if metadata.is_file() => {
+                self.sources.push(file(path.to_owned(), metadata.len()));
+                Ok(())
+            }
+            // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
+            Ok(_) => {
+                self.sources.push(pipe(path, interrupted)?);
+                Ok(())
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::cannot_read(path, &error)),
+            Err(_) if is_pattern(path.as_os_str()) => self.add_pattern(path, text_field),
+            Err(_) => {
+                let error = format!("found no file or folder at {}, expected a corpus path", path.display());
+                Err(Error::data(error).hint("check the spelling and the current folder"))
+            }
+        }
+    }
+
+    fn left_out(&self) -> usize {
+        self.own_folders.len() + self.own_files.len()
+    }
+
+    fn add_pattern(&mut self, pattern: &Path, text_field: &str) -> Result<()> {
+        let mut paths = expand(pattern.as_os_str())?;
+        if paths.is_empty() {
+            let error = format!("found nothing that matches {}, expected text files", pattern.display());
+            return Err(Error::data(error));
+        }
+        sort_by_bytes(&mut paths);
+        let before = (self.sources.len(), self.left_out());
+        let base = pattern.iter().take_while(|part| !is_pattern(part)).count();
+        let mut known = HashMap::new();
+        for path in paths {
+            let own =
+                path.ancestors().skip(1).filter(|folder| folder.iter().count() >= base).find(|folder| {
+                    *known.entry(folder.to_path_buf()).or_insert_with(|| is_own_folder(or_here(folder)))
+                });
+            if let Some(folder) = own {
+                let folder = or_here(folder).to_owned();
+                if !self.own_folders.contains(&folder) {
+                    self.own_folders.push(folder);
+                }
+                continue;
+            }
+            let metadata = std::fs::metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+            if metadata.is_dir() {
+                // One without text is passed over, as where the folder above is named.
+                self.add_folder(&path, text_field)?;
+            } else if metadata.is_file() {
+                let source = file(path, metadata.len());
+                if is_own(&source) {
+                    self.own_files.push(source.path);
+                } else {
+                    self.sources.push(source);
+                }
+            }
+        }
+        if self.sources.len() > before.0 { Ok(()) } else { Err(self.nothing(pattern, before.1)) }
+    }
+
+    fn add_folder(&mut self, folder: &Path, text_field: &str) -> Result<()> {
+        let mut paths = Vec::new();
+        self.walk(folder, 0, &mut paths)?;
+        sort_by_bytes(&mut paths);
+        for path in paths {
+            let metadata = std::fs::metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+            let mut source = file(path, metadata.len());
+            if extension(&source.path).0 == JSON && !holds_text(&mut source, text_field) {
+                continue;
+            }
+            if is_own(&source) {
+                self.own_files.push(source.path);
+            } else {
+                self.sources.push(source);
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(&mut self, folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(Error::data(format!("{}: folders are nested deeper than {MAX_DEPTH}", folder.display())));
+        }
+        if is_own_folder(folder) {
+            // Nothing is left out of a run that has only begun.
+            if has_text_name(folder, 0) && !self.own_folders.iter().any(|known| known == folder) {
+                self.own_folders.push(folder.to_owned());
+            }
+            return Ok(());
+        }
+        let entries = std::fs::read_dir(folder).map_err(|e| Error::cannot_read(folder, &e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::cannot_read(folder, &e))?;
+            if is_hidden(&entry.file_name()) {
+                continue;
+            }
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|e| Error::cannot_read(&path, &e))?;
+            if kind.is_dir() {
+                self.walk(&path, depth + 1, paths)?;
+            } else if (is_text_name(&path) || extension(&path).0 == JSON) && (kind.is_file() || path.is_file()) {
+                paths.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of a folder or a pattern without text.
+    fn nothing(&self, path: &Path, before: usize) -> Error {
+        let (path, extensions) = (path.display(), "expected .txt, .md, .py, .jsonl or one of them with .gz");
+        if self.left_out() > before {
+            let error = format!("found nothing in {path} but what symlm wrote ({}), {extensions}", self.listed());
+            return Error::data(error).hint("a file that is named is taken, whoever wrote it");
+        }
+        Error::data(format!("found no text files in {path}, {extensions}")).hint(
+            "files with other extensions can be named one by one or by a glob; .json is taken from a folder only if its \
+             objects have the text or an example",
+        )
+    }
+
+    /// What of symlm's own was left out; `None` if nothing was.
+    pub(crate) fn note(&self) -> Option<String> {
+        let count = |count: usize, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            _ => Some(format!("{count} {what}s")),
+        };
+        let counts = [count(self.own_folders.len(), "folder"), count(self.own_files.len(), "file")];
+        let counts: Vec<_> = counts.into_iter().flatten().collect();
+        (!counts.is_empty()).then(|| format!("left out {} that symlm wrote: {}", counts.join(" and "), self.listed()))
+    }
+
+    fn listed(&self) -> String {
+        let all = || self.own_folders.iter().chain(&self.own_files);
+        let names: Vec<_> = all().take(NAMED).map(|path| plain(path).display().to_string()).collect();
+        let more = self.left_out().saturating_sub(NAMED);
+        if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
+    }
+}
+
+/// A path without the `.` that it begins with.
+fn plain(path: &Path) -> &Path {
+    path.strip_prefix(".").ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path)
+}
+
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+fn sort_by_bytes(paths: &mut [PathBuf]) {
+    paths.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+}
+
+/// Whether a file in a folder, or below it, is called like a text.
+fn has_text_name(folder: &Path, depth: usize) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|entry| entry.path()).any(|path| is_text_name(&path) && path.is_file())
+        || subfolders(folder).any(|path| depth < MAX_DEPTH && has_text_name(&path, depth + 1))
+}
+
+fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| !is_hidden(&entry.file_name()) && entry.file_type().is_ok_and(|t| t.is_dir()));
+    folders.map(|entry| entry.path())
+}
+
+/// The extension in lower case, and whether `.gz` stood behind it.
+fn extension(path: &Path) -> (String, bool) {
+    let lower = |part: Option<&OsStr>| part.map_or_else(String::new, |e| e.to_string_lossy().to_lowercase());
+    let outer = lower(path.extension());
+    if outer == "gz" {
+        let inner = path.file_stem().map(Path::new).and_then(Path::extension);
+        (lower(inner), true)
+    } else {
+        (outer, false)
+    }
+}
+
+fn is_text_name(path: &Path) -> bool {
+    EXTENSIONS.contains(&extension(path).0.as_str())
+}
+
+/// A file as its name describes it.
+pub(crate) fn file(path: PathBuf, bytes: u64) -> Source {
+    let (extension, gzip) = extension(&path);
+    let format = if JSON_EXTENSIONS.contains(&extension.as_str()) { Format::Json } else { Format::Text };
+    Source { name: path.display().to_string(), path, format, named: true, gzip, bytes, _spool: None }
+}
+
+/// Whether a file that was searched for is one that symlm wrote.
+fn is_own(source: &Source) -> bool {
+    let mut head = Vec::new();
+    let look = if is_text_name(&source.path) { HEAD_BYTES } else { LOOK_BYTES };
+    let read = std::fs::File::open(&source.path).and_then(|file| file.take(look as u64).read_to_end(&mut head));
+    if read.is_err() || is_own_file(&source.path, &head) {
+        return read.is_ok();
+    }
+    source.format == Format::Json && !source.gzip && has_own_fields(&first_record(source, names).unwrap_or_default())
+}
+
+/// Whether a file of JSON begins with a text or an example.
+fn holds_text(source: &mut Source, text_field: &str) -> bool {
+    if source.identify().is_err() {
+        return false;
+    }
+    let found = first_record(source, |record| shape(record, text_field));
+    matches!(found, Some(Shape::Text | Shape::Example))
+}
+
+/// What `look` finds in the first object of a file; `None` if there is none. What is wrong with the file shows later.
+pub(crate) fn first_record<T>(source: &Source, look: impl Fn(&[u8]) -> T) -> Option<T> {
+    let mut records = Records::new(source.open().ok()?, MAX_RECORD_BYTES);
+    records.next(source).ok()??;
+    Some(look(records.record()))
+}

@@ -1,0 +1,98 @@
+//! Looking at the beginning of files: what they hold, and whether that can be text at all.
+
+use std::io::Read;
+
+use super::corpus::DataFormat;
+use super::documents::Fields;
+use super::fields::{self, Shape, shape};
+use super::find::first_record;
+use super::records::{MAX_RECORD_BYTES, Records};
+use super::source::{Format, Source};
+use crate::error::{Error, Result};
+
+/// So much of every file is looked at when a corpus is opened.
+const PREFIX_BYTES: usize = 64 * 1024;
+
+/// Says how a source without a telling name is divided: it holds JSON if it begins with an object that would be read, or
+/// refused, from a file of JSON.
+pub(crate) fn by_content(source: &mut Source, text_field: &str, format: DataFormat) {
+    let begins = |source: &Source| first_record(source, |record| shape(record, text_field) != Shape::Other);
+    if format == DataFormat::Completion || begins(source) == Some(true) {
+        source.format = Format::Json;
+    }
+}
+
+/// Where the text of the objects is, by what the files begin with.
+pub(crate) fn choose(sources: &[Source], text_field: &str, format: DataFormat) -> Result<Fields> {
+    let begins = |source: &Source| {
+        let example = |record: &[u8]| shape(record, text_field) == Shape::Example;
+        source.format == Format::Json && first_record(source, example) == Some(true)
+    };
+    let examples = match format {
+        DataFormat::Auto => sources.iter().any(begins),
+        DataFormat::Text => false,
+        DataFormat::Completion => true,
+    };
+    if !examples {
+        return Ok(Fields::Text(text_field.to_owned()));
+    }
+    match sources.iter().find(|source| source.format != Format::Json) {
+        None => Ok(Fields::Example),
+        Some(source) => Err(source
+            .error("found a file of plain text, expected only .jsonl or .json with a prompt and a completion in each object")
+            .hint("train on one kind at a time; --data-format text says that every object holds a text")),
+    }
+}
+
+/// The beginning of a file, which has to be text.
+pub(crate) fn check_prefix(source: &Source) -> Result<Vec<u8>> {
+    let mut prefix = Vec::new();
+    let raw = source.open()?;
+    raw.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).map_err(|e| source.read_error(&e))?;
+    if prefix.starts_with(&[0xff, 0xfe]) || prefix.starts_with(&[0xfe, 0xff]) {
+        let error = source.error("found UTF-16 text, expected UTF-8");
+        return Err(error.hint("convert it with iconv -f utf-16 -t utf-8"));
+    }
+    if source.gzip {
+        source.check_head(&prefix)?;
+    }
+    if let Some(at) = memchr::memchr(0, &prefix) {
+        return Err(source.binary(at as u64));
+    }
+    match std::str::from_utf8(&prefix) {
+        Err(error) if error.error_len().is_some() || prefix.len() < PREFIX_BYTES => {
+            Err(source.not_utf8(error.valid_up_to() as u64))
+        }
+        _ => Ok(prefix),
+    }
+}
+
+/// Looks at the beginning of a file. Gives whether it begins like a file of JSON that would be read so, though it is taken
+/// as a plain text.
+pub(crate) fn inspect(source: &Source, fields: &Fields) -> Result<bool> {
+    let prefix = check_prefix(source)?;
+    if source.format == Format::Text {
+        let field = match fields {
+            Fields::Text(field) => field,
+            Fields::Example => fields::EXAMPLE[0],
+        };
+        let mut records = Records::new(&prefix[..], MAX_RECORD_BYTES);
+        let first = records.next(source);
+        return Ok(first.is_ok_and(|place| place.is_some()) && shape(records.record(), field) != Shape::Other);
+    }
+    let mut records = Records::new(source.open()?, MAX_RECORD_BYTES);
+    if let Some(place) = records.next(source)? {
+        match fields {
+            Fields::Text(field) => fields::document(records.record(), field, source, place).map(drop)?,
+            Fields::Example => fields::example(records.record(), source, place).map(drop)?,
+        }
+    }
+    Ok(false)
+}
+
+/// The error of a corpus without a byte.
+pub(crate) fn no_bytes(sources: &[Source]) -> Error {
+    let what = if sources.len() == 1 { sources[0].name.clone() } else { format!("{} files", sources.len()) };
+    let error = Error::data(format!("the corpus is empty: found 0 bytes in {what}, expected text"));
+    error.hint("check that the file was written, or name another")
+}

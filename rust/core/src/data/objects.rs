@@ -1,0 +1,104 @@
+//! A file of JSON objects for those who take other fields out of it than a corpus does.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+
+use super::fields::characters;
+use super::find::file;
+use super::inspect::check_prefix;
+use super::lenient::replaced;
+use super::records::Records;
+use super::scanner::select;
+use super::source::{Format, Raw, Source};
+use super::spool::{Interrupted, STANDARD_INPUT, pipe, standard_input};
+use crate::error::{Error, Result};
+
+/// A file of JSON objects, of whatever name: on lines, over lines, in arrays, compressed or not. Standard input and pipes
+/// are copied first, so that it can be read more than once.
+#[derive(Debug)]
+pub struct ObjectFile {
+    source: Arc<Source>,
+}
+
+impl ObjectFile {
+    /// Opens a file; `-` is the standard input.
+    ///
+    /// # Errors
+    /// `Data` when it cannot be read or holds something else than text, and what `interrupted` returns.
+    pub fn open(path: &Path, interrupted: Interrupted<'_>) -> Result<Self> {
+        let mut source = if path.as_os_str() == STANDARD_INPUT {
+            standard_input(interrupted)?
+        } else {
+            let metadata = std::fs::metadata(path).map_err(|e| Error::cannot_read(path, &e))?;
+            if metadata.is_dir() {
+                let error = Error::data(format!("{}: found a folder, expected a file", path.display()));
+                return Err(error.hint("name one file"));
+            }
+            if metadata.is_file() { file(path.to_owned(), metadata.len()) } else { pipe(path, interrupted)? }
+        };
+        source.format = Format::Json;
+        source.identify()?;
+        check_prefix(&source)?;
+        Ok(Self { source: Arc::new(source) })
+    }
+
+    /// Reads the objects from the first on: of each only `fields`, and none of more than `most` bytes.
+    ///
+    /// # Errors
+    /// `Data` when the file cannot be read.
+    pub fn objects(&self, fields: &[String], most: usize) -> Result<Objects> {
+        let records = Records::new(self.source.open()?, most);
+        Ok(Objects { source: Arc::clone(&self.source), records, fields: fields.to_vec(), halves: 0 })
+    }
+}
+
+/// An object of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its number: that of its line, or of the element of an array.
+    pub number: u64,
+    /// Where it is, in words.
+    pub place: String,
+    /// Its text with the fields asked for; the whole line where that is not an object.
+    pub json: String,
+}
+
+/// Reads a file object by object.
+#[derive(Debug)]
+pub struct Objects {
+    source: Arc<Source>,
+    records: Records<Raw>,
+    fields: Vec<String>,
+    halves: u64,
+}
+
+impl Objects {
+    /// The next object, `None` after the last.
+    ///
+    /// # Errors
+    /// `Data` with the file and the place.
+    pub fn next_object(&mut self) -> Result<Option<Object>> {
+        let Some(place) = self.records.next(&self.source)? else { return Ok(None) };
+        let text = characters(self.records.record(), &self.source, place)?.trim();
+        let fields: Vec<&str> = self.fields.iter().map(String::as_str).collect();
+        let valid = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
+        let valid =
+            text.starts_with('{') && (valid(text) || replaced(text, true).is_some_and(|(text, _)| valid(&text)));
+        let json = if valid { select(text, &fields) } else { text.to_owned() };
+        let (json, halves) = replaced(&json, false).unwrap_or((json, 0));
+        self.halves += halves;
+        Ok(Some(Object { number: place.number(), place: place.to_string(), json }))
+    }
+
+    /// Bytes of the unpacked file that were read so far.
+    pub fn bytes(&self) -> u64 {
+        self.records.passed()
+    }
+
+    /// Characters so far that are half of a surrogate pair, given as U+FFFD.
+    pub fn halves(&self) -> u64 {
+        self.halves
+    }
+}

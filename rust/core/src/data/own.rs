@@ -1,0 +1,101 @@
+//! What symlm writes itself, which is never taken for text where a folder or a pattern is searched.
+//!
+//! Names and fields are those of the Python modules that write the files; `tests/test_own_output.py` compares them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::header;
+
+/// Folders: one is symlm's if it has all the names of a line.
+pub const OWN_FOLDERS: [(&str, &[&str]); 5] = [
+    ("run", &["config.toml", "environment.json"]),
+    ("run", &["config.toml", "checkpoints"]),
+    ("checkpoint", &["MANIFEST.json", "trainer_state.json"]),
+    ("export", &["symlm.json", "config.json"]),
+    ("ollama", &["Modelfile", "model.gguf"]),
+];
+/// Of a run folder that is locked, but not a run yet.
+pub const LOCK: &str = ".lock";
+/// What such a folder may hold besides.
+pub const BEGUN: [&str; 7] = [
+    "tokenizer.json",
+    "environment.json",
+    "checkpoints",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+/// Names that begin so are of files that were not finished.
+pub const UNFINISHED: [&str; 2] = [".tmp-", ".tokenizer-"];
+/// Names that begin so are of files for TensorBoard.
+pub const EVENTS: &str = "events.out.tfevents.";
+/// Files of JSON: one is symlm's if the names of its first object's fields are those of a line, in this order.
+pub const OWN_FIELDS: [(&str, &[&str]); 5] = [
+    ("eval --per-document --out", &["document", "text", "tokens", "text_bytes", "loss", "bits_per_byte"]),
+    ("eval --choices --out", &["line", "answer", "log_likelihoods", "tokens", "picks", "cut"]),
+    ("train --trace", &["traceEvents", "displayTimeUnit"]),
+    (
+        "tokenizer train",
+        &[
+            "version",
+            "truncation",
+            "padding",
+            "added_tokens",
+            "normalizer",
+            "pre_tokenizer",
+            "post_processor",
+            "decoder",
+            "model",
+        ],
+    ),
+    (
+        "bench",
+        &[
+            "started",
+            "command",
+            "commit",
+            "machine",
+            "complete",
+            "model",
+            "parameters",
+            "batch_size",
+            "threads",
+            "threads_rule",
+            "rounds",
+        ],
+    ),
+];
+
+/// Whether a folder is a run (begun or whole), a checkpoint or an export.
+pub(crate) fn is_own_folder(folder: &Path) -> bool {
+    let has = |name: &&str| folder.join(name).exists();
+    OWN_FOLDERS.iter().any(|(_, names)| names.iter().all(has)) || (has(&LOCK) && is_begun(folder))
+}
+
+/// Whether a folder with a lock holds only what a run begins with.
+fn is_begun(folder: &Path) -> bool {
+    let known = |name: &OsStr| {
+        let unfinished = |begin: &&str| name.as_encoded_bytes().starts_with(begin.as_bytes());
+        name == LOCK || BEGUN.iter().any(|begun| name == *begun) || UNFINISHED.iter().any(unfinished)
+    };
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(|e| e.is_ok_and(|e| known(&e.file_name()))))
+}
+
+/// Whether a file is symlm's, by its name or its first bytes.
+pub(crate) fn is_own_file(path: &Path, head: &[u8]) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let own_model = head.starts_with(b"GGUF") && memchr::memmem::find(head, b"symlm.").is_some();
+    name.starts_with(EVENTS.as_bytes()) || head.starts_with(&header::MAGIC) || own_model
+}
+
+/// Whether a file of JSON is symlm's, by the names of the first fields of its first object.
+pub(crate) fn has_own_fields(names: &[(String, &str)]) -> bool {
+    let same = |fields: &[&str]| {
+        let begins = names.len() >= fields.len() && names.iter().zip(fields).all(|((name, _), field)| name == field);
+        // The figures of a benchmark go on with what was measured.
+        begins && (names.len() == fields.len() || fields[0] == "started")
+    };
+    OWN_FIELDS.iter().any(|(_, fields)| same(fields))
+}

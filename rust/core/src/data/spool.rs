@@ -1,0 +1,76 @@
+//! Copies of what can be read only once: the standard input, pipes, devices.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use super::find::file;
+use super::gzip::MAGIC;
+use super::progress::INTERVAL;
+use super::source::Source;
+use super::stream::Stream;
+use crate::error::{Error, Result, io_reason};
+use crate::files::Room;
+use crate::foreign::HEAD_BYTES;
+
+const READ_BYTES: usize = 64 * 1024;
+/// Names the standard input.
+pub(crate) const STANDARD_INPUT: &str = "-";
+
+/// Called at least every [`INTERVAL`] or so while a stream is waited for, and may stop that.
+pub(crate) type Interrupted<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Copies the standard input.
+pub(crate) fn standard_input(interrupted: Interrupted<'_>) -> Result<Source> {
+    let name = "standard input";
+    let mut stream = Stream::standard_input().map_err(|e| Error::cannot_read(Path::new(name), &e))?;
+    spool(&mut stream, name, Path::new(""), interrupted)
+}
+
+/// Copies a pipe or a device.
+pub(crate) fn pipe(path: &Path, interrupted: Interrupted<'_>) -> Result<Source> {
+    let mut stream = Stream::open(path).map_err(|e| Error::cannot_read(path, &e))?;
+    spool(&mut stream, &path.display().to_string(), path, interrupted)
+}
+
+/// Copies a stream to a temporary file. What it is called says how it is divided, where it is called anything.
+fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted<'_>) -> Result<Source> {
+    let failed = |error: &std::io::Error| {
+        let error = Error::user(format!("cannot copy {name} to a temporary file: {}", io_reason(error)));
+        error.hint("TMPDIR says where temporary files go")
+    };
+    let mut copy = tempfile::NamedTempFile::new().map_err(|e| failed(&e))?;
+    let named = given.extension().is_some_and(|extension| extension != OsStr::new("gz"));
+    let mut source = Source { path: copy.path().to_owned(), name: name.to_owned(), named, ..file(given.to_owned(), 0) };
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut head, mut checked, mut room) = (Vec::new(), Instant::now(), Room::default());
+    loop {
+        if checked.elapsed() >= INTERVAL {
+            interrupted()?;
+            checked = Instant::now();
+        }
+        let n = match stream.read(&mut buffer) {
+            Ok(Some(n)) => n,
+            Ok(None) => continue,
+            Err(error) => return Err(source.read_error(&error)),
+        };
+        if n == 0 {
+            break;
+        }
+        head.extend_from_slice(&buffer[..n.min(HEAD_BYTES - head.len())]);
+        // Stops at once on a stream of binary data, which may never end.
+        if !source.gzip
+            && head.first() != MAGIC.first()
+            && let Some(at) = memchr::memchr(0, &buffer[..n])
+        {
+            source.check_head(&head)?;
+            return Err(source.binary(source.bytes + at as u64));
+        }
+        let written = copy.write_all(&buffer[..n]).and_then(|()| room.wrote(copy.as_file(), n));
+        written.map_err(|e| failed(&e))?;
+        source.bytes += n as u64;
+    }
+    source._spool = Some(copy.into_temp_path());
+    Ok(source)
+}

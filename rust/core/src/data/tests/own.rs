@@ -1,0 +1,91 @@
+//! What symlm writes is not taken for text.
+
+use super::*;
+
+const RUN: [(&str, &[u8]); 5] = [
+    ("runs/a/config.toml", b""),
+    ("runs/a/environment.json", b"{}"),
+    ("runs/a/metrics.jsonl", b"{\"event\": \"train\"}\n"),
+    ("runs/a/samples.jsonl", b"{\"text\": \"sample\"}\n"),
+    ("runs/a/checkpoints/step-00000005/config.json", b"{}"),
+];
+
+fn with_run(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    folder(&[files, &RUN].concat())
+}
+
+#[test]
+fn runs_and_exports_inside_of_a_folder_are_left_out() {
+    let files = with_run(&[
+        ("a.txt", b"a"),
+        ("sub/b.txt", b"b"),
+        ("model/symlm.json", b"{}"),
+        ("model/config.json", b"{}"),
+        ("model/README.md", b"a model"),
+        ("copy/MANIFEST.json", b"{}"),
+        ("copy/trainer_state.json", b"{}"),
+        ("begun/.lock", b""),
+        ("begun/tokenizer.json", b"{}"),
+        // Those of a user.
+        ("settings/config.toml", b"x"),
+        ("settings/c.txt", b"c"),
+        ("locked/.lock", b"x"),
+        ("locked/d.txt", b"d"),
+    ]);
+    let corpus = open(files.path()).unwrap();
+    assert_eq!(documents(&corpus), ["a", "d", "c", "b"]);
+    let note = corpus.note().unwrap();
+    assert!(note.starts_with("left out 2 folders that symlm wrote: "), "{note}");
+    assert!(note.contains("/model") && note.contains("/runs/a"), "{note}");
+    for pattern in ["**/*.txt", "**/*.*", "*"] {
+        let corpus = open(&files.path().join(pattern)).unwrap();
+        let found = documents(&corpus);
+        assert!(found.len() >= 4 && found.iter().all(|text| text.len() == 1), "{pattern}: {found:?}");
+    }
+    // Named, it is taken.
+    assert_eq!(documents(&open(&files.path().join("runs/a/samples.jsonl")).unwrap()), ["sample"]);
+    assert_eq!(open(&files.path().join("a.txt")).unwrap().note(), None);
+}
+
+#[test]
+fn nothing_but_own_output_is_an_error_that_says_so() {
+    let files = with_run(&[]);
+    for name in ["", "runs", "runs/a", "runs/*", "**/*.jsonl", "runs/a/*.jsonl"] {
+        let error = open(&files.path().join(name)).unwrap_err();
+        assert!(error.message.contains("but what symlm wrote") && error.message.contains("/runs/a"), "{name}: {error}");
+        assert!(error.hint.unwrap().contains("a file that is named is taken"));
+    }
+    let begun = folder(&[("a.txt", b"a"), ("run/.lock", b"")]);
+    assert_eq!(open(begun.path()).unwrap().note(), None);
+}
+
+#[test]
+fn own_files_are_told_by_their_first_bytes_or_fields() {
+    let own: [(&str, &[u8]); 7] = [
+        ("events.out.tfevents.1.host.2", b"\x18\0\0\0"),
+        ("0a-train.ids", b"symlmids\x01\0\0\0"),
+        ("model.gguf", b"GGUF\x03\0\0\0....symlm.step"),
+        (
+            "documents.jsonl",
+            b"{\"document\": 0, \"text\": \"x\", \"tokens\": 1, \"text_bytes\": 1, \"loss\": 1.0, \"bits_per_byte\": 2}",
+        ),
+        (
+            "answers.jsonl",
+            b"{\"line\": 1, \"answer\": 0, \"log_likelihoods\": [], \"tokens\": [], \"picks\": {}, \"cut\": 0}",
+        ),
+        ("trace.json", b"{\"traceEvents\":[],\"displayTimeUnit\":\"ms\"}"),
+        ("tokenizer.json", tokenizer_json()),
+    ];
+    let texts: [(&str, &[u8]); 2] = [("a.txt", b"a"), ("b.jsonl", b"{\"document\": 0, \"text\": \"b\"}")];
+    let files = folder(&[&own[..], &texts].concat());
+    for name in ["", "*", "**/*"] {
+        let corpus = open(&files.path().join(name)).unwrap();
+        assert_eq!(documents(&corpus), ["a", "b"], "{name}");
+        assert!(corpus.note().unwrap().contains("that symlm wrote"));
+    }
+    assert_eq!(documents(&open(&files.path().join("documents.jsonl")).unwrap()), ["x"]);
+}
+
+fn tokenizer_json() -> &'static [u8] {
+    Box::leak(tokenizer().json().to_vec().into_boxed_slice())
+}

@@ -1,0 +1,54 @@
+//! Files of JSON objects.
+
+use crate::errors::{detached, interruptible};
+use pyo3::prelude::*;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use symlm_core::data;
+
+/// A file of JSON objects, of whatever name and form; iterated from its beginning every time.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct ObjectFile {
+    file: data::ObjectFile,
+    fields: Vec<String>,
+    most: usize,
+}
+
+#[pymethods]
+impl ObjectFile {
+    /// Opens a file, a pipe, or "-"; of each object only `fields` are given, and none may have more than `most` bytes.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf, fields: Vec<String>, most: usize) -> PyResult<Self> {
+        let file = interruptible(py, |interrupted| data::ObjectFile::open(&path, interrupted))?;
+        Ok(Self { file, fields, most })
+    }
+    fn __iter__(&self, py: Python<'_>) -> PyResult<Objects> {
+        detached(py, || self.file.objects(&self.fields, self.most)).map(|objects| Objects(Mutex::new(objects)))
+    }
+}
+
+/// The objects of a file, one by one.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Objects(Mutex<data::Objects>);
+
+#[pymethods]
+impl Objects {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+    /// Number, place in words, JSON text.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<(u64, String, String)>> {
+        let next = detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next_object())?;
+        Ok(next.map(|object| (object.number, object.place, object.json)))
+    }
+    /// Bytes of the unpacked file that were read so far.
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+    /// Characters so far that are half of a surrogate pair, given as U+FFFD.
+    #[getter]
+    fn halves(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).halves()
+    }
+}

@@ -1,0 +1,172 @@
+"""What symlm writes is never taken for text: runs, exports and figures inside of a folder of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from symlm import _symlm
+from symlm.bench.run import RESULT
+from symlm.evaluation.choices import ItemResult
+from symlm.evaluation.rolling import DocumentLoss
+from symlm.export.write import MODELFILE
+from symlm.layout import (
+    CHECKPOINTS,
+    COMPANIONS,
+    CONFIG,
+    ENVIRONMENT,
+    FACTS,
+    GGUF_NAME,
+    MANIFEST,
+    MODEL_CONFIG,
+    STATE,
+    TEMP_PREFIX,
+    TOKENIZER,
+    TOKENIZER_TEMP,
+)
+from symlm.run.folder import RunFolder
+
+SHORT = ("--preset", "tiny", "--vocab-size", 300, "--seq-len", 32, "--batch-size", 12, "--max-steps", 6, "--threads", 1)
+
+In = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, text: Path) -> Path:
+    """A folder of one text."""
+    made = tmp_path / "d"
+    made.mkdir()
+    text.rename(made / "a.txt")
+    return made
+
+
+@pytest.fixture
+def inside(folder: Path, environment: dict[str, str]) -> In:
+    """Runs `python -m symlm` inside of that folder."""
+
+    def run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "symlm", *map(str, words)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return folder
+
+
+@pytest.mark.parametrize("out", [(), ("--out-dir", "my-run"), ("--out-dir", "deep/er/run")])
+def test_a_run_in_the_folder_of_its_text(folder: Path, inside: In, out: tuple[str, ...]) -> None:
+    first = inside("train", ".", *SHORT, *out, "--stop-at-step", 3)
+    assert "left out" not in first.stderr
+    run = folder / (out[1] if out else "runs/data-tiny")
+    assert (folder / "metrics.jsonl").is_file()
+    resumed = inside("train", ".", *SHORT, *out, "--resume", "auto")
+    name = str(folder.relative_to(folder))
+    assert f"left out 1 folder that symlm wrote: {name}\n" in resumed.stderr and resumed.stderr.count("left out") == 1
+    assert (folder / "checkpoints" / "step-00000006").is_dir()
+    inside("verify", name)
+    inside("replay", name, "--step", 2)
+    # Another training reads the same text, and so does everything else.
+    inside("train", ".", *SHORT, "--out-dir", "second")
+    weights = "checkpoints/step-00000006/model.safetensors"
+    assert (folder / weights).read_bytes() == (folder / "second" / weights).read_bytes()
+    assert "left out 2 folders that symlm wrote: " in inside("eval", name, ".").stderr
+    inside("eval", name, "**/*.*")
+    inside("tokenizer", "train", ".", "--vocab-size", 300, "-o", "t.json")
+    assert (folder / "t.json").read_bytes() == (folder / TOKENIZER).read_bytes()
+
+
+def test_exports_and_results_in_the_folder_of_texts(folder: Path, inside: In) -> None:
+    inside("train", ".", *SHORT, "--out-dir", "run", "--tensorboard", "logs", "--trace", "trace.json")
+    questions = folder / "q.jsonl.off"
+    questions.write_text('{"prompt": "a", "choices": ["b", "c"], "answer": 0}\n')
+    inside("export", "run", "--to", "hf", "--out", "model")
+    inside("eval", "run", "a.txt", "--per-document", "--out", "documents.jsonl")
+    inside("eval", "run", "--choices", questions.name, "--out", "answers.jsonl")
+    questions.unlink()
+    inside("replay", "run", "--step", 3, "--out", "state")
+    inside("tokenizer", "train", "a.txt", "--vocab-size", 300)
+    for name in [
+        "logs",
+        "trace.json",
+        "model/README.md",
+        "documents.jsonl",
+        "answers.jsonl",
+        "state",
+        "tokenizer.json",
+    ]:
+        assert (folder / name).exists()
+    cache = folder / "cache"
+    cache.symlink_to(folder.parent / "cache")
+    for data in [".", "*", "**/*"]:
+        files = _open(folder, data)
+        assert files.files == 1 and files.note is not None, data
+    assert "2 folders and 2 files" in str(_open(folder, ".").note)
+
+
+def _open(folder: Path, data: str) -> _symlm.Corpus:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return _symlm.Corpus.open([data])
+    finally:
+        os.chdir(before)
+
+
+def test_a_folder_that_begins_to_be_a_run(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text " * 100)
+    run = RunFolder(tmp_path / "run")
+    folder.lock()
+    try:
+        for name in (TOKENIZER, ENVIRONMENT, *COMPANIONS, f"{TEMP_PREFIX}x", f"{TOKENIZER_TEMP}y"):
+            (folder.path / name).write_text("[1]")
+        for data in (str(tmp_path), f"{tmp_path}/**/*"):
+            corpus = _symlm.Corpus.open([data])
+            assert [path.name for path in corpus.paths] == ["a.txt"]
+    finally:
+        folder.unlock()
+
+
+def test_the_names_are_those_of_the_modules_that_write_them() -> None:
+    folders, lock, begun, unfinished, events, fields = _symlm.own_output()
+    assert folders == [
+        ("run", [CONFIG, ENVIRONMENT]),
+        ("run", [CONFIG, CHECKPOINTS]),
+        ("checkpoint", [MANIFEST, STATE]),
+        ("export", [FACTS, MODEL_CONFIG]),
+        ("ollama", [MODELFILE, GGUF_NAME]),
+    ]
+    from symlm.display import tensorboard
+    from symlm.run import folder
+
+    assert {lock, *begun} == folder._START
+    assert unfinished == [TEMP_PREFIX, TOKENIZER_TEMP]
+    assert events in Path(tensorboard.__file__).read_text(encoding="utf-8")
+    known = dict(fields)
+    assert known["eval --per-document --out"] == [field.name for field in dataclasses.fields(DocumentLoss)]
+    assert known["eval --choices --out"] == [field.name for field in dataclasses.fields(ItemResult)]
+
+
+def test_figures_and_tokenizers_are_known_by_their_fields(tmp_path: Path, text: Path) -> None:
+    known = dict(_symlm.own_output()[5])
+    tokenizer = tmp_path / "tokenizer.json"
+    _symlm.Corpus.open([text]).train_tokenizer(300, 1, None).save(str(tokenizer))
+    assert list(json.loads(tokenizer.read_text(encoding="utf-8"))) == known["tokenizer train"]
+    from symlm.bench import facts
+
+    begins = list(facts.facts())
+    assert known["bench"][: len(begins)] == begins and RESULT.endswith(".json")
