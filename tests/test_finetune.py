@@ -118,9 +118,8 @@ def test_what_does_not_fit_is_an_error(base: Path, tmp_path: Path, cli: Cli) -> 
     assert nothing.returncode == 3 and "a.jsonl" in nothing.stderr
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n', encoding="utf-8")
     broken = cli("finetune", base, "a.jsonl")
-    assert (
-        broken.returncode == 3 and "line 2: found fields" in broken.stderr and "hint: each needs both" in broken.stderr
-    )
+    assert broken.returncode == 3 and "line 2: found fields" in broken.stderr
+    assert "hint: each needs both" in broken.stderr
     shown = cli("finetune", "--help").stdout
     assert "--lora-rank" in shown and "--num-layers" not in shown and "--tokenizer" not in shown
 

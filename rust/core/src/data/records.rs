@@ -15,6 +15,8 @@ pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 /// The buffer of one huge object is not kept for the rest of the file.
 const KEPT_BYTES: usize = 256 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What stands behind so many blanks after a bracket is not looked for any more: the bracket begins an array.
+const MOST_BLANKS: usize = 4096;
 
 /// Where an object is in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +146,7 @@ impl<R: BufRead> Records<R> {
                     self.consume(1);
                     self.record.push(byte);
                     blank += 1;
+                    self.check_length(place, source)?;
                 }
                 match self.peek().map_err(cannot_read)? {
                     None | Some(b'\n' | b'{' | b'[') => self.record.truncate(self.record.len() - blank),
@@ -252,12 +255,14 @@ impl<R: BufRead> Records<R> {
         let mut seen = vec![b'['];
         self.consume(1);
         let mut next = self.peek()?;
-        while let Some(byte @ (b' ' | b'\t' | b'\r')) = next {
+        while let Some(byte @ (b' ' | b'\t' | b'\r')) = next
+            && seen.len() < MOST_BLANKS
+        {
             seen.push(byte);
             self.consume(1);
             next = self.peek()?;
         }
-        let opens = matches!(next, None | Some(b'{' | b']' | b'\n'));
+        let opens = matches!(next, None | Some(b'{' | b']' | b' ' | b'\t' | b'\r' | b'\n'));
         if !opens {
             seen.extend_from_slice(&self.back[self.at..]);
             self.passed -= seen.len() as u64 - (self.back.len() - self.at) as u64;

@@ -122,6 +122,15 @@ fn other_fields_may_hold_anything() {
 }
 
 #[test]
+fn blanks_take_no_memory() {
+    let blanks = " ".repeat(100_000);
+    let text = format!("{blanks}[{blanks}{{\"text\": \"a\"}}{blanks},{blanks}{{\"text\": \"b\"}}{blanks}]{blanks}");
+    assert_eq!(read("a.json", text).unwrap(), ["a", "b"]);
+    let text = format!("{{\"text\": \"a\"}}{blanks}{{\"text\": \"b\"}}{blanks}\n[{blanks}1]");
+    assert!(message("a.json", text).0.contains("element 1 (line 2): found a number, expected an object"));
+}
+
+#[test]
 fn chat_data_is_named_as_what_it_is() {
     for (line, expected) in [
         ("{\"messages\": [{\"role\": \"user\"}]}", "line 1: found chat turns in \"messages\" (a list), expected"),
