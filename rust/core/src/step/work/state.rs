@@ -117,7 +117,7 @@ pub(crate) struct State {
     pub result: Mutex<StepResult>,
     /// Targets that count in each window of the update that was computed last.
     pub counted: Mutex<Vec<usize>>,
-    /// Set when loss or gradient norm are no numbers: the update is then left out.
+    /// Set when the loss or the gradient norm is NaN or infinite: the update is then skipped.
     pub failed: AtomicBool,
     pub evaluation: Mutex<EvalState>,
 }
