@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Types of tensors that f32 holds exactly.
 const TYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
-/// The head where it is a tensor of its own, and the embedding that it is where it is not.
+/// The output head where it is a separate tensor, and the embedding, which serves as the head where it is not.
 const HEAD: &str = "lm_head.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Ends the names of tables that old models carry along; they follow from the configuration.

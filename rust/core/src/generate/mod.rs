@@ -1,7 +1,7 @@
 //! Text generation: a model that is only read, sessions with a cache of keys and values, and the sampler.
 //!
 //! Logits are those of the training forward pass, bit for bit: the same kernels do the same operations in the same
-//! order, and every element of the contract is a chain of its own, so that it does not matter whether a position is
+//! order, and every element of the contract is its own chain, so that it does not matter whether a position is
 //! computed alone or with others. Everything here runs on the thread that calls.
 
 mod held;

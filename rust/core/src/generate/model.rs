@@ -83,8 +83,8 @@ impl Model {
     }
 }
 
-/// Checks that a model of this shape fits into the memory that is available now: a file with a shape is no reason to
-/// take all of it.
+/// Checks that a model of this shape fits into the memory that is available now: a shape found in a file
+/// does not justify taking all of it.
 fn check_memory(config: &ModelConfig) -> Result<()> {
     config.check()?;
     let layout = Layout::new(config);

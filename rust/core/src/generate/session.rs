@@ -169,7 +169,7 @@ impl Session {
         Ok(self.logits.get())
     }
 
-    /// The logits after each of `ids` in a context of its own, `ids.len()` rows of the vocabulary. Afterwards `ids`
+    /// The logits after each of `ids` in a fresh context, `ids.len()` rows of the vocabulary. Afterwards `ids`
     /// are the context.
     ///
     /// # Errors

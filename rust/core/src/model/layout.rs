@@ -80,7 +80,7 @@ pub enum MatrixId {
     GateUp(usize),
     /// Down projection of a layer.
     Down(usize),
-    /// The output head where it is a tensor of its own.
+    /// The output head where it is a separate tensor.
     LmHead,
 }
 

@@ -1,7 +1,7 @@
 //! The model around its layers: embedding, final norm and output head, forward and backward.
 //!
 //! A pass is `embed`, then each [`Block`](super::Block), then `final_norm` and `logits`. Training and generation call the same
-//! functions, on as many rows as they like: every element is a chain of its own, so no bit depends on the number.
+//! functions, on as many rows as they like: every element is its own chain, so no bit depends on the number.
 
 use super::Weights;
 use symlm_kernels::gemm::{Left, product};

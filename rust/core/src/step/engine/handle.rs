@@ -244,7 +244,7 @@ impl Engine {
         }
     }
 
-    /// Loss and gradients of a batch of windows (`seq_len + 1` ids each; those with the bit `CONTEXT` are no targets), before
+    /// Loss and gradients of a batch of windows (`seq_len + 1` ids each; those with the bit `CONTEXT` are not targets), before
     /// clipping. For tests.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl Engine {
         Ok(symlm_kernels::reduce::batch_loss(losses, counted))
     }
 
-    /// Packs the weights as they are (with adapters: as those give them) and goes on from `step` updates done.
+    /// Packs the weights as they are (with adapters: as those give them) and continues after `step` updates.
     ///
     /// # Errors
     /// `Internal` if the engine is closed or busy.

@@ -1,4 +1,4 @@
-//! Going on from files: those of a save, and the weights that a training starts from.
+//! Continuing from files: those of a save, and the weights that a training run starts from.
 
 use super::handle::Engine;
 use crate::checkpoint::{read_model, read_tensors};
@@ -7,7 +7,7 @@ use crate::step::work::Tensors;
 use std::path::Path;
 
 impl Engine {
-    /// Restores what [`Engine::save`] wrote, and goes on from `step` updates done. With adapters, the weights that they
+    /// Restores what [`Engine::save`] wrote, and continues after `step` updates. With adapters, the weights that they
     /// are added to must be there already: by [`Engine::load_weights`].
     ///
     /// # Errors

@@ -27,8 +27,8 @@ fn not_finite(values: &[f32]) -> u64 {
 }
 
 impl Engine {
-    /// Counts the next update as done without computing it: weights and moments stay as they are, and the data go on
-    /// behind its windows (contract O2).
+    /// Counts the next update as done without computing it: weights and moments stay as they are, and the data continue
+    /// after its windows (contract O2).
     ///
     /// # Errors
     /// `Internal` if the engine is closed or busy.

@@ -1,4 +1,4 @@
-//! Saving while the training goes on.
+//! Saving while training continues.
 //!
 //! The protocol: the caller holds the engine idle just long enough to copy weights and moments into memory that only
 //! the save knows. The copy moves into a thread `symlm-ckpt`, which writes, flushes and hashes one file after the
@@ -99,7 +99,7 @@ impl Engine {
         self.tensors(&[Tensors::Base], |tensors| write_tensors(path, tensors))?
     }
 
-    /// As [`Engine::save`], but returns when a copy is taken, and writes from it while the updates go on.
+    /// As [`Engine::save`], but returns when a copy is taken, and writes from it while updates continue.
     ///
     /// # Errors
     /// `Internal` if the engine is closed or busy. Everything else comes with [`Saving::finish`].
@@ -118,7 +118,7 @@ impl Engine {
         Ok(Saving { outcome: Outcome::Known(self.save(folder)), thread: None, process: Home::here() })
     }
 
-    /// A save by a thread of its own; `None` if the system has no memory or no thread for it.
+    /// A save by its own thread; `None` if the system has no memory or no thread for it.
     fn save_aside(&self, folder: PathBuf) -> Result<Option<Saving>> {
         let mut copies = Vec::with_capacity(FILES.len());
         for (file, which) in self.files() {
@@ -144,7 +144,7 @@ impl Engine {
     }
 }
 
-/// The folder of a file that lies in one of its own, inside that of the save.
+/// Makes the subfolder that some files of a save lie in.
 fn make_folder(path: &Path) -> Result<()> {
     let Some(folder) = path.parent().filter(|folder| folder.ends_with("adapter")) else { return Ok(()) };
     files::make_folder(folder).map_err(|e| Error::cannot_write(folder, &e))

@@ -9,7 +9,7 @@
 use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCKS};
 use super::partition::Partition;
 use super::symmetry::{SECTORS, sector_windows};
-use super::task::{Stage, Task};
+use super::task::{RowStage, Task};
 use super::tiles::{a_tiles, block, gradient_tiles};
 use crate::contract::SQUARE_BLOCK;
 use crate::model::{Adapter, Adapters, Layout, MatrixId};
@@ -35,7 +35,7 @@ impl Plan {
     /// Forward stages of a window; returns the nodes of the final norm, strip by strip.
     fn forward(&mut self, partition: &Partition, window: usize, start: &[u32]) -> Vec<u32> {
         let rows = |plan: &mut Self, l: usize, after: &[u32]| -> Vec<u32> {
-            let stage = Stage::Forward(l);
+            let stage = RowStage::Forward(l);
             (0..partition.strips()).map(|strip| plan.add(Task::Rows { window, stage, strip }, after)).collect()
         };
         let mut before = rows(self, 0, start);
@@ -70,7 +70,7 @@ impl Plan {
             let mut ends = Vec::new();
             for window in sector_windows(partition.batch, sector) {
                 let before = plan.forward(partition, window, &[free]);
-                let stage = Stage::EvalLoss;
+                let stage = RowStage::EvalLoss;
                 ends.extend(
                     (0..partition.strips())
                         .map(|strip| plan.add(Task::Rows { window, stage, strip }, &[before[strip]])),
@@ -200,14 +200,14 @@ impl TrainingPlan<'_> {
             let mut before: Vec<u32> = (0..partition.strips())
                 .map(|strip| {
                     let after: Vec<u32> = [before[strip]].iter().chain(logits).copied().collect();
-                    self.plan.add(Task::Rows { window, stage: Stage::Loss, strip }, &after)
+                    self.plan.add(Task::Rows { window, stage: RowStage::Loss, strip }, &after)
                 })
                 .collect();
             losses.extend_from_slice(&before);
             ready.mlp[layers - 1].extend_from_slice(&before);
             for layer in (self.lowest()..layers).rev() {
                 let heads = self.plan.attention(partition, window, layer, true, &before);
-                let stage = Stage::Backward(layer);
+                let stage = RowStage::Backward(layer);
                 before = (0..partition.strips())
                     .map(|strip| self.plan.add(Task::Rows { window, stage, strip }, &heads))
                     .collect();

@@ -75,7 +75,7 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan of a training.
+    /// The plan of a training run.
     pub fn new(c: &EngineConfig) -> Self {
         let (m, partition, layout) = (&c.model, Partition::new(c), Layout::new(&c.model));
         let adapters = c.train.lora.as_ref().map(|lora| Adapters::new(&layout, lora));

@@ -25,5 +25,5 @@ pub(crate) use partition::Partition;
 pub(crate) use slots::{Buffer, SlotLayout};
 pub use symmetry::{SECTORS, sector_windows};
 pub(crate) use symmetry::{SumPlace, Then, visit};
-pub(crate) use task::{Stage, Task};
+pub(crate) use task::{RowStage, Task};
 pub(crate) use tiles::{Tile, a_tiles, block, gradient_tiles, square_blocks};

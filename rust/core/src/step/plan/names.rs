@@ -1,7 +1,7 @@
 //! Names of the nodes, for traces.
 
 use super::graph::Plan;
-use super::task::{Stage, Task};
+use super::task::{RowStage, Task};
 use crate::model::{Adapters, Layout, MatrixId};
 use crate::trace::TaskNode;
 
@@ -18,10 +18,10 @@ fn name(task: Task, layout: &Layout, adapters: Option<&Adapters>) -> (&'static s
     match task {
         Task::Join => ("join", String::new()),
         Task::Rows { window, stage, strip } => match stage {
-            Stage::Forward(l) => ("forward", format!("stage {l} window {window} strip {strip}")),
-            Stage::Loss => ("loss", format!("window {window} strip {strip}")),
-            Stage::EvalLoss => ("evaluation loss", format!("window {window} strip {strip}")),
-            Stage::Backward(l) => ("backward", format!("stage {l} window {window} strip {strip}")),
+            RowStage::Forward(l) => ("forward", format!("stage {l} window {window} strip {strip}")),
+            RowStage::Loss => ("loss", format!("window {window} strip {strip}")),
+            RowStage::EvalLoss => ("evaluation loss", format!("window {window} strip {strip}")),
+            RowStage::Backward(l) => ("backward", format!("stage {l} window {window} strip {strip}")),
         },
         Task::Attention { window, layer, part, backward } => {
             let kind = if backward { "attention backward" } else { "attention" };

@@ -1,7 +1,7 @@
 //! Plans for fork-join scheduling: the operations that nodes are parts of, one after the other.
 
 use super::graph::Plan;
-use super::task::{Stage, Task};
+use super::task::{RowStage, Task};
 use crate::pool::rounds::Round;
 use std::collections::BTreeMap;
 
@@ -52,12 +52,12 @@ pub(super) fn operation(task: Task) -> Option<(u8, isize)> {
     Some(match task {
         Task::Join => return None,
         Task::EvalCut => (0, 0),
-        Task::Rows { stage: Stage::Forward(l), .. } => (1, 2 * layer(l)),
+        Task::Rows { stage: RowStage::Forward(l), .. } => (1, 2 * layer(l)),
         Task::Attention { layer: l, backward: false, .. } => (1, 2 * layer(l) + 1),
-        Task::Rows { stage: Stage::Loss | Stage::EvalLoss, .. } => (2, 0),
+        Task::Rows { stage: RowStage::Loss | RowStage::EvalLoss, .. } => (2, 0),
         Task::LmHeadGradient { .. } => (3, 0),
         Task::Attention { layer: l, backward: true, .. } => (4, -2 * layer(l) - 1),
-        Task::Rows { stage: Stage::Backward(l), .. } => (4, -2 * layer(l)),
+        Task::Rows { stage: RowStage::Backward(l), .. } => (4, -2 * layer(l)),
         Task::MatrixGradient { matrix, .. } => (5, -layer(matrix)),
         Task::NormGradient { .. } => (6, 0),
         Task::EmbeddingGradient { .. } => (7, 0),

@@ -24,23 +24,23 @@ pub(crate) struct LayerBuffers {
     /// Layer input; then the gradient at the layer input. Layer 0's lies in the embedding arena instead.
     pub x: Buffer,
     /// Normalised input of the attention.
-    pub n1: Buffer,
+    pub attention_normed: Buffer,
     /// Rotated queries and keys, values; then their gradients, finally before the rotation.
     pub qkv: Buffer,
     /// Attention output before the projection.
-    pub attention: Buffer,
+    pub attended: Buffer,
     /// Residual stream after the attention; then its gradient.
     pub middle: Buffer,
     /// Normalised input of the MLP.
-    pub n2: Buffer,
+    pub mlp_normed: Buffer,
     /// Gate and up; then their gradients.
     pub gate_up: Buffer,
     /// SwiGLU output.
     pub hidden: Buffer,
     /// 1 / rms of the attention norm, one value a row.
-    pub rstd1: usize,
+    pub attention_rstd: usize,
     /// 1 / rms of the MLP norm.
-    pub rstd2: usize,
+    pub mlp_rstd: usize,
     /// Largest score per head and row: `[window][head][position]`.
     pub maximum: usize,
     /// Inverse softmax sum, as `maximum`.
@@ -62,7 +62,7 @@ pub(crate) struct SlotLayout {
     /// Gradient at the SwiGLU output.
     pub d_hidden: Buffer,
     /// Gradient at the attention output.
-    pub d_attention: Buffer,
+    pub d_attended: Buffer,
     /// Elements of a slot.
     pub len: usize,
 }
@@ -92,21 +92,21 @@ impl SlotLayout {
         let layers = (0..c.num_layers)
             .map(|l| LayerBuffers {
                 x: if l == 0 { Buffer { offset: 0, cols: d, stride: row_stride(d) } } else { a.matrix(d) },
-                n1: a.matrix(d),
+                attention_normed: a.matrix(d),
                 qkv: a.matrix(d + 2 * c.kv_size()),
-                attention: a.matrix(d),
+                attended: a.matrix(d),
                 middle: a.matrix(d),
-                n2: a.matrix(d),
+                mlp_normed: a.matrix(d),
                 gate_up: a.matrix(2 * f),
                 hidden: a.matrix(f),
-                rstd1: a.vector(rows),
-                rstd2: a.vector(rows),
+                attention_rstd: a.vector(rows),
+                mlp_rstd: a.vector(rows),
                 maximum: a.vector(rows * c.num_heads),
                 inverse_sum: a.vector(rows * c.num_heads),
             })
             .collect();
         let (last, normed, rstd) = (a.matrix(d), a.matrix(d), a.vector(rows));
-        let (d_normed, d_hidden, d_attention) = (a.matrix(d), a.matrix(f), a.matrix(d));
-        Self { layers, last, normed, rstd, d_normed, d_hidden, d_attention, len: a.next }
+        let (d_normed, d_hidden, d_attended) = (a.matrix(d), a.matrix(f), a.matrix(d));
+        Self { layers, last, normed, rstd, d_normed, d_hidden, d_attended, len: a.next }
     }
 }

@@ -2,8 +2,8 @@
 
 /// A row stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// The MLP of layer l - 1 (the embedding for l = 0), then up to the attention of layer l (the final norm for the last).
+pub(crate) enum RowStage {
+    /// From the attention of layer l - 1 (from the token ids for l = 0) to that of layer l (to the final norm for the last).
     Forward(usize),
     /// Output head, loss, and back to the attention of the last layer.
     Loss,
@@ -19,7 +19,7 @@ pub(crate) enum Task {
     /// Nothing: other nodes wait for it.
     Join,
     /// A strip of a window.
-    Rows { window: usize, stage: Stage, strip: usize },
+    Rows { window: usize, stage: RowStage, strip: usize },
     /// The attention of some key/value heads of a window.
     Attention { window: usize, layer: usize, part: usize, backward: bool },
     /// A tile of the output head's weight gradient, one sector.

@@ -1,7 +1,7 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained; rounds and names of every plan.
 
 use super::rounds::operation;
-use super::{Partition, Plan, SECTORS, Stage, Task, sector_windows};
+use super::{Partition, Plan, RowStage, SECTORS, Task, sector_windows};
 use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
 use crate::model::{Adapters, Layout};
 use crate::pool::rounds::Round;
@@ -29,7 +29,7 @@ fn touched(partition: &Partition, task: Task) -> (Vec<usize>, bool) {
     let filled =
         |sectors: std::ops::Range<usize>| sectors.filter(|&s| !sector_windows(partition.batch, s).is_empty()).collect();
     match task {
-        Task::Rows { window, stage, .. } => (vec![partition.sector_of(window)], stage == Stage::Loss),
+        Task::Rows { window, stage, .. } => (vec![partition.sector_of(window)], stage == RowStage::Loss),
         Task::Attention { window, .. } => (vec![partition.sector_of(window)], false),
         Task::LmHeadGradient { sector, .. } => (filled(sector..sector + 1), true),
         Task::MatrixGradient { first, end, .. } => (filled(first..end), false),
@@ -144,7 +144,7 @@ fn with_all_sectors_in_flight_a_stage_is_one_round() {
     let plan = Plan::training(&Partition::new(&config), &Layout::new(&config.model), None, true);
     let forward = |round: &&Round| {
         let first = round.shared.first().map(|&node| plan.tasks[node as usize]);
-        matches!(first, Some(Task::Rows { stage: Stage::Forward(_), .. }))
+        matches!(first, Some(Task::Rows { stage: RowStage::Forward(_), .. }))
     };
     assert_eq!(plan.rounds().iter().filter(forward).count(), config.model.num_layers + 1);
 }

@@ -22,7 +22,7 @@ impl State {
             let network = self.network();
             for first in rows.clone().step_by(LOGIT_ROWS) {
                 let part = first..(first + LOGIT_ROWS).min(rows.end);
-                let normed = self.read(self.layout.normed, place, &part);
+                let normed = self.read(self.slot_layout.normed, place, &part);
                 let at = place.logits + (place.row + part.start) * stride;
                 let mut logits = self.logits.mat_mut(at, part.len(), vocab, stride);
                 let losses = self.losses.slice_mut(start + part.start, part.len());
@@ -31,11 +31,11 @@ impl State {
                     network.logits(normed, logits.reborrow());
                 }
                 loss::rows_backward(isa, logits.reborrow(), targets, scale, losses);
-                network.logits_backward(logits.as_mat(), self.write(self.layout.d_normed, place, &part));
+                network.logits_backward(logits.as_mat(), self.write(self.slot_layout.d_normed, place, &part));
             }
             let last = self.partition.layers;
-            let d_normed = self.read(self.layout.d_normed, place, rows);
-            let rstd = self.row_values(self.layout.rstd, place, rows);
+            let d_normed = self.read(self.slot_layout.d_normed, place, rows);
+            let rstd = self.row_values(self.slot_layout.rstd, place, rows);
             let blocks = self.norm_block_rows(2 * last, window, rows);
             network.final_norm_backward(d_normed, rstd, self.residual(last, window, rows), blocks);
             self.leave_layer_backward(last - 1, window, rows);
@@ -58,20 +58,20 @@ impl State {
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
     unsafe fn leave_layer_backward(&self, l: usize, window: usize, rows: &Range<usize>) {
-        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
             let block = Block::new(self.network(), l);
             let (dx, mut middle) = (self.residual(l + 1, window, rows), self.write(b.middle, place, rows));
             let mlp = MlpGradients {
-                rstd: self.row_values(b.rstd2, place, rows),
+                rstd: self.row_values(b.mlp_rstd, place, rows),
                 gate_up: self.write(b.gate_up, place, rows),
-                d_hidden: self.write(self.layout.d_hidden, place, rows),
-                d_normed: self.write(self.layout.d_normed, place, rows),
+                d_hidden: self.write(self.slot_layout.d_hidden, place, rows),
+                d_normed: self.write(self.slot_layout.d_normed, place, rows),
                 norm_blocks: self.norm_block_rows(2 * l + 1, window, rows),
             };
             block.mlp_backward(dx.as_mat(), mlp, middle.reborrow());
-            block.attention_out_backward(middle.as_mat(), self.write(self.layout.d_attention, place, rows));
+            block.attention_out_backward(middle.as_mat(), self.write(self.slot_layout.d_attended, place, rows));
         }
     }
 
@@ -80,7 +80,7 @@ impl State {
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
     unsafe fn enter_layer_backward(&self, l: usize, window: usize, rows: &Range<usize>) {
-        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
             let (block, mut qkv) = (Block::new(self.network(), l), self.write(b.qkv, place, rows));
@@ -89,8 +89,9 @@ impl State {
                 // Nothing below is trained.
                 return;
             }
-            let (middle, d_normed) = (self.read(b.middle, place, rows), self.write(self.layout.d_normed, place, rows));
-            let rstd = self.row_values(b.rstd1, place, rows);
+            let (middle, d_normed) =
+                (self.read(b.middle, place, rows), self.write(self.slot_layout.d_normed, place, rows));
+            let rstd = self.row_values(b.attention_rstd, place, rows);
             let (x, blocks) = (self.residual(l, window, rows), self.norm_block_rows(2 * l, window, rows));
             block.attention_in_backward(qkv.as_mat(), middle, d_normed, rstd, x, blocks);
         }

@@ -33,8 +33,8 @@ impl State {
                 self.enter_layer(l, window, rows);
             } else {
                 let (x, place) = (self.residual(l, window, rows), self.places[window]);
-                let rstd = self.row_values(self.layout.rstd, place, rows);
-                self.network().final_norm(x.as_mat(), self.write(self.layout.normed, place, rows), rstd);
+                let rstd = self.row_values(self.slot_layout.rstd, place, rows);
+                self.network().final_norm(x.as_mat(), self.write(self.slot_layout.normed, place, rows), rstd);
             }
         }
     }
@@ -44,12 +44,12 @@ impl State {
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
     unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
-        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see the top of this file.
         unsafe {
             let x = self.residual(l, window, rows);
-            let (normed, qkv) = (self.write(b.n1, place, rows), self.write(b.qkv, place, rows));
-            let rstd = self.row_values(b.rstd1, place, rows);
+            let (normed, qkv) = (self.write(b.attention_normed, place, rows), self.write(b.qkv, place, rows));
+            let rstd = self.row_values(b.attention_rstd, place, rows);
             Block::new(self.network(), l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
         }
     }
@@ -59,16 +59,16 @@ impl State {
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
     unsafe fn leave_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
-        let (b, place) = (&self.layout.layers[l], self.places[window]);
+        let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see the top of this file.
         unsafe {
             let block = Block::new(self.network(), l);
-            let (x, attended) = (self.residual(l, window, rows), self.read(b.attention, place, rows));
+            let (x, attended) = (self.residual(l, window, rows), self.read(b.attended, place, rows));
             let mut middle = self.write(b.middle, place, rows);
             block.attention_out(x.as_mat(), attended, middle.reborrow());
             let mlp = MlpRows {
-                normed: self.write(b.n2, place, rows),
-                rstd: self.row_values(b.rstd2, place, rows),
+                normed: self.write(b.mlp_normed, place, rows),
+                rstd: self.row_values(b.mlp_rstd, place, rows),
                 gate_up: self.write(b.gate_up, place, rows),
                 hidden: self.write(b.hidden, place, rows),
             };
@@ -78,7 +78,7 @@ impl State {
 
     /// Attention of some key/value heads of a window.
     pub(super) fn attention(&self, l: usize, window: usize, part: usize, backward: bool, scratch: &mut Scratch) {
-        let (c, place, b) = (&self.config.model, self.places[window], &self.layout.layers[l]);
+        let (c, place, b) = (&self.config.model, self.places[window], &self.slot_layout.layers[l]);
         let (hd, group, seq_len) = (c.head_dim(), c.group(), self.seq_len());
         let rows = 0..seq_len;
         let heads = Heads { head_dim: hd, group };
@@ -94,14 +94,14 @@ impl State {
                     let mut views = [0; 3].map(|_| self.write(b.qkv, place, &rows));
                     let [q, k, v] = &mut views;
                     let (q, k, v) = (q.col_range(q_columns.clone()), k.col_range(k_columns), v.col_range(v_columns));
-                    let out = self.read(b.attention, place, &rows).col_range(q_columns.clone());
-                    let d_out = self.read(self.layout.d_attention, place, &rows).col_range(q_columns);
+                    let out = self.read(b.attended, place, &rows).col_range(q_columns.clone());
+                    let d_out = self.read(self.slot_layout.d_attended, place, &rows).col_range(q_columns);
                     attention::backward(self.isa, heads, q, k, v, out, d_out, maximum, inverse_sum, work);
                 } else {
                     let qkv = self.read(b.qkv, place, &rows);
                     let (q, k, v) =
                         (qkv.col_range(q_columns.clone()), qkv.col_range(k_columns), qkv.col_range(v_columns));
-                    let mut out = self.write(b.attention, place, &rows);
+                    let mut out = self.write(b.attended, place, &rows);
                     attention::forward(self.isa, heads, q, k, v, out.col_range(q_columns), maximum, inverse_sum, work);
                 }
             }
@@ -118,7 +118,7 @@ impl State {
             let mut logits = MatMut::new(work, part.len(), vocab, stride);
             // SAFETY: see the top of this file.
             unsafe {
-                let normed = self.read(self.layout.normed, self.places[window], &part);
+                let normed = self.read(self.slot_layout.normed, self.places[window], &part);
                 let losses = self.losses.slice_mut(start + part.start, part.len());
                 let targets = &batch.targets[start + part.start..start + part.end];
                 if targets.iter().any(|&target| target != loss::IGNORED) {

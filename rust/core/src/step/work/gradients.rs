@@ -18,7 +18,7 @@ impl State {
     /// Tokens of a sector, all rows of a buffer.
     unsafe fn sector_rows(&self, buffer: Buffer, sector: usize) -> Mat<'_> {
         let rows = sector_windows(self.partition.batch, sector).len() * self.seq_len();
-        let at = sector % self.partition.slots * self.layout.len + buffer.offset;
+        let at = sector % self.partition.slots * self.slot_layout.len + buffer.offset;
         // SAFETY: passed on to the caller.
         unsafe { self.slots.mat(at, rows, buffer.cols, buffer.stride) }
     }
@@ -29,12 +29,18 @@ impl State {
         unsafe {
             let rows = |buffer| self.sector_rows(buffer, sector);
             match self.weights.layout.matrices[matrix].id {
-                MatrixId::Qkv(l) => (rows(self.layout.layers[l].qkv), rows(self.layout.layers[l].n1)),
-                MatrixId::Out(l) => (rows(self.layout.layers[l].middle), rows(self.layout.layers[l].attention)),
-                MatrixId::GateUp(l) => (rows(self.layout.layers[l].gate_up), rows(self.layout.layers[l].n2)),
+                MatrixId::Qkv(l) => {
+                    (rows(self.slot_layout.layers[l].qkv), rows(self.slot_layout.layers[l].attention_normed))
+                }
+                MatrixId::Out(l) => {
+                    (rows(self.slot_layout.layers[l].middle), rows(self.slot_layout.layers[l].attended))
+                }
+                MatrixId::GateUp(l) => {
+                    (rows(self.slot_layout.layers[l].gate_up), rows(self.slot_layout.layers[l].mlp_normed))
+                }
                 MatrixId::Down(l) => {
-                    let next = self.layout.layers.get(l + 1).map_or(self.layout.last, |b| b.x);
-                    (rows(next), rows(self.layout.layers[l].hidden))
+                    let next = self.slot_layout.layers.get(l + 1).map_or(self.slot_layout.last, |b| b.x);
+                    (rows(next), rows(self.slot_layout.layers[l].hidden))
                 }
                 MatrixId::Embedding | MatrixId::LmHead => unreachable!("the output head has its own nodes"),
             }
@@ -88,7 +94,7 @@ impl State {
         unsafe {
             let logits = self.places.get(windows.start).map_or(0, |p| p.logits);
             let dy = self.logits.mat(logits, tokens, m.rows, stride).col_range(rows.clone());
-            let x = self.sector_rows(self.layout.normed, sector).col_range(cols.clone());
+            let x = self.sector_rows(self.slot_layout.normed, sector).col_range(cols.clone());
             let shared = |ptr: *mut f32| MatMut::from_raw(ptr, rows.len(), cols.len(), m.cols);
             let mut total = shared(self.gradient.ptr(m.offset + at));
             let mut pair = shared(self.pair.ptr(m.offset + at));
@@ -177,7 +183,7 @@ impl State {
     /// Gradient of some rows of the embedding (contract L6), added to the output head's where these are tied.
     pub(super) fn embedding_gradient(&self, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[self.embedding];
-        let (d, stride) = (m.cols, self.layout.layers[0].x.stride);
+        let (d, stride) = (m.cols, self.slot_layout.layers[0].x.stride);
         let [work, folded, _] = scratch.buffers([3 * d, d, 0]);
         let folded = &mut folded[..d];
         let batch = self.batch();

@@ -2,7 +2,7 @@
 
 use super::state::State;
 use crate::pool::{Program, Scratch};
-use crate::step::plan::{Stage, Task};
+use crate::step::plan::{RowStage, Task};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,10 +24,10 @@ impl Program for Job {
                     return;
                 }
                 match stage {
-                    Stage::Forward(l) => s.forward(l, window, &rows, &batch),
-                    Stage::Loss => s.loss(window, &rows, &batch),
-                    Stage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
-                    Stage::Backward(l) => s.backward(l, window, &rows),
+                    RowStage::Forward(l) => s.forward(l, window, &rows, &batch),
+                    RowStage::Loss => s.loss(window, &rows, &batch),
+                    RowStage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
+                    RowStage::Backward(l) => s.backward(l, window, &rows),
                 }
             }
             Task::Attention { window, layer, part, backward } => {

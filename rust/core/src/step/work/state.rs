@@ -89,7 +89,7 @@ pub(crate) struct State {
     pub lm_head: usize,
     pub embedding: usize,
     pub rope: rope::Table,
-    pub layout: SlotLayout,
+    pub slot_layout: SlotLayout,
     pub places: Vec<WindowPlace>,
     pub slots: Arena,
     /// Embedded windows of the whole batch; then the gradient there.
@@ -117,7 +117,7 @@ pub(crate) struct State {
     pub result: Mutex<StepResult>,
     /// Targets that count in each window of the update that was computed last.
     pub counted: Mutex<Vec<usize>>,
-    /// Set when loss or gradient norm are no numbers: the update is then left out.
+    /// Set when the loss or the gradient norm is NaN or infinite: the update is then skipped.
     pub failed: AtomicBool,
     pub evaluation: Mutex<EvalState>,
 }
@@ -177,7 +177,7 @@ impl State {
             counted: Mutex::new(vec![m.seq_len; partition.batch]),
             failed: AtomicBool::new(false),
             evaluation: Mutex::new(EvalState::default()),
-            layout: sizes.slot,
+            slot_layout: sizes.slot,
             partition,
             weights,
             config,
@@ -257,12 +257,12 @@ impl State {
     pub unsafe fn residual(&self, l: usize, window: usize, rows: &Range<usize>) -> MatMut<'_> {
         let place = self.places[window];
         if l == 0 {
-            let Buffer { cols, stride, .. } = self.layout.layers[0].x;
+            let Buffer { cols, stride, .. } = self.slot_layout.layers[0].x;
             let at = (window * self.seq_len() + rows.start) * stride;
             // SAFETY: passed on to the caller.
             return unsafe { self.embedded.mat_mut(at, rows.len(), cols, stride) };
         }
-        let buffer = if l == self.partition.layers { self.layout.last } else { self.layout.layers[l].x };
+        let buffer = if l == self.partition.layers { self.slot_layout.last } else { self.slot_layout.layers[l].x };
         // SAFETY: passed on to the caller.
         unsafe { self.write(buffer, place, rows) }
     }
