@@ -25,7 +25,7 @@ from ..run.checkpoint import State
 from ..run.folder import RunFolder
 from ..run.metrics import plain, read_lines
 from ..system.machine import resolve_threads
-from ..text.corpus import Prepared, Sources
+from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from ..training.bundle import Findings, bundle_path
 from ..training.initial import Initial
 from ..training.nan_policy import NanPolicy, computed, merged, ranges_of
@@ -139,6 +139,8 @@ class Source:
         tokenizer = self.path / TOKENIZER
         if not tokenizer.is_file():
             raise UserError(f"{tokenizer}: missing from the run", "without it the text cannot be encoded again")
+        # What is wrong with the cache is not wrong with the text.
+        ensure_cache_dir()
         try:
             prepared = Sources(self.config, tokenizer).prepare(threads, display)
         except (UserError, DataError) as error:

@@ -7,8 +7,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
 import click
 
@@ -17,6 +17,19 @@ from ..system.signals import StopSignals
 from .common import Group, debug_wanted, put, say
 
 _BUG = "this is a bug; run again with --debug and report what it prints"
+
+
+class ReaderLeft(Exception):
+    """Nobody reads standard output any more."""
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Makes `ReaderLeft` of an error of a pipe, of which click would make an exit with the code 1."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
 
 
 class LazyGroup(Group):
@@ -35,6 +48,16 @@ class LazyGroup(Group):
         "bench": "bench",
         "doctor": "doctor",
     }
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _reader_may_leave():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reader_may_leave():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.homes)
@@ -191,11 +214,11 @@ def _exit_code(error: BaseException, command: str) -> int:
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return 128 + signal.SIGINT
+    if isinstance(error, (BrokenPipeError, ReaderLeft)):
+        # As in `symlm generate ... | head`; nothing may be flushed to it any more.
+        return 0
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, BrokenPipeError):
-        # The reader has left, as in `symlm generate ... | head`; nothing may be flushed to it any more.
-        return 0
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return report(SymlmError(f"{where}{reason(error)}"), command)

@@ -130,6 +130,8 @@ def _imported(model: ModelConfig, seq_len: int) -> dict[str, Any]:
 
 def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
     """The engine that a checkpoint's state describes; what it refuses is the state's fault."""
+    # But not an instruction set that the environment asks for.
+    _symlm.isa()
     try:
         return _symlm.Engine(json.dumps(settings), shards)
     except (UsageError, UserError) as error:

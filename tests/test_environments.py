@@ -1,0 +1,175 @@
+"""Poor environments: every command works there or says what to set, and `symlm doctor` always works."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from conftest import HANG_S
+from hostile import CALLS, arguments, commands, make_things
+from symlm.cli import main
+from test_hostile_inputs import documented_codes
+
+COMMANDS = dict(commands())
+ROWS = {name: arguments(COMMANDS[words], words, values) for name, (words, values) in CALLS.items() if name != "bench"}
+
+DRIVER = """
+import json, os, shutil, sys
+rows, results = json.loads(sys.argv[1]), {}
+streams = sys.stdin, sys.stdout, sys.stderr
+output = None if sys.stdout is None else os.dup(1)
+report = os.open(sys.argv[2], os.O_WRONLY)
+report = os.dup2(report, 9)
+from symlm.cli import main
+for name, words in rows.items():
+    # As it was before the call before.
+    sys.stdin, sys.stdout, sys.stderr = streams
+    if output is not None:
+        os.dup2(output, 1)
+    results[name] = main(words)
+    shutil.rmtree("new", ignore_errors=True)
+    if os.path.exists("new"):
+        os.unlink("new")
+os.write(report, json.dumps(results).encode())
+"""
+
+
+def _close_streams() -> None:
+    for number in range(3):
+        os.close(number)
+
+
+def _full() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def _broken_pipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+
+
+def _few_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+
+
+def _folder_gone() -> None:
+    os.mkdir("gone")  # noqa: PTH102 - between fork and exec
+    os.chdir("gone")
+    os.rmdir("../gone")  # noqa: PTH106
+
+
+@dataclass(frozen=True)
+class Poor:
+    """What differs from a usual environment, and how commands end there that cannot work."""
+
+    variables: dict[str, str | None] = field(default_factory=dict)
+    before: Callable[[], object] | None = None
+    codes: frozenset[int] = frozenset({0})
+    doctor: frozenset[int] = frozenset({0})
+
+
+PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+ENVIRONMENTS: dict[str, Poor] = {
+    "no temporary folder": Poor({"TMPDIR": "/nowhere"}),
+    "no cache": Poor({"SYMLM_CACHE_DIR": "/proc/nowhere"}, codes=frozenset({0, 1})),
+    "cache of another user": Poor({"SYMLM_CACHE_DIR": "~no-such-user/cache"}),
+    "relative cache": Poor({"SYMLM_CACHE_DIR": "cache"}),
+    "streams closed": Poor(before=_close_streams),
+    "full output": Poor(before=_full, codes=frozenset({0, 1}), doctor=frozenset({1})),
+    "reader has left": Poor(before=_broken_pipe),
+    "locale without UTF-8": Poor(PLAIN | {"PYTHONIOENCODING": "ascii"}),
+    "no such locale": Poor({"LC_ALL": "xx_XX.none", "PYTHONIOENCODING": "latin-1"}),
+    "no path": Poor({"PATH": None, "COLUMNS": "0", "TERM": "dumb"}),
+    "odd terminal": Poor({"COLUMNS": "wide", "LINES": "-1", "TERM": "no-such-terminal", "NO_COLOR": "1"}),
+    "folder gone": Poor(before=_folder_gone, codes=frozenset({0, 1, 3})),
+    "umask": Poor(before=lambda: os.umask(0o777), codes=frozenset({0, 1, 3})),
+    "few files": Poor(before=_few_files, codes=frozenset({0, 1, 3})),
+    "no such instruction set": Poor({"SYMLM_ISA": "abacus"}, codes=frozenset({0, 2})),
+    "instruction set of bytes": Poor({"SYMLM_ISA": os.fsdecode(b"\xff")}, codes=frozenset({0, 2})),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and a run."""
+    folder = tmp_path_factory.mktemp("environments")
+    make_things(folder)
+    words, values = CALLS["train"]
+    train = arguments(COMMANDS[words], words, values | {"out_dir": "run"})
+    variables = usual(folder)
+    subprocess.run([sys.executable, "-m", "symlm", *train], cwd=folder, env=variables, check=True, timeout=HANG_S)
+    return folder
+
+
+def usual(folder: Path) -> dict[str, str]:
+    """Variables of a usual environment."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SYMLM_")}
+    return {**kept, "SYMLM_CACHE_DIR": str(folder / "cache"), "PYTHONSAFEPATH": "1"}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_commands_work_or_say_what_to_set(place: Path, name: str) -> None:
+    poor = ENVIRONMENTS[name]
+    variables = {key: value for key, value in (usual(place) | poor.variables).items() if value is not None}
+    report, errors = place / "report.json", place / "errors.txt"
+    report.write_bytes(b"")
+    command = [sys.executable, "-c", DRIVER, json.dumps(ROWS), str(report)]
+    with errors.open("wb") as error, (place / "output").open("wb") as output:
+        subprocess.run(
+            command, cwd=place, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=error,
+            preexec_fn=poor.before, timeout=HANG_S, check=False,
+        )  # fmt: skip
+    said = errors.read_text(errors="replace")
+    assert report.read_bytes(), said
+    codes = json.loads(report.read_bytes())
+    assert codes.keys() == ROWS.keys()
+    assert "Traceback" not in said and "panicked" not in said
+    assert set(codes.values()) <= documented_codes()
+    assert codes["doctor"] in poor.doctor, said
+    wrong = {row: code for row, code in codes.items() if row != "doctor" and code not in poor.codes}
+    assert not wrong, said
+
+
+def test_an_unknown_user_without_a_home(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What needs the cache says which variable to set; the rest works."""
+
+    def unknown(user: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    for variable in ("HOME", "SYMLM_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.chdir(place)
+    codes = {}
+    for name, words in ROWS.items():
+        codes[name] = main(words)
+        for made in (Path("new"), Path("new.svg")):
+            shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+        if name == "doctor":
+            assert "unknown: no folder for the token cache: HOME is not set" in capsys.readouterr().out
+        elif codes[name]:
+            assert "hint: set SYMLM_CACHE_DIR to a folder that may be written to" in capsys.readouterr().err
+    cached = {"train", "finetune", "eval", "replay", "verify"}
+    assert codes == {name: 1 if name in cached else codes[name] for name in ROWS}
+    assert codes["doctor"] == codes["generate"] == 0
+
+
+def test_a_home_in_a_variable_is_expanded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from symlm.text.corpus import cache_dir
+
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("SYMLM_CACHE_DIR", "~/my cache")
+    assert cache_dir() == place / "my cache"
