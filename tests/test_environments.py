@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def _folder_gone() -> None:
 class Poor:
     """What differs from a usual environment, and how commands end there that cannot work."""
 
-    variables: dict[str, str | None] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
     before: Callable[[], object] | None = None
     codes: frozenset[int] = frozenset({0})
     doctor: frozenset[int] = frozenset({0})
@@ -121,7 +121,7 @@ def usual(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_commands_work_or_say_what_to_set(place: Path, name: str) -> None:
     poor = ENVIRONMENTS[name]
-    variables = {key: value for key, value in (usual(place) | poor.variables).items() if value is not None}
+    variables = {key: value for key, value in {**usual(place), **poor.variables}.items() if value is not None}
     report, errors = place / "report.json", place / "errors.txt"
     report.write_bytes(b"")
     command = [sys.executable, "-c", DRIVER, json.dumps(ROWS), str(report)]

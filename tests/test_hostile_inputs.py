@@ -1,5 +1,5 @@
-"""Whatever is given to any parameter of any command, and whatever a file or a variable holds: a documented exit code, an
-error of two lines, no traceback, nothing left behind.
+"""Whatever is given to any parameter of any command, and whatever a file or a variable holds: a documented exit code,
+an error of two lines, no traceback, nothing left behind.
 
 `python tests/test_hostile_inputs.py` prints the number of cells of the table.
 """
@@ -54,10 +54,14 @@ RUN_FILES = (
     "checkpoints/step-00000001/config.json", "checkpoints/step-00000001/optimizer.safetensors",
     "checkpoints/step-00000001/model.safetensors",
 )  # fmt: skip
+ROLES = ("model", "run", "runs", "init_from", "resume", "source")
+"""Parameters that name a model or a run."""
 READS_MODEL = ("generate", "eval", "export", "tokenizer encode", "train from")
 READS_RUN = ("generate", "replay", "verify", "resume")
-READS_INPUT = {"train": "data", "finetune": "data", "eval": "data", "tokenizer train": "data", "bench": "data",
-               "eval choices": "choices", "generate": "prompt", "tokenizer encode": "text", "tokenizer decode": "ids"}  # fmt: skip
+READS_INPUT = {
+    "train": "data", "finetune": "data", "eval": "data", "tokenizer train": "data", "bench": "data",
+    "eval choices": "choices", "generate": "prompt", "tokenizer encode": "text", "tokenizer decode": "ids",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,8 @@ def content_cells() -> Iterator[tuple[str, Cell]]:
     for where, files, readers in (("model", MODEL_FILES, READS_MODEL), ("run", RUN_FILES, READS_RUN)):
         for file in files:
             for name in (*readers, "plot") if file == "metrics.jsonl" else readers:
-                role = next(
-                    key
-                    for key in ("model", "run", "runs", "init_from", "resume", "source")
-                    if key in (CALLS | MORE_CALLS)[name][1]
-                )
+                values = (CALLS | MORE_CALLS)[name][1]
+                role = next(key for key in ROLES if key in values)
                 for content in CONTENTS.values():
                     cell = Cell(calls_of(name, **{role: f"{where}-damaged"}), file=(f"{where}-damaged/{file}", content))
                     yield f"{name}: {where}/{file}", cell
@@ -196,7 +197,7 @@ def surroundings(folder: Path, cell: Cell) -> Iterator[Path]:
     handle = os.open(source, os.O_RDONLY)
     os.dup2(handle, 0)
     os.close(handle)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     try:
         yield folder
     finally:
@@ -215,7 +216,7 @@ def outcome(words: tuple[str, ...]) -> tuple[int, str]:
         code = main(words)
     for stream in (out, err):
         stream.flush()
-    return code, err.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined]
+    return code, err.buffer.getvalue().decode("utf-8")
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
@@ -263,8 +264,8 @@ def test_every_cell_ends_well(place: Path, group: str, monkeypatch: pytest.Monke
             found = complaint(cell, place, before)
         if found is not None:
             wrong.append(f"{cell.words!r:.300} {cell.variables!r:.100} {(cell.file or cell.stdin)!r:.80}\n  {found}")
-        for path in sorted(tree(place).keys() - before.keys(), reverse=True):
-            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)  # noqa: PTH
+        for path in map(Path, sorted(tree(place).keys() - before.keys(), reverse=True)):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     assert not wrong, f"{len(wrong)} of {len(GROUPS[group])} cells:\n" + "\n".join(wrong)
 
 
@@ -273,6 +274,6 @@ def test_every_command_is_in_the_table() -> None:
 
 
 if __name__ == "__main__":
-    for part in PARTS:
-        print(f"{part:12} {sum(1 for _ in PARTS[part]()):>6,}")
+    for part, cells in PARTS.items():
+        print(f"{part:12} {sum(1 for _ in cells()):>6,}")
     print(f"{'all':12} {sum(map(len, GROUPS.values())):>6,}")
