@@ -110,7 +110,10 @@ pub struct Corpus(data::Corpus);
 impl Corpus {
     /// Files, folders, globs or "-"; fails early on what cannot be text.
     #[staticmethod]
-    #[pyo3(signature = (paths, text_field = Text("text"), data_format = Text("auto")))]
+    #[pyo3(
+        signature = (paths, text_field = Text("text"), data_format = Text("auto")),
+        text_signature = "(paths, text_field='text', data_format='auto')"
+    )]
     fn open(py: Python<'_>, paths: Vec<Location>, text_field: Text<'_>, data_format: Text<'_>) -> PyResult<Self> {
         let paths: Vec<_> = paths.into_iter().map(Location::into_path).collect();
         interruptible(py, |interrupted| {
