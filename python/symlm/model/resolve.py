@@ -25,6 +25,7 @@ from ..layout import (
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder, run_of_checkpoint
 from ..run.metrics import read_lines
+from ..system.names import as_path
 from ..units import whole_number
 from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weight_files, weights_of
 from .tokenizer import load_tokenizer
@@ -91,7 +92,7 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
     `best` of a run without any evaluation is its last checkpoint, and where the pointer to that one leads nowhere it is
     the newest that is whole; `note` says so.
     """
-    path = Path(model)
+    path = as_path("model", model)
     if not path.exists():
         raise UserError(f"{path}: no such model", "give a run folder, a model folder or a GGUF file")
     if not path.is_dir():

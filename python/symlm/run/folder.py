@@ -39,6 +39,7 @@ from ..layout import (
     step_name,
 )
 from ..system.files import sync_file, write_atomic
+from ..system.names import as_path
 from ..system.reading import read_object, read_text
 from . import checkpoint
 from .checkpoint import State
@@ -56,7 +57,7 @@ class RunFolder:
     """Paths and files of one run. Nothing is made or changed before `lock`."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path("run folder", path)
         self._lock: int | None = None
         self._made: list[Path] = []
 

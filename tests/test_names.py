@@ -1,0 +1,73 @@
+"""Names that are not UTF-8, and texts that are not whole characters."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import symlm
+from conftest import Cli
+from exporting import train_tiny
+from symlm.config.sources import parse_toml, to_toml
+from symlm.errors import UsageError, UserError, printable
+from symlm.run.metrics import to_line
+from symlm.system.names import restored, storable
+
+NAMES = st.binary(min_size=1, max_size=20).filter(lambda raw: b"\0" not in raw).map(os.fsdecode)
+
+
+@given(name=NAMES)
+def test_every_name_stands_in_json_and_toml_and_comes_back(name: str) -> None:
+    assert restored(json.loads(to_line({"path": name}))["path"]) == name
+    text = to_toml(symlm.TrainConfig(data=[f"./{name}"]))  # type: ignore[arg-type]
+    tomllib.loads(text.encode().decode())
+    assert parse_toml(text).values["data"] == (f"./{name}",)
+    assert printable(name).isprintable()
+    assert UserError(name).message == printable(name)
+
+
+@pytest.mark.parametrize("stored", ["a\0", "a\0zz", "a\0" + "7f"])
+def test_a_mark_that_stands_for_no_byte(stored: str) -> None:
+    with pytest.raises(UsageError, match="two hexadecimal digits"):
+        parse_toml(f"out_dir = {json.dumps(stored)}")
+
+
+def test_messages_show_what_would_garble_them() -> None:
+    assert printable(os.fsdecode(b"fr\xe9\n\x1b[31m.txt")) == r"fr\xe9\n\x1b[31m.txt"
+    assert storable("a\ud800") == "a\ufffd"
+
+
+def test_halves_of_characters_are_usage_errors(tmp_path: Path) -> None:
+    generator = symlm.Generator.from_pretrained(train_tiny(tmp_path))
+    for call in (
+        lambda: generator.generate("\ud800"),
+        lambda: generator.generate("a", stop="\udfff"),
+        lambda: generator.tokenizer.encode("a\ud800"),
+        lambda: symlm.Tokenizer.from_file("\ud800"),
+        lambda: symlm.Tokenizer.from_file("a\0b"),
+        lambda: symlm.Generator.from_pretrained("\ud800"),
+        lambda: symlm.Generator.from_pretrained("a\0b"),
+        lambda: symlm.TrainConfig(sample_prompt="\ud800"),
+        lambda: symlm.TrainConfig(out_dir="\ud800"),
+        lambda: symlm.evaluate(tmp_path / "run", tmp_path / "words.txt", text_field="\ud800"),
+    ):
+        with pytest.raises(UsageError):
+            call()
+
+
+def test_a_run_in_a_folder_that_is_not_utf8(cli: Cli, text: Path, tmp_path: Path) -> None:
+    source, run = os.fsdecode(b"t\xe9.txt"), os.fsdecode(b"r\xe9\nu")
+    text.rename(tmp_path / source)
+    words = ["--vocab-size", 280, "--seq-len", 16, "--batch-size", 12, "--max-steps", 4, "--threads", 1]
+    done = cli("train", source, *words, "--out-dir", run, "--stop-at-step", 2)
+    assert done.returncode == 0, done.stderr
+    assert r"$'r\xe9\nu'" in done.stderr
+    done = cli("train", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    json.loads((tmp_path / run / "environment.json").read_text(encoding="utf-8"))
