@@ -21,8 +21,8 @@ from symlm.check.verify import verify
 from symlm.errors import DataError, UserError
 from symlm.export.write import export
 from symlm.layout import MANIFEST, STATE, WEIGHTS
-from symlm.run.contract import CHANGES
 from symlm.system.files import file_hash
+from symlm.training.contract_changes import CHANGES
 
 STEPS, STOP = 8, 4
 LAST = Path("checkpoints") / f"step-{STEPS:08d}"

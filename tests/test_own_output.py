@@ -14,9 +14,9 @@ import pytest
 
 from symlm import _symlm
 from symlm.bench.run import RESULT
+from symlm.display import tensorboard
 from symlm.evaluation.choices import ItemResult
 from symlm.evaluation.rolling import DocumentLoss
-from symlm.export.write import MODELFILE
 from symlm.layout import (
     CHECKPOINTS,
     COMPANIONS,
@@ -26,12 +26,13 @@ from symlm.layout import (
     GGUF_NAME,
     MANIFEST,
     MODEL_CONFIG,
+    MODELFILE,
     STATE,
     TEMP_PREFIX,
     TOKENIZER,
     TOKENIZER_TEMP,
 )
-from symlm.run.folder import RunFolder
+from symlm.run.folder import START, RunFolder
 
 SHORT = ("--preset", "tiny", "--vocab-size", 300, "--seq-len", 32, "--batch-size", 12, "--max-steps", 6, "--threads", 1)
 
@@ -65,7 +66,7 @@ def inside(folder: Path, environment: dict[str, str]) -> In:
         assert done.returncode == code, done.stderr
         return done
 
-    return folder
+    return run
 
 
 @pytest.mark.parametrize("out", [(), ("--out-dir", "my-run"), ("--out-dir", "deep/er/run")])
@@ -73,21 +74,21 @@ def test_a_run_in_the_folder_of_its_text(folder: Path, inside: In, out: tuple[st
     first = inside("train", ".", *SHORT, *out, "--stop-at-step", 3)
     assert "left out" not in first.stderr
     run = folder / (out[1] if out else "runs/data-tiny")
-    assert (folder / "metrics.jsonl").is_file()
+    assert (run / "metrics.jsonl").is_file()
     resumed = inside("train", ".", *SHORT, *out, "--resume", "auto")
-    name = str(folder.relative_to(folder))
+    name = str(run.relative_to(folder))
     assert f"left out 1 folder that symlm wrote: {name}\n" in resumed.stderr and resumed.stderr.count("left out") == 1
-    assert (folder / "checkpoints" / "step-00000006").is_dir()
+    assert (run / "checkpoints" / "step-00000006").is_dir()
     inside("verify", name)
     inside("replay", name, "--step", 2)
     # Another training reads the same text, and so does everything else.
     inside("train", ".", *SHORT, "--out-dir", "second")
     weights = "checkpoints/step-00000006/model.safetensors"
-    assert (folder / weights).read_bytes() == (folder / "second" / weights).read_bytes()
+    assert (run / weights).read_bytes() == (folder / "second" / weights).read_bytes()
     assert "left out 2 folders that symlm wrote: " in inside("eval", name, ".").stderr
     inside("eval", name, "**/*.*")
     inside("tokenizer", "train", ".", "--vocab-size", 300, "-o", "t.json")
-    assert (folder / "t.json").read_bytes() == (folder / TOKENIZER).read_bytes()
+    assert (folder / "t.json").read_bytes() == (run / TOKENIZER).read_bytes()
 
 
 def test_exports_and_results_in_the_folder_of_texts(folder: Path, inside: In) -> None:
@@ -130,15 +131,15 @@ def _open(folder: Path, data: str) -> _symlm.Corpus:
 def test_a_folder_that_begins_to_be_a_run(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text " * 100)
     run = RunFolder(tmp_path / "run")
-    folder.lock()
+    run.lock()
     try:
         for name in (TOKENIZER, ENVIRONMENT, *COMPANIONS, f"{TEMP_PREFIX}x", f"{TOKENIZER_TEMP}y"):
-            (folder.path / name).write_text("[1]")
+            (run.path / name).write_text("[1]")
         for data in (str(tmp_path), f"{tmp_path}/**/*"):
             corpus = _symlm.Corpus.open([data])
             assert [path.name for path in corpus.paths] == ["a.txt"]
     finally:
-        folder.unlock()
+        run.unlock()
 
 
 def test_the_names_are_those_of_the_modules_that_write_them() -> None:
@@ -150,10 +151,7 @@ def test_the_names_are_those_of_the_modules_that_write_them() -> None:
         ("export", [FACTS, MODEL_CONFIG]),
         ("ollama", [MODELFILE, GGUF_NAME]),
     ]
-    from symlm.display import tensorboard
-    from symlm.run import folder
-
-    assert {lock, *begun} == folder._START
+    assert {lock, *begun} == set(START)
     assert unfinished == [TEMP_PREFIX, TOKENIZER_TEMP]
     assert events in Path(tensorboard.__file__).read_text(encoding="utf-8")
     known = dict(fields)

@@ -107,3 +107,4 @@ MORE_TEMPLATES = "additional_chat_templates"
 """A folder beside a model with further chat templates, `NAME.jinja`."""
 
 GGUF_NAME = "model.gguf"
+MODELFILE = "Modelfile"

@@ -6,6 +6,7 @@ presets       the shapes that have a name
 model_config  the shape of a model, and `config.json`
 sources       flags over environment over file over preset; the TOML writer
 finetune      what `symlm finetune` sets otherwise
+rope          rotary positions as a config.json describes them
 sampling      how text is drawn: defaults and limits
 engine        what the engine is made from
 """

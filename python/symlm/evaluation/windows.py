@@ -17,7 +17,8 @@ from ..config.train_config import DataFormat, Progress, TrainConfig
 from ..display import make_display
 from ..errors import DataError, NanError, UsageError, UserError
 from ..layout import BEST, MODEL_CONFIG, STATE
-from ..model.resolve import ModelFiles, resolve_model
+from ..model.files import ModelFiles
+from ..model.resolve import resolve_model
 from ..run.checkpoint import State, verify_weights
 from ..system.machine import resolve_threads
 from ..text.corpus import encode_text, text_blocks

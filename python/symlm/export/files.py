@@ -13,6 +13,7 @@ from ..layout import (
     GENERATION_CONFIG,
     GGUF_NAME,
     MODEL_CONFIG,
+    MODELFILE,
     SPECIAL_TOKENS,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -28,7 +29,6 @@ from .provenance import WRITTEN_TOKENIZER, facts_json, model_card
 from .source import Source
 
 README = "README.md"
-MODELFILE = "Modelfile"
 
 
 def write_hf(folder: Path, source: Source, dtype: str | None) -> Path:

@@ -14,7 +14,7 @@ from ..config.train_config import SPECS, TrainConfig
 from ..errors import SymlmError
 from ..layout import FACTS, STATE, WEIGHTS
 from ..model.facts import Facts, usable_facts
-from ..model.resolve import ModelFiles
+from ..model.files import ModelFiles
 from ..run.checkpoint import State
 from ..run.folder import RunFolder
 from ..run.metrics import to_document

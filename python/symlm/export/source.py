@@ -15,9 +15,9 @@ from ..layout import GENERATION_CONFIG
 from ..model import special_tokens
 from ..model.companions import DEFAULT_TEMPLATE, Companions
 from ..model.facts import Facts
+from ..model.files import ModelFiles
 from ..model.generation_settings import GenerationSettings, modelfile, with_defaults
 from ..model.gguf.vocabulary import Vocabulary, begins_with, ends_with, vocabulary_of
-from ..model.resolve import ModelFiles
 from ..model.tensors import DTYPES, Tensor, check_tensors, read_tensors
 from ..system.reading import read_object
 from .older_readers import portable

@@ -15,9 +15,10 @@ from pathlib import Path
 from ..errors import DataError, InternalError, UsageError, UserError, reason
 from ..generate.generator import Generator
 from ..layout import BEST, GGUF_NAME, TEMP_PREFIX
+from ..model.files import ModelFiles
 from ..model.gguf import write
 from ..model.gguf.vocabulary import Vocabulary
-from ..model.resolve import ModelFiles, resolve_model
+from ..model.resolve import resolve_model
 from ..model.tensors import DTYPES
 from ..run.checkpoint import verify_weights
 from ..system.files import sync_file

@@ -20,13 +20,15 @@ from ..config.sampling import (
     TOP_P,
     sampling_options,
 )
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..layout import BEST
-from ..model.resolve import ModelFiles, resolve_model
+from ..model.files import ModelFiles
+from ..model.resolve import resolve_model
 from ..run.checkpoint import verify_weights
+from ..system.files import file_hash
 from ..system.names import as_text
 from ..text.begins import begins_twice, told
-from .pickling import Origin, generator_state
+from .pickling import Origin
 from .text_stream import text_pieces, without_first
 
 if TYPE_CHECKING:
@@ -66,7 +68,15 @@ class Generator:
         return generator
 
     def __reduce__(self) -> Any:
-        return generator_state(self)
+        """What `pickle` keeps; UsageError when it was not loaded from files, DataError when these have changed."""
+        if self.files is None or self.origin is None:
+            raise UsageError(
+                "a generator of a model in training cannot be pickled: its weights are in no file",
+                "load a checkpoint where it is needed: Generator.from_pretrained(..)",
+            )
+        self.origin.check(self.files)
+        hashes = tuple(file_hash(path) for path, *_ in self.origin.weights)
+        return restored_generator, (self.origin.path, hashes, self.model, self.tokenizer.sha256)
 
     def __copy__(self) -> Generator:
         # Nothing in it changes, so that a copy may share everything, the weights above all.
@@ -167,3 +177,12 @@ class Generator:
             raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {last}")
         raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
         return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
+
+
+def restored_generator(path: Path, hashes: tuple[str, ...], model: ModelConfig, tokenizer_sha256: str) -> Generator:
+    """The generator of the model at `path`; DataError unless it is the one that was pickled."""
+    generator = Generator.from_pretrained(path)
+    found = () if generator.files is None else tuple(file_hash(file) for file in generator.files.weight_files)
+    if (found, generator.model, generator.tokenizer.sha256) != (hashes, model, tokenizer_sha256):
+        raise DataError(f"{path}: not the model that was pickled", "keep its files as they were, or load it again")
+    return generator

@@ -11,18 +11,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._symlm import Tokenizer
-from ..config.model_config import MAX_VOCAB, ModelConfig
+from ..config.model_config import MAX_VOCAB
 from ..errors import DataError, UsageError, UserError, reason
-from ..system.files import file_hash
 
 if TYPE_CHECKING:
-    from ..model.resolve import ModelFiles
-    from .generator import Generator
+    from ..model.files import ModelFiles
 
-__all__ = ["Origin", "Tokenizer", "generator_state", "restored_generator", "restored_tokenizer"]
+__all__ = ["Origin", "Tokenizer", "restored_tokenizer"]
 
 _State = tuple[bytes, int | None, int]
 
@@ -96,27 +94,3 @@ def _seen(files: ModelFiles) -> tuple[tuple[Path, int, int], ...]:
             raise DataError(f"{path}: cannot read the weights: {reason(error)}") from None
         found.append((path.absolute(), state.st_size, state.st_mtime_ns))
     return tuple(found)
-
-
-def generator_state(generator: Generator) -> tuple[Callable[..., Generator], tuple[Any, ...]]:
-    """What `pickle` keeps of a generator; UsageError when it was not loaded from files, DataError when these have
-    changed."""
-    if generator.files is None or generator.origin is None:
-        raise UsageError(
-            "a generator of a model in training cannot be pickled: its weights are in no file",
-            "load a checkpoint where it is needed: Generator.from_pretrained(..)",
-        )
-    generator.origin.check(generator.files)
-    hashes = tuple(file_hash(path) for path, *_ in generator.origin.weights)
-    return restored_generator, (generator.origin.path, hashes, generator.model, generator.tokenizer.sha256)
-
-
-def restored_generator(path: Path, hashes: tuple[str, ...], model: ModelConfig, tokenizer_sha256: str) -> Generator:
-    """The generator of the model at `path`; DataError unless it is the one that was pickled."""
-    from .generator import Generator
-
-    generator = Generator.from_pretrained(path)
-    found = () if generator.files is None else tuple(file_hash(file) for file in generator.files.weight_files)
-    if (found, generator.model, generator.tokenizer.sha256) != (hashes, model, tokenizer_sha256):
-        raise DataError(f"{path}: not the model that was pickled", "keep its files as they were, or load it again")
-    return generator

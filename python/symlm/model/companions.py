@@ -26,7 +26,7 @@ from ..layout import (
 )
 from ..system.files import write_atomic
 from ..system.reading import Fields, kind, read_object, read_text
-from .resolve import ModelFiles
+from .files import ModelFiles
 
 DEFAULT_TEMPLATE = "default"
 """The name of the chat template that is taken where none is asked for."""

@@ -90,12 +90,3 @@ def is_gguf(path: Path) -> bool:
             return file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
     except OSError:
         return path.suffix.lower() == ".gguf"
-
-
-def unpack(path: Path) -> Unpacked:
-    """A GGUF file as a folder of transformers."""
-    from .gguf.read import unpack_gguf
-
-    unpacked = Unpacked()
-    unpack_gguf(path, unpacked.folder)
-    return unpacked

@@ -16,7 +16,7 @@ from ..config.model_config import ModelConfig
 from ..config.sampling import MIN_P, TEMPERATURE, TOP_K, TOP_P
 from ..errors import shown
 from ..system.reading import Fields
-from .gguf.file import GgufFile, decimal
+from .tensors import decimal
 
 SAMPLING_PREFIX = "general.sampling."
 """Begins the keys of GGUF metadata that programs take as their defaults."""
@@ -167,20 +167,20 @@ def _brief(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (bool, int, float)) else ""
 
 
-def from_gguf(file: GgufFile) -> dict[str, Any]:
+def from_gguf(metadata: Fields) -> dict[str, Any]:
     """The settings in the metadata of a GGUF file, under the names of `generation_config.json`; DataError for a value
     of another kind."""
     found: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
         key = f"{SAMPLING_PREFIX}{setting.gguf}"
-        if setting.gguf is None or key not in file.values:
+        if setting.gguf is None or key not in metadata:
             continue
         if setting.kind == "text":
-            found[name] = file.fields.text(key)
+            found[name] = metadata.text(key)
         elif setting.kind == "whole":
-            found[name] = file.fields.whole(key, -_MOST_WHOLE, _MOST_WHOLE)
+            found[name] = metadata.whole(key, -_MOST_WHOLE, _MOST_WHOLE)
         else:
-            found[name] = decimal(file.fields.number(key))
+            found[name] = decimal(metadata.number(key))
     if any(name in found for name in _SAMPLES):
         found = {"do_sample": True, **found}
     if found.get("temperature", 1) <= 0:

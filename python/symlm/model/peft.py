@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .resolve import ModelFiles
+    from .files import ModelFiles
     from .tensors import Bytes, Floats
 
 _PREFIX = "base_model.model."

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
-from .. import _symlm
-from ..config.model_config import ModelConfig, note_of_ends
+from ..config.model_config import note_of_ends
 from ..errors import DataError, UserError
 from ..layout import (
     ADAPTER_CONFIG,
     BEST,
     CHECKPOINTS,
     CONFIG,
-    FACTORS,
     LAST,
     METRICS,
     MODEL_CONFIG,
@@ -27,62 +24,10 @@ from ..run.folder import RunFolder, run_of_checkpoint
 from ..run.metrics import read_lines
 from ..system.names import as_path
 from ..units import whole_number
-from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, unpack, weight_files, weights_of
-from .tokenizer import load_tokenizer
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Where a model lies: its folder, tokenizer, and run folder if it belongs to one."""
-
-    folder: Path
-    tokenizer: Path
-    run: Path | None
-    note: str | None = None
-    tokenizer_sha256: str | None = None
-    """Of the file that the run was started with, where the run says so."""
-    source: Path | None = None
-    """The GGUF file or adapter folder that the folder was made from; the folder goes with this object."""
-    base: ModelFiles | None = None
-    """What the adapters of `source` were added to."""
-    unpacked: Unpacked | None = None
-
-    @property
-    def weights(self) -> Path:
-        """The file of weights, or the index of several."""
-        return weights_of(self.folder) or self.folder / WEIGHTS
-
-    @property
-    def weight_files(self) -> list[Path]:
-        """Every file that the weights come from."""
-        if self.source is None:
-            return weight_files(self.weights)
-        if self.base is None:
-            return [self.source]
-        return [self.source / ADAPTER_CONFIG, self.source / FACTORS, *self.base.weight_files]
-
-    @property
-    def has_state(self) -> bool:
-        """Whether it is a checkpoint of a training, which also knows how far that has come."""
-        return (self.folder / STATE).is_file()
-
-    @property
-    def name(self) -> Path:
-        """What the user knows it by."""
-        return self.source or self.folder
-
-    def companion(self, name: str) -> Path | None:
-        """A file of `COMPANIONS` beside the weights, or in the run that began from a model with it."""
-        places = [self.folder] if self.run is None else [self.folder, self.run]
-        return next((place / name for place in places if (place / name).is_file()), None)
-
-    def load_tokenizer(self) -> _symlm.Tokenizer:
-        """The tokenizer of the model; DataError when it is damaged or that of another one."""
-        return load_tokenizer(self.tokenizer, self.tokenizer_sha256, self.model_config())
-
-    def model_config(self) -> ModelConfig:
-        """The shape, from `config.json` beside the weights."""
-        return ModelConfig.from_hf(self.folder / MODEL_CONFIG)
+from .files import ModelFiles
+from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, weights_of
+from .gguf.read import unpack_gguf
+from .peft import find_base, unpack_adapter
 
 
 def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
@@ -98,7 +43,8 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
     if not path.is_dir():
         if not is_gguf(path):
             raise UserError(f"{path}: not a run folder, a model folder or a GGUF file")
-        unpacked = unpack(path)
+        unpacked = Unpacked()
+        unpack_gguf(path, unpacked.folder)
         files = _files(unpacked.folder, None)
         return dataclasses.replace(files, source=path, unpacked=unpacked)
     if (path / ADAPTER_CONFIG).is_file():
@@ -115,8 +61,6 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
 
 def _with_adapter(path: Path) -> ModelFiles:
     """An adapter folder as the model that it and its base give."""
-    from .peft import find_base, unpack_adapter
-
     if weights_of(path) is not None:
         raise DataError(
             f"{path}: found {ADAPTER_CONFIG} beside {WEIGHTS}: which of them is meant is not known",

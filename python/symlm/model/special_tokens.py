@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..system.reading import Fields
 from .companions import Companions
-from .gguf.file import GgufFile
 
 _KEYS = {
     "unk_token": "unknown",
@@ -72,12 +72,13 @@ def _key(name: str) -> str:
     return f"tokenizer.ggml.{_KEYS[name]}_token_id"
 
 
-def names_of_gguf(file: GgufFile, vocab_size: int) -> dict[str, int]:
-    """Special tokens that a GGUF file names besides those that begin and end a text: name in transformers -> id.
+def names_of_gguf(metadata: Fields, vocab_size: int) -> dict[str, int]:
+    """Special tokens that the metadata of a GGUF file name, besides those that begin and end a text: name in transformers
+    -> id.
 
     An id beyond the vocabulary is none, as in llama.cpp: converters write -1. DataError for what is no id.
     """
-    ids = {name: file.fields.whole(_key(name), -1, 1 << 32) for name in _KEYS if _key(name) in file.values}
+    ids = {name: metadata.whole(_key(name), -1, 1 << 32) for name in _KEYS if _key(name) in metadata}
     return {name: number for name, number in ids.items() if 0 <= number < vocab_size}
 
 

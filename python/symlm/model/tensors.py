@@ -250,3 +250,10 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], table: Iterable[t
         if tensors[name].shape != shape:
             raise DataError(f"{folder}: {name} has the shape {list(tensors[name].shape)}, expected {list(shape)}")
     return [tensor for name, tensor in tensors.items() if name in expected]
+
+
+def decimal(value: float) -> float:
+    """The shortest decimal number that is the float32 `value`: 1e-05 and not 9.999999747378752e-06."""
+    import numpy as np
+
+    return float(str(np.float32(value)))

@@ -45,7 +45,7 @@ from . import checkpoint
 from .checkpoint import State
 from .metrics import read_lines, to_document
 
-_START = {LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS, MORE_TEMPLATES}
+START = {LOCK, TOKENIZER, ENVIRONMENT, CHECKPOINTS, *COMPANIONS, MORE_TEMPLATES}
 """What is in a run folder before `config.toml` makes it a run."""
 _POINTER = re.compile(rf"{CHECKPOINTS}/step-[0-9]{{8,15}}")
 _MOST_POINTER_BYTES = 4096
@@ -153,7 +153,7 @@ class RunFolder:
         names = {entry.name for entry in self.path.iterdir()}
         if not names - {LOCK}:
             return True
-        ours = all(name in _START or name.startswith((TEMP_PREFIX, TOKENIZER_TEMP)) for name in names)
+        ours = all(name in START or name.startswith((TEMP_PREFIX, TOKENIZER_TEMP)) for name in names)
         return LOCK in names and ours and not (CHECKPOINTS in names and any((self.path / CHECKPOINTS).iterdir()))
 
     def _clear_start(self) -> None:

@@ -5,5 +5,6 @@ signals  Ctrl-C, SIGTERM and SIGHUP as an orderly stop
 reading  small files that may hold anything: bounded, typed, never executed
 files    files that are on the disk when the call returns; hashes
 target   refusing at the start what could not be written at the end
+names    names and texts of any bytes: how they stand in files and in messages
 version  the version of the installed package
 """

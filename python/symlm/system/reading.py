@@ -136,6 +136,9 @@ class Fields:
     def __init__(self, path: Path, raw: Mapping[str, Any], what: str) -> None:
         self._path, self._raw, self._what = path, raw, what
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._raw
+
     def _wrong(self, name: str, expected: str) -> DataError:
         found = shown(self._raw[name]) if name in self._raw else "nothing"
         return DataError(f"{self._path}: damaged {self._what}: {name}: found {found}, expected {expected}")

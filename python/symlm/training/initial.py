@@ -12,7 +12,8 @@ from ..config.options import flag_of
 from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.companions import Companions
-from ..model.resolve import ModelFiles, resolve_model
+from ..model.files import ModelFiles
+from ..model.resolve import resolve_model
 from ..model.tensors import check_tensors, read_tensors
 from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder

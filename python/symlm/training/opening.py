@@ -15,6 +15,7 @@ from ..run.checkpoint import State
 from ..run.folder import RunFolder, default_out_dir, run_of_checkpoint
 from ..text.corpus import Prepared
 from ..units import count_of
+from .contract_changes import changes_since
 
 AUTO = "auto"
 
@@ -88,7 +89,7 @@ def check_text(folder: RunFolder, state: State | None, prepared: Prepared, parts
     all if none. DataError where a rule of the contract that made them has changed since.
     """
     known, version = known_hashes(folder, state), _contract_of(folder, state)
-    changes = contract.changes_since(version, prepared)
+    changes = changes_since(version, prepared)
     for key in parts or prepared.hashes:
         found = prepared.hashes[key]
         if changes and key in TOKEN_HASHES and known.get(key) != found:

@@ -16,7 +16,6 @@
 pub mod checkpoint;
 pub mod config;
 mod contract;
-#[allow(unused_imports, reason = "its own digits and permissions, which `system` has, too")]
 pub mod data;
 pub mod error;
 mod foreign;
@@ -30,5 +29,3 @@ pub mod trace;
 
 pub use contract::CONTRACT_VERSION;
 pub use error::{Error, ErrorKind, Result};
-// Short names for `data` and `generate`.
-use system::{arena, files, float_env};

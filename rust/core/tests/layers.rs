@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// From the ground up: a package imports itself and those before it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "contract",
+    "foreign",
     "error",
     "rng",
     "config",
@@ -22,15 +23,8 @@ const LAYERS: [&str; 15] = [
     "step::engine",
 ];
 /// Names at the root of the crate, and where they come from.
-const ROOT: [(&str, &str); 7] = [
-    ("CONTRACT_VERSION", "contract"),
-    ("Error", "error"),
-    ("ErrorKind", "error"),
-    ("Result", "error"),
-    ("arena", "system::arena"),
-    ("files", "system::files"),
-    ("float_env", "system::float_env"),
-];
+const ROOT: [(&str, &str); 4] =
+    [("CONTRACT_VERSION", "contract"), ("Error", "error"), ("ErrorKind", "error"), ("Result", "error")];
 /// Packages whose files may still import each other in circles, or call the system.
 const NOT_YET: [&str; 1] = ["data"];
 /// What only `system` may name.

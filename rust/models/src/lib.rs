@@ -12,6 +12,9 @@ pub mod contract;
 #[allow(dead_code, reason = "the readers of files are not here")]
 #[path = "../../core/src/error.rs"]
 pub mod error;
+#[allow(dead_code, reason = "the readers of files are not here")]
+#[path = "../../core/src/foreign.rs"]
+pub mod foreign;
 #[path = "../../core/src/pool/mod.rs"]
 pub mod pool;
 #[path = "../../core/src/rng.rs"]

@@ -117,13 +117,6 @@ class GgufFile:
         return value
 
 
-def decimal(value: float) -> float:
-    """The shortest decimal number that is the float32 `value`: 1e-05 and not 9.999999747378752e-06."""
-    import numpy as np
-
-    return float(str(np.float32(value)))
-
-
 def read_gguf(path: Path) -> GgufFile:
     """Read the header of a GGUF file; DataError when it is not one, damaged, or has tensors of other types."""
     try:

@@ -15,8 +15,8 @@ from ..companions import DEFAULT_TEMPLATE, as_field, named_templates
 from ..facts import usable_facts
 from ..generation_settings import from_gguf
 from ..special_tokens import names_of_gguf
-from ..tensors import Outgoing, from_floats, write_tensors
-from .file import GgufFile, GgufTensor, decimal, read_gguf
+from ..tensors import Outgoing, decimal, from_floats, write_tensors
+from .file import GgufFile, GgufTensor, read_gguf
 from .layout import ARCHITECTURE, ROPE_FACTORS, from_pairs, gguf_name, rope_factors, rotated_heads, scaling_of
 from .vocabulary import Vocabulary, tokenizer_json
 
@@ -61,13 +61,13 @@ def unpack_gguf(path: Path, folder: Path) -> None:
     weights = [_outgoing(file.tensors[name], tensor, config) for tensor, name in _pairs(file, config)]
     vocabulary = _vocabulary(file, config)
     tokenizer = tokenizer_json(vocabulary, path, config.bos_token_id, next(iter(config.eos_token_ids), None))
-    shape, special = config.to_hf(), names_of_gguf(file, config.vocab_size)
+    shape, special = config.to_hf(), names_of_gguf(file.fields, config.vocab_size)
     padding = {"pad_token_id": special["pad_token"]} if "pad_token" in special else {}
     texts = {
         MODEL_CONFIG: shape,
         TOKENIZER: tokenizer,
         GENERATION_CONFIG: {
-            **from_gguf(file), **padding, **{name: shape[name] for name in ("bos_token_id", "eos_token_id")}
+            **from_gguf(file.fields), **padding, **{name: shape[name] for name in ("bos_token_id", "eos_token_id")}
         },
     }  # fmt: skip
     facts = {

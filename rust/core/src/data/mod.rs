@@ -46,7 +46,6 @@ pub use shards::{CONTEXT, Shards};
 #[cfg(test)]
 pub(crate) use tokenizer::byte_chars;
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};
-pub(crate) use tokenizer::{default_permissions, hex};
 
 #[cfg(test)]
 mod tests;

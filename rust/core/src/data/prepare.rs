@@ -15,9 +15,10 @@ use super::progress::{Meter, Progress};
 use super::shards::{ShardWriter, Shards, remove_unfinished};
 use super::source::Format;
 use super::split::{Divider, Planner};
-use super::tokenizer::{Encoder, Tokenizer, hex};
-use crate::arena::release_free_memory;
+use super::tokenizer::{Encoder, Tokenizer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::system::arena::release_free_memory;
+use crate::system::hex;
 
 /// Changes whenever the same input would give other shards.
 const CACHE_VERSION: &[u8] = b"symlm shards 1\0";

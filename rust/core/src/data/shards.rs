@@ -18,10 +18,10 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use super::header::{HEADER_BYTES, Header, Windows};
-use super::tokenizer::{default_permissions, hex};
 use crate::error::{Error, Result};
-use crate::files::{Room, open_regular};
 use crate::rng::philox;
+use crate::system::files::{Room, default_permissions, open_regular};
+use crate::system::hex;
 
 /// Marks an id that does not count as a target; no vocabulary is so large.
 pub const CONTEXT: u32 = 1 << 31;

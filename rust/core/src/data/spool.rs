@@ -11,8 +11,8 @@ use super::progress::INTERVAL;
 use super::source::Source;
 use super::stream::Stream;
 use crate::error::{Error, Result, io_reason};
-use crate::files::Room;
 use crate::foreign::HEAD_BYTES;
+use crate::system::files::Room;
 
 const READ_BYTES: usize = 64 * 1024;
 /// Names the standard input.

@@ -21,6 +21,8 @@ use super::library::Library;
 use super::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, piece_len, pretokens};
 use super::tokenizer_file::{self, Parsed};
 use crate::error::{Error, Result};
+use crate::system::files::default_permissions;
+use crate::system::hex;
 
 /// The token between documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -362,19 +364,4 @@ pub(crate) fn byte_chars() -> [char; 256] {
         byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
         _ => unused.next().unwrap_or('\u{fffd}'),
     })
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// What a new file gets, where a temporary file would be for its owner alone.
-pub(crate) fn default_permissions() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o666)
 }

@@ -11,7 +11,7 @@ use tokenizers::models::bpe::BPE;
 use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, byte_chars};
 use super::tokenizer_parts::{AtMost, Merge, Vocab};
 use crate::error::{Error, Result, brief};
-use crate::files::open_regular;
+use crate::system::files::open_regular;
 
 /// A larger file is no tokenizer.
 const MAX_FILE_BYTES: u64 = 256 << 20;

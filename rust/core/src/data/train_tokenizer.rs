@@ -18,8 +18,8 @@ use super::pretoken::{PIECE_CAP_BYTES, boundary_to, pretokens};
 use super::progress::{INTERVAL, Meter, Progress};
 use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer, byte_chars};
 use super::words::Words;
-use crate::arena::release_free_memory;
 use crate::error::{Error, Result};
+use crate::system::arena::release_free_memory;
 
 /// Text looked at; beyond this a vocabulary hardly changes.
 const SAMPLE_BYTES: u64 = 64 << 20;

@@ -5,8 +5,8 @@
 //! options give the same token on every machine.
 
 use crate::error::{Error, Result};
-use crate::float_env::ContractRounding;
 use crate::rng::{self, Stream};
+use crate::system::float_env::ContractRounding;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
