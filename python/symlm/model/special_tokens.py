@@ -73,7 +73,7 @@ def _key(name: str) -> str:
 
 
 def names_of_gguf(metadata: Fields, vocab_size: int) -> dict[str, int]:
-    """Special tokens that the metadata of a GGUF file name, besides those that begin and end a text: name in transformers
+    """Special tokens in the metadata of a GGUF file besides those that begin and end a text: name in transformers
     -> id.
 
     An id beyond the vocabulary is none, as in llama.cpp: converters write -1. DataError for what is no id.

@@ -16,7 +16,7 @@ impl LfsPointer {
 
     /// Whether a file that begins so is one.
     pub(crate) fn is(head: &[u8]) -> bool {
-        head.starts_with(LFS_BEGIN) && memchr::memmem::find(head, LFS_HASH).is_some()
+        head.starts_with(LFS_BEGIN) && head.windows(LFS_HASH.len()).any(|part| part == LFS_HASH)
     }
 }
 
