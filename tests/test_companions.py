@@ -112,7 +112,7 @@ def test_settings_of_a_gguf_file_that_a_run_begins_with(source: Path, tmp_path: 
 
 
 def test_greedy_is_temperature_zero_there_and_back(source: Path, tmp_path: Path) -> None:
-    write(source / "generation_config.json", do_sample=False, temperature=0.6, top_k=7)
+    write(source / "generation_config.json", do_sample=False, temperature=0.6, top_k=7, eos_token_id=END)
     done, notes = noted(source, "gguf", tmp_path / "m.gguf")
     assert sampling(done.path) == {"temp": 0.0, "top_k": 7}
     assert notes == ["not in a GGUF file: temperature 0.6 (it is 0, as do_sample is false) (of generation_config.json)"]

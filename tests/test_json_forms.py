@@ -144,7 +144,6 @@ def test_every_form_holds_the_same_texts(tmp_path_factory: pytest.TempPathFactor
     [
         ("a.jsonl", b'{"text": "abc abc abc"}\n{"text": "abd"}\n', "729e45cab47f2167d576922f3704aaed"),
         ("b.txt", b"abc abc", "a0b7db87f7b15966f370a01660f30f00"),
-        ("c.jsonl", b'{"prompt": "abc", "completion": "abc"}\n', "ca7933be79ed5d71700fe091c8683fa8"),
     ],
 )
 def test_tokens_of_earlier_versions_are_found_in_the_cache(tmp_path: Path, name: str, content: bytes, key: str) -> None:

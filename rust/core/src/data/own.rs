@@ -18,13 +18,16 @@ pub const OWN_FOLDERS: [(&str, &[&str]); 5] = [
 /// Of a run folder that is locked, but not a run yet.
 pub const LOCK: &str = ".lock";
 /// What such a folder may hold besides.
-pub const BEGUN: [&str; 7] = [
+pub const BEGUN: [&str; 10] = [
     "tokenizer.json",
     "environment.json",
     "checkpoints",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates",
     "generation_config.json",
 ];
 /// Names that begin so are of files that were not finished.
