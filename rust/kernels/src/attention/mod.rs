@@ -16,7 +16,7 @@
 //!     s = q k,  dp = dout v                    tile::scores, twice
 //!     p = exp(s * f - m) * z,  ds = (p * (dp - D)) * f
 //!                                              rows::gradient, in the place of s and dp
-//!     dv = chain over the rows: p, dout        tile::column_sums, on from the strip before
+//!     dv = chain over the rows: p, dout        tile::column_sums, continued from strip to strip
 //!     dk = chain over the rows: ds, q          the same
 //!     q = chain over the keys: ds, k           tile::row_sums
 //! ```

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for block of 1,024 tokens:                       a chain begins at +0 and ends with its block
-//!     for part of at most 256 tokens:              the chains go on from memory
+//!     for part of at most 256 tokens:              the chains continue from memory
 //!         for 256 rows of dw:
 //!             columns = dy[part][rows], copied     as many columns side by side as make whole tiles
 //!             for columns of dw, as many as a tile has:
@@ -15,7 +15,7 @@
 //!
 //! Both operands have their tokens a row apart, so a product over tokens reads one or two lines of every row: copied side by
 //! side, they are two streams. A copy of x serves all 256 rows, one of dy all columns. The parts are short for the caches
-//! alone: a chain that is stored and goes on has the bits of one that was not cut.
+//! alone: a chain that is stored and continued has the bits of one that was not cut.
 
 use super::micro::{Rows, Table, Tile, tiles};
 use super::{At, Left, Right, at, direct, pack, tile_height};

@@ -3,10 +3,10 @@
 //! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
 //! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
 //! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
-//! cannot move a bit, because every element is its own chain and a chain that is cut over k goes on where it was.
+//! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
 //!
 //! ```text
-//! for k in equal blocks of at most 1,024:        the chains go on from C
+//! for k in equal blocks of at most 1,024:        the chains continue from C
 //!     for rows in blocks of A, about 96 Ki elements:
 //!         for columns, as many as a tile has:    a strip of a panel of B
 //!             for rows of the block, as many as a tile has:
