@@ -1,10 +1,5 @@
 //! Matrix products, one FMA chain per element (contract G1-G4).
 //!
-//! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
-//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
-//! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
-//! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
-//!
 //! ```text
 //! for k in equal blocks of at most 1,024:        the chains continue from C
 //!     for rows in blocks of A, about 96 Ki elements:
@@ -16,6 +11,11 @@
 //! Columns are the outer of the two inner loops: the strip of B is used for all rows of the block while it is near, and the
 //! block of A, which is read again for every strip, is small enough for the second-level cache. While the tiles of a strip
 //! run, they ask for the next strip, and for the lines that the next tile writes to.
+//!
+//! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
+//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
+//! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
+//! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
 
 mod gradient;
 pub(crate) mod micro;
