@@ -1,7 +1,7 @@
 //! Matrix products, one FMA chain per element (contract G1-G4).
 //!
 //! ```text
-//! for k in equal blocks of at most 1,024:        the chains continue from C
+//! for k in equal blocks of at most 1,024:        the chains continue from C; one block where C itself is added
 //!     for rows in blocks of A, about 96 Ki elements:
 //!         for columns, as many as a tile has:    a strip of a panel of B
 //!             for rows of the block, as many as a tile has:
