@@ -138,7 +138,7 @@ def test_flags_in_the_text_exist(name: str) -> None:
 def test_files_that_maps_name_exist(name: str) -> None:
     files = [PurePosixPath(file) for file in tracked()]
     known = {path.as_posix() for file in files for path in (file, *file.parents)}
-    # `data/prepare.rs` stands for rust/core/src/data/prepare.rs.
+    # `shards/prepare.rs` stands for rust/core/src/data/shards/prepare.rs.
     tails = {"/".join(path.split("/")[-n:]) for path in known for n in range(1, path.count("/") + 2)}
     missing = []
     for code in _CODE.findall(prose(DOCUMENTS[name])):

@@ -8,7 +8,7 @@
 //! | `system` | files, machine, memory, threads: the only one that calls the operating system |
 //! | `pool`, `trace` | workers that run graphs, and what is recorded of them |
 //! | `model` | the table of parameters, weights, adapters |
-//! | `data` | documents, tokenizer, token shards |
+//! | `data` | documents, tokenizer, token shards; its packages are in `data/mod.rs` |
 //! | `checkpoint` | tensors on disk |
 //! | `generate` | sessions, sampler, stream of text |
 //! | `step` | one update: plan, feed, work, engine |

@@ -1,4 +1,16 @@
 //! AdamW (contract O3; Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019).
+//!
+//! ```text
+//! for vector i:
+//!     g = g[i] * clip
+//!     m[i] = fma(beta1, m[i], (1 - beta1) * g)
+//!     v[i] = fma(beta2, v[i], ((1 - beta2) * g) * g)
+//!     u = (m[i] * c1) / (sqrt(v[i] * c2) + eps)
+//!     w[i] = fma(-lr, fma(decay, w[i], u), w[i])
+//! ```
+//!
+//! One pass over four streams, since memory sets the pace: clipping and the corrections of the moments are factors in it,
+//! not passes before it. The corrections are multiplied, so that only one division is left.
 
 use crate::math::{load, store};
 use crate::simd::{Isa, Kernel, Simd, dispatch};

@@ -1,4 +1,12 @@
 //! Embedding (contract L1, L6).
+//!
+//! ```text
+//! gather:       out[i] = table[ids[i]]
+//! scatter_row:  for four vectors of the row:  for t in tokens:  acc = acc + dx[t]
+//! ```
+//!
+//! The gradient is gathered for each row of the table instead of scattered for each token: the order of the sum is then that
+//! of the tokens whoever computes it, and a strip of the row stays in registers until it is done.
 
 use crate::math::{load, store};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
@@ -49,7 +57,7 @@ impl Kernel for ScatterRow<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // A strip of the gradient stays in registers while the tokens pass.
+        // Vectors of the gradient that stay in registers while the tokens pass.
         const STRIP: usize = 4;
         let n = self.acc.len();
         let (dx, stride) = (self.dx.ptr(), self.dx.stride());

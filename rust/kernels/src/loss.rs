@@ -1,4 +1,16 @@
 //! Softmax cross-entropy on a strip of logits (contract L2, L3).
+//!
+//! ```text
+//! for each row whose target y counts:
+//!     m = max l
+//!     for vector i:  e = exp(l[i] - m);  sum = sum + e             backward: l[i] = e
+//!     S = fold16(sum);  loss = (m - l[y]) + log(S)
+//!     backward:      l[i] = (l[i] * (1 / S)) * scale,  l[y] = ((l[y] * (1 / S)) - 1) * scale
+//! ```
+//!
+//! Row after row: a row of some thousand logits stays in a cache, where the later passes find it. The maximum takes a
+//! separate pass because the order of the sum is fixed: a running maximum would rescale it on the way. The target's
+//! gradient is computed apart from the others, so that their loop has no branch.
 
 use crate::math::{exp, fold16, load, log, store};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};

@@ -1,4 +1,14 @@
 //! SwiGLU (contract E9, E10; Shazeer, "GLU Variants Improve Transformer", 2020).
+//!
+//! ```text
+//! for each row, for vector i:
+//!     s = 1 / (1 + exp(-g[i]))
+//!     forward:   h[i] = (g[i] * s) * u[i]
+//!     backward:  g[i], u[i] = (dh[i] * u[i]) * (s * fma(g[i], 1 - s, 1)),  dh[i] * (g[i] * s)
+//! ```
+//!
+//! One pass, with nothing kept between elements: the sigmoid is computed again in the backward pass, which is cheaper than
+//! a third matrix of this size in memory.
 
 use crate::math::{exp, load, store};
 use crate::simd::{Isa, Kernel, Simd, dispatch};

@@ -1,6 +1,20 @@
 //! RMSNorm (contract E3, E4, E5; Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019).
 //!
-//! A row's dot product is one chain of fused operations per lane, bound by latency; four rows run side by side.
+//! ```text
+//! forward, for four rows:
+//!     for vector i:  sum = fma(x[i], x[i], sum)
+//!     r = 1 / sqrt(fold16(sum) / n + eps)
+//!     for vector i:  y[i] = (x[i] * r) * w[i]
+//!
+//! backward, for four rows of a block of 64:
+//!     for vector i:  h = x[i] * r;  sum = fma(dy[i] * w[i], h, sum);  dw[i] = fma(dy[i], h, dw[i])
+//!     c = fold16(sum) / n
+//!     for vector i:  h = x[i] * r;  x[i] = fma(fma(-h, c, dy[i] * w[i]), r, residual[i])
+//! ```
+//!
+//! A row's dot product is one chain of fused operations per lane, bound by latency; four rows run side by side. The second
+//! pass finds the row in the nearest cache and computes h again instead of keeping it. dw goes through the rows of a block in
+//! order, one load and one store for all four.
 
 use crate::math::{fold16, load, store};
 use crate::simd::{Isa, Kernel, Simd, dispatch};

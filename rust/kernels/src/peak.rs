@@ -1,4 +1,10 @@
-//! The FMA peak: as many independent chains as the microkernel has accumulators, nothing else.
+//! The FMA peak: independent chains of multiply-adds, nothing else.
+//!
+//! ```text
+//! for each round:  for each of at most 12 chains:  acc = fma(acc, x, y)
+//! ```
+//!
+//! At most as many chains as the microkernel has accumulators.
 
 use crate::math::fold16;
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};

@@ -1,4 +1,12 @@
 //! Sums in a fixed order: gradient folding, gradient norm, batch loss (contract S2, G4, O1, L4).
+//!
+//! ```text
+//! sum_squares_blocks:  for block of 4,096:  for vector i:  acc = acc + f64(g[i])^2;  out = fold16(acc)
+//! add, fold_pair:      p[i] = p[i] + q[i],  p[i] = p[i] + (q[i] + t[i])
+//! batch_loss:          for block of 4,096:  sum = sum + f64(loss);  total = total + sum
+//! ```
+//!
+//! The blocks are what threads share out: their length is fixed, so their sums do not depend on who has computed them.
 
 use crate::math::{fold16, fold16_f64, load, store};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};

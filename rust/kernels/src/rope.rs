@@ -1,6 +1,17 @@
 //! Rotary position embedding in half-rotation order (contract E6, E7, E8; Su et al., "RoFormer", 2021).
 //!
 //! Pair j of a head is its elements j and j + head_dim/2.
+//!
+//! ```text
+//! for each row, for vector j of pairs:
+//!     c, s = cos, sin of the row's position and these pairs
+//!     for each head:  x1, x2 = x[j], x[j + head_dim/2]
+//!         forward:    x1 * c - x2 * s,  x2 * c + x1 * s
+//!         backward:   x1 * c + x2 * s,  x2 * c - x1 * s
+//! ```
+//!
+//! All heads of a row turn by the same angles, so the heads are the inner loop: the table is read once for each row. In half
+//! rotation the two elements of sixteen pairs are two whole vectors; neighbours would have to be shuffled.
 
 use crate::math::{load, store};
 use crate::simd::{Isa, Kernel, Simd, dispatch};

@@ -5,42 +5,21 @@
 //!                           -> Corpus::prepare         -> Shards (checked, cached)
 //! ```
 //!
+//! From the ground up: `progress`, `threads` and `pretoken` serve all; `corpus` and `tokenizer` do not know of each other;
+//! `train_tokenizer` makes the second from the first, and `shards` are the ids of the one by the other.
+//!
 //! Everything streams in bounded memory, gives the same bytes for any number of threads, and leaves no thread behind.
 
 mod corpus;
-mod documents;
-mod examples;
-mod fields;
-mod find;
-mod gzip;
-mod header;
-mod inspect;
-mod lenient;
-mod library;
-mod objects;
-mod own;
-mod pair;
-mod pattern;
-mod pool;
-mod prepare;
 mod pretoken;
 mod progress;
-mod records;
-mod scanner;
 mod shards;
-mod source;
-mod split;
-mod spool;
-mod stream;
+mod threads;
 mod tokenizer;
-mod tokenizer_file;
-mod tokenizer_parts;
 mod train_tokenizer;
-mod words;
 
-pub use corpus::{Corpus, DataFormat};
-pub use objects::{Object, ObjectFile, Objects};
-pub use own::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
+pub use corpus::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
+pub use corpus::{Corpus, DataFormat, Object, ObjectFile, Objects};
 pub use progress::Progress;
 pub use shards::{CONTEXT, Shards};
 #[cfg(test)]

@@ -15,6 +15,19 @@ pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 /// A piece is never longer: where the text offers no place to cut for so long it is cut between two characters.
 pub(crate) const PIECE_CAP_BYTES: usize = 1024 * 1024;
 
+/// Sizes of pieces; the defaults everywhere but in tests and in sampling.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PieceSize {
+    pub(crate) target: usize,
+    pub(crate) cap: usize,
+}
+
+impl Default for PieceSize {
+    fn default() -> Self {
+        Self { target: PIECE_BYTES, cap: PIECE_CAP_BYTES }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Class {

@@ -1,14 +1,73 @@
 //! Files that may be anything, and disks that are nearly full.
 
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Error, ErrorKind, Result, Write};
+use std::fs::{OpenOptions, ReadDir};
+use std::io::{BufWriter, Error, ErrorKind, Read, Result, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::foreign::{HEAD_BYTES, LfsPointer};
 
-pub(crate) use std::fs::File;
+pub(crate) use std::fs::{DirEntry, File, Metadata};
+pub(crate) use tempfile::{NamedTempFile as TempFile, TempPath};
+
+/// Opens anything for reading; a pipe without a writer waits for ever.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    File::open(path)
+}
+
+/// The first bytes of a file, at most `most`.
+pub(crate) fn head(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    open(path)?.take(most as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// What the system knows of a path, links followed.
+pub(crate) fn metadata(path: &Path) -> Result<Metadata> {
+    std::fs::metadata(path)
+}
+
+/// Whether there is something at a path, links followed.
+pub(crate) fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// Whether a folder has such a name, be it of a link that leads nowhere.
+pub(crate) fn has_name(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Whether a path leads to a folder.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// Whether a path leads to a regular file.
+pub(crate) fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// What is in a folder, in no order.
+pub(crate) fn entries(folder: &Path) -> Result<ReadDir> {
+    std::fs::read_dir(folder)
+}
+
+/// Size and time of a file: another pair means that somebody wrote to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// Of an open file, as it is now.
+    pub(crate) fn of(file: &File) -> Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { size: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+}
 
 /// Opens a regular file for reading and gives its size. Anything else is an error: a pipe without a writer, for one,
 /// would wait for ever. So is a pointer of Git LFS ([`LfsPointer`]), which is in the place of the file that is meant.
@@ -46,8 +105,7 @@ pub(crate) fn write_whole<T>(
     content: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
 ) -> Result<T> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(prefix).permissions(default_permissions()).tempfile_in(folder)?;
-    let (file, name) = file.into_parts();
+    let (file, name) = unfinished(folder, prefix)?.into_parts();
     let (_, result) = flushed(BufWriter::with_capacity(BUFFER_BYTES, file), content)?;
     name.persist(path).map_err(|e| e.error)?;
     Ok(result)
@@ -61,6 +119,16 @@ fn flushed<T>(mut out: BufWriter<File>, content: impl FnOnce(&mut BufWriter<File
     Ok((file, result))
 }
 
+/// Makes a folder and those above it, unless they are there.
+pub(crate) fn make_folders(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path)
+}
+
+/// Waits until the names in a folder are on the disk.
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// Makes a folder, unless it is there.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     match std::fs::create_dir(path) {
@@ -69,8 +137,33 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// A file for the length of a run, where the system has such.
+pub(crate) fn temporary() -> Result<TempFile> {
+    TempFile::new()
+}
+
+/// A file in `folder` that will get another name when it is finished; until then it begins with `prefix`.
+pub(crate) fn unfinished(folder: &Path, prefix: &str) -> Result<TempFile> {
+    tempfile::Builder::new().prefix(prefix).permissions(default_permissions()).tempfile_in(folder)
+}
+
+/// Removes the unfinished files of processes that were killed: those older than `age` that no process holds locked.
+pub(crate) fn remove_unfinished(folder: &Path, prefix: &str, age: Duration) {
+    let old = |modified: SystemTime| modified.elapsed().is_ok_and(|since| since > age);
+    for entry in entries(folder).into_iter().flatten().flatten() {
+        let is_old = entry.metadata().and_then(|m| m.modified()).is_ok_and(old);
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())
+            && is_old
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            // Another process may have been quicker.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// What a new file gets, where a temporary file would be for its owner alone.
-pub(crate) fn default_permissions() -> std::fs::Permissions {
+fn default_permissions() -> std::fs::Permissions {
     // The umask takes from it.
     std::fs::Permissions::from_mode(0o666)
 }

@@ -7,6 +7,7 @@ pub mod float_env;
 mod hex;
 pub mod machine;
 mod process;
+pub(crate) mod stream;
 pub(crate) mod sync;
 
 pub(crate) use hex::hex;

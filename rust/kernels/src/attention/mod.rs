@@ -3,6 +3,27 @@
 //! Strips of query rows are worked on at a time: the scores of a strip against all its keys lie in scratch memory
 //! that fits the second-level cache, so the softmax is exact (no running rescale) and no T x T matrix exists. Keys
 //! beyond a strip are never touched; inside it, a masked key has weight +0 and adds exactly nothing.
+//!
+//! ```text
+//! forward, for each query head, for each strip of rows:
+//!     s = q k                                  tile::scores
+//!     m = max s * f,  e = exp(s * f - m),  z = 1 / sum(e)
+//!                                              rows::softmax, e in the place of s
+//!     out = (e v) * z + 0                      tile::row_sums
+//!
+//! backward, for each query head, for each strip of rows:
+//!     D = dot(dout, out)                       rows::row_terms
+//!     s = q k,  dp = dout v                    tile::scores, twice
+//!     p = exp(s * f - m) * z,  ds = (p * (dp - D)) * f
+//!                                              rows::gradient, in the place of s and dp
+//!     dv = chain over the rows: p, dout        tile::column_sums, continued from strip to strip
+//!     dk = chain over the rows: ds, q          the same
+//!     q = chain over the keys: ds, k           tile::row_sums
+//! ```
+//!
+//! The sum is divided out of the output, not of the weights: head_dim multiplications for each row instead of one for each
+//! key. The backward pass computes the weights again: kept, they would be the T x T matrix. There q is written last, since dk
+//! needs the queries; k and v are written after the last head, which reads them all.
 
 mod rows;
 mod tile;
@@ -201,8 +222,8 @@ pub fn backward(
     isa: Isa,
     heads: Heads,
     mut q: MatMut<'_>,
-    mut k: MatMut<'_>,
-    mut v: MatMut<'_>,
+    k: MatMut<'_>,
+    v: MatMut<'_>,
     out: Mat<'_>,
     dout: Mat<'_>,
     maximum: &[f32],
@@ -211,13 +232,7 @@ pub fn backward(
 ) {
     let Heads { head_dim, group } = heads;
     let positions = q.rows();
-    assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_dim, head_dim, head_dim), "head columns");
-    assert_eq!(
-        (k.rows(), v.rows(), out.rows(), dout.rows()),
-        (positions, positions, positions, positions),
-        "head rows"
-    );
-    assert_eq!((out.cols(), dout.cols()), (q.cols(), q.cols()), "head columns of the output");
+    check_backward(heads, q.as_mat(), k.as_mat(), v.as_mat(), out, dout);
     let height = strip_rows(BACKWARD_STRIP, positions).min(positions);
     let memory = height * Strip::stride(positions);
     let (packed_k, rest) = scratch.split_at_mut(packed_len(head_dim, positions));
@@ -258,8 +273,28 @@ pub fn backward(
             first = rows.end;
         }
     }
-    for t in 0..positions {
-        k.row(t).copy_from_slice(&dk[t * head_dim..(t + 1) * head_dim]);
-        v.row(t).copy_from_slice(&dv[t * head_dim..(t + 1) * head_dim]);
+    copy_rows(dk, k);
+    copy_rows(dv, v);
+}
+
+#[inline(always)]
+fn check_backward(heads: Heads, q: Mat<'_>, k: Mat<'_>, v: Mat<'_>, out: Mat<'_>, dout: Mat<'_>) {
+    let Heads { head_dim, group } = heads;
+    let positions = q.rows();
+    assert_eq!((q.cols(), k.cols(), v.cols()), (group * head_dim, head_dim, head_dim), "head columns");
+    assert_eq!(
+        (k.rows(), v.rows(), out.rows(), dout.rows()),
+        (positions, positions, positions, positions),
+        "head rows"
+    );
+    assert_eq!((out.cols(), dout.cols()), (q.cols(), q.cols()), "head columns of the output");
+}
+
+/// Copies the gradient of all keys, or of all values, to where it is wanted.
+#[inline(always)]
+fn copy_rows(from: &[f32], mut to: MatMut<'_>) {
+    let head_dim = to.cols();
+    for t in 0..to.rows() {
+        to.row(t).copy_from_slice(&from[t * head_dim..(t + 1) * head_dim]);
     }
 }

@@ -2,6 +2,24 @@
 //!
 //! Sixteen rows at a time: the last step of a row's maximum and sum, sixteen lanes into one, is then a transpose and
 //! the same additions in the same order for sixteen rows at once.
+//!
+//! ```text
+//! softmax, for sixteen rows:
+//!     for vector j, for row r:   top[r] = max(s[r][j], top[r])               lane by lane, keys that r sees
+//!     m = max over the lanes of each top, * f                                transposed: a row in each lane
+//!     for vector j, for row r:   e = exp(s[r][j] * f - m[r]), +0 beyond;  sum[r] = sum[r] + e;  s[r][j] = e
+//!     z = 1 / fold16(each sum)                                               transposed
+//!
+//! gradient, for sixteen rows:
+//!     for vector j, for row r:   p = exp(s[r][j] * f - m[r]) * z[r];  ds = (p * (dp[r][j] - D[r])) * f
+//!
+//! row_terms, for sixteen rows:
+//!     for row r, for vector i:   sum[r] = fma(dout[r][i], out[r][i], sum[r])
+//!     D = fold16(each sum)                                                   transposed
+//! ```
+//!
+//! The vectors are the outer loop, the rows the inner one: the chains of neighbouring rows do not depend on each other, so
+//! their exponentials overlap. Masks are computed only for the vectors with a key that not all of the rows see.
 
 use super::tile::{BEYOND, Strip};
 use crate::mat::Mat;

@@ -1,5 +1,18 @@
 //! Products of a strip of scores, tile by tile and no further than causality asks.
 //!
+//! ```text
+//! a tile:  acc[r][v] = fma(left[r][p], right[p][v], acc[r][v])  for p ascending; r < ROWS, v < VECTORS
+//!
+//!              r           p                              v          begin      end
+//! scores       query rows  elements of a head             keys       +0         strip = acc
+//! row_sums     query rows  keys up to the tile's last     elements   +0         c = acc * factor + 0
+//! column_sums  keys        query rows from the first key  elements   +0, or c   c = acc, + 0 after the last strip
+//! ```
+//!
+//! Scores and column sums have the rows of tiles as their outer loop, so that the left-hand operand stays near; row sums have
+//! the columns, so that those of the right-hand one do. The last tile of a column begins early instead of being lower: it
+//! computes some rows twice, to the same bits, and needs no code for other heights.
+//!
 //! The microkernel of `gemm` would do, but chains are short here (a head's size, or the positions), so what happens
 //! around a tile weighs: these are compiled into the kernel of the strip instead of called through a table, are low, so
 //! that little lies beyond the diagonal, and leave the scores as they are for the row kernels to scale.

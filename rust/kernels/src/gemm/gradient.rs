@@ -1,4 +1,21 @@
 //! Weight gradients: products over the tokens of a sector, folded into the gradient (contract G3).
+//!
+//! ```text
+//! for block of 1,024 tokens:                       a chain begins at +0 and ends with its block
+//!     for part of at most 256 tokens:              the chains continue from memory
+//!         for 256 rows of dw:
+//!             columns = dy[part][rows], copied     as many columns side by side as make whole tiles
+//!             for columns of dw, as many as a tile has:
+//!                 panel = x[part][columns], copied
+//!                 for rows, as many as a tile has:
+//!                     chain = micro::tile(columns transposed, panel)
+//!     sum = chain of the first block, then sum + chain
+//! dw = sum, or dw + sum                            one block goes into dw at once
+//! ```
+//!
+//! Both operands have their tokens a row apart, so a product over tokens reads one or two lines of every row: copied side by
+//! side, they are two streams. A copy of x serves all 256 rows, one of dy all columns. The parts are short for the caches
+//! alone: a chain that is stored and continued has the bits of one that was not cut.
 
 use super::micro::{Rows, Table, Tile, tiles};
 use super::{At, Left, Right, at, direct, pack, tile_height};
@@ -44,10 +61,7 @@ pub fn weight_gradient(
     scratch: &mut [f32],
 ) {
     let (tokens, rows, cols) = (dy.rows(), dw.rows(), dw.cols());
-    assert_eq!(tokens, x.rows(), "tokens of dy and x");
-    assert_eq!((rows, cols), (dy.cols(), x.cols()), "weight gradient of outputs x inputs");
-    let needed = weight_gradient_scratch(tokens, rows, cols);
-    assert!(scratch.len() >= needed, "weight gradient of {rows} x {cols} in {} elements", scratch.len());
+    check(dy, x, (rows, cols), scratch);
     if tokens == 0 {
         // A product over no tokens is +0, which is what an empty sector adds.
         let add = if fold == Fold::Add { at(&mut dw) } else { At::NONE };
@@ -92,12 +106,28 @@ pub fn weight_gradient(
         }
     }
     if tokens > TOKEN_BLOCK {
-        for i in 0..rows {
-            let sum = &sum[i * cols..(i + 1) * cols];
-            match fold {
-                Fold::Set => dw.row(i).copy_from_slice(sum),
-                Fold::Add => crate::reduce::add(isa, dw.row(i), sum),
-            }
+        fold_sums(isa, sum, dw, fold);
+    }
+}
+
+#[inline(always)]
+fn check(dy: Mat<'_>, x: Mat<'_>, (rows, cols): (usize, usize), scratch: &[f32]) {
+    let tokens = dy.rows();
+    assert_eq!(tokens, x.rows(), "tokens of dy and x");
+    assert_eq!((rows, cols), (dy.cols(), x.cols()), "weight gradient of outputs x inputs");
+    let needed = weight_gradient_scratch(tokens, rows, cols);
+    assert!(scratch.len() >= needed, "weight gradient of {rows} x {cols} in {} elements", scratch.len());
+}
+
+/// Folds the sums of several blocks into `dw`.
+#[inline(always)]
+fn fold_sums(isa: Isa, sums: &[f32], mut dw: MatMut<'_>, fold: Fold) {
+    let cols = dw.cols();
+    for i in 0..dw.rows() {
+        let sum = &sums[i * cols..(i + 1) * cols];
+        match fold {
+            Fold::Set => dw.row(i).copy_from_slice(sum),
+            Fold::Add => crate::reduce::add(isa, dw.row(i), sum),
         }
     }
 }
@@ -111,8 +141,8 @@ pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize
 
 /// `c = add + chain`, the chains over some tokens, going on from `start`.
 ///
-/// Both operands lie with their tokens a row apart. Copied, the columns of `dy` that a tile needs and the panel of `x` that
-/// all tiles read are two streams from the nearest caches.
+/// Copied, the columns of `dy` that a tile needs and the panel of `x` that all tiles read are two streams from the nearest
+/// caches.
 struct Part<'a> {
     dy: Mat<'a>,
     x: Mat<'a>,

@@ -1,5 +1,19 @@
 //! The microkernel: one tile of the product in registers.
 //!
+//! ```text
+//! acc[r][v] = start[r][v], or +0               r < ROWS, v < VECTORS; a vector has 16 columns
+//! for p in 0..k:
+//!     b[v] = B[p][v]                           each loaded once
+//!     for r:
+//!         a = A[r][p] in all lanes             each read once
+//!         acc[r][v] = fma(a, b[v], acc[r][v])
+//! C[r][v] = add[r][v] + acc[r][v], or acc[r][v]
+//! ```
+//!
+//! k is the outermost loop because every element is one chain over it, ascending (contract G1): between two links of a
+//! chain lie the multiply-adds of all the others, which hides their latency. A step reads ROWS + VECTORS operands for
+//! ROWS * VECTORS multiply-adds, so a tile is as large as the registers allow: in a low one the reads set the pace.
+//!
 //! A tile is `ROWS x VECTORS * 16` accumulators. AVX-512 has 32 registers: 14 x 32 uses 28 of them for accumulators, 2
 //! for the columns of B and 1 for the broadcast of A. AVX2 has 16: 6 x 16 uses 12, 2 and 1. Two FMA ports of latency 4
 //! need 8 accumulators to stay busy, so lower tiles keep the pace down to 4 x 32 (AVX-512).
@@ -70,6 +84,14 @@ impl Table {
     }
 }
 
+/// Computes a tile.
+///
+/// One long function, with macros where functions would do, because the accumulators and the few pointers must stay in the
+/// same registers from the first load to the last store. The same code as always-inlined methods of a struct was tried (rustc
+/// 1.95): most tiles came out longer, up to a third those of the 256-bit and the portable tokens.
+///
+/// # Safety
+/// The operands have the extents that [`Tile`] says, for a tile of this shape.
 #[allow(clippy::pointers_in_nomem_asm_block)] // the block is empty
 #[inline(always)]
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(

@@ -1,9 +1,21 @@
 //! Matrix products, one FMA chain per element (contract G1-G4).
 //!
+//! ```text
+//! for k in equal blocks of at most 1,024:        the chains continue from C; one block where C itself is added
+//!     for rows in blocks of A, about 96 Ki elements:
+//!         for columns, as many as a tile has:    a strip of a panel of B
+//!             for rows of the block, as many as a tile has:
+//!                 C = tile(A, B), with `start` before the first block of k and `add` after the last
+//! ```
+//!
+//! Columns are the outer of the two inner loops: the strip of B is used for all rows of the block while it is near, and the
+//! block of A, which is read again for every strip, is small enough for the second-level cache. While the tiles of a strip
+//! run, they ask for the next strip, and for the lines that the next tile writes to.
+//!
 //! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
 //! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
 //! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
-//! cannot move a bit, because every element is its own chain and a chain that is cut over k goes on where it was.
+//! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
 
 mod gradient;
 pub(crate) mod micro;
@@ -43,6 +55,11 @@ impl<'a> Right<'a> {
     /// Rows as they lie (weight gradients).
     pub fn rows(b: Mat<'a>) -> Self {
         Self { ptr: b.ptr(), row_stride: b.stride(), panel_stride: PANEL, k: b.rows(), n: b.cols(), life: PhantomData }
+    }
+    /// Where column `j` begins.
+    #[inline(always)]
+    fn column(&self, j: usize) -> *const f32 {
+        self.ptr.wrapping_add(j / PANEL * self.panel_stride + j % PANEL)
     }
     /// Rows `range`.
     fn k_range(self, range: std::ops::Range<usize>) -> Self {
@@ -124,6 +141,12 @@ fn tile_height(left: usize, full: usize) -> usize {
     }
 }
 
+/// Rows of a block of A: whole tiles, at least two, so that B is read as seldom as the cache allows.
+#[inline(always)]
+fn block_rows<S: Simd>(k: usize) -> usize {
+    (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS
+}
+
 impl Kernel for Gemm<'_> {
     type Output = ();
     #[inline(always)]
@@ -133,8 +156,7 @@ impl Kernel for Gemm<'_> {
             Left::Rows(a) => (a.ptr(), a.stride(), false, a.stride()),
             Left::Columns(a) => (a.ptr(), a.stride(), true, 1),
         };
-        // Whole tiles of A per block, at least two, so that B is read as seldom as the cache allows.
-        let block = (A_BLOCK / k.max(1) / S::TILE_ROWS).max(2) * S::TILE_ROWS;
+        let block = block_rows::<S>(k);
         let width = S::TILE_VECTORS * LANES;
         let Results { start, add, c } = self.results;
         let mut first = 0;
@@ -149,7 +171,7 @@ impl Kernel for Gemm<'_> {
                     k,
                     a,
                     a_stride,
-                    b: self.b.ptr.wrapping_add(j / PANEL * self.b.panel_stride + j % PANEL),
+                    b: self.b.column(j),
                     b_stride: self.b.row_stride,
                     start: start.ptr,
                     start_stride: start.stride,
@@ -162,11 +184,7 @@ impl Kernel for Gemm<'_> {
                     near: [Rows::NONE; 2],
                 };
                 let next_j = j + cols;
-                let next_panel = if next_j < self.b.n {
-                    self.b.ptr.wrapping_add(next_j / PANEL * self.b.panel_stride + next_j % PANEL)
-                } else {
-                    self.b.ptr
-                };
+                let next_panel = if next_j < self.b.n { self.b.column(next_j) } else { self.b.ptr };
                 // The next panel is spread evenly over the tiles of this one: more requests at a time than the core
                 // has buffers for would stall it.
                 let step = PANEL.div_ceil((end - first).div_ceil(S::TILE_ROWS)).min(LANES);

@@ -8,7 +8,7 @@ use crate::ErrorKind;
 
 /// A byte-level vocabulary of the bytes, the merges, and what is added.
 pub(super) fn byte_level(pre: Value, post: Value, added: &[&str]) -> Value {
-    let mut vocab: Vec<String> = crate::data::tokenizer::byte_chars().iter().map(char::to_string).collect();
+    let mut vocab: Vec<String> = crate::data::byte_chars().iter().map(char::to_string).collect();
     let mut merges = Vec::new();
     for (a, b) in [("t", "h"), ("th", "e"), ("\u{120}", "the"), ("1", "2"), ("\u{10a}", "\u{10a}")] {
         merges.push([a, b]);

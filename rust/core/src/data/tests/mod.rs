@@ -14,7 +14,7 @@ mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
-use super::documents::PieceSize;
+use super::pretoken::PieceSize;
 use super::*;
 use crate::error::Result;
 

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use super::library::{byte_level, llama2, llama3, load, reference};
 use super::*;
-use crate::data::documents::PieceSize;
-use crate::data::pretoken::piece_len;
+use crate::data::pretoken::{PieceSize, piece_len};
 use crate::data::tokenizer::Encoder;
 
 /// A byte-level tokenizer that puts a blank before every text, as RoBERTa has it.

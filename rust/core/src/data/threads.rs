@@ -1,7 +1,7 @@
-//! A rayon pool that is really gone when it is dropped.
+//! Threads of rayon that are really gone when they are dropped.
 //!
-//! Training counts the threads of the process, so a pool must neither be the global one of rayon nor let its threads
-//! linger: dropping a plain `rayon::ThreadPool` only asks them to leave.
+//! Training counts the threads of the process, so these must neither be the global ones of rayon nor linger:
+//! dropping a plain `rayon::ThreadPool` only asks them to leave.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 /// More threads than this are a typing error.
 const MAX_THREADS: usize = 4096;
 
-/// A pool of named threads, joined on drop.
+/// Named threads, joined on drop.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct Threads {
     pool: Option<rayon::ThreadPool>,
     handles: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-impl Pool {
+impl Threads {
     /// Starts `threads` threads.
     pub(crate) fn new(threads: usize) -> Result<Self> {
         if threads == 0 || threads > MAX_THREADS {
@@ -42,17 +42,17 @@ impl Pool {
     }
 
     /// Number of threads.
-    pub(crate) fn threads(&self) -> usize {
-        self.inner().current_num_threads()
+    pub(crate) fn count(&self) -> usize {
+        self.rayon().current_num_threads()
     }
 
     /// The rayon pool; parallel iterators must run inside its `install`.
-    pub(crate) fn inner(&self) -> &rayon::ThreadPool {
+    pub(crate) fn rayon(&self) -> &rayon::ThreadPool {
         self.pool.as_ref().expect("the pool is only taken by drop")
     }
 }
 
-impl Drop for Pool {
+impl Drop for Threads {
     fn drop(&mut self) {
         drop(self.pool.take());
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,17 +71,17 @@ mod tests {
 
     #[test]
     fn work_runs_on_the_named_threads() {
-        let pool = Pool::new(3).unwrap();
-        let names: Vec<String> = pool.inner().install(|| {
+        let threads = Threads::new(3).unwrap();
+        let names: Vec<String> = threads.rayon().install(|| {
             (0..100).into_par_iter().map(|_| std::thread::current().name().unwrap_or("").to_owned()).collect()
         });
         assert!(names.iter().all(|name| name.starts_with("symlm-tok")));
-        assert_eq!(pool.threads(), 3);
+        assert_eq!(threads.count(), 3);
     }
 
     #[test]
     fn absurd_thread_counts_are_usage_errors() {
-        assert_eq!(Pool::new(0).unwrap_err().kind, crate::ErrorKind::Usage);
-        assert_eq!(Pool::new(1 << 30).unwrap_err().kind, crate::ErrorKind::Usage);
+        assert_eq!(Threads::new(0).unwrap_err().kind, crate::ErrorKind::Usage);
+        assert_eq!(Threads::new(1 << 30).unwrap_err().kind, crate::ErrorKind::Usage);
     }
 }

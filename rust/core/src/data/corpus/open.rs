@@ -3,39 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::documents::{Documents, Fields, PieceSize};
+use super::documents::{Documents, Fields};
 use super::find::Found;
-use super::inspect::{by_content, choose, inspect, no_bytes};
+use super::inspect::{DataFormat, by_content, choose, inspect, no_bytes};
 use super::source::Source;
 use super::spool::{Interrupted, STANDARD_INPUT, standard_input};
+use crate::data::pretoken::PieceSize;
 use crate::error::{Error, Result};
-
-/// What the objects of JSON files hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DataFormat {
-    /// Examples if that is what the first object of one of the files is and it has no text, else texts.
-    #[default]
-    Auto,
-    /// A text in one field.
-    Text,
-    /// A prompt and a completion, of which only the completion is to be learnt.
-    Completion,
-}
-
-impl DataFormat {
-    /// The format of this name.
-    ///
-    /// # Errors
-    /// `Usage` if there is none.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "text" => Ok(Self::Text),
-            "completion" => Ok(Self::Completion),
-            _ => Err(Error::usage(format!("data format {name:?} found, expected auto, text or completion"))),
-        }
-    }
-}
 
 /// An inspected list of text files.
 ///

@@ -1,7 +1,7 @@
 //! Which text is held out for validation.
 
-use super::documents::Piece;
-use super::pretoken::{boundary_to, safe_cut_after};
+use crate::data::corpus::Piece;
+use crate::data::pretoken::{boundary_to, safe_cut_after};
 
 /// From so many documents on, whole documents are held out.
 const ENOUGH_DOCUMENTS: u64 = 20;

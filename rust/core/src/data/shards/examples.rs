@@ -2,14 +2,12 @@
 
 use std::sync::Mutex;
 
-use super::corpus::Corpus;
-use super::documents::{Example, PieceSize};
-use super::pair::Pair;
-use super::pool::Pool;
-use super::prepare::{Making, encode_all, has_room};
-use super::pretoken::PIECE_BYTES;
-use super::shards::{CONTEXT, ShardWriter, Shards};
-use super::tokenizer::{Encoder, Tokenizer};
+use super::file::{CONTEXT, ShardWriter, Shards};
+use super::making::{Making, encode_all, has_room};
+use crate::data::corpus::{Corpus, Example};
+use crate::data::pretoken::{PIECE_BYTES, PieceSize};
+use crate::data::threads::Threads;
+use crate::data::tokenizer::{Encoder, Pair, Tokenizer};
 use crate::error::{Error, Result};
 
 impl Corpus {
@@ -19,7 +17,7 @@ impl Corpus {
         let eot = tokenizer.separator()?;
         let (train, val) = making.begin(Some(window as u64))?;
         let mut shards = [train, val];
-        let pool = Pool::new(making.threads)?;
+        let threads = Threads::new(making.threads)?;
         let mut documents = self.documents(PieceSize::default());
         let mut count = 0_u64;
         while documents.next_example()?.is_some() {
@@ -31,7 +29,7 @@ impl Corpus {
         }
         let trained = count - held_out(count, making.val_split)?;
 
-        let encoders: Vec<Mutex<Encoder>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+        let encoders: Vec<Mutex<Encoder>> = (0..threads.count()).map(|_| Mutex::default()).collect();
         let mut packers = [Packer::new(window, eot), Packer::new(window, eot)];
         let mut documents = self.documents(PieceSize::default());
         let mut batch = Vec::new();
@@ -39,7 +37,7 @@ impl Corpus {
         loop {
             batch.clear();
             let mut bytes = 0;
-            while has_room(&pool, bytes, batch.len(), PIECE_BYTES)
+            while has_room(&threads, bytes, batch.len(), PIECE_BYTES)
                 && let Some(example) = documents.next_example()?
             {
                 bytes += example.text.len();
@@ -49,14 +47,14 @@ impl Corpus {
                 break;
             }
             let encode = |encoder: &mut Encoder, example: &Example| Words::new(tokenizer, encoder, example, window);
-            for words in encode_all(&pool, &encoders, &batch, encode)? {
+            for words in encode_all(&threads, &encoders, &batch, encode)? {
                 let part = usize::from(done >= trained);
                 packers[part].add(&words, &mut shards[part])?;
                 done += 1;
             }
             making.meter.at(documents.disk_bytes())?;
         }
-        drop(pool);
+        drop(threads);
         drop((batch, encoders));
         let [mut train, mut val] = shards;
         packers[0].fill(&mut train)?;

@@ -5,13 +5,12 @@
 //! matched as messages show it, with U+FFFD for what is not UTF-8, and `**` follows no link, as in a shell.
 
 use std::ffi::OsStr;
-use std::fs::DirEntry;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
 use crate::error::{Error, Result};
+use crate::system::files::{self, DirEntry, is_folder};
 
 const RECURSIVE: &str = "**";
 /// Folders within folders; deeper is a loop made by mounts.
@@ -19,7 +18,7 @@ pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Whether a path, or a part of one, has characters that are special in a pattern.
 pub(crate) fn is_pattern(path: &OsStr) -> bool {
-    path.as_bytes().iter().any(|byte| b"*?[".contains(byte))
+    path.as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte))
 }
 
 /// All matches, in no particular order.
@@ -43,8 +42,8 @@ pub(crate) fn expand(pattern: &OsStr) -> Result<Vec<PathBuf>> {
         .map(|part| if is_pattern(part) { compile(&part.to_string_lossy()).map(Some) } else { Ok(None) })
         .collect::<Result<_>>()?;
     descend(PathBuf::new(), &parts, &compiled, &mut found)?;
-    if pattern.as_bytes().ends_with(b"/") {
-        found.retain(|path| path.is_dir());
+    if pattern.as_encoded_bytes().ends_with(b"/") {
+        found.retain(|path| is_folder(path));
     }
     Ok(found)
 }
@@ -52,7 +51,7 @@ pub(crate) fn expand(pattern: &OsStr) -> Result<Vec<PathBuf>> {
 /// Adds the paths below `at` that match `parts`; a part without a pattern is a name as it stands.
 fn descend(at: PathBuf, parts: &[&OsStr], patterns: &[Option<Pattern>], found: &mut Vec<PathBuf>) -> Result<()> {
     let ([part, parts @ ..], [pattern, patterns @ ..]) = (parts, patterns) else {
-        if std::fs::symlink_metadata(&at).is_ok() {
+        if files::has_name(&at) {
             found.push(at);
         }
         return Ok(());
@@ -60,7 +59,7 @@ fn descend(at: PathBuf, parts: &[&OsStr], patterns: &[Option<Pattern>], found: &
     let Some(pattern) = pattern else {
         return descend(at.join(part), parts, patterns, found);
     };
-    if !here(&at).is_dir() {
+    if !is_folder(here(&at)) {
         return Ok(());
     }
     for entry in entries(&at)? {
@@ -78,7 +77,7 @@ fn here(folder: &Path) -> &Path {
 }
 
 fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
-    let entries = std::fs::read_dir(here(folder)).and_then(Iterator::collect);
+    let entries = files::entries(here(folder)).and_then(Iterator::collect);
     entries.map_err(|error| Error::cannot_read(here(folder), &error))
 }
 
@@ -98,11 +97,10 @@ impl Search<'_> {
         for entry in entries(folder)? {
             let path = folder.join(entry.file_name());
             let kind = entry.file_type().map_err(|error| Error::cannot_read(&path, &error))?;
-            let is_folder = kind.is_dir();
-            if (is_folder || !self.folders) && self.pattern.matches_with(&path.to_string_lossy(), options) {
+            if (kind.is_dir() || !self.folders) && self.pattern.matches_with(&path.to_string_lossy(), options) {
                 self.found.push(path.clone());
             }
-            if is_folder {
+            if kind.is_dir() {
                 self.folder(&path, depth + 1)?;
             }
         }
@@ -112,6 +110,8 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     fn names(folder: &Path, pattern: &str) -> Vec<String> {

@@ -1,14 +1,14 @@
 //! One file of a corpus: what it holds and how its raw bytes are read, counted and hashed.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
-
+use super::counted::Counted;
 use super::gzip::{Garbage, MAGIC, Unpacked};
+use super::names::{extension, is_json};
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::{HEAD_BYTES, LfsPointer, foreign};
+use crate::system::files::{TempPath, head, open};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -36,10 +36,17 @@ pub(crate) struct Source {
     /// Size on disk when it was inspected.
     pub(crate) bytes: u64,
     /// Keeps a spooled stream on disk as long as the corpus lives.
-    pub(crate) _spool: Option<tempfile::TempPath>,
+    pub(crate) _spool: Option<TempPath>,
 }
 
 impl Source {
+    /// A file as its name describes it.
+    pub(crate) fn file(path: PathBuf, bytes: u64) -> Self {
+        let (extension, gzip) = extension(&path);
+        let format = if is_json(&extension) { Format::Json } else { Format::Text };
+        Self { name: path.display().to_string(), path, format, named: true, gzip, bytes, _spool: None }
+    }
+
     /// An error about this file.
     pub(crate) fn error(&self, what: impl std::fmt::Display) -> Error {
         Error::data(format!("{}: {what}", self.name))
@@ -63,9 +70,8 @@ impl Source {
 
     /// Looks at the first bytes: whether they are gzip data, and whether they are something that is not read here.
     pub(crate) fn identify(&mut self) -> Result<()> {
-        let mut head = Vec::with_capacity(HEAD_BYTES);
-        let read = File::open(&self.path).and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head));
-        read.map_err(|error| Error::data(format!("cannot read {}: {}", self.name, io_reason(&error))))?;
+        let head = head(&self.path, HEAD_BYTES);
+        let head = head.map_err(|error| Error::data(format!("cannot read {}: {}", self.name, io_reason(&error))))?;
         self.check_head(&head)?;
         // What is cut off within the mark is damaged gzip data, if the name says gzip.
         let begun = head.len() < MAGIC.len() && MAGIC.starts_with(&head);
@@ -92,8 +98,8 @@ impl Source {
     /// Opens the text of the file, decompressed.
     pub(crate) fn open(&self) -> Result<Raw> {
         let file =
-            File::open(&self.path).map_err(|e| Error::data(format!("cannot read {}: {}", self.name, io_reason(&e))))?;
-        let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: 0, hash: Sha256::new() });
+            open(&self.path).map_err(|e| Error::data(format!("cannot read {}: {}", self.name, io_reason(&e))))?;
+        let counted = BufReader::with_capacity(BUFFER_BYTES, Counted::new(file));
         Ok(if self.gzip {
             Raw::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, Unpacked::new(counted))))
         } else {
@@ -120,30 +126,6 @@ impl Source {
     }
 }
 
-/// The bytes of a file as they lie on disk, counted and hashed as they pass.
-#[derive(Debug)]
-pub(crate) struct Counted {
-    file: File,
-    bytes: u64,
-    hash: Sha256,
-}
-
-impl Counted {
-    /// Bytes read so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.bytes += n as u64;
-        self.hash.update(&buffer[..n]);
-        Ok(n)
-    }
-}
-
 /// The text of a file, decompressed if need be.
 #[derive(Debug)]
 pub(crate) enum Raw {
@@ -162,12 +144,11 @@ impl Raw {
 
     /// Reads what is left on disk and returns the hash of the whole file.
     pub(crate) fn into_digest(self) -> std::io::Result<[u8; 32]> {
-        let mut counted = match self {
+        let counted = match self {
             Self::Plain(reader) => reader.into_inner(),
             Self::Gzip(reader) => reader.into_inner().into_packed().into_inner(),
         };
-        std::io::copy(&mut counted, &mut std::io::sink())?;
-        Ok(counted.hash.finalize().into())
+        counted.into_digest()
     }
 }
 

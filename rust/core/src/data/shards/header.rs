@@ -2,7 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-pub(crate) const MAGIC: [u8; 8] = *b"symlmids";
+use crate::data::corpus::SHARD;
+
 /// Version of a shard of text.
 const TEXT: u32 = 1;
 /// Version of a shard that is cut into windows.
@@ -47,7 +48,7 @@ impl Header {
 
     pub(crate) fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut out = Vec::with_capacity(HEADER_BYTES);
-        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&SHARD);
         out.extend_from_slice(&if self.windows.is_some() { WINDOWS } else { TEXT }.to_le_bytes());
         out.extend_from_slice(&self.id_bytes().to_le_bytes());
         for number in [self.tokens, self.bytes, self.documents, u64::from(self.vocab_size)] {
@@ -73,7 +74,7 @@ impl Header {
         let Some(bytes) = bytes.get(..HEADER_BYTES) else {
             return Err(format!("found {} bytes, expected a header of {HEADER_BYTES}", bytes.len()));
         };
-        if bytes[..8] != MAGIC {
+        if bytes[..8] != SHARD {
             return Err("found other bytes at the start, expected a symlm shard".into());
         }
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));

@@ -1,11 +1,10 @@
 //! Finding the files of a corpus.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::fields::{Shape, names, shape};
+use super::names::{JSON, extension, is_hidden, is_text_name};
 use super::own::{has_own_fields, is_own_file, is_own_folder};
 use super::pattern::{MAX_DEPTH, expand, is_pattern};
 use super::records::{MAX_RECORD_BYTES, Records};
@@ -13,13 +12,8 @@ use super::source::{Format, Source};
 use super::spool::{Interrupted, pipe};
 use crate::error::{Error, Result};
 use crate::foreign::HEAD_BYTES;
+use crate::system::files::{entries, head, is_file, metadata};
 
-/// Extensions that are taken from folders; each also with `.gz` behind it.
-const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
-/// This one too, where what the file holds is text: most such files are settings.
-const JSON: &str = "json";
-/// Extensions of files that hold JSON.
-const JSON_EXTENSIONS: [&str; 3] = ["jsonl", JSON, "ndjson"];
 /// So many of the things that are left out are named.
 const NAMED: usize = 3;
 /// The metadata of a GGUF file begin within so many bytes.
@@ -36,14 +30,14 @@ pub(crate) struct Found {
 impl Found {
     /// Adds the files that `path` stands for: a file, a folder, a pattern or a pipe.
     pub(crate) fn add(&mut self, path: &Path, text_field: &str, interrupted: Interrupted<'_>) -> Result<()> {
-        match std::fs::metadata(path) {
+        match metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 let before = (self.sources.len(), self.left_out());
                 self.add_folder(path, text_field)?;
                 if self.sources.len() > before.0 { Ok(()) } else { Err(self.nothing(path, before.1)) }
             }
             Ok(metadata) if metadata.is_file() => {
-                self.sources.push(file(path.to_owned(), metadata.len()));
+                self.sources.push(Source::file(path.to_owned(), metadata.len()));
                 Ok(())
             }
             // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
@@ -86,12 +80,12 @@ impl Found {
                 }
                 continue;
             }
-            let metadata = std::fs::metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+            let metadata = metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
             if metadata.is_dir() {
                 // One without text is passed over, as where the folder above is named.
                 self.add_folder(&path, text_field)?;
             } else if metadata.is_file() {
-                let source = file(path, metadata.len());
+                let source = Source::file(path, metadata.len());
                 if is_own(&source) {
                     self.own_files.push(source.path);
                 } else {
@@ -107,8 +101,8 @@ impl Found {
         self.walk(folder, 0, &mut paths)?;
         sort_by_bytes(&mut paths);
         for path in paths {
-            let metadata = std::fs::metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
-            let mut source = file(path, metadata.len());
+            let metadata = metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+            let mut source = Source::file(path, metadata.len());
             if extension(&source.path).0 == JSON && !holds_text(&mut source, text_field) {
                 continue;
             }
@@ -132,7 +126,7 @@ impl Found {
             }
             return Ok(());
         }
-        let entries = std::fs::read_dir(folder).map_err(|e| Error::cannot_read(folder, &e))?;
+        let entries = entries(folder).map_err(|e| Error::cannot_read(folder, &e))?;
         for entry in entries {
             let entry = entry.map_err(|e| Error::cannot_read(folder, &e))?;
             if is_hidden(&entry.file_name()) {
@@ -142,7 +136,7 @@ impl Found {
             let kind = entry.file_type().map_err(|e| Error::cannot_read(&path, &e))?;
             if kind.is_dir() {
                 self.walk(&path, depth + 1, paths)?;
-            } else if (is_text_name(&path) || extension(&path).0 == JSON) && (kind.is_file() || path.is_file()) {
+            } else if (is_text_name(&path) || extension(&path).0 == JSON) && (kind.is_file() || is_file(&path)) {
                 paths.push(path);
             }
         }
@@ -191,57 +185,29 @@ fn or_here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
-}
-
 fn sort_by_bytes(paths: &mut [PathBuf]) {
     paths.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
 }
 
 /// Whether a file in a folder, or below it, is called like a text.
 fn has_text_name(folder: &Path, depth: usize) -> bool {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files.map(|entry| entry.path()).any(|path| is_text_name(&path) && path.is_file())
+    let files = entries(folder).into_iter().flatten().flatten();
+    files.map(|entry| entry.path()).any(|path| is_text_name(&path) && is_file(&path))
         || subfolders(folder).any(|path| depth < MAX_DEPTH && has_text_name(&path, depth + 1))
 }
 
 fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = entries(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| !is_hidden(&entry.file_name()) && entry.file_type().is_ok_and(|t| t.is_dir()));
     folders.map(|entry| entry.path())
 }
 
-/// The extension in lower case, and whether `.gz` stood behind it.
-fn extension(path: &Path) -> (String, bool) {
-    let lower = |part: Option<&OsStr>| part.map_or_else(String::new, |e| e.to_string_lossy().to_lowercase());
-    let outer = lower(path.extension());
-    if outer == "gz" {
-        let inner = path.file_stem().map(Path::new).and_then(Path::extension);
-        (lower(inner), true)
-    } else {
-        (outer, false)
-    }
-}
-
-fn is_text_name(path: &Path) -> bool {
-    EXTENSIONS.contains(&extension(path).0.as_str())
-}
-
-/// A file as its name describes it.
-pub(crate) fn file(path: PathBuf, bytes: u64) -> Source {
-    let (extension, gzip) = extension(&path);
-    let format = if JSON_EXTENSIONS.contains(&extension.as_str()) { Format::Json } else { Format::Text };
-    Source { name: path.display().to_string(), path, format, named: true, gzip, bytes, _spool: None }
-}
-
 /// Whether a file that was searched for is one that symlm wrote.
 fn is_own(source: &Source) -> bool {
-    let mut head = Vec::new();
     let look = if is_text_name(&source.path) { HEAD_BYTES } else { LOOK_BYTES };
-    let read = std::fs::File::open(&source.path).and_then(|file| file.take(look as u64).read_to_end(&mut head));
-    if read.is_err() || is_own_file(&source.path, &head) {
-        return read.is_ok();
+    let Ok(head) = head(&source.path, look) else { return false };
+    if is_own_file(&source.path, &head) {
+        return true;
     }
     source.format == Format::Json && !source.gzip && has_own_fields(&first_record(source, names).unwrap_or_default())
 }

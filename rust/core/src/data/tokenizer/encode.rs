@@ -16,20 +16,13 @@ use sha2::{Digest, Sha256};
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
-use super::documents::PieceSize;
+use super::file::{self, Parsed};
 use super::library::Library;
-use super::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, piece_len, pretokens};
-use super::tokenizer_file::{self, Parsed};
+use super::vocab::byte_chars;
+use crate::data::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, PieceSize, piece_len, pretokens};
 use crate::error::{Error, Result};
-use crate::system::files::default_permissions;
+use crate::system::files::write_whole;
 use crate::system::hex;
-
-/// The token between documents.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The smallest vocabulary: every byte, and the token between documents.
-pub const MIN_VOCAB: usize = 257;
-/// The largest vocabulary that is taken for real.
-pub const MAX_VOCAB: usize = 1 << 20;
 
 /// Pre-tokens up to this length are remembered with their ids.
 const REMEMBERED_BYTES: usize = 64;
@@ -78,13 +71,13 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`, which must be a byte-level BPE with the GPT-2 pre-tokenizer and
     /// `<|endoftext|>` as id 0.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let json = tokenizer_file::read(path)?;
+        let json = file::read(path)?;
         Self::from_json(json, &path.display().to_string())
     }
 
     /// The same from the bytes of the file; `name` is what messages call it.
     pub fn from_json(json: Vec<u8>, name: &str) -> Result<Self> {
-        let parsed = tokenizer_file::parse(&json, name)?;
+        let parsed = file::parse(&json, name)?;
         Ok(Self::own(parsed, json))
     }
 
@@ -94,8 +87,8 @@ impl Tokenizer {
     /// # Errors
     /// `Data` if it is not a tokenizer, or not one for this model.
     pub fn of_model(path: &Path, eos_id: Option<u32>, embedded: Option<usize>) -> Result<Self> {
-        let (json, name) = (tokenizer_file::read(path)?, path.display().to_string());
-        let mut tokenizer = match tokenizer_file::parse(&json, &name) {
+        let (json, name) = (file::read(path)?, path.display().to_string());
+        let mut tokenizer = match file::parse(&json, &name) {
             Ok(parsed) if !parsed.adds_tokens && eos_id.is_none_or(|id| id == parsed.eot_id) => Self::own(parsed, json),
             _ => {
                 let library = Library::new(&json, &name)?;
@@ -150,16 +143,7 @@ impl Tokenizer {
 
     /// Writes the file, at once or not at all.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let failed = |error: &std::io::Error| Error::cannot_write(path, error);
-        let mut file = tempfile::Builder::new()
-            .prefix(".tokenizer-")
-            .permissions(default_permissions())
-            .tempfile_in(folder)
-            .map_err(|e| failed(&e))?;
-        file.write_all(&self.json).and_then(|()| file.as_file().sync_all()).map_err(|e| failed(&e))?;
-        file.persist(path).map_err(|e| failed(&e.error))?;
-        Ok(())
+        write_whole(path, ".tokenizer-", |out| out.write_all(&self.json)).map_err(|e| Error::cannot_write(path, &e))
     }
 
     /// The ids of a text. No token is ever added; `<|endoftext|>` in the text is plain text, while a tokenizer from
@@ -355,13 +339,4 @@ impl Encoder {
         }
         Ok(())
     }
-}
-
-/// GPT-2's printable stand-in for every byte: itself where it is printable, else the next unused one from U+0100.
-pub(crate) fn byte_chars() -> [char; 256] {
-    let mut unused = (0x100..).filter_map(char::from_u32);
-    std::array::from_fn(|byte| match byte as u8 {
-        byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
-        _ => unused.next().unwrap_or('\u{fffd}'),
-    })
 }

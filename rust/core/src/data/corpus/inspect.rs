@@ -2,7 +2,6 @@
 
 use std::io::Read;
 
-use super::corpus::DataFormat;
 use super::documents::Fields;
 use super::fields::{self, Shape, shape};
 use super::find::first_record;
@@ -12,6 +11,33 @@ use crate::error::{Error, Result};
 
 /// So much of every file is looked at when a corpus is opened.
 const PREFIX_BYTES: usize = 64 * 1024;
+
+/// What the objects of JSON files hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataFormat {
+    /// Examples if that is what the first object of one of the files is and it has no text, else texts.
+    #[default]
+    Auto,
+    /// A text in one field.
+    Text,
+    /// A prompt and a completion, of which only the completion is to be learnt.
+    Completion,
+}
+
+impl DataFormat {
+    /// The format of this name.
+    ///
+    /// # Errors
+    /// `Usage` if there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "completion" => Ok(Self::Completion),
+            _ => Err(Error::usage(format!("data format {name:?} found, expected auto, text or completion"))),
+        }
+    }
+}
 
 /// Says how a source without a telling name is divided: it holds JSON if it begins with an object that would be read, or
 /// refused, from a file of JSON.

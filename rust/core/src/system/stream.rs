@@ -5,8 +5,7 @@ use std::io::{ErrorKind, Read, Result};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-use super::progress::INTERVAL;
+use std::time::Duration;
 
 /// A stream of bytes of which every read comes back after a moment, with or without bytes.
 pub(crate) struct Stream(File);
@@ -22,12 +21,12 @@ impl Stream {
         std::io::stdin().as_fd().try_clone_to_owned().map(|handle| Self(handle.into()))
     }
 
-    /// The next bytes, their number; 0 at the end of the stream. `None` when there were none within [`INTERVAL`].
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+    /// The next bytes, their number; 0 at the end of the stream. `None` when there were none within `wait`.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], wait: Duration) -> Result<Option<usize>> {
         let mut ready = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // A pipe without a writer is not ready; it is at its end only once a writer has come and gone.
         // SAFETY: one valid entry, of a descriptor that stays open.
-        let count = unsafe { libc::poll(&raw mut ready, 1, INTERVAL.as_millis() as libc::c_int) };
+        let count = unsafe { libc::poll(&raw mut ready, 1, wait.as_millis() as libc::c_int) };
         let outcome = match count {
             0 => return Ok(None),
             1 => self.0.read(buffer),
@@ -47,6 +46,8 @@ mod tests {
 
     use super::*;
 
+    const WAIT: Duration = Duration::from_millis(50);
+
     #[test]
     fn a_pipe_without_a_writer_does_not_hold_its_reader() {
         let folder = tempfile::tempdir().unwrap();
@@ -55,12 +56,12 @@ mod tests {
         // SAFETY: a valid string that ends with a zero.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         let (mut stream, mut buffer) = (Stream::open(&path).unwrap(), [0; 8]);
-        assert_eq!(stream.read(&mut buffer).unwrap(), None);
+        assert_eq!(stream.read(&mut buffer, WAIT).unwrap(), None);
         let mut writer = OpenOptions::new().write(true).open(&path).unwrap();
-        assert_eq!(stream.read(&mut buffer).unwrap(), None);
+        assert_eq!(stream.read(&mut buffer, WAIT).unwrap(), None);
         writer.write_all(b"text").unwrap();
-        assert_eq!(stream.read(&mut buffer).unwrap(), Some(4));
+        assert_eq!(stream.read(&mut buffer, WAIT).unwrap(), Some(4));
         drop(writer);
-        assert_eq!(stream.read(&mut buffer).unwrap(), Some(0));
+        assert_eq!(stream.read(&mut buffer, WAIT).unwrap(), Some(0));
     }
 }

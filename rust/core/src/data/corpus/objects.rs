@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 
 use super::fields::characters;
-use super::find::file;
 use super::inspect::check_prefix;
 use super::lenient::replaced;
 use super::records::Records;
@@ -14,6 +13,7 @@ use super::scanner::select;
 use super::source::{Format, Raw, Source};
 use super::spool::{Interrupted, STANDARD_INPUT, pipe, standard_input};
 use crate::error::{Error, Result};
+use crate::system::files::metadata;
 
 /// A file of JSON objects, of whatever name: on lines, over lines, in arrays, compressed or not. Standard input and pipes
 /// are copied first, so that it can be read more than once.
@@ -31,12 +31,12 @@ impl ObjectFile {
         let mut source = if path.as_os_str() == STANDARD_INPUT {
             standard_input(interrupted)?
         } else {
-            let metadata = std::fs::metadata(path).map_err(|e| Error::cannot_read(path, &e))?;
+            let metadata = metadata(path).map_err(|e| Error::cannot_read(path, &e))?;
             if metadata.is_dir() {
                 let error = Error::data(format!("{}: found a folder, expected a file", path.display()));
                 return Err(error.hint("name one file"));
             }
-            if metadata.is_file() { file(path.to_owned(), metadata.len()) } else { pipe(path, interrupted)? }
+            if metadata.is_file() { Source::file(path.to_owned(), metadata.len()) } else { pipe(path, interrupted)? }
         };
         source.format = Format::Json;
         source.identify()?;

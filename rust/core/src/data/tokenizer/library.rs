@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::tokenizer::Tokenizer as Crate;
 
-use super::pretoken::begins_with_space;
-use super::tokenizer::{MAX_VOCAB, byte_chars};
+use super::vocab::{MAX_VOCAB, byte_chars};
+use crate::data::pretoken::begins_with_space;
 use crate::error::{Error, Result, brief};
 
 /// A larger file is refused: in memory it is a multiple of itself.
@@ -18,7 +18,7 @@ pub(super) const MAX_FILE_BYTES: usize = 64 << 20;
 /// The longest text that takes the place of a piece of a token.
 const MAX_REPLACEMENT_BYTES: usize = 64;
 /// So much of what stands before a text is looked at, for a token that it ends with.
-pub(super) const END_BYTES: usize = 256;
+pub(crate) const END_BYTES: usize = 256;
 /// Parts of a decoder.
 const MAX_STEPS: usize = 64;
 /// A word that every tokenizer has something for.

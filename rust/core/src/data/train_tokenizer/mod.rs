@@ -1,5 +1,7 @@
 //! Training a tokenizer on a corpus.
 
+mod words;
+
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -11,15 +13,14 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Model};
 
-use super::corpus::Corpus;
-use super::documents::{Piece, PieceSize};
-use super::pool::Pool;
-use super::pretoken::{PIECE_CAP_BYTES, boundary_to, pretokens};
+use super::corpus::{Corpus, Piece};
+use super::pretoken::{PIECE_CAP_BYTES, PieceSize, boundary_to, pretokens};
 use super::progress::{INTERVAL, Meter, Progress};
+use super::threads::Threads;
 use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer, byte_chars};
-use super::words::Words;
 use crate::error::{Error, Result};
 use crate::system::arena::release_free_memory;
+use words::Words;
 
 /// Text looked at; beyond this a vocabulary hardly changes.
 const SAMPLE_BYTES: u64 = 64 << 20;
@@ -56,7 +57,7 @@ impl Corpus {
                 Error::usage(format!("found vocabulary size {vocab_size}, expected {MIN_VOCAB} to {MAX_VOCAB}"));
             return Err(error.hint("256 bytes and the token between documents are always part of it"));
         }
-        let pool = Pool::new(threads)?;
+        let threads = Threads::new(threads)?;
         // Half for counting the words, half for merging; before that a quick look at all of the text.
         let mut meter = Meter::new(progress, self.bytes() * 2);
         let size = PieceSize { target: SAMPLE_PIECE_BYTES, cap: PIECE_CAP_BYTES };
@@ -69,10 +70,10 @@ impl Corpus {
         if total == 0 {
             return Err(self.no_text());
         }
-        let words = self.count_words(&pool, total, sample_bytes.min(SAMPLE_BYTES), size, &mut meter)?;
-        let counts = most_frequent(&pool, words);
-        let model = merge(&pool, &counts, vocab_size, self.bytes(), &mut meter)?;
-        drop((pool, counts));
+        let words = self.count_words(&threads, total, sample_bytes.min(SAMPLE_BYTES), size, &mut meter)?;
+        let counts = most_frequent(&threads, words);
+        let model = merge(&threads, &counts, vocab_size, self.bytes(), &mut meter)?;
+        drop((threads, counts));
         let found = model.get_vocab_size();
         if found < vocab_size {
             let error = Error::data(format!("the text supports a vocabulary of {found} tokens, expected {vocab_size}"));
@@ -87,7 +88,7 @@ impl Corpus {
     /// Counts the words of a sample.
     fn count_words(
         &self,
-        pool: &Pool,
+        threads: &Threads,
         total: u64,
         sample: u64,
         size: PieceSize,
@@ -95,8 +96,8 @@ impl Corpus {
     ) -> Result<Words> {
         let hasher = RandomState::new();
         let per_thread: Vec<Mutex<Words>> =
-            (0..pool.threads()).map(|_| Mutex::new(Words::new(hasher.clone()))).collect();
-        let batch_bytes = pool.threads() * 8 * SAMPLE_PIECE_BYTES;
+            (0..threads.count()).map(|_| Mutex::new(Words::new(hasher.clone()))).collect();
+        let batch_bytes = threads.count() * 8 * SAMPLE_PIECE_BYTES;
         let mut documents = self.documents(size);
         let (mut seen, mut taken) = (0u64, 0u64);
         loop {
@@ -120,7 +121,7 @@ impl Corpus {
                     meter.at(documents.disk_bytes())?;
                 }
             }
-            pool.inner().install(|| {
+            threads.rayon().install(|| {
                 batch.par_iter().for_each(|piece| {
                     let thread = rayon::current_thread_index().unwrap_or(0);
                     let mut words = per_thread[thread].lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,14 +151,14 @@ fn count(text: &str, words: &mut Words) {
 }
 
 /// The words in the alphabet of the model, without the rarest if they are too many.
-fn most_frequent(pool: &Pool, words: Words) -> Counts {
+fn most_frequent(threads: &Threads, words: Words) -> Counts {
     let byte_chars = byte_chars();
-    let kept = pool.inner().install(|| words.most_frequent(MAX_WORDS_BYTES));
+    let kept = threads.rayon().install(|| words.most_frequent(MAX_WORDS_BYTES));
     kept.into_iter().map(|(word, n)| (word.iter().map(|&byte| byte_chars[byte as usize]).collect(), n)).collect()
 }
 
-/// Learns the merges on the pool, while this thread keeps reporting.
-fn merge(pool: &Pool, counts: &Counts, vocab_size: usize, done: u64, meter: &mut Meter<'_>) -> Result<BPE> {
+/// Learns the merges on the threads, while this thread keeps reporting.
+fn merge(threads: &Threads, counts: &Counts, vocab_size: usize, done: u64, meter: &mut Meter<'_>) -> Result<BPE> {
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
         .min_frequency(MIN_FREQUENCY)
@@ -168,7 +169,7 @@ fn merge(pool: &Pool, counts: &Counts, vocab_size: usize, done: u64, meter: &mut
     let mut model = BPE::default();
     let mut reported = Ok(());
     let (sender, receiver) = channel();
-    let trained = pool.inner().in_place_scope(|scope| {
+    let trained = threads.rayon().in_place_scope(|scope| {
         let model = &mut model;
         scope.spawn(move |_| {
             // The receiver waits until this arrives or the sender is gone.

@@ -5,10 +5,11 @@
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::counted::Counted;
 use super::fields;
-use super::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, piece_len};
 use super::records::{MAX_RECORD_BYTES, Records};
-use super::source::{Counted, Format, Raw, Source};
+use super::source::{Format, Raw, Source};
+use crate::data::pretoken::{PieceSize, piece_len};
 use crate::error::Result;
 
 const BOM: char = '\u{feff}';
@@ -40,19 +41,6 @@ pub(crate) struct Example {
     pub(crate) text: String,
     /// Bytes of the prompt.
     pub(crate) prompt: usize,
-}
-
-/// Sizes of pieces; the defaults everywhere but in tests and in sampling.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PieceSize {
-    pub(crate) target: usize,
-    pub(crate) cap: usize,
-}
-
-impl Default for PieceSize {
-    fn default() -> Self {
-        Self { target: PIECE_BYTES, cap: PIECE_CAP_BYTES }
-    }
 }
 
 /// Reads all documents of all files in order. Documents without text are left out.

@@ -9,18 +9,16 @@
 //! as memory of the process. A file that was written to since it was checked is refused, for its ids are not known any
 //! more.
 
-use std::fs::{File, Metadata};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::header::{HEADER_BYTES, Header, Windows};
 use crate::error::{Error, Result};
 use crate::rng::philox;
-use crate::system::files::{Room, default_permissions, open_regular};
+use crate::system::files::{self, File, Room, Stamp, TempFile, open_regular, read_at, sync_folder, unfinished};
 use crate::system::hex;
 
 /// Marks an id that does not count as a target; no vocabulary is so large.
@@ -35,19 +33,6 @@ const READ_BYTES: usize = 4096;
 const UNFINISHED: &str = ".shard-";
 /// An unfinished shard that nobody holds is left alone for so long: its writer may be about to lock it.
 const UNFINISHED_AGE: Duration = Duration::from_secs(60);
-
-/// Size and times of a file: another pair means that somebody wrote to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self { size: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
-    }
-}
 
 /// Token ids of one part of a corpus, checked.
 #[derive(Debug)]
@@ -69,9 +54,9 @@ impl Shards {
         };
         let cannot_read = |error: std::io::Error| Error::cannot_read(path, &error);
         let (file, size) = open_regular(path).map_err(cannot_read)?;
-        let metadata = file.metadata().map_err(cannot_read)?;
+        let stamp = Stamp::of(&file).map_err(cannot_read)?;
         let mut block = vec![0; size.min(HEADER_BYTES as u64) as usize];
-        file.read_exact_at(&mut block, 0).map_err(cannot_read)?;
+        read_at(&file, &mut block, 0).map_err(cannot_read)?;
         let header = Header::from_bytes(&block).map_err(bad)?;
         let expected = u128::from(header.tokens) * u128::from(header.id_bytes()) + HEADER_BYTES as u128;
         if u128::from(size) != expected {
@@ -82,7 +67,7 @@ impl Shards {
         let mut at = HEADER_BYTES as u64;
         while at < size {
             block.resize((size - at).min(CHECK_BYTES as u64) as usize, 0);
-            file.read_exact_at(&mut block, at).map_err(cannot_read)?;
+            read_at(&file, &mut block, at).map_err(cannot_read)?;
             at += block.len() as u64;
             hash.update(&block);
             let largest = match header.id_bytes() {
@@ -97,7 +82,7 @@ impl Shards {
             return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
         }
         windows.finish().map_err(bad)?;
-        Ok(Self { file, header, path: path.to_owned(), stamp: Stamp::of(&metadata) })
+        Ok(Self { file, header, path: path.to_owned(), stamp })
     }
 
     /// Writes a shard of random ids, each equally likely: for measurements, which need tokens but no text.
@@ -182,8 +167,7 @@ impl Shards {
             let (path, count) = (self.path.display(), out.len());
             return Err(Error::data(format!("{path}: asked for {count} ids from {start}, expected at most {tokens}")));
         };
-        let metadata = self.file.metadata().map_err(|e| Error::cannot_read(&self.path, &e))?;
-        if Stamp::of(&metadata) != self.stamp {
+        if Stamp::of(&self.file).map_err(|e| Error::cannot_read(&self.path, &e))? != self.stamp {
             let error = Error::data(format!(
                 "{}: the tokens changed while they were in use, expected a file that stays as it is",
                 self.path.display()
@@ -201,7 +185,7 @@ impl Shards {
         };
         // The file holds all tokens, so the product fits.
         let at = HEADER_BYTES as u64 + start * width as u64;
-        self.file.read_exact_at(ids, at).map_err(|e| Error::cannot_read(&self.path, &e))?;
+        read_at(&self.file, ids, at).map_err(|e| Error::cannot_read(&self.path, &e))?;
         match width {
             2 => {
                 for (id, b) in out.iter_mut().zip(ids.chunks_exact(2)) {
@@ -258,20 +242,9 @@ impl WindowCheck {
     }
 }
 
-/// Removes the unfinished shards of processes that were killed: old ones that no process holds locked.
+/// Removes the unfinished shards of processes that were killed.
 pub(crate) fn remove_unfinished(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNFINISHED_AGE);
-        let is_old = entry.metadata().and_then(|m| m.modified()).is_ok_and(old);
-        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
-            && is_old
-            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
-        {
-            // Another process may have been quicker.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+    files::remove_unfinished(folder, UNFINISHED, UNFINISHED_AGE);
 }
 
 /// A shard that cannot be written.
@@ -282,7 +255,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
 /// Writes a shard under a temporary name; dropped before [`Self::finish`], it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct ShardWriter {
-    file: BufWriter<tempfile::NamedTempFile>,
+    file: BufWriter<TempFile>,
     header: Header,
     hash: Sha256,
     buffer: Vec<u8>,
@@ -295,11 +268,7 @@ impl ShardWriter {
     pub(crate) fn create(path: PathBuf, vocab_size: u32, key: [u8; 32], window: Option<u64>) -> Result<Self> {
         let windows = window.map(|window| Windows { window, targets: 0, cut: 0 });
         let folder = path.parent().unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .permissions(default_permissions())
-            .tempfile_in(folder)
-            .map_err(|e| cannot_write(folder, &e))?;
+        let file = unfinished(folder, UNFINISHED).map_err(|e| cannot_write(folder, &e))?;
         // Says that the file has a writer, until that ends or is killed. Where there are no locks nothing is removed.
         let _ = file.as_file().try_lock();
         let header = Header { tokens: 0, bytes: 0, documents: 0, vocab_size, key, ids: [0; 32], windows };
@@ -375,7 +344,7 @@ impl ShardWriter {
         file.persist(&path).map_err(|e| failed(&e.error))?;
         // The name is safe on disk only with the folder.
         let folder = path.parent().unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| failed(&e))?;
+        sync_folder(folder).map_err(|e| failed(&e))?;
         Shards::open(&path)
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::source::Counted;
+use super::counted::Counted;
 
 /// What every member begins with.
 pub(crate) const MAGIC: &[u8] = b"\x1f\x8b";

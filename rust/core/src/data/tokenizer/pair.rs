@@ -2,8 +2,8 @@
 //!
 //! Training, evaluation and generation divide here, so that a model is asked for the tokens that it has learnt.
 
-use super::pretoken::without_trailing_space;
-use super::tokenizer::{Encoder, Tokenizer};
+use super::encode::{Encoder, Tokenizer};
+use crate::data::pretoken::without_trailing_space;
 use crate::error::Result;
 
 /// The ids of a prompt and its completion.

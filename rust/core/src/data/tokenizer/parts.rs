@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::tokenizer::MAX_VOCAB;
+use super::vocab::MAX_VOCAB;
 
 /// A list with at most as many elements as a vocabulary has tokens.
 pub(crate) struct AtMost<T>(pub(crate) Vec<T>);

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::header;
+use crate::system::files::{entries, exists};
 
 /// Folders: one is symlm's if it has all the names of a line.
 pub const OWN_FOLDERS: [(&str, &[&str]); 5] = [
@@ -34,6 +34,8 @@ pub const BEGUN: [&str; 10] = [
 pub const UNFINISHED: [&str; 2] = [".tmp-", ".tokenizer-"];
 /// Names that begin so are of files for TensorBoard.
 pub const EVENTS: &str = "events.out.tfevents.";
+/// What a file of token ids begins with.
+pub(crate) const SHARD: [u8; 8] = *b"symlmids";
 /// Files of JSON: one is symlm's if the names of its first object's fields are those of a line, in this order.
 pub const OWN_FIELDS: [(&str, &[&str]); 5] = [
     ("eval --per-document --out", &["document", "text", "tokens", "text_bytes", "loss", "bits_per_byte"]),
@@ -73,7 +75,7 @@ pub const OWN_FIELDS: [(&str, &[&str]); 5] = [
 
 /// Whether a folder is a run (begun or whole), a checkpoint or an export.
 pub(crate) fn is_own_folder(folder: &Path) -> bool {
-    let has = |name: &&str| folder.join(name).exists();
+    let has = |name: &&str| exists(&folder.join(name));
     OWN_FOLDERS.iter().any(|(_, names)| names.iter().all(has)) || (has(&LOCK) && is_begun(folder))
 }
 
@@ -83,14 +85,14 @@ fn is_begun(folder: &Path) -> bool {
         let unfinished = |begin: &&str| name.as_encoded_bytes().starts_with(begin.as_bytes());
         name == LOCK || BEGUN.iter().any(|begun| name == *begun) || UNFINISHED.iter().any(unfinished)
     };
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(|e| e.is_ok_and(|e| known(&e.file_name()))))
+    entries(folder).is_ok_and(|mut entries| entries.all(|e| e.is_ok_and(|e| known(&e.file_name()))))
 }
 
 /// Whether a file is symlm's, by its name or its first bytes.
 pub(crate) fn is_own_file(path: &Path, head: &[u8]) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let own_model = head.starts_with(b"GGUF") && memchr::memmem::find(head, b"symlm.").is_some();
-    name.starts_with(EVENTS.as_bytes()) || head.starts_with(&header::MAGIC) || own_model
+    name.starts_with(EVENTS.as_bytes()) || head.starts_with(&SHARD) || own_model
 }
 
 /// Whether a file of JSON is symlm's, by the names of the first fields of its first object.

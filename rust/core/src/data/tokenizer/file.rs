@@ -8,8 +8,8 @@ use ahash::AHashMap;
 use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
 
-use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, byte_chars};
-use super::tokenizer_parts::{AtMost, Merge, Vocab};
+use super::parts::{AtMost, Merge, Vocab};
+use super::vocab::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, byte_chars};
 use crate::error::{Error, Result, brief};
 use crate::system::files::open_regular;
 

@@ -5,14 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use super::find::file;
 use super::gzip::MAGIC;
-use super::progress::INTERVAL;
 use super::source::Source;
-use super::stream::Stream;
+use crate::data::progress::INTERVAL;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::HEAD_BYTES;
-use crate::system::files::Room;
+use crate::system::files::{Room, temporary};
+use crate::system::stream::Stream;
 
 const READ_BYTES: usize = 64 * 1024;
 /// Names the standard input.
@@ -40,9 +39,10 @@ fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted
         let error = Error::user(format!("cannot copy {name} to a temporary file: {}", io_reason(error)));
         error.hint("TMPDIR says where temporary files go")
     };
-    let mut copy = tempfile::NamedTempFile::new().map_err(|e| failed(&e))?;
+    let mut copy = temporary().map_err(|e| failed(&e))?;
     let named = given.extension().is_some_and(|extension| extension != OsStr::new("gz"));
-    let mut source = Source { path: copy.path().to_owned(), name: name.to_owned(), named, ..file(given.to_owned(), 0) };
+    let mut source =
+        Source { path: copy.path().to_owned(), name: name.to_owned(), named, ..Source::file(given.to_owned(), 0) };
     let mut buffer = vec![0; READ_BYTES];
     let (mut head, mut checked, mut room) = (Vec::new(), Instant::now(), Room::default());
     loop {
@@ -50,7 +50,7 @@ fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted
             interrupted()?;
             checked = Instant::now();
         }
-        let n = match stream.read(&mut buffer) {
+        let n = match stream.read(&mut buffer, INTERVAL) {
             Ok(Some(n)) => n,
             Ok(None) => continue,
             Err(error) => return Err(source.read_error(&error)),

@@ -1,0 +1,21 @@
+//! Shards of token ids: how a corpus becomes them, and the cache that keeps them.
+//!
+//! | files | job |
+//! |---|---|
+//! | `header`, `file` | one shard on disk, written and read |
+//! | `split` | which text is held out |
+//! | `making` | what the shards of one corpus are made from and where they go; encoding on all threads |
+//! | `texts`, `examples` | the two kinds of corpora |
+//! | `prepare` | the cache in front of both |
+
+mod examples;
+mod file;
+mod header;
+mod making;
+mod prepare;
+mod split;
+mod texts;
+
+pub use file::{CONTEXT, Shards};
+#[cfg(test)]
+pub(super) use file::{ShardWriter, remove_unfinished};
