@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlm.config.presets import PRESETS
-from symlm.config.sources import Request, conflicts, gather, parse_toml, read_environment, resumed, to_toml
+from symlm.config.sources import Request, conflicts, gather, read_environment, resumed, to_toml
+from symlm.config.toml import parse_toml
 from symlm.config.train_config import FLAGS, SPECS, TrainConfig
 from symlm.errors import UsageError
 from symlm.units import did_you_mean, format_count, format_duration, format_short_duration, parse_count, parse_duration

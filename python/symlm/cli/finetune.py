@@ -10,7 +10,8 @@ from ..config.finetune import FINETUNE, LORA_RATE, finetune_values
 from ..config.train_config import MODEL_FIELDS, SPECS
 from ..training.initial import USUAL_WINDOW
 from .common import PATH, Command
-from .train import setting_options, train_as
+from .flags import setting_options
+from .train import train_as
 
 _TEXTS = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in FINETUNE.items()}
 _TEXTS["learning_rate"] += f", with --lora-rank {LORA_RATE:g}"
