@@ -84,12 +84,17 @@ class Section(Settings):
     """What stands above its settings in a TOML file."""
 
 
+def name_of(name: str, spec: Spec) -> str:
+    """How messages call a setting: by its flag if it has one."""
+    return name if spec.hidden else flag_of(name)
+
+
 def convert(name: str, spec: Spec, raw: Any) -> Any:
     """Turn a value from any source into the type of the field and check its limits; UsageError if that fails."""
     try:
         value = _CONVERT[spec.kind](spec, raw)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{flag_of(name)}: {error}", _hint(name, spec, raw)) from None
+        raise UsageError(f"{name_of(name, spec)}: {error}", _hint(name, spec, raw)) from None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_limits(name, spec, value)
     return value
@@ -107,7 +112,7 @@ def _check_limits(name: str, spec: Spec, value: float) -> None:
         expected = f"at most {_bound(spec.high)}"
     if expected is not None:
         found = f"{value:,}" if abs(value) < 1e18 else shown(value)
-        raise UsageError(f"{flag_of(name)}: expected {expected}, found {found}", _hint(name, spec, value))
+        raise UsageError(f"{name_of(name, spec)}: expected {expected}, found {found}", _hint(name, spec, value))
 
 
 def _bound(value: float) -> str:
@@ -142,7 +147,7 @@ def _hint(name: str, spec: Spec, raw: Any) -> str:
         }[spec.kind]
     )
     near = did_you_mean(raw.strip().lower(), spec.choices) if isinstance(raw, str) else None
-    return f"did you mean {flag_of(name)} {near}?" if near else f"{flag_of(name)} takes {takes}"
+    return f"did you mean {name_of(name, spec)} {near}?" if near else f"{name_of(name, spec)} takes {takes}"
 
 
 def _integer(_: Spec, raw: Any) -> int:
