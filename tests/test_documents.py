@@ -127,7 +127,7 @@ def test_commands_in_console_blocks_exist(name: str) -> None:
     assert [problem for problem in wrong if problem is not None] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/tutorial.md", "docs/contract.md"])
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{x}.md" for x in ("guide", "settings", "tutorial", "contract"))])
 def test_flags_in_the_text_exist(name: str) -> None:
     known = all_flags(cli) | OTHER_FLAGS
     named = {flag for code in _CODE.findall(prose(DOCUMENTS[name])) for flag in _FLAG.findall(code)}

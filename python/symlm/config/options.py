@@ -129,9 +129,9 @@ def _range(spec: Spec) -> str:
     return f" of at most {high}" if high else ""
 
 
-def _hint(name: str, spec: Spec, raw: Any) -> str:
-    """What the setting takes."""
-    takes = (
+def takes(spec: Spec) -> str:
+    """What a setting takes, for people."""
+    return (
         spec.takes
         or {
             "int": f"a whole number{_range(spec)}",
@@ -146,8 +146,12 @@ def _hint(name: str, spec: Spec, raw: Any) -> str:
             "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
         }[spec.kind]
     )
+
+
+def _hint(name: str, spec: Spec, raw: Any) -> str:
     near = did_you_mean(raw.strip().lower(), spec.choices) if isinstance(raw, str) else None
-    return f"did you mean {name_of(name, spec)} {near}?" if near else f"{name_of(name, spec)} takes {takes}"
+    called = name_of(name, spec)
+    return f"did you mean {called} {near}?" if near else f"{called} takes {takes(spec)}"
 
 
 def _integer(_: Spec, raw: Any) -> int:

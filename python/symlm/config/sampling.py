@@ -55,8 +55,12 @@ class Sampling(Settings):
         ),
     )  # fmt: skip
     seed: int = option(
-        42, Spec("the same seed gives the same text; printed when not given", "int", low=0, high=2**63 - 1)
-    )
+        42,
+        Spec(
+            "the same seed gives the same text; printed when not given", "int", low=0, high=2**63 - 1,
+            default_text="random; from Python 42",
+        ),
+    )  # fmt: skip
     sample_index: int = option(
         0, Spec("which of several texts with the same seed", "int", low=0, high=2**31 - 1, hidden=True)
     )
