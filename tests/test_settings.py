@@ -28,6 +28,7 @@ from symlm.training.session import Session
 
 RECORDED = ROOT / "tests" / "golden" / "settings.json"
 """Version -> the settings that it brought."""
+FIRST = "0.1"
 
 
 # --- sections -------------------------------------------------------------------------------------------------------
@@ -129,12 +130,12 @@ def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:
 def test_settings_that_came_later_say_what_was_before() -> None:
     """Of every released version, the settings are recorded; a new one has `since`, and `before` unless it is None."""
     recorded = json.loads(RECORDED.read_text())
-    known = {name for names in recorded.values() for name in names}
-    first = set(recorded["0.1"])
-    assert known <= set(SPECS), "a setting has gone: files of older runs have its key"
+    known = {name: version for version, names in recorded.items() for name in names}
+    assert set(known) <= set(SPECS), "a setting has gone: files of older runs have its key"
     for name, spec in SPECS.items():
         assert name in known, f"add {name} to {RECORDED.name} under the version that brings it"
-        assert (spec.since is None) == (name in first), f"{name}: Spec(since=..) is the version that brought it"
+        brought = None if known[name] == FIRST else known[name]
+        assert spec.since == brought, f"{name}: Spec(since=..) is the version that brought it"
         if spec.since is not None and spec.default is not None and name not in INVOCATION_FIELDS:
             assert spec.before is not None, f"{name}: Spec(before=..) is what runs without it did"
         if spec.before is not None:
