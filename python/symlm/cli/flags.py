@@ -17,7 +17,7 @@ _METAVARS = {
 
 
 def default_text(spec: Spec) -> str:
-    """The default for people; empty where there is none."""
+    """The default, readable; empty where there is none."""
     if spec.default_text is not None:
         return spec.default_text
     if spec.default in (None, (), ""):

@@ -116,7 +116,7 @@ def _check_limits(name: str, spec: Spec, value: float) -> None:
 
 
 def _bound(value: float) -> str:
-    """A limit for people: all digits of a whole number, and no more of another than it was written with."""
+    """A limit, readable: all digits of a whole number, and no more of another than it was written with."""
     return f"{int(value):,}" if value == int(value) else repr(value)
 
 
@@ -130,7 +130,7 @@ def _range(spec: Spec) -> str:
 
 
 def takes(spec: Spec) -> str:
-    """What a setting takes, for people."""
+    """What a setting takes, readable."""
     return (
         spec.takes
         or {

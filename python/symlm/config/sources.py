@@ -19,7 +19,7 @@ from .train_config import TrainConfig
 
 ENV_PREFIX = "SYMLM_"
 OTHER_ENVIRONMENT = ("SYMLM_ISA", "SYMLM_CACHE_DIR")
-"""Variables of symlm that are no training settings."""
+"""Variables of symlm that are not settings of a training run."""
 
 DERIVED_FIELDS = ("max_steps", "warmup_steps", "decay_start")
 """Numbers that are fixed when a run starts, from the limits and the schedule asked for."""
@@ -133,7 +133,7 @@ def _toml_value(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    # JSON and TOML escape alike, except for DEL, which TOML does not allow to stand raw.
+    # JSON and TOML escape alike, except for DEL, which TOML allows only escaped.
     return json.dumps(storable(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -106,7 +106,7 @@ class TrainConfig(_Flat):
                 object.__setattr__(self, "run", dataclasses.replace(self.run, resume="auto"))
             if self.resume in ("last", "best"):
                 raise UsageError(
-                    f"--extend-steps goes on from before the decay, not from --resume {self.resume}",
+                    f"--extend-steps resumes from before the decay, not from --resume {self.resume}",
                     f"leave --resume {self.resume} out",
                 )
         if self.warmup_steps is not None and self.max_steps is not None and self.warmup_steps > self.max_steps:
@@ -133,7 +133,7 @@ class TrainConfig(_Flat):
 
     @property
     def origin(self) -> str:
-        """Where the model comes from, for people: its preset, or the model that it begins from."""
+        """Where the model comes from, for display: its preset, or the model that it begins from."""
         return self.preset_name if self.init_from is None else f"from {Path(self.init_from).name}"
 
     def model(self) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""What shows a run while it goes on."""
+"""What shows a run while it is under way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Progress = Literal["auto", "rich", "plain", "json", "off"]
 
 @dataclass(frozen=True, kw_only=True)
 class DisplaySettings(Section):
-    """What shows a run while it goes on."""
+    """What shows a run while it is under way."""
 
     heading: ClassVar[str] = "run"
 

@@ -46,7 +46,7 @@ class LengthSettings(Section):
     extend_steps: int | None = option(
         None,
         Spec(
-            "updates to add to a finished wsd run: it goes on from before its decay, as if started with more updates",
+            "updates to add to a finished wsd run: it resumes from before its decay, as if started with more updates",
             "int",
             low=1,
             high=MAX_STEPS,

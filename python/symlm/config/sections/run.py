@@ -24,7 +24,7 @@ class RunSettings(Section):
     resume: str | None = option(
         None,
         Spec(
-            "go on with a run: auto (fresh start if there is none), last, best, or a run or checkpoint folder",
+            "resume a run: auto (fresh start if there is none), last, best, or a run or checkpoint folder",
             "path",
             free=True,
             metavar="auto|last|best|PATH",
@@ -61,7 +61,7 @@ class RunSettings(Section):
         "stop",
         Spec(
             "after an update whose loss or gradient norm is not finite: stop, go back to a checkpoint and leave out "
-            "the updates that led there, or go on without this one",
+            "the updates that led there, or carry on without this one",
             "choice",
             choices=get_args(OnNan),
             free=True,
