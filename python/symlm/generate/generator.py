@@ -85,14 +85,14 @@ class Generator:
         return self.tokenizer.encode_prompt(prompt)
 
     def stream(
-        self, prompt: str, *, stop: str | Sequence[str] = (), **settings: Unpack[SamplingSettings]
+        self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
     ) -> Iterator[str]:
         """Text that continues `prompt`, piece by piece as it is drawn; the prompt itself is not repeated.
 
         White space at the end of the prompt is the beginning of the first tokens, as in the texts that were learnt: the
         model reads the prompt without it, and draws only tokens that repeat it until it is there.
 
-        `settings` are the fields of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+        `sampling` are the fields of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
         `repetition_penalty`, `seed`, `sample_index`; UsageError for one that is out of its limits.
 
         Pieces are whole characters and never contain a stop string. `temperature` 0 takes the most likely token;
@@ -101,7 +101,7 @@ class Generator:
 
         A prompt that begins with the token that the tokenizer puts there too is a UserWarning.
         """
-        options = dataclasses.asdict(Sampling(**settings))
+        options = dataclasses.asdict(Sampling(**sampling))
         stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
         options["stop_ids"] = list(self.model.eos_token_ids)
         if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
@@ -110,9 +110,9 @@ class Generator:
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
 
-    def generate(self, prompt: str, *, stop: str | Sequence[str] = (), **settings: Unpack[SamplingSettings]) -> str:
+    def generate(self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole text that `stream` with the same arguments gives."""
-        return "".join(self.stream(prompt, stop=stop, **settings))
+        return "".join(self.stream(prompt, stop=stop, **sampling))
 
     def logits(self, ids: Sequence[int], last: int | None = None) -> npt.NDArray[np.float32]:
         """Logits after each token, or after each of the `last` ones, float32 of shape [tokens, vocabulary]; the bits of
