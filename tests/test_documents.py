@@ -21,6 +21,7 @@ MAPS = [name for name in DOCUMENTS if name in ("CONTRIBUTING.md", "docs/architec
 NEW_FILES = {"rust/kernels/src/relu.rs", "simd/neon.rs", "python/symlm/cli/shape.py", "tests/test_shape.py"}
 """Files that the reader of an example makes."""
 
+WITH_FLAGS = ["README.md", "docs/guide.md", "docs/settings.md", "docs/tutorial.md", "docs/contract.md"]
 OTHER_FLAGS = {"--steps"}
 """Of scripts in `bench`, in running text."""
 
@@ -127,7 +128,7 @@ def test_commands_in_console_blocks_exist(name: str) -> None:
     assert [problem for problem in wrong if problem is not None] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "docs/tutorial.md", "docs/contract.md"])
+@pytest.mark.parametrize("name", WITH_FLAGS)
 def test_flags_in_the_text_exist(name: str) -> None:
     known = all_flags(cli) | OTHER_FLAGS
     named = {flag for code in _CODE.findall(prose(DOCUMENTS[name])) for flag in _FLAG.findall(code)}

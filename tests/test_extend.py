@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from conftest import Cli
-from symlm.config.sources import Request, parse_toml
+from symlm.config.sources import Request
+from symlm.config.toml import parse_toml
 from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, UserError
 from symlm.run.checkpoint import link_checkpoint, verify

@@ -19,7 +19,8 @@ import symlm
 from conftest import HANG_S, Cli
 from symlm import _symlm
 from symlm.config.model_config import ModelConfig
-from symlm.config.sources import parse_toml, read_toml, to_toml
+from symlm.config.sources import to_toml
+from symlm.config.toml import parse_toml, read_toml
 from symlm.config.train_config import TrainConfig
 from symlm.errors import DataError, InternalError, SymlmError, UsageError
 from symlm.layout import ENVIRONMENT, LAST, MANIFEST, METRICS, MODEL_CONFIG, OPTIMIZER, STATE, WEIGHTS

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import symlm
 from conftest import Cli
 from exporting import train_tiny
-from symlm.config.sources import parse_toml, to_toml
+from symlm.config.sources import to_toml
+from symlm.config.toml import parse_toml
 from symlm.errors import UsageError, UserError, printable
 from symlm.run.metrics import to_line
 from symlm.system.names import restored, storable

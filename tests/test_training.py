@@ -20,7 +20,7 @@ import pytest
 import symlm
 from conftest import HANG_S, Cli
 from symlm import _symlm as symlm_core
-from symlm.config.sources import parse_toml
+from symlm.config.toml import parse_toml
 from symlm.config.train_config import TrainConfig
 from symlm.run.checkpoint import verify
 from symlm.run.metrics import read_lines
@@ -120,7 +120,7 @@ class Kill(symlm.Callback):
     def on_step(self, metrics):
         if metrics["step"] == 22:
             os.kill(os.getpid(), signal.SIGKILL)
-from symlm.config.sources import parse_toml
+from symlm.config.toml import parse_toml
 values = parse_toml(open("run/config.toml").read()).values
 symlm.Trainer(symlm.TrainConfig(**{**values, "resume": sys.argv[1], "progress": "off"}), callbacks=[Kill()]).fit()
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import symlm
 from exporting import random_folder
 from symlm.config.model_config import ModelConfig
 from symlm.config.rope import RopeScaling
-from symlm.config.sampling import sampling_options
+from symlm.config.sampling import Sampling
 from symlm.export.write import export
 from symlm.model.gguf.vocabulary import SPLITTINGS
 
@@ -164,10 +165,8 @@ def test_greedy_text(generator: symlm.Generator, llama: llama_cpp.Llama, prompts
     for prompt in prompts[3:8]:
         ids = generator.tokenizer.encode(prompt)
         count = min(200, generator.model.seq_len - len(ids))
-        options = sampling_options(
-            max_new_tokens=count, temperature=0, top_k=0, top_p=1, min_p=0, repetition_penalty=1, seed=1, sample_index=0
-        )
-        options["stop_ids"] = []
+        sampling = Sampling(max_new_tokens=count, temperature=0, top_k=0, top_p=1, min_p=0, seed=1)
+        options = {**dataclasses.asdict(sampling), "stop_ids": []}
         here = list(generator._engine.stream(ids, json.dumps(options)))
         assert len(here) == count
         llama.reset()

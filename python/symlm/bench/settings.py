@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.options import Spec, convert, option, specs
+from ..config.options import Settings, Spec, convert, option, specs
 from ..config.train_config import MODEL_FIELDS, SPECS, TrainConfig
 from ..errors import UsageError, shown
 from ..units import format_count, whole_number
@@ -22,15 +22,14 @@ MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(Settings):
     """What is measured and how long. Values are checked when the object is made."""
 
-    quick: bool = option(False, Spec("fewer and shorter turns, for a first look", "bench", "bool", default_text=""))
+    quick: bool = option(False, Spec("fewer and shorter turns, for a first look", "bool", default_text=""))
     rounds: int | None = option(
         None,
         Spec(
             "rounds in which everything takes its turn; figures are medians over them",
-            "bench",
             "int",
             low=1,
             high=1000,
@@ -41,40 +40,28 @@ class BenchConfig:
         None,
         Spec(
             "updates in a turn",
-            "bench",
             "int",
             low=1,
             high=100_000,
             default_text=f"as many as take {TURN_SECONDS:g} s, but {LEAST_UPDATES} to {MOST_UPDATES}",
         ),
     )
-    scaling: str | None = option(
-        "1,2,4,8,16,32,63", Spec("numbers of threads to compare", "bench", "str", metavar="N,N,..")
-    )
-    switches: bool = option(
-        True, Spec("compare each optimisation with its baseline", "bench", "bool", default_text="yes")
-    )
+    scaling: str | None = option("1,2,4,8,16,32,63", Spec("numbers of threads to compare", "str", metavar="N,N,.."))
+    switches: bool = option(True, Spec("compare each optimisation with its baseline", "bool", default_text="yes"))
     simulate: bool = option(
-        False, Spec("replay a recorded update on 1 to 128 simulated workers", "bench", "bool", default_text="")
+        False, Spec("replay a recorded update on 1 to 128 simulated workers", "bool", default_text="")
     )
-    peers: str | None = option(
-        None, Spec("also time another library on the same model", "bench", "choice", choices=("torch",))
-    )
+    peers: str | None = option(None, Spec("also time another library on the same model", "choice", choices=("torch",)))
     torch_python: str | None = option(
-        None,
-        Spec("interpreter that has torch", "bench", "path", metavar="PATH", default_text="the one that runs symlm"),
+        None, Spec("interpreter that has torch", "path", metavar="PATH", default_text="the one that runs symlm")
     )
-    json: str | None = option(None, Spec("write the figures to this file as well", "bench", "path", metavar="FILE"))
+    json: str | None = option(None, Spec("write the figures to this file as well", "path", metavar="FILE"))
     out_dir: str | None = option(
-        None,
-        Spec("folder for bench.json and the charts", "bench", "path", metavar="PATH", default_text="runs/bench-<size>"),
+        None, Spec("folder for bench.json and the charts", "path", metavar="PATH", default_text="runs/bench-<size>")
     )
 
     def __post_init__(self) -> None:
-        for name, spec in BENCH_SPECS.items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, convert(name, spec, value))
+        super().__post_init__()
         _ = self.thread_counts
         if self.torch_python is not None and self.peers != "torch":
             raise UsageError("--torch-python without --peers torch", "add --peers torch, or leave it out")

@@ -9,10 +9,10 @@ import click
 
 from ..bench.settings import BENCH_PRESET, BENCH_SPECS, MODEL_SETTINGS, BenchConfig, model_settings
 from ..config.options import Spec
-from ..config.train_config import SPECS, TrainConfig
+from ..config.sections import SPECS
 from ..errors import UsageError
 from .common import PATH, Command
-from .train import setting_option
+from .flags import setting_option
 
 
 def _model_spec(name: str) -> Spec:
@@ -38,8 +38,8 @@ command = Command(
     callback=_run,
     params=[
         click.Argument(["data"], nargs=-1, type=PATH, metavar="[PATH]..."),
-        *(setting_option(TrainConfig, name, _model_spec(name)) for name in MODEL_SETTINGS),
-        *(setting_option(BenchConfig, name, spec) for name, spec in BENCH_SPECS.items()),
+        *(setting_option(name, _model_spec(name)) for name in MODEL_SETTINGS),
+        *(setting_option(name, spec) for name, spec in BENCH_SPECS.items()),
         click.Option(["--no-scaling"], is_flag=True, help="Do not compare numbers of threads."),
     ],
     help="""Measure the speed of training on this machine.

@@ -136,11 +136,19 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+_CHECKPOINT: dict[str, Any] = {
+    "default": "best", "show_default": True, "metavar": "best|last|N", "help": "Which checkpoint of a run.",
+}  # fmt: skip
+
+
 def checkpoint_option(function: F) -> F:
     """`--checkpoint` for commands with a MODEL argument."""
-    return click.option(
-        "--checkpoint", default="best", show_default=True, metavar="best|last|N", help="Which checkpoint of a run."
-    )(function)
+    return click.option("--checkpoint", **_CHECKPOINT)(function)
+
+
+def checkpoint_flag() -> click.Option:
+    """The same for a command with a list of parameters."""
+    return click.Option(["--checkpoint"], **_CHECKPOINT)
 
 
 def threads_option(function: F) -> F:

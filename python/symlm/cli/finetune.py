@@ -10,14 +10,17 @@ from ..config.finetune import FINETUNE, LORA_RATE, finetune_values
 from ..config.train_config import MODEL_FIELDS, SPECS
 from ..training.initial import USUAL_WINDOW
 from .common import PATH, Command
-from .train import setting_options, train_as
+from .flags import setting_options
+from .train import train_as
 
-_TEXTS = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in FINETUNE.items()}
-_TEXTS["learning_rate"] += f", with --lora-rank {LORA_RATE:g}"
-_TEXTS["epochs"] += " without another limit"
-_TEXTS["max_steps"] = "from --epochs"
-_TEXTS["seq_len"] = f"the context of the model, but at most {USUAL_WINDOW}"
-_TEXTS["out_dir"] = "runs/<name of the data>-<name of the model>-ft"
+DEFAULT_TEXTS = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in FINETUNE.items()}
+DEFAULT_TEXTS["learning_rate"] += f", with --lora-rank {LORA_RATE:g}"
+DEFAULT_TEXTS["epochs"] += " without another limit"
+DEFAULT_TEXTS["max_steps"] = "from --epochs"
+DEFAULT_TEXTS["seq_len"] = f"the context of the model, but at most {USUAL_WINDOW}"
+DEFAULT_TEXTS["out_dir"] = "runs/<name of the data>-<name of the model>-ft"
+"""What the help says of defaults that are not those of `symlm train`."""
+
 _LEFT_OUT = {"data", "init_from", "tokenizer", "preset", *MODEL_FIELDS} - {"seq_len"}
 """Settings that are arguments here, or that follow from the model."""
 
@@ -32,7 +35,7 @@ command = Command(
     params=[
         click.Argument(["model"], type=PATH, metavar="MODEL"),
         click.Argument(["data"], nargs=-1, required=True, type=PATH, metavar="PATH..."),
-        *setting_options([name for name in SPECS if name not in _LEFT_OUT], _TEXTS),
+        *setting_options([name for name in SPECS if name not in _LEFT_OUT], DEFAULT_TEXTS),
     ],
     help="""Go on training MODEL on other data.
 

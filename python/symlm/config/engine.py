@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,7 @@ def engine_config(config: TrainConfig, threads: int, max_steps: int | None = Non
             "decay_start": steps if config.decay_start is None else config.decay_start,
             "schedule": config.schedule,
             "min_lr_ratio": config.min_lr_ratio,
-            "weight_decay": config.weight_decay,
-            "beta1": config.beta1,
-            "beta2": config.beta2,
-            "eps": config.eps,
-            "grad_clip": config.grad_clip,
-            "seed": config.seed,
+            **dataclasses.asdict(config.optimizer),
             **engine_part(config),
         },
         "threads": threads,

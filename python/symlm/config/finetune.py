@@ -1,4 +1,4 @@
-"""Settings of a fine-tuning: those of a training that begins from a model, with defaults of its own."""
+"""Settings of a fine-tuning run: those of a training run that begins from a model, with other defaults."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ..errors import UsageError, shown
 from ..system.names import path_of, text_of
@@ -29,7 +29,6 @@ class Spec:
     """What is known about one field; stored in the metadata of the dataclass field."""
 
     help: str
-    section: str
     kind: Kind
     low: float | None = None
     high: float | None = None
@@ -39,13 +38,23 @@ class Spec:
     aliases: tuple[str, ...] = ()
     metavar: str | None = None
     default_text: str | None = None
+    takes: str | None = None
+    """What it takes, for hints, where kind and limits do not say it all."""
     hidden: bool = False
     """Whether it has no flag: only the file of a run holds it."""
+    since: str | None = None
+    """The version that brought it, where that is not the first one."""
+    before: Any = None
+    """What runs of the versions before `since` did. It counts where the file of a run lacks the setting, whatever the
+    default is now. The file of a run names all that is not None, so a setting with a value here has a default that is
+    not None either."""
+    default: Any = None
+    """Filled in by `option`."""
 
 
 def option(default: T, spec: Spec) -> T:
     """A dataclass field with a default value and its description."""
-    return dataclasses.field(default=default, metadata={"spec": spec})
+    return dataclasses.field(default=default, metadata={"spec": dataclasses.replace(spec, default=default)})
 
 
 def flag_of(name: str) -> str:
@@ -58,12 +67,34 @@ def specs(cls: type) -> dict[str, Spec]:
     return {f.name: f.metadata["spec"] for f in dataclasses.fields(cls) if "spec" in f.metadata}
 
 
+class Settings:
+    """A frozen dataclass of options. Values are converted and checked when the object is made; None stays None."""
+
+    def __post_init__(self) -> None:
+        for name, spec in specs(type(self)).items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, convert(name, spec, value))
+
+
+class Section(Settings):
+    """A part of the settings of a training run."""
+
+    heading: ClassVar[str]
+    """What stands above its settings in a TOML file."""
+
+
+def name_of(name: str, spec: Spec) -> str:
+    """How messages call a setting: by its flag if it has one."""
+    return name if spec.hidden else flag_of(name)
+
+
 def convert(name: str, spec: Spec, raw: Any) -> Any:
     """Turn a value from any source into the type of the field and check its limits; UsageError if that fails."""
     try:
         value = _CONVERT[spec.kind](spec, raw)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{flag_of(name)}: {error}", _hint(name, spec, raw)) from None
+        raise UsageError(f"{name_of(name, spec)}: {error}", _hint(name, spec, raw)) from None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_limits(name, spec, value)
     return value
@@ -81,11 +112,11 @@ def _check_limits(name: str, spec: Spec, value: float) -> None:
         expected = f"at most {_bound(spec.high)}"
     if expected is not None:
         found = f"{value:,}" if abs(value) < 1e18 else shown(value)
-        raise UsageError(f"{flag_of(name)}: expected {expected}, found {found}", _hint(name, spec, value))
+        raise UsageError(f"{name_of(name, spec)}: expected {expected}, found {found}", _hint(name, spec, value))
 
 
 def _bound(value: float) -> str:
-    """A limit for people: all digits of a whole number, and no more of another than it was written with."""
+    """A limit, readable: all digits of a whole number, and no more of another than it was written with."""
     return f"{int(value):,}" if value == int(value) else repr(value)
 
 
@@ -98,22 +129,29 @@ def _range(spec: Spec) -> str:
     return f" of at most {high}" if high else ""
 
 
+def takes(spec: Spec) -> str:
+    """What a setting takes, readable."""
+    return (
+        spec.takes
+        or {
+            "int": f"a whole number{_range(spec)}",
+            "float": f"a number{_range(spec)}",
+            "bool": "true or false",
+            "str": "text; in a TOML file it stands in quotes",
+            "choice": f"one of {', '.join(spec.choices)}",
+            "auto_int": f"auto or a whole number{_range(spec)}",
+            "duration": "a time such as 25s, 10m or 2h, up to about 30 years",
+            "interval": "a number of steps such as 500, or a time such as 10m",
+            "path": "the name of a file or folder, or one of the words of its help; in a TOML file it stands in quotes",
+            "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
+        }[spec.kind]
+    )
+
+
 def _hint(name: str, spec: Spec, raw: Any) -> str:
-    """What the setting takes."""
-    takes = {
-        "int": f"a whole number{_range(spec)}",
-        "float": f"a number{_range(spec)}",
-        "bool": "true or false",
-        "str": "text; in a TOML file it stands in quotes",
-        "choice": f"one of {', '.join(spec.choices)}",
-        "auto_int": f"auto or a whole number{_range(spec)}",
-        "duration": "a time such as 25s, 10m or 2h, up to about 30 years",
-        "interval": "a number of steps such as 500, or a time such as 10m",
-        "path": "the name of a file or folder, or one of the words of its help; in a TOML file it stands in quotes",
-        "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
-    }[spec.kind]
     near = did_you_mean(raw.strip().lower(), spec.choices) if isinstance(raw, str) else None
-    return f"did you mean {flag_of(name)} {near}?" if near else f"{flag_of(name)} takes {takes}"
+    called = name_of(name, spec)
+    return f"did you mean {called} {near}?" if near else f"{called} takes {takes(spec)}"
 
 
 def _integer(_: Spec, raw: Any) -> int:

@@ -2,70 +2,82 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
-from ..errors import UsageError
-
-MAX_NEW_TOKENS = 200
+from .options import Settings, Spec, option, specs
 
 
-TEMPERATURE = 0.8
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Settings):
+    """How a text is drawn. Each field is a flag of `symlm generate` and an argument of `Generator.stream`.
+
+    Values are checked when the object is made; UsageError names the one that is wrong.
+    """
+
+    max_new_tokens: int = option(
+        200,
+        Spec("most tokens to write", "int", low=0, high=10**9, aliases=("-n",), takes="0 or more, such as 200"),
+    )
+    temperature: float = option(
+        0.8,
+        Spec(
+            "0 always takes the most likely token", "float", low=0.0, high=1000.0,
+            takes="0 (always the most likely token) to 1000; usual are 0.5 to 1.2",
+        ),
+    )  # fmt: skip
+    top_k: int = option(
+        40,
+        Spec(
+            "draw from the N most likely tokens; 0 is off", "int", low=0, high=10**9,
+            takes="0 (off) or more, such as 40",
+        ),
+    )  # fmt: skip
+    top_p: float = option(
+        0.95,
+        Spec(
+            "draw from the most likely tokens that add up to X; 1 is off", "float", above=0.0, high=1.0,
+            takes="a number above 0, at most 1 (off), such as 0.95; temperature 0 is for the most likely token",
+        ),
+    )  # fmt: skip
+    min_p: float = option(
+        0.05,
+        Spec(
+            "leave out tokens less likely than X times the most likely; 0 is off", "float", low=0.0, high=1.0,
+            takes="a number from 0 (off) to 1, such as 0.05",
+        ),
+    )  # fmt: skip
+    repetition_penalty: float = option(
+        1.0,
+        Spec(
+            "above 1: tokens that occurred before become less likely", "float", low=0.01, high=100.0,
+            takes="a number from 0.01 to 100; 1 is off, 1.1 is usual",
+        ),
+    )  # fmt: skip
+    seed: int = option(
+        42,
+        Spec(
+            "the same seed gives the same text; printed when not given", "int", low=0, high=2**63 - 1,
+            default_text="random; from Python 42",
+        ),
+    )  # fmt: skip
+    sample_index: int = option(
+        0, Spec("which of several texts with the same seed", "int", low=0, high=2**31 - 1, hidden=True)
+    )
 
 
-TOP_K = 40
+class SamplingSettings(TypedDict, total=False):
+    """The types of the fields of `Sampling`, for functions that take them as keyword arguments."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+    sample_index: int
 
 
-TOP_P = 0.95
-
-
-MIN_P = 0.05
-
-
-REPETITION_PENALTY = 1.0
-
-
-SEED = 42
-
-
-def sampling_options(
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repetition_penalty: float,
-    seed: int,
-    sample_index: int,
-) -> dict[str, Any]:
-    """The settings of a token stream, checked; UsageError names the one that is wrong."""
-    for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p),
-                        ("repetition_penalty", repetition_penalty)):  # fmt: skip
-        if not math.isfinite(value):
-            raise UsageError(f"{name}: expected a finite number, found {value}")
-    _between("max_new_tokens", max_new_tokens, 0, 10**9)
-    _between("temperature", temperature, 0, 1000)
-    _between("top_k", top_k, 0, 10**9)
-    _between("top_p", top_p, 0, 1)
-    _between("min_p", min_p, 0, 1)
-    _between("seed", seed, 0, 2**63 - 1)
-    _between("sample_index", sample_index, 0, 2**31 - 1)
-    if top_p == 0:
-        raise UsageError("top_p: expected a number above 0, found 0", "use temperature 0 for the most likely token")
-    _between("repetition_penalty", repetition_penalty, 0.01, 100)
-    return {
-        "max_new_tokens": max_new_tokens,
-        "temperature": float(temperature),
-        "top_k": top_k,
-        "top_p": float(top_p),
-        "min_p": float(min_p),
-        "repetition_penalty": float(repetition_penalty),
-        "seed": seed,
-        "sample_index": sample_index,
-    }
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{name}: expected a number from {low:g} to {high:g}, found {value}")
+SAMPLING_SPECS: dict[str, Spec] = specs(Sampling)
+"""Field name -> description of every setting, in the order of the help text."""

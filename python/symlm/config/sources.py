@@ -5,48 +5,26 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError, reason
-from ..system.names import restored, storable
+from ..errors import UsageError
+from ..system.names import storable
 from ..units import did_you_mean
-from .options import PATH_KINDS, convert, flag_of
-from .train_config import FLAGS, LIMIT_FIELDS, SPECS, TrainConfig
+from .options import convert, flag_of
+from .sections import FLAGS, HOMES, INVOCATION_FIELDS, LIMIT_FIELDS, REQUEST_FIELDS, SECTIONS, SPECS
+from .toml import REQUESTED, TomlSettings, name_hint, read_toml
+from .train_config import TrainConfig
 
 ENV_PREFIX = "SYMLM_"
 OTHER_ENVIRONMENT = ("SYMLM_ISA", "SYMLM_CACHE_DIR")
-"""Variables of symlm that are no training settings."""
+"""Variables of symlm that are not settings of a training run."""
 
-REQUESTED = "requested"
 DERIVED_FIELDS = ("max_steps", "warmup_steps", "decay_start")
 """Numbers that are fixed when a run starts, from the limits and the schedule asked for."""
 
-REQUEST_FIELDS = (*LIMIT_FIELDS, "warmup_steps", "decay_start")
-"""What the `requested` table of a resolved file may hold."""
-
-INVOCATION_FIELDS = ("out_dir", "resume", "stop_at_step", "extend_steps", "trace")
-"""Settings of one call rather than of a run; the file of a run does not hold them, so it can start another run."""
-
 _CAUSES = (*LIMIT_FIELDS, "decay_frac", "schedule")
-
-_MOST_BYTES = 16 << 20
-"""Of a file of settings: a run may have been started with very many paths."""
-
-_MANY_DOTS = re.compile(r"(?:\.[ \t]{0,8}[\w\"'-]{1,64}[ \t]{0,8}){64}")
-"""Keys within keys without end, on which the parser takes quadratic time. No setting has a dot."""
-
-
-@dataclass(frozen=True)
-class TomlSettings:
-    """A parsed file: its values, and for a resolved file what had been asked for (None otherwise)."""
-
-    values: dict[str, Any]
-    requested: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +58,7 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     result = {}
     for name, raw in values.items():
         if name not in SPECS:
-            raise UsageError(f'unknown setting "{name}"', _hint(name, SPECS))
+            raise UsageError(f'unknown setting "{name}"', name_hint(name, SPECS))
         result[name] = convert(name, SPECS[name], raw)
     return result
 
@@ -121,92 +99,20 @@ def _environment_names() -> list[str]:
     return [*(name.upper() for name in settings), *(name[len(ENV_PREFIX) :] for name in OTHER_ENVIRONMENT)]
 
 
-def read_toml(path: str) -> TomlSettings:
-    """Read a settings file; UsageError names the file and the key."""
-    try:
-        with Path(path).open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the configuration: {reason(error)}", "check the path after -c") from None
-    if len(raw) > _MOST_BYTES:
-        raise UsageError(
-            f"{path}: found more than {_MOST_BYTES:,} bytes, expected a configuration of at most that",
-            "check the path after -c",
-        )
-    try:
-        # Some editors begin a file with a mark.
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: the configuration is not UTF-8 text", "save the file as UTF-8") from None
-    return parse_toml(text, path)
-
-
-def parse_toml(text: str, origin: str = "config") -> TomlSettings:
-    """Parse settings; `origin` names the file in errors. Dashes and underscores in keys are the same."""
-    looks = 'a line looks like batch_size = 32 or preset = "3m"; text needs quotes'
-    if _MANY_DOTS.search(text):
-        raise UsageError(f"{origin}: found a key of more than 64 parts, expected the name of a setting", looks)
-    try:
-        table = tomllib.loads(text)
-    except RecursionError:
-        raise UsageError(f"{origin}: not valid TOML for settings: nested too deeply", looks) from None
-    except ValueError as error:
-        # Mostly its subclass TOMLDecodeError; a number of thousands of digits is a plain one.
-        raise UsageError(f"{origin}: not valid TOML: {error}", looks) from None
-    requested = table.pop(REQUESTED, None)
-    if requested is not None and not isinstance(requested, dict):
-        raise UsageError(f"{origin}: {REQUESTED} must be a table", f"leave {REQUESTED} out: symlm writes it itself")
-    values = _table(table, SPECS, origin)
-    return TomlSettings(values, None if requested is None else _table(requested, REQUEST_FIELDS, origin))
-
-
-def _table(table: Mapping[str, Any], allowed: Iterable[str], origin: str) -> dict[str, Any]:
-    known = list(allowed)
-    values: dict[str, Any] = {}
-    for key, raw in table.items():
-        name = key.replace("-", "_")
-        name = FLAGS.get("--" + key.replace("_", "-"), name)
-        if name not in known and isinstance(raw, dict):
-            raise UsageError(
-                f'{origin}: unknown table "[{key[:80]}]"', "settings stand in the file without a table above them"
-            )
-        if name not in known:
-            raise UsageError(f'{origin}: unknown key "{key[:80]}"', _hint(key, known))
-        if name in values:
-            raise UsageError(f'{origin}: the key "{key}" is given twice', "keep one of the two")
-        try:
-            values[name] = convert(name, SPECS[name], _names_restored(name, raw))
-        except UsageError as error:
-            raise UsageError(f"{origin}: {error.message}", error.hint) from None
-    return values
-
-
-def _names_restored(name: str, raw: Any) -> Any:
-    """A value of a file, where paths stand as `storable` writes them."""
-    if SPECS[name].kind not in PATH_KINDS:
-        return raw
-    try:
-        if isinstance(raw, list):
-            return [restored(item) if isinstance(item, str) else item for item in raw]
-        return restored(raw) if isinstance(raw, str) else raw
-    except ValueError as error:
-        raise UsageError(f"{flag_of(name)}: {error}", "write the name as config.toml of a run has it") from None
-
-
 def to_toml(config: TrainConfig, requested: Mapping[str, Any] | None = None) -> str:
     """The configuration as TOML that `parse_toml` reads back to equal values; None values are left out.
 
     With `requested` it is the file of a run: what belongs to one call and not to the run is left out too.
     """
     lines = ["# symlm training configuration; use it again with: symlm train --config THIS_FILE"]
-    section = ""
+    heading = ""
     for name, spec in SPECS.items():
         value = getattr(config, name)
         if value is None or (requested is not None and name in INVOCATION_FIELDS):
             continue
-        if spec.section != section:
-            section = spec.section
-            lines += ["", f"# {section}"]
+        if SECTIONS[HOMES[name]].heading != heading:
+            heading = SECTIONS[HOMES[name]].heading
+            lines += ["", f"# {heading}"]
         lines.append(f"{name} = {_toml_value(value)}  # {spec.help}")
     if requested is not None:
         lines += [
@@ -227,13 +133,8 @@ def _toml_value(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    # JSON and TOML escape alike, except for DEL, which TOML does not allow to stand raw.
+    # JSON and TOML escape alike, except for DEL, which TOML allows only escaped.
     return json.dumps(storable(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _hint(name: str, known: Iterable[str]) -> str | None:
-    near = did_you_mean(name, known)
-    return f"did you mean {near}?" if near else None
 
 
 @dataclass(frozen=True)
@@ -263,12 +164,13 @@ class Request:
     @classmethod
     def of(cls, config: TrainConfig) -> Request:
         """A configuration that was made as a whole: all that it holds was given."""
-        values = {name: getattr(config, name) for name in SPECS}
-        return cls(config, frozenset(name for name, value in values.items() if value is not None and value != ()))
+        return cls(
+            config, frozenset(name for name, value in config.values().items() if value is not None and value != ())
+        )
 
     def values(self) -> dict[str, Any]:
         """The settings that were given."""
-        return {name: getattr(self.config, name) for name in SPECS if name in self.given}
+        return {name: value for name, value in self.config.values().items() if name in self.given}
 
 
 def conflicts(run: TrainConfig, requested: Mapping[str, Any], given: Mapping[str, Any]) -> list[Conflict]:
@@ -289,7 +191,7 @@ def conflicts(run: TrainConfig, requested: Mapping[str, Any], given: Mapping[str
 
 def resumed(run: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     """The run's configuration with what is free to change among `given`, and with what belongs to this call."""
-    values = {name: getattr(run, name) for name in SPECS}
+    values = run.values()
     for name, new in given.items():
         if SPECS[name].free and new is not None and not (SPECS[name].kind == "paths" and not new):
             values[name] = new

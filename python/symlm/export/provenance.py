@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.model_config import ModelConfig
-from ..config.sources import INVOCATION_FIELDS, to_toml
+from ..config.sections import HOMES, INVOCATION_FIELDS
+from ..config.sources import to_toml
 from ..config.train_config import SPECS, TrainConfig
 from ..errors import SymlmError
 from ..layout import FACTS, STATE, WEIGHTS
@@ -29,7 +30,7 @@ WRITTEN_TOKENIZER = "exported_tokenizer_sha256"
 _MEASURES = ("val_loss", "val_bpb", "train_loss")
 _HASHES = ("train_sha256", "val_sha256")
 _COUNTS = ("train_tokens", "train_documents", "train_bytes")
-_NOT_OF_THE_MODEL = ("machine", "run")
+_NOT_OF_THE_MODEL = ("machine", "run", "display")
 """Sections of settings that change no bit of a result."""
 
 _PATHS = ("data", "val_data", "tokenizer", "init_from")
@@ -97,7 +98,7 @@ def _settings(run: RunFolder) -> Facts:
         if value:
             names[name] = tuple(Path(path).name for path in value) if isinstance(value, tuple) else Path(value).name
     lines = to_toml(replace(config, **names), {}).splitlines()
-    kept = {n for n, s in SPECS.items() if s.section not in _NOT_OF_THE_MODEL and n not in INVOCATION_FIELDS}
+    kept = {n for n, home in HOMES.items() if home not in _NOT_OF_THE_MODEL and n not in INVOCATION_FIELDS}
     wanted = [line for line in lines if line.split(" = ", maxsplit=1)[0] in kept]
     return {"seed": config.seed, "config": "\n".join(_without_comment(line) for line in wanted) + "\n"}
 

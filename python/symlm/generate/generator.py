@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .. import _symlm
 from ..config.model_config import ModelConfig
-from ..config.sampling import (
-    MAX_NEW_TOKENS,
-    MIN_P,
-    REPETITION_PENALTY,
-    SEED,
-    TEMPERATURE,
-    TOP_K,
-    TOP_P,
-    sampling_options,
-)
+from ..config.sampling import Sampling, SamplingSettings
 from ..errors import DataError, UsageError
 from ..layout import BEST
 from ..model.files import ModelFiles
@@ -93,23 +85,15 @@ class Generator:
         return self.tokenizer.encode_prompt(prompt)
 
     def stream(
-        self,
-        prompt: str,
-        *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        temperature: float = TEMPERATURE,
-        top_k: int = TOP_K,
-        top_p: float = TOP_P,
-        min_p: float = MIN_P,
-        repetition_penalty: float = REPETITION_PENALTY,
-        seed: int = SEED,
-        sample_index: int = 0,
-        stop: str | Sequence[str] = (),
+        self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
     ) -> Iterator[str]:
         """Text that continues `prompt`, piece by piece as it is drawn; the prompt itself is not repeated.
 
         White space at the end of the prompt is the beginning of the first tokens, as in the texts that were learnt: the
         model reads the prompt without it, and draws only tokens that repeat it until it is there.
+
+        `sampling` are the fields of `Sampling`: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+        `repetition_penalty`, `seed`, `sample_index`; UsageError for one that is out of its limits.
 
         Pieces are whole characters and never contain a stop string. `temperature` 0 takes the most likely token;
         `top_k` 0, `top_p` 1 and `min_p` 0 switch these filters off. The same seed and `sample_index` give the same
@@ -117,16 +101,7 @@ class Generator:
 
         A prompt that begins with the token that the tokenizer puts there too is a UserWarning.
         """
-        options = sampling_options(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            sample_index=sample_index,
-        )
+        options = dataclasses.asdict(Sampling(**sampling))
         stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
         options["stop_ids"] = list(self.model.eos_token_ids)
         if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
@@ -135,35 +110,9 @@ class Generator:
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        temperature: float = TEMPERATURE,
-        top_k: int = TOP_K,
-        top_p: float = TOP_P,
-        min_p: float = MIN_P,
-        repetition_penalty: float = REPETITION_PENALTY,
-        seed: int = SEED,
-        sample_index: int = 0,
-        stop: str | Sequence[str] = (),
-    ) -> str:
+    def generate(self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole text that `stream` with the same arguments gives."""
-        return "".join(
-            self.stream(
-                prompt,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                repetition_penalty=repetition_penalty,
-                seed=seed,
-                sample_index=sample_index,
-                stop=stop,
-            )
-        )
+        return "".join(self.stream(prompt, stop=stop, **sampling))
 
     def logits(self, ids: Sequence[int], last: int | None = None) -> npt.NDArray[np.float32]:
         """Logits after each token, or after each of the `last` ones, float32 of shape [tokens, vocabulary]; the bits of

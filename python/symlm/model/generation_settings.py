@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config.model_config import ModelConfig
-from ..config.sampling import MIN_P, TEMPERATURE, TOP_K, TOP_P
+from ..config.sampling import Sampling
 from ..errors import shown
 from ..system.reading import Fields
 from .tensors import decimal
@@ -91,7 +91,8 @@ def with_defaults(own: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]
     the model's, and the token for padding is then the one that ends a text.
     """
     said = any(value is not None and name not in _IDS | _NOT_OF_THE_TEXT for name, value in own.items())
-    settings = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K, "top_p": TOP_P, "min_p": MIN_P}
+    usual = {name: getattr(Sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+    settings = {"do_sample": True, **usual}
     shape = config.to_hf()
     tokens = {name: shape[name] for name in ("bos_token_id", "eos_token_id")}
     padding = {"pad_token_id": config.eos_token_ids[0]} if config.eos_token_ids else {}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.presets import PRESETS
-from ..config.sources import DERIVED_FIELDS, TomlSettings, read_toml, to_toml
+from ..config.sources import DERIVED_FIELDS, to_toml
+from ..config.toml import TomlSettings, read_toml
 from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, SymlmError, UsageError, UserError, reason
 from ..layout import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.sources import REQUEST_FIELDS
+from ..config.sections import REQUEST_FIELDS
 from ..config.train_config import TrainConfig
 from ..errors import UsageError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,8 +54,7 @@ class Trainer:
         config = config or TrainConfig()
         if data is not None:
             paths = [data] if isinstance(data, (str, Path)) else list(data)
-            values = {name: getattr(config, name) for name in type(config).__dataclass_fields__}
-            config = TrainConfig(**{**values, "data": tuple(str(path) for path in paths)})
+            config = dataclasses.replace(config, data=tuple(str(path) for path in paths))
         self.config = config
         self.callbacks = tuple(callbacks)
 

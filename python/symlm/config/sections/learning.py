@@ -1,0 +1,56 @@
+"""Windows in an update, and how far one goes: the learning rate over the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from ..options import Section, Spec, option
+from .length import MAX_STEPS
+
+Schedule = Literal["wsd", "cosine", "linear", "constant"]
+_FROM_PRESET = "from the preset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningSettings(Section):
+    """Windows in an update, and how far one goes: the learning rate over the run."""
+
+    heading: ClassVar[str] = "optimisation"
+
+    batch_size: int = option(32, Spec("windows in one update", "int", low=1, high=65536))
+    learning_rate: float | None = option(
+        None, Spec("peak learning rate", "float", above=0.0, high=100.0, aliases=("--lr",), default_text=_FROM_PRESET)
+    )
+    warmup_steps: int | None = option(
+        None,
+        Spec(
+            "updates of linear warm-up",
+            "int",
+            low=0,
+            high=MAX_STEPS,
+            default_text="100, or 5 % of the updates if fewer",
+        ),
+    )
+    min_lr_ratio: float = option(0.1, Spec("last learning rate as a part of the peak", "float", low=0.0, high=1.0))
+    schedule: Schedule = option(
+        "wsd",
+        Spec(
+            "shape of the learning rate: constant with a linear decay at the end, cosine, linear, constant",
+            "choice",
+            choices=get_args(Schedule),
+        ),
+    )
+    decay_frac: float = option(
+        0.2, Spec("part of the updates in which the wsd schedule decays", "float", low=0.0, high=1.0)
+    )
+    decay_start: int | None = option(
+        None,
+        Spec(
+            "update at which the wsd schedule begins to decay",
+            "int",
+            low=0,
+            high=MAX_STEPS,
+            default_text="from --decay-frac",
+        ),
+    )
