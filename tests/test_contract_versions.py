@@ -60,7 +60,7 @@ def write_examples(path: Path, prompt: str, completion: str) -> Path:
 
 
 def rewrite_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the state of every checkpoint, and its hash in the manifest; a file that is linked is written anew."""
+    """Change the state of every checkpoint, and its hash in the manifest; a linked file is rewritten."""
     for folder in [*(run / "checkpoints").iterdir(), run / "best"]:
         if not (folder / STATE).is_file():
             continue

@@ -256,7 +256,7 @@ def test_a_run_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
         check_made_from(tmp_path, State({}, {"step": step}, json.loads(json.dumps(made_from))), now)
 
     check(90)
-    # A longer run goes on from before its decay.
+    # A longer run resumes from before its decay.
     check(50, max_steps=60, decay_start=50)
     for step, changes in [(50, {"seed": 2}), (50, {"x": 1}), (60, {"max_steps": 60, "decay_start": 50})]:
         with pytest.raises(DataError, match="was made with"):

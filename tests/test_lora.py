@@ -1,4 +1,4 @@
-"""Training of low-rank adapters: the run folder, going on, computing again, and what is refused."""
+"""Training of low-rank adapters: the run folder, resuming, computing again, and what is refused."""
 
 from __future__ import annotations
 

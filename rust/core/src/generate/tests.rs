@@ -10,7 +10,7 @@ use std::sync::Arc;
 use symlm_kernels::gemm::{self, Left};
 use symlm_kernels::{Isa, Mat, MatMut, attention, embedding, mlp, norm, rope};
 
-/// Sizes that are no multiples of anything, and three query heads to a key/value head.
+/// Sizes that are not multiples of anything, and three query heads to a key/value head.
 fn awkward(tie_embeddings: bool) -> ModelConfig {
     ModelConfig {
         vocab_size: 301,

@@ -73,7 +73,7 @@ struct Right {
     stride: usize,
 }
 
-/// Lets the chains of `acc` go on over k; a `TAIL` reads only `lanes` columns.
+/// Continues the chains of `acc` over k; a `TAIL` reads only `lanes` columns.
 ///
 /// # Safety
 /// ROWS x k elements of `left` and k rows of `right` are readable.
@@ -303,7 +303,7 @@ unsafe fn row_sum_tile<S: Simd, const ROWS: usize, const VECTORS: usize, const T
 /// Where the chains of [`column_sums`] stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stage {
-    /// They start at +0; else they go on from what `c` holds.
+    /// They start at +0; else they continue from what `c` holds.
     pub fresh: bool,
     /// They end: +0 is added.
     pub end: bool,

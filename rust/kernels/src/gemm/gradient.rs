@@ -75,7 +75,7 @@ pub fn weight_gradient(
             for i in (0..rows).step_by(GRADIENT_ROWS) {
                 let range = i..(i + GRADIENT_ROWS).min(rows);
                 let row = |data: At| At { ptr: data.element(i, 0), ..data };
-                // The chains go on inside a block of tokens; its sums are added to those of the blocks before.
+                // The chains continue inside a block of tokens; its sums are added to those of the blocks before.
                 let start = if first == block { At::NONE } else { row(partial) };
                 let (add, c) = if part.end < block_end {
                     (At::NONE, row(partial))
@@ -109,7 +109,7 @@ pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize
     rows * cols * areas + pack::columns_len(longest, rows.min(GRADIENT_ROWS)) + longest * MOST_WIDTH
 }
 
-/// `c = add + chain`, the chains over some tokens, going on from `start`.
+/// `c = add + chain`, the chains over some tokens, continuing from `start`.
 ///
 /// Both operands lie with their tokens a row apart. Copied, the columns of `dy` that a tile needs and the panel of `x` that
 /// all tiles read are two streams from the nearest caches.

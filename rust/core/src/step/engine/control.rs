@@ -201,7 +201,7 @@ impl Control {
             self.pool.execute(&self.training).map(|()| Vec::new())
         };
         outcome.map_err(|error| {
-            let hint = "the weights in memory are lost; go on from the last checkpoint with --resume auto";
+            let hint = "the weights in memory are lost; resume from the last checkpoint with --resume auto";
             self.broken.insert(error.hint(hint)).clone()
         })
     }
