@@ -147,7 +147,7 @@ def test_unknown_names_get_a_suggestion() -> None:
         ({"max_steps": 10, "warmup_steps": 20}, "--warmup-steps 20 is more than --max-steps 10"),
         ({"max_steps": 10, "stop_at_step": 20}, "--stop-at-step 20 is beyond"),
         ({"max_steps": 10, "extend_steps": 5, "stop_at_step": 20}, "--stop-at-step 20 is beyond --max-steps 15"),
-        ({"extend_steps": 5, "resume": "best"}, "--extend-steps goes on from before the decay"),
+        ({"extend_steps": 5, "resume": "best"}, "from before the decay"),
         ({"num_layers": 500, "hidden_size": 65536, "num_heads": 512}, "parameters"),
         ({"save_interval": "soon"}, "--save-interval: expected steps"),
         ({"max_time": "never"}, "--max-time: expected a duration"),

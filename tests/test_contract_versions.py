@@ -94,7 +94,7 @@ def as_version(run: Path, version: int, train_sha256: str | None = None) -> None
 
 
 def resume(folder: Path, run: str, data: Path, **changes: Any) -> Path:
-    """Go on with a run as it was started."""
+    """Resume a run as it was started."""
     return train(folder, run, data, resume="auto", **changes)
 
 

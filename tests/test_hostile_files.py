@@ -99,7 +99,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, reader: str) -> None:
 def test_huge_files_are_not_read(tmp_path: Path) -> None:
     for reader, (name, _, _) in READERS.items():
         with (tmp_path / name).open("wb") as file:
-            # Takes no place on the disk. Of the metrics all is looked at, a line at a time.
+            # Takes no place on the disk. All metrics are read, a line at a time.
             file.truncate(200 << 20 if reader == "metrics" else 5 << 30)
     script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"

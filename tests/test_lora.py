@@ -47,7 +47,7 @@ def tensors(path: Path) -> Tensors:
 
 
 def fit(place: Path, name: str, **changes: Any) -> symlm.Run:
-    """A training of adapters on the base of this place."""
+    """A run of adapters on the base of this place."""
     config = {**SETTINGS, **LORA, "init_from": str(place / "model"), "max_steps": STEPS, "save_interval": 4,
               "keep_last": 5, "out_dir": str(place / name), **changes}  # fmt: skip
     return symlm.Trainer(symlm.TrainConfig(**config), data=[place / "text.txt"]).fit()

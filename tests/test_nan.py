@@ -204,7 +204,7 @@ class Steps(symlm.Callback):
 
 
 def stop_after_the_way_back(folder: Path, first: int) -> None:
-    """Go on to the failure and stop right after the way back."""
+    """Continue to the failure and stop right after the way back."""
     run = fit(folder, "run", [Steps(stop=True)], resume="auto", on_nan="rollback")
     assert run.step < first
     assert len(events(run.path, "rollback")) == 1

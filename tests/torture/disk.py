@@ -24,7 +24,7 @@ from .report import Case, Part, in_parallel
 from .watch import SETUP, WRITES, Watch
 
 DRAWS = 12
-"""Trainings that may get by with the space they have before the case counts as one that cannot be made."""
+"""Runs that may get by with the space they have before the case counts as one that cannot be made."""
 
 INODES = "inodes"
 SMALL = "small"

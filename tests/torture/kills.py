@@ -19,7 +19,7 @@ from .watch import READY, SETUP, WRITES, Trigger, Watch
 
 MOST_IN_A_CHAIN = 12
 MISSES = 60
-"""Trainings in a row that may end before the kill comes."""
+"""Runs in a row that may end before the kill comes."""
 
 MISSES_OF_ONE = 5
 """And where one trigger is waited for, which may never come."""

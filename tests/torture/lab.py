@@ -43,7 +43,7 @@ def write_text(path: Path, size: int, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: the words of its command are the same at every start."""
+    """One run: the words of its command are the same at every start."""
 
     text: Path
     max_steps: int

@@ -182,7 +182,7 @@ fn a_training_that_goes_on_from_files_gives_the_same_files() {
     again.save(resumed.path()).unwrap();
     assert_eq!(bytes(resumed.path()), bytes(whole.path()));
 
-    // With the weights of its own seed the files do not fit together.
+    // With weights from another seed the files do not fit together.
     let error = usual(other).load(half.path(), 2).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Data);
     assert!(error.message.contains("is not what the base weights and the adapters beside it give"), "{error}");

@@ -107,7 +107,7 @@ unsafe fn chains<S: Simd, const ROWS: usize, const VECTORS: usize, const TAIL: b
 }
 
 /// Calls a method of `$kernel` with the height and the width in vectors of the token's tiles, and how many exponentials
-/// go on together. 8 x 32 (AVX-512) are 16 accumulators, enough for two FMA ports of latency 4; 6 x 16 (AVX2) and 4 x 16
+/// run together. 8 x 32 (AVX-512) are 16 accumulators, enough for two FMA ports of latency 4; 6 x 16 (AVX2) and 4 x 16
 /// as in `gemm`.
 macro_rules! with_tiles {
     ($s:ident: $token:ident, $kernel:ident.$method:ident) => {

@@ -17,7 +17,7 @@ pub enum Fold {
     Add,
 }
 
-/// Most tokens of a part of a chain: a panel of `x` and a group of `dy` then stay in the first-level cache. The chains go on
+/// Most tokens of a part of a chain: a panel of `x` and a group of `dy` then stay in the first-level cache. Chains run on
 /// from memory, so the length cannot move a bit.
 const TOKEN_PART: usize = 256;
 

@@ -1,7 +1,7 @@
 //! Matrix products, one FMA chain per element (contract G1-G4).
 //!
 //! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
-//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
+//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can continue from
 //! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
 //! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
 

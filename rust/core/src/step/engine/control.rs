@@ -160,7 +160,7 @@ impl Control {
             match command {
                 Command::Train { until, stops } => {
                     if let Err(error) = self.train(until, stops) {
-                        // Whatever is left of the failed update is dropped; the next command starts it anew.
+                        // Whatever is left of the failed update is dropped; the next command starts it again.
                         self.release_batch();
                         self.prefetch.seek(self.step.load(Ordering::Relaxed));
                         // The receiver lives as long as the command sender.
