@@ -101,7 +101,7 @@ emulated: needs ## AVX-512 kernels and a small training on an emulated processor
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace
 
-torture: install ## 200 kills, 500 damaged files, 50 full disks on real trainings: a quarter of an hour
+torture: install ## 200 kills, 500 damaged files, 50 full disks on real runs: a quarter of an hour
 	PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)
 
 fuzz: needs ## the readers of files against arbitrary bytes, FUZZ_SECONDS=300 for each target; needs cargo-fuzz

@@ -3,7 +3,7 @@
 Usage: encode.py TEXT [--vocab-size 1024] [--tokenizer FILE] [--threads 2] [--bytes N] [--fast].
 
 The text goes through both in slices of some 8 MB, one after the other, so that a change of the machine's speed meets
-both. symlm does what a training does: it reads and hashes the file, encodes it and writes the ids to the disk. Of the
+both. symlm does the same as training: it reads and hashes the file, encodes it and writes the ids to the disk. Of the
 library only `encode_batch` of pieces of 100 kB is timed (with --fast `encode_batch_fast`, which leaves out offsets),
 not the reading of its answers.
 """

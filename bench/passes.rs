@@ -16,7 +16,7 @@ const ADAM: spec::Adam = spec::Adam { lr: 3e-3, b1: 0.9, b2: 0.95, eps: 1e-8, wd
 /// Elements of a pass over memory, beyond the second-level cache.
 const MEMORY: usize = 1 << 22;
 
-/// Rows and columns of a case; of a rotation the head size, of an embedding the vocabulary.
+/// Rows and columns of a case; of a rotation `head_dim`, of an embedding the vocabulary.
 type Shape = [usize; 3];
 
 /// A kernel, its shape in a model, and how a case is made of it.

@@ -95,7 +95,7 @@ impl Call {
 
     fn pack_with<S: Simd + Copy, const N: usize, const MR: usize, const NR: usize>(&self, simd: S, room: &mut Room) {
         let Self { m, n, k, lhs, lhs_rs, lhs_cs, rhs, rhs_rs, rhs_cs } = *self;
-        assert!(m > 64 || n > 64, "small products have blocks of their own");
+        assert!(m > 64 || n > 64, "small products have separate blocks");
         let KernelParams { kc, mc, nc } = kernel_params(m, n, k, MR, NR, size_of::<f32>());
         let nc = if nc > 0 { nc } else { 128 * NR };
         let rhs_threshold = if rhs_rs == 1 { gemm_common::gemm::get_rhs_packing_threshold() } else { 2 };

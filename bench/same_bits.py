@@ -35,13 +35,13 @@ REFERENCE = ["--preset", "3m", "--batch-size", "32"]
 
 
 class Runs:
-    """Trainings of one text into a temporary folder."""
+    """Runs on one text into a temporary folder."""
 
     def __init__(self, text: str, folder: Path) -> None:
         self.text, self.folder, self.count = text, folder, 0
 
     def train(self, flags: list[str], steps: int, isa: str, out: Path | None = None) -> Path:
-        """One training; returns its run folder."""
+        """One run; returns its folder."""
         if out is None:
             self.count += 1
             out = self.folder / str(self.count)

@@ -1,4 +1,4 @@
-"""What a checkpoint costs the training: the updates wait while a copy is taken, then go on beside the writing.
+"""What a checkpoint costs training: the updates wait while a copy is taken, then continue beside the writing.
 
 Usage: save_stall.py [--steps 13] [--every 4] [--out-dir FOLDER]. Trains a model of 29.5M parameters (8 layers, 8 heads,
 hidden 512, intermediate 1376, vocabulary 8192, 16 windows of 256 tokens) on the standard library's sources. The stall

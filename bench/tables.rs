@@ -50,7 +50,7 @@ pub struct Ratio {
     pub bare: f64,
 }
 
-/// Names longer than this are continued on lines of their own.
+/// Names longer than this are continued on separate lines.
 const NAME: usize = 44;
 
 fn wrapped(name: &str) -> Vec<String> {

@@ -33,7 +33,7 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a subprocess: no settings from outside, a token cache of its own."""
+    """The environment of a subprocess: no settings from outside, a separate token cache."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SYMLM_") or key == "SYMLM_ISA"}
     return {**kept, "SYMLM_CACHE_DIR": str(tmp_path / "cache")}
 

@@ -125,7 +125,7 @@ def _bpe(vocab: Mapping[str, int], merges: list[list[str]], **options: Any) -> d
 
 
 def llama3_tokenizer() -> dict[str, Any]:
-    """Bytes behind a regular expression of its own, and a token that begins every text."""
+    """Bytes behind another regular expression, and a token that begins every text."""
     bytes_ = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = [chr(b) for b in bytes_] + [chr(0x100 + i) for i in range(256 - len(bytes_))]
     merges = [["t", "h"], ["th", "e"], ["\u0120", "the"], ["a", "t"], ["c", "at"]]
@@ -151,7 +151,7 @@ def llama3_tokenizer() -> dict[str, Any]:
 
 
 def metaspace_tokenizer() -> dict[str, Any]:
-    """Blanks as a character of their own, bytes as tokens; its begin and end have the ids of the other one."""
+    """Blanks as a separate character, bytes as tokens; its begin and end have the ids of the other one."""
     merges = [["t", "h"], ["th", "e"], ["\u2581", "the"], ["\u2581", "c"]]
     letters = "\u2581"
     tokens = [f"<0x{byte:02X}>" for byte in range(256)] + [letters, "t", "h", "e", "c"]

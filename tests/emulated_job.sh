@@ -1,4 +1,4 @@
-# Runs inside of tests/emulated.sh: the kernels against their specification on AVX-512, then a training on each instruction set.
+# Runs inside of tests/emulated.sh: the kernels against their specification on AVX-512, then a training run on each instruction set.
 grep -q avx512f /proc/cpuinfo || { echo "no AVX-512 here"; exit 1; }
 export SYMLM_TEST_ISAS=avx512
 for name in known_answers numerics elementwise training adapter gemm attention; do

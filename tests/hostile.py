@@ -149,7 +149,7 @@ READS_PIPES = {"data", "val_data", "config_file", "choices"}
 
 
 def commands(group: click.Group = cli, words: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command of the command line that is no group, with its words."""
+    """Every command of the command line but groups, with its words."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)

@@ -1,4 +1,4 @@
-"""A training that meets numbers which are not finite at known updates, while its weights stay finite.
+"""A training run that meets numbers which are not finite at known updates, while its weights stay finite.
 
 In an untied model one column of the embedding is made large, so that the final norm gives it a large positive value at
 every position, and the head's row of one rare token is -3e38 there: its logit is minus infinity everywhere, its
@@ -38,7 +38,7 @@ def write_text(path: Path, lines: int, rare_line: int) -> None:
 
 
 def fit(folder: Path, name: str, callbacks: Sequence[symlm.Callback] = (), **changes: Any) -> symlm.Run:
-    """Train on the text of the folder into a run called `name`, or go on with it."""
+    """Train on the text of the folder into a run called `name`, or resume it."""
     values = {**SETTINGS, "out_dir": str(folder / name), **changes}
     return symlm.Trainer(symlm.TrainConfig(**values), [folder / "text.txt"], callbacks).fit()
 

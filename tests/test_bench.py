@@ -68,7 +68,7 @@ def test_what_nothing_waits_for_comes_last() -> None:
 
 
 def test_the_newest_task_is_taken_first_and_the_oldest_is_stolen() -> None:
-    """Task 0 makes 1, 2, 3 ready: its worker goes on with 3, the other one takes 1, so 4 behind 1 starts at 2."""
+    """Task 0 makes 1, 2, 3 ready: its worker continues with 3, the other one takes 1, so 4 behind 1 starts at 2."""
     tree = graph_of([[], [0], [0], [0], [1]], [1.0, 1.0, 5.0, 1.0, 2.0])
     assert makespan(tree, 2) == 7.0
 
@@ -282,7 +282,7 @@ def test_the_peak_of_a_named_instruction_set() -> None:
 
 
 def test_under_pressure_the_engine_that_waits_longest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is room for two; all three cases go on where they were, or start again."""
+    """There is room for two; all three cases continue where they were, or start again."""
     found = small_engines()
 
     def check_memory(_: str) -> None:
@@ -377,7 +377,7 @@ def test_bad_input(cli: Cli, tmp_path: Path, flags: list[str], code: int, messag
     ("module", "reason"), [("", ""), ("print('welcome')", 'found "welcome", expected a line with its version')]
 )
 def test_a_peer_that_fails_is_left_out(cli: Cli, tmp_path: Path, module: str, reason: str) -> None:
-    """An interpreter whose torch is no torch, or says something unasked: the rest is measured."""
+    """An interpreter whose torch is not PyTorch, or says something unasked: the rest is measured."""
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "torch.py").write_text(module)

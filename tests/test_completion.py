@@ -47,7 +47,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(tmp_path: Path, name: str, **changes: object) -> symlm.TrainConfig:
-    """A training of a few updates on a model of 20,000 weights."""
+    """A run of a few updates on a model of 20,000 weights."""
     values: dict[str, object] = {
         "preset": "tiny", "num_layers": 1, "hidden_size": 32, "num_heads": 2, "num_kv_heads": 1,
         "intermediate_size": 48, "vocab_size": 270, "seq_len": 48, "batch_size": 5, "max_steps": 12,

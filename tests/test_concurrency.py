@@ -1,4 +1,4 @@
-"""What the threads of a training must survive: forks, trainers side by side, oversubscription, starts and stops."""
+"""What the threads of a training run must survive: forks, trainers side by side, oversubscription, starts and stops."""
 
 from __future__ import annotations
 

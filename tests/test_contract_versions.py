@@ -60,7 +60,7 @@ def write_examples(path: Path, prompt: str, completion: str) -> Path:
 
 
 def rewrite_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the state of every checkpoint, and its hash in the manifest; a file that is linked is written anew."""
+    """Change the state of every checkpoint, and its hash in the manifest; a linked file is rewritten."""
     for folder in [*(run / "checkpoints").iterdir(), run / "best"]:
         if not (folder / STATE).is_file():
             continue
@@ -94,7 +94,7 @@ def as_version(run: Path, version: int, train_sha256: str | None = None) -> None
 
 
 def resume(folder: Path, run: str, data: Path, **changes: Any) -> Path:
-    """Go on with a run as it was started."""
+    """Resume a run as it was started."""
     return train(folder, run, data, resume="auto", **changes)
 
 

@@ -66,7 +66,7 @@ def documents(tmp_path: Path) -> Path:
 
 
 def stream(generator: symlm.Generator) -> list[int]:
-    """The documents as a training sees them."""
+    """The documents as training sees them."""
     return [token for text in DOCUMENTS for token in (*generator.tokenizer.encode(text), 0)][:-1]
 
 

@@ -110,7 +110,7 @@ def test_the_origin_is_told_without_the_paths_of_this_machine(run: Path, tmp_pat
     for path in folder.iterdir():
         if path.suffix in (".json", ".md"):
             assert str(run.parent) not in path.read_text(encoding="utf-8"), path
-    # They go on to the next export.
+    # They are carried into the next export.
     next_ = export(folder, "hf", tmp_path / "next").path
     assert read(next_ / "symlm.json") == facts
 

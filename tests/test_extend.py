@@ -43,7 +43,7 @@ def test_an_extended_run_is_the_longer_run(cli: Cli, text: Path, tmp_path: Path)
     assert RunFolder(run).steps() == [21, 24, 30]
     done = cli("train", "--extend-steps", 20, "--out-dir", "run", "--threads", 3, "--stop-at-step", 27)
     assert done.returncode == 0, done.stderr
-    assert "20 updates more, 50 in all; the decay begins at 40, going on from 24" in done.stderr
+    assert "20 updates more, 50 in all; the decay begins at 40, resuming from 24" in done.stderr
     done = cli("train", "--extend-steps", 20, "--out-dir", "run")
     assert (done.returncode, "the run of 50 updates is not finished" in done.stderr) == (1, True)
     done = cli("train", "--resume", "auto", "--out-dir", "run")
@@ -78,7 +78,7 @@ def finished(path: Path, steps: list[int], *, best: dict[int, int] | None = None
 
 
 def opened(folder: RunFolder, **how: Any) -> tuple[int | None, int | None]:
-    """Where a run is gone on with, and its length."""
+    """Where a run is resumed, and its length."""
     run = Session.open(Request.of(TrainConfig(out_dir=str(folder.path), **how)))
     run.folder.unlock()
     return None if run.state is None else run.state.step, run.config.max_steps
@@ -114,7 +114,7 @@ def test_a_best_checkpoint_that_is_lost_is_not_made_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", range(1, 5))
 def test_killed_while_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Before each change of the folder: the run is then the old one, to be gone on with or extended again."""
+    """Before each change of the folder: the run is then the old one, to be resumed or extended again."""
     folder = finished(tmp_path / "run", [60, 80, 90, 100], best={60: 60, 80: 60, 90: 90, 100: 90})
     left = [call]
 

@@ -1,4 +1,4 @@
-"""What goes wrong around a training: full disks, folders and files that go away or change, clocks that jump."""
+"""What goes wrong around a training run: full disks, folders and files that go away or change, clocks that jump."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_no_room_for_the_encoded_text(text: Path, tmp_path: Path, start: Any, cl
 
 
 def test_no_room_for_a_checkpoint(text: Path, tmp_path: Path, start: Any, cli: Cli) -> None:
-    """The one before stays, and the run goes on from it with the same bits."""
+    """The one before stays, and the run resumes from it with the same bits."""
     common = ("train", text.name, *SMALL, "--max-steps", 20)
     assert cli(*common, "--out-dir", "whole").returncode == 0
     assert cli(*common, "--out-dir", "run", "--stop-at-step", 10).returncode == 0
@@ -169,7 +169,7 @@ def test_the_run_folder_goes_away(text: Path, tmp_path: Path, start: Any, cli: C
 
 
 def test_tokens_that_change_under_way(text: Path, tmp_path: Path, start: Any, cli: Cli) -> None:
-    """A file that is cut ends a training in good order; what was learnt is saved, the tokens are made again."""
+    """A file that is cut ends training cleanly; what was learnt is saved, the tokens are made again."""
     process = start("train", text.name, *ENDLESS)
     wait_for_step(process, tmp_path / "run", 3)
     shard = next((tmp_path / "cache").glob("*-train.ids"))

@@ -1,4 +1,4 @@
-"""`symlm finetune`: a small model learns to answer, goes on bit for bit after a stop, and takes plain text too."""
+"""`symlm finetune`: a small model learns to answer, resumes bit for bit after a stop, and takes plain text too."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_small_model_learns_to_answer(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_stops_and_goes_on(base: Path, tmp_path: Path, cli: Cli) -> None:
-    """Defaults of the command, its run folder, and the printed command that goes on, which ends with the same bits."""
+    """Defaults of the command, its run folder, and the printed command that resumes, which ends with the same bits."""
     write_examples(tmp_path / "ask me.jsonl", 200, 4)
     words = ["finetune", base, "ask me.jsonl", "--progress", "plain", "--sample-every", 0]
     stopped = cli(*words, "--stop-at-step", 5)
@@ -87,8 +87,8 @@ def test_the_command_stops_and_goes_on(base: Path, tmp_path: Path, cli: Cli) -> 
     settings = symlm.TrainConfig.from_file(str(folder / "config.toml"))
     assert (settings.batch_size, settings.schedule, settings.learning_rate) == (8, "cosine", 2e-4)
     assert settings.data_format == "completion" and settings.init_from == str(base.absolute())
-    line = next(line for line in stopped.stderr.splitlines() if "to go on: " in line)
-    resumed = cli(*shlex.split(line.split("to go on: ")[1])[1:])
+    line = next(line for line in stopped.stderr.splitlines() if "to resume: " in line)
+    resumed = cli(*shlex.split(line.split("to resume: ")[1])[1:])
     assert resumed.returncode == 0 and "finished at step" in resumed.stderr, resumed.stderr
     straight = cli(*words, "--out-dir", "straight", "--threads", 1)
     assert straight.returncode == 0, straight.stderr
@@ -110,7 +110,7 @@ def test_plain_text_works_too(base: Path, tmp_path: Path, cli: Cli, text: Path) 
 
 
 def test_what_does_not_fit_is_an_error(base: Path, tmp_path: Path, cli: Cli) -> None:
-    """No model, no data, data that is not there, lines that are no examples."""
+    """No model, no data, data that is not there, lines that are not examples."""
     missing = cli("finetune", "nowhere", "a.jsonl")
     assert missing.returncode == 1 and "no such model" in missing.stderr
     assert cli("finetune", base).returncode == 2
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_an_error(base: Path, tmp_path: Path, cli: Cli) -> 
 
 
 def test_defaults_give_way_to_what_is_asked_for() -> None:
-    """A limit takes the place of the epochs, adapters have a rate of their own, and whatever is given stays."""
+    """A limit takes the place of the epochs, adapters have another rate, and whatever is given stays."""
     assert finetune_values({}) == FINETUNE
     assert "epochs" not in finetune_values({"max_steps": 7})
     assert finetune_values({"lora_rank": 8})["learning_rate"] == LORA_RATE

@@ -3,7 +3,7 @@
 A small model of awkward shapes is trained on a text made by arithmetic, for every instruction set of this machine,
 many numbers of threads and several splits of the batch, and with a stop and resume between them.
 
-    python tests/test_golden_run.py write    writes run.json anew: only together with a new version of the contract
+    python tests/test_golden_run.py write    rewrites run.json: only together with a new version of the contract
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def train(job: Job) -> str:
 
 
 def train_elsewhere(jobs: list[Job], isa: str, folder: Path) -> list[str]:
-    """Do jobs one after the other in a process of their own with this instruction set."""
+    """Do jobs one after the other in a separate process with this instruction set."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SYMLM_")}
     done = subprocess.run(
         [sys.executable, __file__, "train"],
@@ -138,7 +138,7 @@ def test_emulated_fma_has_the_golden_bits(folder: Path, golden: dict[str, Any]) 
 
 
 def test_stop_and_resume_elsewhere_has_the_golden_bits(folder: Path, golden: dict[str, Any]) -> None:
-    """Stops on one instruction set, goes on with another, other threads and another split."""
+    """Stops on one instruction set, resumes on another, with other threads and another split."""
     isas = fast_isas()
     first = job(folder, "tied-wsd", "parts", threads=2, sectors_in_flight=12, stop_at_step=STOP_AT)
     (stopped,) = train_elsewhere([first], isas[0], folder)

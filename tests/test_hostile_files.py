@@ -100,7 +100,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, reader: str) -> None:
 def test_huge_files_are_not_read(tmp_path: Path) -> None:
     for reader, (name, _, _) in READERS.items():
         with (tmp_path / name).open("wb") as file:
-            # Takes no place on the disk. Of the metrics all is looked at, a line at a time.
+            # Takes no place on the disk. All metrics are read, a line at a time.
             file.truncate(200 << 20 if reader == "metrics" else 5 << 30)
     script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
@@ -257,7 +257,7 @@ def test_a_run_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
         check_made_from(tmp_path, State({}, {"step": step}, json.loads(json.dumps(made_from))), now)
 
     check(90)
-    # A longer run goes on from before its decay.
+    # A longer run resumes from before its decay.
     check(50, max_steps=60, decay_start=50)
     for step, changes in [(50, {"seed": 2}), (50, {"x": 1}), (60, {"max_steps": 60, "decay_start": 50})]:
         with pytest.raises(DataError, match="was made with"):

@@ -1,4 +1,4 @@
-"""Training of low-rank adapters: the run folder, going on, computing again, and what is refused."""
+"""Training of low-rank adapters: the run folder, resuming, computing again, and what is refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tensors(path: Path) -> Tensors:
 
 
 def fit(place: Path, name: str, **changes: Any) -> symlm.Run:
-    """A training of adapters on the base of this place."""
+    """A run of adapters on the base of this place."""
     config = {**SETTINGS, **LORA, "init_from": str(place / "model"), "max_steps": STEPS, "save_interval": 4,
               "keep_last": 5, "out_dir": str(place / name), **changes}  # fmt: skip
     return symlm.Trainer(symlm.TrainConfig(**config), data=[place / "text.txt"]).fit()

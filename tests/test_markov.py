@@ -37,7 +37,7 @@ DECAY_FRAC = 0.4
 HIDDEN_SIZE, INTERMEDIATE_SIZE, NUM_LAYERS, NUM_HEADS = 64, 128, 2, 4
 
 # About half of it is used: 0.7 % for the first character of a window, which is predicted from one character only, and
-# 0.8 % for what so short a training has not learned yet.
+# 0.8 % for what so short a run has not learned yet.
 EXCESS_LIMIT = 0.03
 # How far the code length of a sample may lie from the entropy rate.
 STANDARD_ERRORS = 4.0

@@ -100,7 +100,7 @@ def test_stop_keeps_everything_and_a_resume_may_skip(often: Path) -> None:
     kept = run / record["bundle"]
     verify(kept)
     assert State.read(kept).step == failed - 1
-    # The bundle is a checkpoint of the moment before: nothing is lost when the run goes on from it.
+    # The bundle is a checkpoint of the moment before: nothing is lost when the run resumes from it.
     fit(often, "run", resume=str(kept), out_dir=None, on_nan="skip", threads=3)
     assert final_hash(run) == final_hash(reference.path)
 
@@ -204,7 +204,7 @@ class Steps(symlm.Callback):
 
 
 def stop_after_the_way_back(folder: Path, first: int) -> None:
-    """Go on to the failure and stop right after the way back."""
+    """Continue to the failure and stop right after the way back."""
     run = fit(folder, "run", [Steps(stop=True)], resume="auto", on_nan="rollback")
     assert run.step < first
     assert len(events(run.path, "rollback")) == 1
@@ -346,7 +346,7 @@ def test_a_stop_between_failures_changes_nothing(gaps: list[int], stop: int) -> 
     assert play(stop) == play(None)
 
 
-def test_rollbacks_widen_and_begin_anew_elsewhere() -> None:
+def test_rollbacks_widen_and_start_over_elsewhere() -> None:
     policy = NanPolicy("rollback")
     step = 1000
     for number, width in enumerate(WINDOWS, start=1):

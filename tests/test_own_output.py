@@ -81,7 +81,7 @@ def test_a_run_in_the_folder_of_its_text(folder: Path, inside: In, out: tuple[st
     assert (run / "checkpoints" / "step-00000006").is_dir()
     inside("verify", name)
     inside("replay", name, "--step", 2)
-    # Another training reads the same text, and so does everything else.
+    # Another run reads the same text, and so does everything else.
     inside("train", ".", *SHORT, "--out-dir", "second")
     weights = "checkpoints/step-00000006/model.safetensors"
     assert (run / weights).read_bytes() == (folder / "second" / weights).read_bytes()

@@ -106,7 +106,7 @@ def test_files_must_be_what_they_were(made: Elsewhere, tmp_path: Path) -> None:
     os.utime(weights, (1, 1))
     with pytest.raises(DataError, match="cannot be pickled: changed since it was loaded"):
         pickle.dumps(generator)
-    # In this process it goes on with what it has.
+    # In this process it keeps what it has.
     assert copy.copy(generator).logits(IDS).tobytes() == generator.logits(IDS).tobytes()
     weights.write_bytes(raw)
     pickle.loads(kept)

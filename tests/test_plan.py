@@ -1,4 +1,4 @@
-"""The plan of a training: it is what is then allocated, it writes nothing, and it refuses what cannot fit."""
+"""The plan of a training run: it is what is then allocated, it writes nothing, and it refuses what cannot fit."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_verify_says_when_there_is_nothing_to_compare(run: Path, cli: Cli) -> No
 
 @pytest.mark.parametrize("change", [("batch_size = ", "batch_size = -"), ("num_heads = ", "num_heads = 1")])
 def test_a_damaged_configuration_is_damage(run: Path, cli: Cli, change: tuple[str, str]) -> None:
-    """Nobody typed it: it is no usage error, and the file is named."""
+    """Nobody typed it: it is not a usage error, and the file is named."""
     path = run / "config.toml"
     path.write_text(path.read_text().replace(*change))
     for words in (("verify", "run"), ("replay", "run", "--step", 5), ("train", "--resume", "auto", "--out-dir", "run")):

@@ -185,7 +185,7 @@ def test_resume_takes_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_run_with_no_usable_checkpoint_is_left_as_it_is(tmp_path: Path) -> None:
-    """It never begins anew: that would take the place of everything that it has."""
+    """It never starts afresh: that would overwrite everything in the folder."""
     run = make_run(tmp_path / "run", [10, 20], best=10)
     for folder in (run.checkpoint_path(10), run.checkpoint_path(20), run.path / BEST):
         raw = json.loads((folder / MANIFEST).read_text())
@@ -193,7 +193,7 @@ def test_a_run_with_no_usable_checkpoint_is_left_as_it_is(tmp_path: Path) -> Non
         (folder / MANIFEST).write_text(json.dumps(raw | {"version": 2}))
     before = sorted(run.path.rglob("*"))
     with pytest.raises(
-        DataError, match=r"no checkpoint to go on from: .*step-00000020.*version 2, expected 1"
+        DataError, match=r"no checkpoint to resume from: .*step-00000020.*version 2, expected 1"
     ) as caught:
         Session.open(Request.of(TrainConfig(out_dir=str(run.path), resume="auto")))
     assert "2 other checkpoints" in caught.value.message

@@ -38,7 +38,7 @@ def test_a_run_is_looked_for_once(cli: Cli, text: Path, tmp_path: Path) -> None:
     assert started.returncode == 0, started.stderr
     done = cli("train", "--resume", "auto")
     assert done.returncode == 0, done.stderr
-    assert "going on from step 4" in done.stderr
+    assert "resuming from step 4" in done.stderr
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["stdlib-tiny"]
     assert RunFolder(tmp_path / "runs" / "stdlib-tiny").finished(12)
 
@@ -81,7 +81,7 @@ def test_only_what_was_given_can_be_in_conflict(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--preset: the run has tiny, asked for 3m; .*--learning-rate"):
         Session.open(Request.of(asked))
     # The checkpoint is none, which is found only when the settings are agreed on.
-    with pytest.raises(Exception, match="no checkpoint to go on from"):
+    with pytest.raises(Exception, match="no checkpoint to resume from"):
         Session.open(Request(asked, frozenset({"out_dir", "resume", "threads"})))
     (folder.checkpoint_path(10)).rmdir()
     with Session.open(Request(asked, frozenset({"out_dir", "resume", "threads"}))) as session:

@@ -135,7 +135,7 @@ def test_before_the_first_update(
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_inside_an_evaluation(text: Path, tmp_path: Path, environment: dict[str, str], cli: Cli, signum: int) -> None:
-    """The update before is saved, and the run goes on from it."""
+    """The update before is saved, and the run resumes from it."""
     words: list[object] = ["train", text.name, *TINY, "--val-split", 0.5, "--eval-batches", 0, "--eval-interval", 3]
     process = Process(tmp_path, environment, [*words, "--max-steps", 10**6, "--out-dir", "run", "--progress", "json"])
     process.wait_for(in_task("evaluation"))
@@ -185,7 +185,7 @@ except symlm.Interrupted as stopped:
 
 
 def run_script(folder: Path, environment: dict[str, str], *signals: str) -> subprocess.CompletedProcess[str]:
-    """A training that gets these signals inside the callback of its first evaluation."""
+    """A training run that gets these signals inside the callback of its first evaluation."""
     return subprocess.run(
         [sys.executable, "-c", HIMSELF, *signals],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False,
@@ -204,7 +204,7 @@ def test_before_a_sample(text: Path, tmp_path: Path, environment: dict[str, str]
 def test_what_is_due_at_the_step_of_a_stop_is_not_left_out(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """A signal leaves it to the session that goes on, a callback does not: as if the run had not been stopped.
+    """A signal leaves it to the session that resumes, a callback does not: as if the run had not been stopped.
 
     With this learning rate the model is best at that step.
     """

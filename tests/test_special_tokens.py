@@ -87,7 +87,7 @@ def test_tokens_without_a_place(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_token_for_padding_of_the_shape(source: Path, tmp_path: Path) -> None:
-    """Older folders name it in `config.json` alone, which a run writes anew."""
+    """Older folders name it in `config.json` alone, which a run rewrites."""
     config = read(source / "config.json")
     write(source / "config.json", **config, pad_token_id=STOP)
     (source / "generation_config.json").unlink()

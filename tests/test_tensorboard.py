@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: read back by a reader of their own here, and by TensorBoard's where it is installed."""
+"""Event files for TensorBoard: read back by an independent reader here, and by TensorBoard's where it is installed."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_what_a_record_is() -> None:
     assert scalars_of({"event": "save", "step": 3, "loss": 1.0}) == {}
 
 
-# --- in a training ----------------------------------------------------------------------------------------------------
+# --- in a training run ------------------------------------------------------------------------------------------------
 
 SETTINGS: dict[str, Any] = {
     "preset": "tiny", "vocab_size": 300, "seq_len": 32, "batch_size": 4, "max_steps": 14, "eval_interval": 4,
@@ -192,7 +192,7 @@ def test_a_training_that_is_stopped_and_goes_on(text: Path, tmp_path: Path) -> N
     config = symlm.TrainConfig(**SETTINGS, out_dir=str(run), tensorboard="auto", stop_at_step=13)
     symlm.Trainer(config, data=text).fit()
     assert shown(run / "tensorboard") == expected(run)
-    # From further back: what was written of steps 11 to 13 gives way. The folder is that of the run's configuration.
+    # From further back: what was written of steps 11 to 13 is replaced. The folder is that of the run's configuration.
     config = symlm.TrainConfig(**SETTINGS, resume=str(run / "checkpoints" / "step-00000010"))
     symlm.Trainer(config, data=text).fit()
     found = shown(run / "tensorboard")

@@ -1,4 +1,4 @@
-"""Whole trainings with the extension: files, resume, signals, threads, callbacks, generation."""
+"""Whole training runs with the extension: files, resume, signals, threads, callbacks, generation."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_killed_after_the_last_checkpoint(cli: Cli, run: Path) -> None:
 def test_killed_after_a_resume_from_an_older_checkpoint(
     cli: Cli, run: Path, environment: dict[str, str], start: str
 ) -> None:
-    """No line of the metrics is lost: the run goes on from there again, not from what it had before."""
+    """No line of the metrics is lost: the run resumes from there again, not from what it had before."""
     before = {kind: events(run, kind) for kind in ("eval", "sample")}
     if start == "best":
         shutil.rmtree(run / "best")

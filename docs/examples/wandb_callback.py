@@ -1,4 +1,4 @@
-"""The metrics of a training in Weights & Biases.
+"""The metrics of a run in Weights & Biases.
 
 pip install wandb
 python wandb_callback.py my.txt          # WANDB_MODE=offline keeps everything on this machine
@@ -28,9 +28,9 @@ NAMES = {
 
 
 class WeightsAndBiases(symlm.Callback):
-    """Sends losses, evaluations, speed and text samples of a training to a project of Weights & Biases.
+    """Sends losses, evaluations, speed and text samples of a run to a project of Weights & Biases.
 
-    A training that goes on from a checkpoint goes on in the same run there: its id is kept in the run folder.
+    A resumed run continues in the same run there: its id is kept in the run folder.
     """
 
     def __init__(self, project: str, **options: Any) -> None:
@@ -54,7 +54,7 @@ class WeightsAndBiases(symlm.Callback):
             config=tomllib.loads((path / "config.toml").read_text(encoding="utf-8")),
             **self.options,
         )
-        # Its own count of steps never goes back, as that of a training does after a resume.
+        # Its own count of steps never goes back, as that of symlm does after a resume.
         self.run.define_metric("*", step_metric="step")
 
     def _send(self, metrics: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ class WeightsAndBiases(symlm.Callback):
         self._send(metrics)
 
     def on_eval(self, metrics: Mapping[str, Any]) -> None:
-        """Every evaluation; the last one may cover more windows than the others, so it is a number of its own."""
+        """Every evaluation; the last one may cover more windows than the others, so it is a separate number."""
         if metrics["final"]:
             self.run.summary["final_val_loss"] = metrics["val_loss"]
             self.run.summary["final_val_bpb"] = metrics["val_bpb"]

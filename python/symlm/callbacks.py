@@ -1,4 +1,4 @@
-"""Hooks into a training. Each may return `Control.STOP` to end it after a save."""
+"""Hooks into training. Each may return `Control.STOP` to end it after a save."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Control(enum.Enum):
 class Callback:
     """Base of callbacks: override what is of interest. Returning None means `Control.CONTINUE`.
 
-    Callbacks run on the main thread. With an `on_step` of its own the trainer waits after every update, so that a
+    Callbacks run on the main thread. If one defines `on_step`, the trainer waits after every update, so that a
     stop takes effect right after the step that was reported; the other hooks cost nothing between their events.
     """
 

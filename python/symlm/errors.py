@@ -110,8 +110,8 @@ def shown(value: object) -> str:
 class Interrupted(KeyboardInterrupt):
     """The work was stopped by a signal; nothing is left half done.
 
-    `signum` is the signal. A training that had begun was saved after the step under way: `run_path` is its run folder
-    (None when there is nothing to go on from) and `step` the number of updates in the checkpoint (0 before the first).
+    `signum` is the signal. A run that had begun was saved after the step under way: `run_path` is its folder
+    (None when there is nothing to resume) and `step` the number of updates in the checkpoint (0 before the first).
     """
 
     def __init__(self, signum: int, run_path: str | None = None, step: int = 0) -> None:

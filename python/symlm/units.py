@@ -49,7 +49,7 @@ def whole_number(text: str) -> int | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Short text for people: `42s`, `3m07s`, `2h05m`, `4d03h`."""
+    """Short readable text: `42s`, `3m07s`, `2h05m`, `4d03h`."""
     if not math.isfinite(seconds) or seconds < 0:
         return "?"
     whole = round(seconds)
@@ -73,7 +73,7 @@ def format_short_duration(seconds: float) -> str:
 
 
 def format_count(value: float) -> str:
-    """Short text for people: `812`, `9.3k`, `2.9M`, `1.2B`."""
+    """Short readable text: `812`, `9.3k`, `2.9M`, `1.2B`."""
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             scaled = value / limit

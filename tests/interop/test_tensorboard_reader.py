@@ -14,7 +14,7 @@ pytestmark = pytest.mark.interop
 def test_it_shows_every_step_once(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for begin, end in ((1, 8), (5, 11)):
-        # The second file is that of a training which went on from step 4.
+        # The second file is that of a run resumed from step 4.
         file = EventFile(tmp_path)
         file.start(begin)
         for step in range(begin, end):

@@ -1,7 +1,7 @@
 """The operations of a Llama model, each with its backward pass, as ordinary vectorised NumPy.
 
 Letters in shapes: B windows, T positions, N hidden size, H query heads, K key/value heads, G = H / K query heads per
-key/value head, D head size, V vocabulary. The gradient of the loss with respect to `x` is called `dx`. Results have
+key/value head, D head_dim, V vocabulary. The gradient of the loss with respect to `x` is called `dx`. Results have
 the dtype of the arguments.
 """
 
@@ -57,10 +57,10 @@ def stretched(frequencies: NDArray[np.float64], scaling: Mapping[str, float]) ->
 
 
 def rotary_angles(
-    positions: int, head_size: int, theta: float, scaling: Mapping[str, float] | None = None
+    positions: int, head_dim: int, theta: float, scaling: Mapping[str, float] | None = None
 ) -> NDArray[np.float64]:
     """Angle of each pair at each position, `position * theta^(-2 pair / D)` unless stretched: [positions, D / 2]."""
-    frequencies = theta ** (-2.0 * np.arange(head_size // 2, dtype=np.float64) / head_size)
+    frequencies = theta ** (-2.0 * np.arange(head_dim // 2, dtype=np.float64) / head_dim)
     if scaling is not None:
         frequencies = stretched(frequencies, scaling)
     return np.outer(np.arange(positions, dtype=np.float64), frequencies)
@@ -88,20 +88,20 @@ def split_heads(x: Array, heads: int) -> Array:
 
 def merge_heads(x: Array) -> Array:
     """[B, heads, T, D] to [B, T, heads * D]."""
-    windows, heads, positions, head_size = x.shape
-    return x.transpose(0, 2, 1, 3).reshape(windows, positions, heads * head_size)
+    windows, heads, positions, head_dim = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(windows, positions, heads * head_dim)
 
 
 def _grouped(q: Array, kv_heads: int) -> Array:
     """[B, H, T, D] to [B, K, G, T, D]: query head h belongs to key/value head h // G."""
-    windows, heads, positions, head_size = q.shape
-    return q.reshape(windows, kv_heads, heads // kv_heads, positions, head_size)
+    windows, heads, positions, head_dim = q.shape
+    return q.reshape(windows, kv_heads, heads // kv_heads, positions, head_dim)
 
 
 def attention_weights(q: Array, k: Array) -> Array:
     """Causal softmax of the scaled scores; q [B, H, T, D], k [B, K, T, D], result [B, K, G, T, T]."""
-    positions, head_size = q.shape[-2:]
-    scores = _grouped(q, k.shape[1]) @ k[:, :, None].swapaxes(-1, -2) / float(np.sqrt(head_size))
+    positions, head_dim = q.shape[-2:]
+    scores = _grouped(q, k.shape[1]) @ k[:, :, None].swapaxes(-1, -2) / float(np.sqrt(head_dim))
     visible = np.tril(np.ones((positions, positions), dtype=bool))
     return softmax(np.where(visible, scores, -np.inf))
 

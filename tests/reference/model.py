@@ -39,7 +39,7 @@ class ModelConfig:
     rope_scaling: Mapping[str, float] | None = None
 
     @property
-    def head_size(self) -> int:
+    def head_dim(self) -> int:
         """Elements of one head."""
         return self.hidden_size // self.num_heads
 
@@ -52,7 +52,7 @@ class ModelConfig:
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    key_value = config.num_kv_heads * config.head_size
+    key_value = config.num_kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden)}
     for index in range(config.num_layers):
         prefix = f"model.layers.{index}."
@@ -98,7 +98,7 @@ class LayerTrace:
 
 def _layer_forward(config: ModelConfig, p: Parameters, prefix: str, x: Array) -> tuple[Array, LayerTrace]:
     """One transformer layer; x [B, T, N] to (x [B, T, N], trace)."""
-    angles = layers.rotary_angles(x.shape[1], config.head_size, config.rope_theta, config.rope_scaling)
+    angles = layers.rotary_angles(x.shape[1], config.head_dim, config.rope_theta, config.rope_scaling)
     attention_input = layers.rms_norm(x, p[prefix + "input_layernorm.weight"], config.rms_norm_eps)
     q = layers.linear(attention_input, p[prefix + "self_attn.q_proj.weight"])
     k = layers.linear(attention_input, p[prefix + "self_attn.k_proj.weight"])
@@ -134,7 +134,7 @@ def _layer_backward(
 
     dheads = back_through("self_attn.o_proj.weight", dmiddle, trace.heads)
     dq, dk, dv = layers.attention_backward(layers.split_heads(dheads, config.num_heads), trace.q, trace.k, trace.v)
-    angles = layers.rotary_angles(dout.shape[1], config.head_size, config.rope_theta, config.rope_scaling)
+    angles = layers.rotary_angles(dout.shape[1], config.head_dim, config.rope_theta, config.rope_scaling)
     dq, dk = layers.rotate(dq, -angles), layers.rotate(dk, -angles)
     dattention_input = back_through("self_attn.q_proj.weight", layers.merge_heads(dq), trace.attention_input)
     for name, dhead in (("self_attn.k_proj.weight", dk), ("self_attn.v_proj.weight", dv)):

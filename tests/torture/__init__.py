@@ -1,9 +1,9 @@
 """A fault campaign on the installed program: kills, damaged files, full disks.
 
-`python -m torture` in the folder `tests` (or `make torture`) starts real trainings as a user does, does them harm, and
+`python -m torture` in the folder `tests` (or `make torture`) starts real runs as a user does, does them harm, and
 asks each time whether what was promised has held: nothing lost, nothing silently wrong, a clear error where it must
 end. Nothing here looks into the program: checkpoints are checked by hashes computed here, and results by comparison
-with a training that nobody disturbed.
+with a run that nobody disturbed.
 
 | module | content |
 |---|---|

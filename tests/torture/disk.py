@@ -1,6 +1,6 @@
 """A disk that is full, or becomes full, and then has room again.
 
-Each case has a small file system of its own (tmpfs, in a mount namespace of its own, which an ordinary user may make
+Each case has its own small file system (tmpfs, in its own mount namespace, which an ordinary user may make
 where the system allows it). Where that is not possible, a limit on the size of files takes its place: writes then fail
 in the same places with another reason.
 """
@@ -24,7 +24,7 @@ from .report import Case, Part, in_parallel
 from .watch import SETUP, WRITES, Watch
 
 DRAWS = 12
-"""Trainings that may get by with the space they have before the case counts as one that cannot be made."""
+"""Runs that may get by with the space they have before the case counts as one that cannot be made."""
 
 INODES = "inodes"
 SMALL = "small"
@@ -34,7 +34,7 @@ _MANY_INODES = 10_000
 
 
 def namespace() -> list[str] | None:
-    """The words before a command that give it mounts of its own; None where the system does not allow it."""
+    """The words before a command that give it separate mounts; None where the system does not allow it."""
     for words in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
         test = [*words, "sh", "-c", "mount -t tmpfs -o size=64k none /mnt"]
         try:
@@ -135,7 +135,7 @@ def _until_full(order: Order, rng: random.Random, disk: Disk, folder: Path) -> t
 
 
 def one_case(order: Order) -> Case:
-    """A training on a full disk and its continuation; runs inside the namespace."""
+    """A training run on a full disk and its continuation; runs inside the namespace."""
     rng = random.Random(f"{order.seed} disk {order.number}")
     folder = Path(order.folder)
     disk = Disk(folder / "disk", order.mounts)
@@ -216,7 +216,7 @@ def torture(numbers: Sequence[int], seed: int, jobs: int, folder: Path, say: Cal
         for number in numbers
     ]  # fmt: skip
     part.cases = in_parallel(orders, jobs, lambda order: _work(order, before or []), say)
-    way = "file systems of their own (tmpfs)" if before is not None else "a limit on the size of files"
+    way = "separate file systems (tmpfs)" if before is not None else "a limit on the size of files"
     part.facts.append(f"by {way}; sha256 of model.safetensors at the end: {reference.truth.weights}")
     part.seconds = time.monotonic() - began
     return part

@@ -19,7 +19,7 @@ from .watch import READY, SETUP, WRITES, Trigger, Watch
 
 MOST_IN_A_CHAIN = 12
 MISSES = 60
-"""Trainings in a row that may end before the kill comes."""
+"""Runs in a row that may end before the kill comes."""
 
 MISSES_OF_ONE = 5
 """And where one trigger is waited for, which may never come."""
@@ -71,7 +71,7 @@ def place(folder: Path, sight: Sight, ended: Ended) -> str:
 
 @dataclass
 class Chain:
-    """Runs that are killed `kills` times in all; each goes on where it was until it is finished."""
+    """Runs that are killed `kills` times in all; each is resumed until it is finished."""
 
     number: int
     kills: int
@@ -180,7 +180,7 @@ class Chain:
 
     def _account(self, sight: Sight) -> list[str]:
         """How many updates the kill cost: at most those since the last save. While a checkpoint is being written the
-        updates go on, up to the next one: those are lost as well, and counted apart."""
+        updates continue, up to the next one: those are lost as well, and counted apart."""
         lost, interval = max(sight.trained - sight.newest, 0), self.reference.training.save_interval
         self.lost = max(self.lost, lost)
         writing = [int(name[-8:]) for name in sight.hidden if re.fullmatch(r"\.tmp-step-\d{8}", name)]
@@ -193,7 +193,7 @@ class Chain:
         return [f"{lost} updates lost (newest checkpoint {sight.newest}, trained {sight.trained}), allowed {allowed}"]
 
     def _blame(self, problems: list[str]) -> None:
-        """Put what is wrong with a finished run on the last kill, or on a case of its own."""
+        """Put what is wrong with a finished run on the last kill, or on a separate case."""
         if self.cases:
             last = self.cases.pop()
             problems = [*last.problems, *problems]

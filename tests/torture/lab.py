@@ -43,7 +43,7 @@ def write_text(path: Path, size: int, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: the words of its command are the same at every start."""
+    """One run: the words of its command are the same at every start."""
 
     text: Path
     max_steps: int
@@ -58,7 +58,7 @@ class Training:
 
 
 def make_training(folder: Path, *, size: int, steps: int, save: int, shape: Sequence[object]) -> Training:
-    """A training on a text of `size` bytes, which is written into `folder`; every update has its line of metrics."""
+    """A run on a text of `size` bytes, which is written into `folder`; every update has its line of metrics."""
     text = folder / "text.txt"
     write_text(text, size, 1)
     flags = (
@@ -108,7 +108,7 @@ class Ended:
 
 
 def environment(cache: Path, isa: str | None = None) -> dict[str, str]:
-    """The environment of a process: no settings from outside, a token cache of its own."""
+    """The environment of a process: no settings from outside, a separate token cache."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SYMLM_")}
     return {**kept, "SYMLM_CACHE_DIR": str(cache), **({} if isa is None else {"SYMLM_ISA": isa})}
 

@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Trigger:
-    """A moment of a training that shows in its files: `what` happens to a path that `pattern` ends."""
+    """A moment of a training run that shows in its files: `what` happens to a path that `pattern` ends."""
 
     name: str
     what: int

@@ -39,7 +39,7 @@ class Comparison:
 
 @dataclass
 class Plan:
-    """Everything to measure: `base` is what a training uses, and is always among the cases."""
+    """Everything to measure: `base` is what training uses, and is always among the cases."""
 
     base: Case
     scaling: list[Case] = field(default_factory=list)

@@ -26,7 +26,7 @@ POLL_S = 0.1
 
 
 def timed_config(config: TrainConfig, vocab_size: int) -> TrainConfig:
-    """The training as it is timed: a constant, small learning rate, so that it can go on for ever."""
+    """The training as it is timed: a constant, small learning rate, so that it can continue for ever."""
     return config.with_model(vocab_size=vocab_size, learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
 
 

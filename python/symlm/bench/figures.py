@@ -76,7 +76,7 @@ class Figures:
 
     @property
     def base(self) -> str:
-        """The entry that a training corresponds to."""
+        """The entry that training corresponds to."""
         return self.plan.base.name
 
     def scaling(self) -> list[tuple[Case, Ratio]]:

@@ -1,4 +1,4 @@
-"""PyTorch as a peer: the same updates in a process of its own, which waits while others take their turn."""
+"""PyTorch as a peer: the same updates in a separate process, which waits while others take their turn."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TorchPeer:
             )},
         }  # fmt: skip
         script = Path(__file__).with_name("torch_peer.py")
-        # A session of its own: Ctrl-C goes to symlm, which ends the peer when it has written its figures.
+        # A separate session: Ctrl-C goes to symlm, which ends the peer when it has written its figures.
         self._process = subprocess.Popen(
             [python, str(script), json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             env=_environment(threads), start_new_session=True,

@@ -40,7 +40,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def end_to_end(figures: Figures) -> Table:
-    """symlm as a training uses it, and the peers. Busy is the part of the time that workers are inside tasks."""
+    """symlm as training uses it, and the peers. Busy is the part of the time that workers are inside tasks."""
     table = _table("End to end", "", "tokens/s", "GFLOP/s", "FMA peak", "busy", "symlm is")
     names: list[tuple[str, str, float | None]] = [
         (figures.base, f"symlm, {count_of(figures.plan.base.threads, 'thread')}, {figures.plan.base.isa}", None)

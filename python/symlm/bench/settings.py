@@ -1,4 +1,4 @@
-"""Settings of a benchmark, beside those of the model, which are the ones of a training."""
+"""Settings of a benchmark, beside those of the model, which are the ones of a training run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..units import format_count, whole_number
 
 BENCH_PRESET = "3m"
 MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_flight", "tokenizer")
-"""Settings of a training that a benchmark has too."""
+"""Settings of a training run that a benchmark has too."""
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 TURN_SECONDS, QUICK_TURN_SECONDS = 0.5, 0.25

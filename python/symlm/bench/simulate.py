@@ -1,6 +1,6 @@
 """An update on any number of workers, replayed from its task graph and the time that each task took.
 
-The simulated pool is the real one without its costs: a worker takes the newest task of its own deque, then the oldest
+The simulated pool is the real one without its costs: a worker takes the newest task of its deque, then the oldest
 of the queue of the beginning, then the oldest of another's deque, and work that nothing waits for last. No worker
 is idle while a task is ready, so the bounds of list scheduling hold (Graham, "Bounds on multiprocessing timing
 anomalies", 1969): with W the sum of all times, C the longest chain and P workers, the time of the update is at least

@@ -1,6 +1,6 @@
 """Updates of a run computed again and compared with what the run recorded: `symlm replay`, and for `verification`.
 
-Nothing is written to the run. The text has to be there, and to be the same, as for going on with the run.
+Nothing is written to the run. It needs the text of the run, unchanged, as resuming does.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Source:
         config = TrainConfig(**{**values, "data": tuple(data) or values.get("data", ())})
         check_input(self.folder, config.data, "pipe it in again, or name it with --data")
         if config.val_data:
-            # Held-out text of its own is not trained on.
+            # Held-out text that was given separately is not trained on.
             config = dataclasses.replace(config, val_data=(), val_split=0.0)
         self.config = config
         self.recorded = Recorded.read(self.path / METRICS)

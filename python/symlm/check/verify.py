@@ -1,4 +1,4 @@
-"""A stretch of a run computed again and compared with all that the run recorded of it: `symlm verify`.
+"""A range of updates computed again and compared with all that the run recorded of it: `symlm verify`.
 
 Nothing is written to the run.
 """

@@ -1,4 +1,4 @@
-"""Displays of a training: a live view, plain lines, JSON lines, nothing. All write to standard error.
+"""Displays of a training run: a live view, plain lines, JSON lines, nothing. All write to standard error.
 
 No display starts a thread, and a display that fails is replaced by plain lines: it never stops a run.
 """
@@ -38,7 +38,7 @@ class SafeDisplay(Display):
             return
         try:
             fallback = PlainDisplay()
-            fallback.warning(f"the display failed ({type(error).__name__}: {error}); going on with plain lines")
+            fallback.warning(f"the display failed ({type(error).__name__}: {error}); continuing with plain lines")
         except Exception:
             return
         self.inner = fallback

@@ -68,7 +68,7 @@ def _columns(names: Sequence[str]) -> dict[str, array[float]]:
 
 
 def read_curves(run: str | Path) -> Curves:
-    """The columns of a run folder, eight bytes a number: runs of millions of lines are no trouble."""
+    """The columns of a run folder, eight bytes a number: runs of millions of lines fit easily."""
     curves = Curves()
     for record in read_history(run):
         event = record.get("event")
@@ -90,9 +90,9 @@ def _append(columns: dict[str, array[float]], record: dict[str, Any]) -> None:
 
 
 def thin(x: Sequence[float], y: Sequence[float], most: int = _MOST_POINTS) -> npt.NDArray[np.float64]:
-    """At most `most` points of a curve: rows x, mean, least and largest y of stretches of equally many points.
+    """At most `most` points of a curve: rows x, mean, least and largest y of ranges of equally many points.
 
-    Values that are not finite are left out; a stretch with nothing else is not a number.
+    Values that are not finite are left out; a range with nothing else is not a number.
     """
     import numpy as np
 

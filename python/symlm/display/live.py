@@ -37,7 +37,7 @@ class _Console(Console):
 class LiveDisplay(Display):
     """A panel that is redrawn in place; messages and finished work scroll above it.
 
-    Rich would refresh from a thread of its own; here every redraw happens inside a call, so that the process has no
+    Rich would refresh from another thread; here every redraw happens inside a call, so that the process has no
     thread that does not train.
     """
 

@@ -116,7 +116,7 @@ class PlainDisplay(Display):
 
 
 def event_line(record: dict[str, Any], view: View) -> str | None:
-    """An event as a line for people; None for events that need none."""
+    """An event as a readable line; None for events that need none."""
     step = f"step {record.get('step', 0):>{len(str(view.max_steps))}}/{view.max_steps}"
     kind = record.get("event")
     if kind == "train":

@@ -1,8 +1,8 @@
-"""Event files that TensorBoard reads, written without it: no thread, and no error of the disk that ends a training.
+"""Event files that TensorBoard reads, written without it: no thread, and a failing disk does not end training.
 
 An event file is a sequence of records: length (u64), its checksum (u32), an `Event` as a protocol buffer, the checksum
 of that (u32), all little-endian. The checksums are CRC-32C, rotated and shifted so that one over data with checksums
-inside is no trivial number.
+inside is not trivial.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TAGS = {
     "final": {"val_final/loss": "val_loss", "val_final/bpb": "val_bpb"},
 }
 """Event -> name in TensorBoard -> field in the metrics. The last evaluation may cover more windows than the others, so
-it is a curve of its own."""
+it gets a separate curve."""
 
 _POLYNOMIAL = 0x82F63B78
 _MASK = 0xA282EAD8
@@ -147,9 +147,9 @@ def _single(value: float) -> float:
 class TensorBoard(Callback):
     """Writes losses, learning rate, gradient norm, speed and evaluations for TensorBoard into `log_dir`.
 
-    The step is the number of updates done. A training that goes on from a checkpoint writes another file there, which
+    The step is the number of updates done. A resumed run writes another file there, which
     takes the place of what the files before say about later updates. When the files cannot be written, `warn` is called
-    once and the training goes on without them.
+    once and training continues without them.
     """
 
     def __init__(self, log_dir: str | Path, warn: Callable[[str], None] = warnings.warn) -> None:

@@ -12,7 +12,7 @@ _SMOOTHING = 0.05
 
 @dataclass
 class View:
-    """The state of a training as the trainer keeps it for the display. Times in seconds, losses in nats per token.
+    """The state of a training run as the trainer keeps it for the display. Times in seconds, losses in nats per token.
 
     `final_windows` is not 0 when the validation values are those of the last evaluation, which covers more windows.
     """
@@ -63,7 +63,7 @@ class View:
 
 @dataclass
 class Window:
-    """Sums over a stretch of updates, such as those since the last line of metrics."""
+    """Sums over a range of updates, such as those since the last line of metrics."""
 
     began: float = field(default_factory=time.monotonic)
     tokens: int = 0
@@ -83,7 +83,7 @@ class Window:
 
     @property
     def tok_s(self) -> float:
-        """Tokens a second since the stretch began, whatever the time was spent on."""
+        """Tokens a second since the range began, whatever the time was spent on."""
         seconds = time.monotonic() - self.began
         return self.tokens / seconds if seconds > 0 else 0.0
 

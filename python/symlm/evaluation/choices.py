@@ -73,9 +73,9 @@ class ChoicesEvaluation:
 class Questions:
     """The questions of a file of JSON objects: `prompt`, `choices`, `answer`; other fields are passed over.
 
-    The objects stand on lines or in an array, as in the texts of a training. `-` is the standard input. Every iteration
-    begins anew; DataError names the place of what is no question. `halves` counts the characters of all questions that
-    are half of a surrogate pair, as far as the last iteration came.
+    The objects stand on lines or in an array, as in training texts. `-` is the standard input. Every pass
+    reads them again; DataError names the place of an object that is not a question. `halves` counts the characters of
+    all questions that are half of a surrogate pair, as far as the last pass came.
     """
 
     def __init__(self, path: str | Path) -> None:

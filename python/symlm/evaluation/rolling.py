@@ -55,7 +55,7 @@ class RollingEvaluation:
 
 
 class _Window(NamedTuple):
-    """`place` is the first token of the stretch that the window lies in; the others as `rolling_windows` gives them."""
+    """`place` is the first token of the range that the window lies in; the others as `rolling_windows` gives them."""
 
     place: int
     begin: int
@@ -80,7 +80,7 @@ def evaluate_rolling(
 
     Each window begins `stride` tokens after the one before and counts only what is new in it; without `stride` windows
     lie side by side. The first token is predicted from the start of a text. With `per_document` each document begins
-    anew, `each` is called with its result, and the tokens between documents are not counted.
+    afresh, `each` is called with its result, and the tokens between documents are not counted.
     """
     generator = Generator.from_pretrained(model, checkpoint)
     scorer = Scorer(generator, resolve_threads(threads)[0])
@@ -104,9 +104,9 @@ def evaluate_rolling(
             return window, -scorer.score(ids if begin else start + ids, end - first)
 
         loss, tokens, count = 0.0, 0, 0
-        for number, (at, stretch) in enumerate(groupby(scorer.ordered(work, windows), lambda done: done[0].place)):
+        for number, (at, scored) in enumerate(groupby(scorer.ordered(work, windows), lambda done: done[0].place)):
             before, size = loss, 0
-            for window, nats in stretch:
+            for window, nats in scored:
                 loss, size, count = loss + nats, window.end - 1, count + 1
                 move(tokens + size, shards.tokens)
             tokens += size
@@ -136,11 +136,11 @@ def _documents(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[t
     """Place and number of tokens of each document, without what begins and ends it."""
     start = tokenizer.document_start
     # One token may both end a document and begin the next.
-    separator, behind = tokenizer.eot_id, len(start) - (start[:1] == [tokenizer.eot_id])
+    eot, behind = tokenizer.eot_id, len(start) - (start[:1] == [tokenizer.eot_id])
     begin = len(start)
     for at in range(0, shards.tokens, ID_BLOCK):
         for place, token in enumerate(shards.ids(at, min(ID_BLOCK, shards.tokens - at)), at):
-            if token == separator and place >= begin:
+            if token == eot and place >= begin:
                 yield begin, place - begin
                 begin = place + 1 + behind
     yield begin, shards.tokens - begin

@@ -124,7 +124,7 @@ def perplexity_of(loss: float) -> float:
 
 
 def _imported(model: ModelConfig, seq_len: int) -> dict[str, Any]:
-    """What the engine is made from for a model without settings of a training; an evaluation needs only the batch."""
+    """What the engine is made from for a model without training settings; an evaluation needs only the batch."""
     config = engine_config(TrainConfig(batch_size=IMPORTED_BATCH).with_model(), 1)
     return {**config, "model": dataclasses.replace(model, seq_len=seq_len).as_dict()}
 

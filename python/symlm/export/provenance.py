@@ -25,7 +25,7 @@ from ..system.version import version
 from ..units import format_count
 
 WRITTEN_TOKENIZER = "exported_tokenizer_sha256"
-"""The fact that an exported tokenizer.json is not the file of `tokenizer_sha256` byte for byte: the hash of its own."""
+"""The hash of an exported tokenizer.json that is not the file of `tokenizer_sha256` byte for byte."""
 
 _MEASURES = ("val_loss", "val_bpb", "train_loss")
 _HASHES = ("train_sha256", "val_sha256")
@@ -110,7 +110,7 @@ def _without_comment(line: str) -> str:
 
 
 def model_name(files: ModelFiles, model: str | Path) -> str:
-    """A name for a model: that of its run folder, else of its own folder or file."""
+    """A name for a model: that of its run folder, else of the folder or file itself."""
     path = Path(model) if files.run is None else files.run
     name = path.absolute().name.removesuffix(".gguf")
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

@@ -96,12 +96,12 @@ class Source:
         return found[0] if found and number is not None else None
 
     def begins(self) -> str | None:
-        """The token that the tokenizer puts before a text of its own accord."""
+        """The token that the tokenizer itself puts before every text."""
         token = self.token(self.config.bos_token_id)
         return token if token is not None and begins_with(self.tokenizer.get("post_processor"), token) else None
 
     def adds_end(self) -> bool:
-        """Whether the tokenizer puts the token that ends a text behind a text of its own accord."""
+        """Whether the tokenizer itself puts the end-of-text token behind every text."""
         token = self.token(next(iter(self.config.eos_token_ids), None))
         return token is not None and ends_with(self.tokenizer.get("post_processor"), token)
 

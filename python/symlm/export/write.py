@@ -153,7 +153,7 @@ def _written(path: Path) -> Iterator[Path]:
             for inner in sorted(temporary.rglob("*"), reverse=True):
                 sync_file(inner)
         sync_file(temporary)
-        # An empty folder gives way to a folder, and a file to a file.
+        # A folder replaces an empty folder, and a file replaces a file.
         temporary.replace(target)
         sync_file(temporary.parent)
     except OSError as error:

@@ -152,7 +152,7 @@ def _texts_of_tokens(raw: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _chat_templates(files: Mapping[str, Path], config: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates of a model. Files of their own come before the configuration, as in transformers."""
+    """The chat templates of a model. Separate files come before the configuration, as in transformers."""
     found = {} if CHAT_TEMPLATE not in files else {DEFAULT_TEMPLATE: _jinja(files[CHAT_TEMPLATE])}
     for name, path in files.items():
         if name.startswith(MORE_TEMPLATES):

@@ -44,7 +44,7 @@ class ModelFiles:
 
     @property
     def has_state(self) -> bool:
-        """Whether it is a checkpoint of a training, which also knows how far that has come."""
+        """Whether it is a checkpoint of a run, which also knows how far that has come."""
         return (self.folder / STATE).is_file()
 
     @property

@@ -19,7 +19,7 @@ _OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class Unpacked:
-    """A temporary folder that goes when nobody holds this object any more, at the latest when the process ends."""
+    """A temporary folder, removed when nothing holds this object any more, at the latest when the process ends."""
 
     def __init__(self) -> None:
         try:
@@ -56,7 +56,7 @@ def read_index(index: Path) -> dict[str, str]:
         raise DataError(f"{index}: found {len(files):,} files, expected at most {_MOST_FILES:,}")
     for name in files:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise DataError(f"{index}: damaged index of weights: {shown(name)} is no name of a file in its folder")
+            raise DataError(f"{index}: damaged index of weights: {shown(name)} is not the name of a file in its folder")
     return {tensor: str(name) for tensor, name in places.items()}
 
 

@@ -72,7 +72,7 @@ class Factors:
 
 def find_base(folder: Path) -> Path:
     """Where the base of an adapter folder is: that of the run which the folder lies in, else what `adapter_config.json`
-    names, as a path from the folder or from the working directory. UserError when there is none."""
+    names, as a path from the folder or from the working directory. UserError when none is found."""
     run = run_of_checkpoint(folder.parent) if (folder.parent / STATE).is_file() else None
     if run is not None and (run / BASE).is_dir():
         return run / BASE

@@ -76,7 +76,7 @@ def names_of_gguf(metadata: Fields, vocab_size: int) -> dict[str, int]:
     """Special tokens in the metadata of a GGUF file besides those that begin and end a text: name in transformers
     -> id.
 
-    An id beyond the vocabulary is none, as in llama.cpp: converters write -1. DataError for what is no id.
+    An id beyond the vocabulary is none, as in llama.cpp: converters write -1. DataError for anything but an id.
     """
     ids = {name: metadata.whole(_key(name), -1, 1 << 32) for name in _KEYS if _key(name) in metadata}
     return {name: number for name, number in ids.items() if 0 <= number < vocab_size}

@@ -169,7 +169,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         raise DataError(f"{damaged}: header: {error}") from None
     if not isinstance(header, dict):
-        raise DataError(f"{damaged}: the header is no object")
+        raise DataError(f"{damaged}: the header is not an object")
     begin = 8 + length
     tensors = [_tensor(path, name, entry, begin, size) for name, entry in header.items() if name != "__metadata__"]
     if sum(tensor.nbytes for tensor in tensors) > size - begin:

@@ -39,7 +39,7 @@ def write_base(run: Path, engine: _symlm.Engine, model_config: dict[str, Any]) -
 
 def load_base(run: Path, engine: _symlm.Engine) -> None:
     """Give an engine the weights that the adapters of a run are added to. Whether they are those of a checkpoint is
-    found out when that is loaded; without one `check_base` compares them."""
+    noticed when that is loaded; without one `check_base` compares them."""
     path = run / BASE / WEIGHTS
     if not path.is_file():
         raise DataError(

@@ -178,7 +178,7 @@ def link_checkpoint(source: Path, folder: Path) -> None:
 
 
 def usable(folder: Path) -> State:
-    """The state of a checkpoint from which a training can go on; DataError says why there can be none.
+    """The state of a checkpoint from which a run can be resumed; DataError says why it cannot.
 
     Whether the rules of an older contract are still those of now depends on the text: see `resume.check_text`.
     """
@@ -186,7 +186,7 @@ def usable(folder: Path) -> State:
     state = State.read(folder)
     version, step = state.engine.get("contract"), state.engine.get("step")
     if not contract.is_known(version):
-        raise DataError(f"{folder}: {contract.not_known(version)}", "go on with the symlm version that wrote it")
+        raise DataError(f"{folder}: {contract.not_known(version)}", "resume with the symlm version that wrote it")
     if step != state.step:
         raise DataError(f"{folder / STATE}: damaged: the engine is at step {step}, the trainer at {state.step}")
     named = STEP_NAME.fullmatch(folder.name) if folder.absolute().parent.name == CHECKPOINTS else None
@@ -203,7 +203,7 @@ def verify_weights(folder: Path) -> None:
         verify(folder, only=(WEIGHTS, MODEL_CONFIG, STATE))
     except DataError as error:
         raise DataError(
-            error.message, "choose another with --checkpoint, or go on training from an older one by --resume auto"
+            error.message, "choose another with --checkpoint, or resume training from an older one with --resume auto"
         ) from None
 
 
@@ -217,7 +217,7 @@ def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
     version = fields.whole("version", 1, 10**9)
     if version > MANIFEST_VERSION:
         raise DataError(
-            f"{path}: version {version}, expected {MANIFEST_VERSION}", "go on with the symlm version that wrote it"
+            f"{path}: version {version}, expected {MANIFEST_VERSION}", "resume with the symlm version that wrote it"
         )
     files = Fields(path, fields.object("files"), "manifest")
     expected = {}

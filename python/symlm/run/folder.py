@@ -76,7 +76,7 @@ class RunFolder:
         """UserError unless a new run can start here: nothing is ever overwritten."""
         if self.exists:
             raise UserError(
-                f"{self.path}: there is a run already", "go on with it by --resume auto, or choose another --out-dir"
+                f"{self.path}: there is a run already", "continue it with --resume auto, or choose another --out-dir"
             )
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: not a folder", "choose another --out-dir")
@@ -126,12 +126,12 @@ class RunFolder:
 
     def check_held(self) -> None:
         """UserError when the folder is no longer the one that was locked: what is written would be lost, or would fall
-        between the files of somebody else."""
+        among the files of somebody else."""
         problem = None if self._lock is None else self._lock_lost(self._lock)
         if problem is not None:
             raise UserError(
                 f"{self.path}: the run folder was removed or moved under way ({problem}), nothing can be saved in it",
-                "put it back if it was moved, and go on by --resume auto",
+                "put it back if it was moved, then use --resume auto",
             )
 
     def unlock(self) -> None:

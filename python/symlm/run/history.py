@@ -17,7 +17,7 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 def read_history(run: str | Path) -> Iterator[dict[str, Any]]:
     """The records of a run folder, with numbers that are not finite as numbers again, and `elapsed_s` on all of them.
 
-    Records that carry no time of their own have that of the last update that was recorded before them. UserError when
+    Records without a time get that of the last update that was recorded before them. UserError when
     the folder has no metrics.
     """
     path = Path(run) / METRICS

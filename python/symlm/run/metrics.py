@@ -16,7 +16,7 @@ from ..system.names import storable
 from ..system.reading import parse_json
 
 _MOST_LINE = 1 << 20
-"""Characters of a line; a longer one is no record."""
+"""Characters of a line; a longer one is not a record."""
 
 
 def plain(value: Any) -> Any:
@@ -90,7 +90,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         whole = True
         while line := file.readline(_MOST_LINE):
-            # A part of a line that is too long is no record, whatever it looks like.
+            # Part of an overlong line is not a record, whatever it looks like.
             begins, whole = whole, line.endswith("\n")
             if not begins or (not whole and len(line) == _MOST_LINE):
                 continue

@@ -90,7 +90,7 @@ def _memory() -> tuple[int | None, str | None]:
 
 
 def gather_facts(wanted: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The facts, None for each that cannot be found out, and why that is so."""
+    """The facts, None for each that is unknown, and why it is."""
     facts: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for name, find in wanted.items():
@@ -103,5 +103,5 @@ def gather_facts(wanted: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the versions, as plain JSON values; None for what cannot be found out."""
+    """The machine and the versions, as plain JSON values; None where a fact is unknown."""
     return gather_facts(machine_facts())[0]

@@ -1,7 +1,7 @@
 """Names and texts as the system gives them: any bytes, which messages, JSON, TOML and a terminal cannot all hold.
 
 A name that is not UTF-8 reaches Python as a string with lone surrogates in place of its bytes (PEP 383). Here is how
-such a string stands elsewhere: `printable` for people, `storable` and `restored` for files of text.
+such a string stands elsewhere: `printable` for messages, `storable` and `restored` for files of text.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _MOST_DIGITS = 20
 _LFS_BEGIN = b"version https://git-lfs.github.com/spec/"
 _LFS_HASH = b"\noid "
 _MOST_LFS_BYTES = 512
-"""What Git LFS leaves in the place of a file is no longer."""
+"""The most bytes of a pointer that Git LFS leaves in place of a file."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end: the first is obeyed in good order, the second ends the process at once.
+"""Signals that ask a command to end: the first ends it cleanly, the second at once.
 
 SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) ask for the same. Where `nohup` has SIGHUP ignored it
 stays so. A terminal that goes away may send SIGHUP twice, so that one is never the second.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..display import Display
 
 _LOOKED_AT = 1 << 16
-"""Tokens of a text that are looked at: who writes the token out does so in every document."""
+"""How many tokens of a text are checked: whoever writes the token out does so in every document."""
 
 
 def begins_twice(tokenizer: _symlm.Tokenizer, ids: Sequence[int]) -> bool:
@@ -25,7 +25,7 @@ def begins_twice(tokenizer: _symlm.Tokenizer, ids: Sequence[int]) -> bool:
 
 
 def told(tokenizer: _symlm.Tokenizer, who: str) -> str:
-    """The sentence for people; `who` says what begins with the token, verb included."""
+    """The sentence that users read; `who` says what begins with the token, verb included."""
     token = tokenizer.decode(tokenizer.document_start)
     return f'{who} with "{token}", which the tokenizer puts before every text itself: the model sees it twice'
 

@@ -27,7 +27,7 @@ _LEFT_OUT = {"__pycache__", "dist-packages", "idlelib", "lib2to3", "site-package
 
 
 class ProgressFactory(Protocol):
-    """Something that shows what goes on: a progress bar, of which it gives the function that moves it, and lines."""
+    """Shows progress: a bar, for which it returns the function that moves it, and lines."""
 
     def task(self, label: str) -> Callable[[int, int], None]:
         """Open a bar; call the result with (done, total)."""
@@ -44,7 +44,7 @@ class ProgressFactory(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a training reads: tokens, held-out tokens (None without validation), tokenizer."""
+    """Everything a training run reads: tokens, held-out tokens (None without validation), tokenizer."""
 
     train: _symlm.Shards
     val: _symlm.Shards | None
@@ -187,7 +187,7 @@ def tell_of(corpora: Sequence[_symlm.Corpus], display: ProgressFactory) -> None:
 
 
 def tell_halves(count: int, display: ProgressFactory) -> None:
-    """Say how many characters of what was read are no characters, if any."""
+    """Say how many characters that were read are halves of surrogate pairs, if any."""
     if count:
         were = "that is half of a surrogate pair was" if count == 1 else "that are half of a surrogate pair were"
         display.warning(f"{count_of(count, 'character')} {were} read as U+FFFD")
@@ -199,7 +199,7 @@ def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
 
 
 class Sources:
-    """The opened texts of a training: everything cheap is checked, nothing long has been done."""
+    """The opened texts of a run: everything cheap is checked, no long work has begun."""
 
     def __init__(
         self, config: TrainConfig, tokenizer_path: str | Path | None, tokenizer_sha256: str | None = None

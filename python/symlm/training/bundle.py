@@ -103,7 +103,7 @@ def write(running: Running, report: _symlm.StepReport, what: str, found: Finding
         (temporary / NUMBERS).write_text(to_document(numbers), encoding="utf-8")
         _write_batch(temporary / BATCH, running, report.step, found)
         shutil.copyfile(running.folder.path / CONFIG, temporary / CONFIG)
-        # Last, as it goes on by itself; the update is not part of what is saved.
+        # Last, because it continues on another thread; the update is not part of the checkpoint.
         writing, state = running.start()(temporary)
         return writing, State(state.engine, {**state.trainer, "step": report.step - 1}, state.config)
 

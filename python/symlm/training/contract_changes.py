@@ -1,7 +1,7 @@
 """Which rules each version of the numeric contract changed, and for which runs.
 
 A run keeps its bits through a new version as long as every rule that its settings use is unchanged. The rules of
-version 2 decide nothing but token ids, and a run knows the hash of its own: where these come out as before, nothing has
+version 2 decide nothing but token ids, and a run knows the hash of its ids: where these come out as before, nothing has
 changed for it.
 """
 

@@ -1,4 +1,4 @@
-"""`--extend-steps`: a finished run goes on from before its decay, as if it had been started with more updates.
+"""`--extend-steps`: a finished run is resumed from before its decay, as if it had been started with more updates.
 
 Up to the decay a wsd run does not depend on its length. So the checkpoint of that moment is kept, together with the
 best one up to there, and a longer run can begin with it.
@@ -25,7 +25,7 @@ from .schedule import plan_steps, pre_decay_step, resolve
 
 @dataclass(frozen=True)
 class Extension:
-    """What a longer run is made of: its resolved configuration, what is asked for, and where it goes on."""
+    """What a longer run is made of: its resolved configuration, what is asked for, and where it resumes."""
 
     config: TrainConfig
     requested: dict[str, Any]
@@ -36,7 +36,7 @@ class Extension:
         config = self.config
         return (
             f"{self.added:,} updates more, {config.max_steps:,} in all; the decay begins at {config.decay_start:,}, "
-            f"going on from {self.state.step:,}"
+            f"resuming from {self.state.step:,}"
         )
 
 
@@ -74,10 +74,10 @@ def plan_extension(folder: RunFolder, run: TrainConfig, requested: Mapping[str, 
 
 
 def extend(folder: RunFolder, extension: Extension) -> State:
-    """Turn the folder into that of the longer run, at the step where it goes on; gives the state to go on with.
+    """Turn the folder into that of the longer run, at the step where it resumes; returns the state to resume from.
 
     The configuration comes last. Killed before, the run is the old one, some updates before its end; killed after, the
-    new one: `--resume auto` goes on in both cases. At no moment does a checkpoint of the old decay meet the new length.
+    new one: `--resume auto` works in both cases. At no moment does a checkpoint of the old decay meet the new length.
     """
     state = extension.state
     try:

@@ -1,4 +1,4 @@
-"""`--init-from`: a training that begins with the weights of another model, and takes its shape and its tokenizer."""
+"""`--init-from`: a run that begins with the weights of another model, and takes its shape and its tokenizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECORD = "init_from"
 
 
 class Initial:
-    """The model that a training begins with. It is needed at the start, and when the training goes back to there."""
+    """The model that a run begins with. It is needed at the start, and for a rollback to there."""
 
     def __init__(self, path: str, files: ModelFiles | None = None, known: dict[str, str] | None = None) -> None:
         self.path = path
@@ -97,7 +97,7 @@ def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
         raise UsageError(
             f"--tokenizer {config.tokenizer} cannot go with --init-from {files.name}", "the tokenizer is the model's"
         )
-    # Whether they fit the model is found out before any long work.
+    # Check that they fit the model before any long work.
     files.load_tokenizer()
     check_tensors(files.folder, read_tensors(files.folder), _symlm.parameter_table(json.dumps(model.as_dict())))
     Companions.of(files)

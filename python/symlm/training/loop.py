@@ -131,7 +131,7 @@ class Loop:
         }
         if checkpoint is not None:
             record["checkpoint"] = str(checkpoint)
-            running.display.message(f"going on from step {self._progress.step:,} ({checkpoint})")
+            running.display.message(f"resuming from step {self._progress.step:,} ({checkpoint})")
         running.journal.event(record)
 
     # --- updates --------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class Loop:
         for part in self._measures:
             if part.due(progress.step):
                 part.run()
-        # What a signal has cut short is done by the session that goes on.
+        # The session that resumes does what a signal cut short.
         progress.undone &= self._running.must_stop
         if self._saves.due(progress.step):
             self._saves.run()
@@ -268,7 +268,7 @@ class Loop:
             self._evaluation.run_at_stop()
         self._saves.finish()
         running.journal.event({"event": "stop", "step": progress.step, "tokens": progress.tokens, "reason": reason})
-        running.display.message(f"to go on: {command_line(resume_command(running.folder.path))}")
+        running.display.message(f"to resume: {command_line(resume_command(running.folder.path))}")
         if progress.trouble is not None:
             raise progress.trouble
         if running.signals.received is not None:

@@ -20,7 +20,7 @@ from .running import Running
 
 
 class RolledBack(Exception):
-    """The run is back at an earlier step; the updates go on from there."""
+    """The run is back at an earlier step; the updates continue from there."""
 
 
 class NanGuard:
@@ -32,7 +32,7 @@ class NanGuard:
     def after_update(self, report: _symlm.StepReport) -> None:
         """The numbers of an update are not finite: the engine has not applied it.
 
-        Returns when the run goes on without it, raises `RolledBack`, or `NanError` when the run ends here.
+        Returns when the run continues without it, raises `RolledBack`, or `NanError` when the run ends here.
         """
         running, progress, policy = self._running, self._running.progress, self._running.policy
         what = f"the loss is {report.loss}, the gradient norm {report.grad_norm}"
@@ -69,7 +69,7 @@ class NanGuard:
         self._stop(what + ending, kept)
 
     def after_check(self, what: str, **numbers: float) -> NoReturn:
-        """An evaluation or a sample shows that the weights are no good, though the updates were. `what` says how.
+        """An evaluation or a sample shows that the weights are unusable, though the updates were. `what` says how.
 
         There is no update to skip: this raises `RolledBack`, or `NanError`.
         """
@@ -163,7 +163,7 @@ def _checkpoint_before(
 
 
 def _forget_checkpoints(folder: RunFolder, step: int, back: Path | None, back_step: int) -> None:
-    """Remove the checkpoints that hold updates which are left out now, so that no resume goes on from them."""
+    """Remove the checkpoints that hold updates which are left out now, so that no session resumes from them."""
     if back is None:
         (folder.path / LAST).unlink(missing_ok=True)
     else:

@@ -1,6 +1,6 @@
 """`--on-nan`: what happens after an update whose loss or gradient norm is not finite.
 
-The engine never applies such an update: weights and moments are those before it. `stop` ends the run, `skip` goes on
+The engine never applies such an update: weights and moments are those before it. `stop` ends the run, `skip` continues
 with the next update, `rollback` goes back to a checkpoint and leaves out the updates that led there. Which updates are
 left out is a function of the step numbers of the failures alone, never of where checkpoints lie or where a run was
 stopped, so that the weights are the same bits either way. What the policy remembers is part of every checkpoint.
@@ -78,7 +78,7 @@ class NanPolicy:
         return min([target, *(first - 1 for first, _ in self.left_out if first > step)])
 
     def may_skip(self) -> bool:
-        """Count an update that cannot be applied; whether to go on without it."""
+        """Count an update that cannot be applied; whether to continue without it."""
         self.skips += 1
         return self.skips < MOST_SKIPS
 
@@ -123,7 +123,7 @@ def ranges_of(record: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def drop_undone(path: Path, left_out: list[tuple[int, int]]) -> None:
-    """Drop the rollbacks that the checkpoint a run goes on from does not know yet: they come again."""
+    """Drop the rollbacks that are newer than the checkpoint being resumed: they happen again."""
 
     def known(record: dict[str, Any]) -> bool:
         return all(any(first <= low and high <= last for first, last in left_out) for low, high in ranges_of(record))

@@ -44,7 +44,7 @@ def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
 
 
 def choose_checkpoint(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) -> Path | None:
-    """The checkpoint that `--resume` means, when that is no path; None when nothing has been saved yet."""
+    """The checkpoint that `--resume` means, when it is not a path; None when nothing has been saved yet."""
     if resume in (LAST, BEST):
         path = folder.last() if resume == LAST else folder.path / BEST
         if path is None or not path.is_dir():
@@ -58,11 +58,11 @@ def choose_checkpoint(folder: RunFolder, resume: str | None, warn: Callable[[str
             return path
         problems.append(problem.message)
     if problems:
-        # Beginning anew would take the place of what may still be mended, or be read by another version.
+        # A fresh start would overwrite a run that can perhaps be repaired, or read by another version.
         more = f" (nor can {count_of(len(problems) - 1, 'other checkpoint')} be used)" if len(problems) > 1 else ""
         raise DataError(
-            f"{folder.path}: there is no checkpoint to go on from: {problems[0]}{more}",
-            "restore one, go on with the symlm version that wrote them, or start a new run with another --out-dir",
+            f"{folder.path}: no checkpoint to resume from: {problems[0]}{more}",
+            "restore one, resume with the symlm version that wrote them, or start a new run with another --out-dir",
         )
     return None
 
@@ -136,5 +136,5 @@ def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:
 
 
 def resume_command(folder: Path) -> list[str]:
-    """The words of the command that goes on with a run."""
+    """The words of the command that resumes a run."""
     return ["symlm", "train", "--resume", AUTO, "--out-dir", str(folder)]

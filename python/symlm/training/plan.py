@@ -22,7 +22,7 @@ from .session import Session
 from .speed import measured_peak
 
 USUAL_PART_OF_PEAK = 0.7
-"""Part of the processor's measured peak that trainings usually reach; the time of a plan follows from it."""
+"""Part of the processor's measured peak that training usually reaches; the time of a plan follows from it."""
 
 _GZIP_FACTOR = 3
 _SAMPLE_BYTES = 1 << 20
@@ -35,7 +35,7 @@ _PEAK_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will take. Tokens, updates and times are estimates where the text has not been encoded yet."""
+    """What training will take. Tokens, updates and times are estimates where the text has not been encoded yet."""
 
     config: TrainConfig
     resumed: bool
@@ -98,7 +98,7 @@ def _plan_of(session: Session) -> Plan:
     model = filled.model()
     tokens = _tokens(sources, vocab_size)
     held = tokens * config.val_split if sources.val is None else 0
-    # First, as where a training starts: the threads of the measurement take address space that stays taken.
+    # First, as when training starts: the threads of the measurement take address space that stays taken.
     memory = memory_of(filled, threads)
     flops = _symlm.flops_per_token(json.dumps(model.as_dict()))
     peak = measured_peak(threads, _PEAK_SECONDS, _PEAK_ROUNDS)
@@ -150,7 +150,7 @@ def _tokens(sources: Sources, vocab_size: int) -> float:
 def _text_share(path: Path) -> float:
     """The part of the bytes of a file of examples that is text, by its first objects; the rest are names and marks."""
     text = total = 0
-    # An object that cannot be read is found out, and told, when all of them are.
+    # Unreadable objects are skipped here; preparing the text reports them.
     with contextlib.suppress(DataError, ValueError, KeyError, TypeError, RecursionError):
         objects = iter(_symlm.ObjectFile.open(path, ("prompt", "completion"), _SAMPLE_BYTES))
         for _, _, line in objects:

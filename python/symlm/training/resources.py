@@ -76,7 +76,7 @@ class Disk:
 
 
 def memory_of(config: TrainConfig, threads: int) -> Memory:
-    """The memory of a training with a complete configuration."""
+    """The memory of a training run with a complete configuration."""
     engine, beside = _symlm.memory_plan(json.dumps(engine_config(config, threads, max_steps=_HORIZON)))
     copies = dict(beside)
     if not config.sample_every:
@@ -150,7 +150,7 @@ def _what_fits(config: TrainConfig, threads: int, available: int, *, resumed: bo
     if ways:
         return f"what fits: {' or '.join(ways)}"
     if resumed:
-        return "free some memory, or go on on a machine with more"
+        return "free some memory, or resume on a machine with more"
     return "no --batch-size fits; choose a smaller --preset or --seq-len"
 
 

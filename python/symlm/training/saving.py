@@ -1,4 +1,4 @@
-"""Checkpoints of a training under way: written from a copy while the updates go on, one at a time.
+"""Checkpoints during training: written from a copy while the updates continue, one at a time.
 
 `Saver.begin` takes the copy and returns; the extension writes and hashes the two large files. The trainer calls `poll`
 while the updates run: when the files are there, it completes the checkpoint by a few small files and a rename.
@@ -90,8 +90,8 @@ class _Pending:
 class Saver:
     """Writes the checkpoints of a run: `checkpoints/step-N`, the pointer `last`, `best/`.
 
-    `keep` of them are kept, and those that the step before the decay needs to be gone on from (`pre_decay`, None when
-    the schedule has none). `report` is called with every checkpoint that is complete, `best/` of its own excepted;
+    `keep` of them are kept, and those needed to resume from the step before the decay (`pre_decay`, None when
+    the schedule has none). `report` is called with every checkpoint that is complete, except a separate `best/`;
     `tick` now and then while something waits.
     """
 
@@ -115,7 +115,7 @@ class Saver:
         """Step of the newest checkpoint that is complete or under way."""
 
     def resumed(self, path: Path, state: State) -> None:
-        """Training goes on from this checkpoint. A `best/` that a crash kept from following it is made up for."""
+        """Training resumes from this checkpoint. Its `best/` is recreated if a crash prevented it."""
         self.saved_step = None
         if path != self._folder.checkpoint_path(state.step):
             return
@@ -166,7 +166,7 @@ class Saver:
     def settle(self, limit: int | None = None) -> str | None:
         """Bring what is under way to an end when the training ends by an error; gives what went wrong with it.
 
-        A checkpoint of a step beyond `limit` is dropped: its weights are no good.
+        A checkpoint of a step beyond `limit` is dropped: its weights are unusable.
         """
         pending = self._pending
         if pending is None:

@@ -119,7 +119,7 @@ class Session:
             listed = "; ".join(map(str, clashes))
             raise UserError(
                 f"{folder.path}: the run was started with other settings: {listed}",
-                "leave these out to go on, or start a new run with another --out-dir",
+                "leave these out to resume, or start a new run with another --out-dir",
             )
         if asked.extend_steps is not None:
             extension = plan_extension(folder, run, requested, asked.extend_steps)
@@ -224,7 +224,7 @@ class Session:
             if _symlm.Tokenizer.from_file(asked).sha256 != used:
                 raise UserError(
                     f"{asked}: not the tokenizer that the run in {self.folder.path} was started with",
-                    "leave --tokenizer out to go on, or start a new run with another --out-dir",
+                    "leave --tokenizer out to resume, or start a new run with another --out-dir",
                 )
         return own
 
@@ -273,7 +273,7 @@ class Session:
         if self.extension is not None:
             self.state = extend(folder, self.extension)
         elif self.checkpoint is not None and (last is None or last.name != step_name(self.state.step)):
-            # The metrics behind it go, so a later checkpoint must not be gone on from unless they come again.
+            # Its later metrics are removed, so later checkpoints must not be resumed until those are recomputed.
             folder.go_back_to(self.checkpoint, self.state.step)
         for name in (METRICS, SAMPLES):
             truncate_past(folder.path / name, self.state.step)
@@ -317,7 +317,7 @@ def _check_extension(config: TrainConfig, folder: RunFolder, named: Path | None)
     if config.extend_steps is not None and not folder.exists:
         raise UserError(f"{folder.path}: no run to extend", "name one by --out-dir, or leave --extend-steps out")
     if config.extend_steps is not None and named is not None:
-        raise UsageError(f"--extend-steps goes on from before the decay, not from {named}", "name the run folder")
+        raise UsageError(f"--extend-steps resumes from before the decay, not from {named}", "name the run folder")
 
 
 def _say_hello(display: Display, sources: Sources, threads: int, rule: str, isa: str) -> None:

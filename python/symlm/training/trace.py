@@ -1,4 +1,4 @@
-"""`--trace`: a few updates of a training, recorded task by task."""
+"""`--trace`: a few updates of a training run, recorded task by task."""
 
 from __future__ import annotations
 

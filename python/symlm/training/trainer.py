@@ -26,7 +26,7 @@ from .speed import PEAK_ROUNDS, PEAK_SECONDS, PEAK_SECONDS_RESUMED, measured_pea
 
 @dataclass(frozen=True)
 class Run:
-    """A training that has ended: its folder, its resolved configuration, and the last metrics.
+    """A training run that has ended: its folder, its resolved configuration, and the last metrics.
 
     `finished` is False when it was stopped before its last update. `metrics` has `train_loss`, `val_loss`, `val_bpb`,
     `best_val_bpb` (None without validation) and `tok_s`.
@@ -122,5 +122,5 @@ def _not_begun(session: Session, display: Display, signum: int) -> Interrupted:
         display.message(f"stopped by {name} before the run began: the same command starts it again")
         return Interrupted(signum)
     display.message(f"stopped by {name} before the first update")
-    display.message(f"to go on: {command_line(resume_command(folder.path))}")
+    display.message(f"to resume: {command_line(resume_command(folder.path))}")
     return Interrupted(signum, str(folder.path), session.start_step)

@@ -24,7 +24,7 @@ fn run(path: &str) -> symlm_core::Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|e| Error::usage(format!("standard input: {e}")))?;
         let updates: u64 =
-            line.trim().parse().map_err(|_| Error::usage(format!("{line:?} is no number of updates")))?;
+            line.trim().parse().map_err(|_| Error::usage(format!("{line:?} is not a number of updates")))?;
         until += updates;
         let start = Instant::now();
         engine.run_until(until)?;

@@ -143,7 +143,7 @@ impl ModelConfig {
             return Err(Error::user(format!("hidden_size {h} is not divisible by num_heads {n}")));
         }
         if !self.head_dim().is_multiple_of(2) {
-            return Err(Error::user(format!("head size {} is odd, rotary embeddings need pairs", self.head_dim())));
+            return Err(Error::user(format!("head_dim {} is odd, rotary embeddings need pairs", self.head_dim())));
         }
         if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             let (h, n) = (self.num_heads, self.num_kv_heads);

@@ -1,4 +1,4 @@
-//! Low-rank adapters: the same bits however they are computed, the right gradients, and a state that can be gone on from.
+//! Low-rank adapters: the same bits however they are computed, the right gradients, and a state that can be resumed.
 
 mod common;
 
@@ -88,7 +88,7 @@ fn weights_are_base_and_adapters_and_nothing_else_has_changed() {
     }
 }
 
-/// The gradients of the factors against the chain rule in f64 on the weight gradient of a training without adapters, and
+/// The gradients of the factors against the chain rule in f64 on the weight gradient of a run without adapters, and
 /// of that against differences of the loss.
 #[test]
 fn gradients_of_the_factors_are_those_of_the_loss() {
@@ -182,7 +182,7 @@ fn a_training_that_goes_on_from_files_gives_the_same_files() {
     again.save(resumed.path()).unwrap();
     assert_eq!(bytes(resumed.path()), bytes(whole.path()));
 
-    // With the weights of its own seed the files do not fit together.
+    // With weights from another seed the files do not fit together.
     let error = usual(other).load(half.path(), 2).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Data);
     assert!(error.message.contains("is not what the base weights and the adapters beside it give"), "{error}");

@@ -135,7 +135,7 @@ fn an_engine_that_is_dropped_in_the_middle_ends() {
 }
 
 #[test]
-fn trainings_side_by_side_have_the_bits_that_they_have_alone() {
+fn runs_side_by_side_have_the_bits_that_they_have_alone() {
     let one = |threads: usize, sectors: usize| {
         let engine = engine(config(threads, sectors), tokens(), Switches::default()).unwrap();
         train(&engine, 20).unwrap();

@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let (line, text) = rest.split_once('\n').unwrap_or((rest, rest));
-    // The line goes on after the vocabulary, as in `,"ab":257},"merges":["a b"]`.
+    // The line continues after the vocabulary, as in `,"ab":257},"merges":["a b"]`.
     let json = format!(
         "{{\"pre_tokenizer\":{{\"type\":\"ByteLevel\",\"add_prefix_space\":false}},\
          \"added_tokens\":[{{\"id\":0,\"content\":\"<|endoftext|>\"}}],\"model\":{{\"vocab\":{{{}{line}}}}}",

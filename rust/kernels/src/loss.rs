@@ -23,7 +23,7 @@ pub const IGNORED: u32 = u32::MAX;
 ///
 /// Shapes: logits rows x vocabulary, targets and losses rows. Error of a loss at most about 3 + cols/16 half-ulps of S
 /// in log(S), plus 2 ulp of the result. A row with a NaN, or whose largest logit is infinite, has the loss NaN. A row
-/// whose target is [`IGNORED`] is not looked at: its loss is 0.
+/// whose target is [`IGNORED`] is skipped: its loss is 0.
 ///
 /// # Panics
 /// If the shapes do not match, the vocabulary is empty or a target is outside of it.

@@ -173,7 +173,7 @@ pub fn fold16_f64(a: [f64; LANES]) -> f64 {
 /// Runs a block for each whole vector of `n` elements and once for the rest, if any, with the offset and the number
 /// of lanes bound: `vectors!(n, i, lanes, { .. })`.
 ///
-/// A macro, because a closure is a function of its own: unless LLVM inlines it, its body is compiled without the
+/// A macro, because a closure is a separate function: unless LLVM inlines it, its body is compiled without the
 /// token's instructions and every vector operation in it becomes a call.
 #[macro_export]
 #[doc(hidden)]

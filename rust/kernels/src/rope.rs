@@ -27,7 +27,7 @@ pub struct Table {
     sin: Vec<f32>,
 }
 
-/// Frequencies stretched for longer contexts than those of the first training, the type "llama3" of `config.json` (E6a).
+/// Frequencies stretched for longer contexts than those of the original training, the type "llama3" of `config.json` (E6a).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     /// Long waves become this many times as long.
@@ -69,7 +69,7 @@ impl Table {
     /// # Panics
     /// If `head_dim` is odd or zero.
     pub fn scaled(theta: f64, head_dim: usize, positions: usize, scaling: Option<Scaling>) -> Self {
-        assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rotary embedding needs an even head size, got {head_dim}");
+        assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rotary embedding needs an even head_dim, got {head_dim}");
         let half = head_dim / 2;
         let plain = (0..half).map(|j| libm::pow(theta, -(2.0 * j as f64) / head_dim as f64));
         let frequencies: Vec<f64> = plain.map(|w| scaling.map_or(w, |scaling| scaling.apply(w))).collect();
@@ -130,8 +130,8 @@ pub fn backward(isa: Isa, dy_to_dx: MatMut<'_>, head_dim: usize, table: &Table, 
 }
 
 fn check(x: &MatMut<'_>, head_dim: usize, table: &Table, first_position: usize) {
-    assert!(head_dim == table.head_dim(), "head size {head_dim} with a table for {}", table.head_dim());
-    assert!(x.cols().is_multiple_of(head_dim), "{} columns are no whole number of heads of {head_dim}", x.cols());
+    assert!(head_dim == table.head_dim(), "head_dim {head_dim} with a table for {}", table.head_dim());
+    assert!(x.cols().is_multiple_of(head_dim), "{} columns are not a whole number of heads of {head_dim}", x.cols());
     let covered = first_position.checked_add(x.rows()).is_some_and(|end| end <= table.positions());
     assert!(covered, "{} rows from position {first_position} with a table of {}", x.rows(), table.positions());
 }

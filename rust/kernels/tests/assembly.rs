@@ -62,7 +62,7 @@ impl Function {
             let start = *self.labels.get(target.trim()).filter(|start| jump.starts_with('j') && **start <= end)?;
             Some((start, end))
         });
-        // What returns on the way is no loop, but a block that stands before one that jumps to it.
+        // A return on the way is not a loop, but a block that stands before one that jumps to it.
         let returns = |(a, b): (usize, usize)| self.instructions[a..=b].iter().any(|name| name.starts_with("ret"));
         let all: Vec<(usize, usize)> = back.filter(|body| !returns(*body)).collect();
         let inner = |(a, b): (usize, usize)| !all.iter().any(|&(c, d)| (c, d) != (a, b) && a <= c && d <= b);
@@ -146,7 +146,7 @@ fn check(assembly: &str, tiles: &Tiles) -> Result<(), String> {
     if count == expected { Ok(()) } else { Err(format!("{}: found tiles {count:?}", tiles.symbol)) }
 }
 
-/// Compiles the crate as for a release, in a folder of its own, and returns its assembly.
+/// Compiles the crate as for a release, in a separate folder, and returns its assembly.
 fn release_assembly() -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("assembly");
     let deps = folder.join("release/deps");

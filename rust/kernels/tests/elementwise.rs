@@ -137,7 +137,7 @@ fn wrong_shapes_are_refused() {
     let text = message(|| mlp::forward(Isa::Portable, two_by_three().view(), two_by_three().view_mut()));
     assert_eq!(text, "SwiGLU of 2 x 3 with 2 x 3 results");
     let text = message(|| rope::forward(Isa::Portable, two_by_three().view_mut(), 2, &Table::new(1e4, 2, 9), 0));
-    assert_eq!(text, "3 columns are no whole number of heads of 2");
+    assert_eq!(text, "3 columns are not a whole number of heads of 2");
     let text = message(|| {
         rope::forward(Isa::Portable, Buf::new(&mut Lcg(1), 2, 4, false).view_mut(), 2, &Table::new(1e4, 2, 9), 8)
     });

@@ -10,7 +10,7 @@ use symlm_kernels::gemm::{
 };
 use symlm_kernels::{Isa, Mat, MatMut};
 
-/// The transpose, with margins of its own.
+/// The transpose, with its own margins.
 fn transposed(rng: &mut Lcg, x: &Buf) -> Buf {
     let mut y = Buf::new(rng, x.cols, x.rows, false);
     for i in 0..x.rows {

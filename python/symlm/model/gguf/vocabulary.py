@@ -268,7 +268,7 @@ def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None, eos: int
     ]
     merges = []
     for merge in vocabulary.merges:
-        # A token may begin with a blank in nobody's byte-level vocabulary, but may be any other text.
+        # Byte-level tokens contain no space; otherwise a token may be any text.
         left, blank, right = merge.partition(" ")
         if not (left and blank and right) or " " in right:
             raise DataError(f"{path}: merge {shown(merge)}, expected two tokens with a blank between them")

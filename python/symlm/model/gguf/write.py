@@ -45,7 +45,7 @@ def load_library() -> Any:
 
 
 def unquantisable(config: ModelConfig) -> list[str]:
-    """Tensors whose rows are no whole blocks of Q8_0, each with the length of its rows."""
+    """Tensors whose rows do not divide into blocks of Q8_0, each with the length of its rows."""
     table = _symlm.parameter_table(json.dumps(config.as_dict()))
     return [f"{name} ({shape[-1]:,})" for name, shape in table if len(shape) == 2 and shape[-1] % Q8_BLOCK]
 

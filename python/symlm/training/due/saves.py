@@ -10,7 +10,7 @@ from .part import next_multiple
 
 
 class Saves:
-    """Begins to write checkpoints; `saving.Saver` completes them while the updates go on."""
+    """Begins to write checkpoints; `saving.Saver` completes them while the updates continue."""
 
     def __init__(self, running: Running, guard: NanGuard) -> None:
         self._running = running

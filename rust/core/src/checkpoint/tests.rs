@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A path of its own for each test, removed at the end.
+/// A separate path for each test, removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -74,7 +74,7 @@ impl Cache {
 /// A context and the memory to extend it. Nothing is allocated after it has been made.
 ///
 /// A model has positions for `seq_len` tokens. When a token comes and they are taken, the context keeps its last
-/// `seq_len / 2` tokens and these are computed anew from position 0. So the context, and with it every logit, is a
+/// `seq_len / 2` tokens and these are recomputed from position 0. So the context, and with it every logit, is a
 /// function of the tokens so far, whatever the pieces they came in.
 pub struct Session {
     model: Arc<Model>,

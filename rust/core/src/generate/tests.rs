@@ -10,7 +10,7 @@ use std::sync::Arc;
 use symlm_kernels::gemm::{self, Left};
 use symlm_kernels::{Isa, Mat, MatMut, attention, embedding, mlp, norm, rope};
 
-/// Sizes that are no multiples of anything, and three query heads to a key/value head.
+/// Sizes that are not multiples of anything, and three query heads to a key/value head.
 fn awkward(tie_embeddings: bool) -> ModelConfig {
     ModelConfig {
         vocab_size: 301,
@@ -48,7 +48,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The forward pass written anew from the kernels: all positions of the window together, attention as one call per key/value head.
+/// The forward pass rewritten from the kernels: all positions of the window together, attention as one call per key/value head.
 fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     let (c, isa, t) = (model.config(), model.isa, ids.len());
     let (d, f, kv, hs) = (c.hidden_size, c.intermediate_size, c.kv_size(), c.head_dim());

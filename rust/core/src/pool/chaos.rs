@@ -1,7 +1,7 @@
 //! Schedules that no machine makes on its own, for tests: workers that look for work anywhere first, hand on in any
 //! order, sleep at bad moments, or fail. The results must not change.
 //!
-//! The workers of a training are compiled for [`Calm`], of which nothing is left in the code.
+//! The workers of a training run are compiled for [`Calm`], of which nothing is left in the code.
 
 use crate::rng::{Stream, draw};
 use std::cell::Cell;

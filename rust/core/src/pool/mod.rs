@@ -129,7 +129,7 @@ impl Run {
     }
 }
 
-/// What a worker did since it started: for people, no part of the protocol.
+/// What a worker did since it started: for display, not part of the protocol.
 #[derive(Default)]
 pub struct WorkerCounters {
     tasks: Tally,

@@ -85,7 +85,7 @@ const PATIENCE: u32 = 50;
 /// Opens when all workers have come.
 ///
 /// Each arrival is counted (`AcqRel`), so the last one to come sees what all others wrote. It resets the count before it opens
-/// the barrier (`Release`), and nobody comes again without having seen the opening (`Acquire`). The opening is
+/// the barrier (`Release`), and nobody returns without having seen the opening (`Acquire`). The opening is
 /// counted inside the lock that a sleeper holds from its last look to its wait, so it cannot fall between the two.
 #[derive(Default)]
 pub(super) struct Barrier {

@@ -141,7 +141,7 @@ pub fn row_stride(cols: usize) -> usize {
 
 /// Gives back to the system the memory that the heap of the process holds and nobody uses.
 ///
-/// Preparing a text takes and frees more than a training needs beside its arenas, on threads whose heaps would keep it
+/// Preparing a text takes and frees more than training needs beside its arenas, on threads whose heaps would keep it
 /// to the end.
 pub fn release_free_memory() {
     // SAFETY: touches nothing that is in use, and may be called from any thread.

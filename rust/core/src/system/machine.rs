@@ -166,7 +166,7 @@ fn address_space_left() -> Option<f64> {
     Some((limit.rlim_cur as f64 - pages * page).max(0.0))
 }
 
-/// What a control group leaves; file pages that were not used lately give way, so they do not count.
+/// What a control group leaves; file pages that were not used lately can be evicted, so they do not count.
 fn group_memory(folder: &Path, limit: &str, usage: &str, cache: &str) -> Option<f64> {
     let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok();
     let (limit, usage) = (number(limit)?, number(usage)?);

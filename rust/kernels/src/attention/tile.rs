@@ -86,7 +86,7 @@ struct Right {
     stride: usize,
 }
 
-/// Lets the chains of `acc` go on over k; a `TAIL` reads only `lanes` columns.
+/// Continues the chains of `acc` over k; a `TAIL` reads only `lanes` columns.
 ///
 /// # Safety
 /// ROWS x k elements of `left` and k rows of `right` are readable.
@@ -120,7 +120,7 @@ unsafe fn chains<S: Simd, const ROWS: usize, const VECTORS: usize, const TAIL: b
 }
 
 /// Calls a method of `$kernel` with the height and the width in vectors of the token's tiles, and how many exponentials
-/// go on together. 8 x 32 (AVX-512) are 16 accumulators, enough for two FMA ports of latency 4; 6 x 16 (AVX2) and 4 x 16
+/// run together. 8 x 32 (AVX-512) are 16 accumulators, enough for two FMA ports of latency 4; 6 x 16 (AVX2) and 4 x 16
 /// as in `gemm`.
 macro_rules! with_tiles {
     ($s:ident: $token:ident, $kernel:ident.$method:ident) => {
@@ -316,7 +316,7 @@ unsafe fn row_sum_tile<S: Simd, const ROWS: usize, const VECTORS: usize, const T
 /// Where the chains of [`column_sums`] stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stage {
-    /// They start at +0; else they go on from what `c` holds.
+    /// They start at +0; else they continue from what `c` holds.
     pub fresh: bool,
     /// They end: +0 is added.
     pub end: bool,

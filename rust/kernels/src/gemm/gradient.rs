@@ -34,7 +34,7 @@ pub enum Fold {
     Add,
 }
 
-/// Most tokens of a part of a chain: a panel of `x` and a group of `dy` then stay in the first-level cache. The chains go on
+/// Most tokens of a part of a chain: a panel of `x` and a group of `dy` then stay in the first-level cache. Chains run on
 /// from memory, so the length cannot move a bit.
 const TOKEN_PART: usize = 256;
 
@@ -89,7 +89,7 @@ pub fn weight_gradient(
             for i in (0..rows).step_by(GRADIENT_ROWS) {
                 let range = i..(i + GRADIENT_ROWS).min(rows);
                 let row = |data: At| At { ptr: data.element(i, 0), ..data };
-                // The chains go on inside a block of tokens; its sums are added to those of the blocks before.
+                // The chains continue inside a block of tokens; its sums are added to those of the blocks before.
                 let start = if first == block { At::NONE } else { row(partial) };
                 let (add, c) = if part.end < block_end {
                     (At::NONE, row(partial))
@@ -139,7 +139,7 @@ pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize
     rows * cols * areas + pack::columns_len(longest, rows.min(GRADIENT_ROWS)) + longest * MOST_WIDTH
 }
 
-/// `c = add + chain`, the chains over some tokens, going on from `start`.
+/// `c = add + chain`, the chains over some tokens, continuing from `start`.
 ///
 /// Copied, the columns of `dy` that a tile needs and the panel of `x` that all tiles read are two streams from the nearest
 /// caches.

@@ -18,7 +18,7 @@
 //! for the columns of B and 1 for the broadcast of A. AVX2 has 16: 6 x 16 uses 12, 2 and 1. Two FMA ports of latency 4
 //! need 8 accumulators to stay busy, so lower tiles keep the pace down to 4 x 32 (AVX-512).
 //!
-//! Tiles are functions of their own, compiled with the instructions of their token and called through a table: every
+//! Tiles are separate functions, compiled with the instructions of their token and called through a table: every
 //! product shares them, which keeps the compiled code (and the time to compile it) small.
 
 use super::pack::PANEL;

@@ -13,7 +13,7 @@
 //! run, they ask for the next strip, and for the lines that the next tile writes to.
 //!
 //! `C[i,j] = chain(k ascending: A[i,k], B[k,j])`. A is read where it lies, by rows or by columns; B is either packed
-//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can go on from
+//! into panels of [`PANEL`] columns (weights: once per update) or read by rows (weight gradients). A chain can continue from
 //! a stored value, and a residual can be added to the finished one. Tile shape, blocking and the split between threads
 //! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
 
@@ -97,7 +97,7 @@ impl At {
     }
 }
 
-/// `c = add + chain`, the chain going on from `start`; both may be absent.
+/// `c = add + chain`, the chain continuing from `start`; both may be absent.
 #[derive(Clone, Copy)]
 struct Results {
     start: At,
@@ -269,7 +269,7 @@ pub fn product_accumulate(isa: Isa, a: Left<'_>, b: Right<'_>, mut c: MatMut<'_>
     direct(isa, a, b, At::NONE, add, &mut c);
 }
 
-/// The chains of `c` go on over the k of `a` and `b`: for a product whose k arrives in blocks.
+/// The chains of `c` continue over the k of `a` and `b`: for a product whose k arrives in blocks.
 ///
 /// # Panics
 /// If the shapes do not fit.

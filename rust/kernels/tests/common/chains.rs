@@ -4,7 +4,7 @@
 use super::Buf;
 use super::spec::{dot16, exp, sum16};
 
-/// `chain(k: a_k, b_k)` going on from `c`.
+/// `chain(k: a_k, b_k)` continuing from `c`.
 pub fn chain(c: f32, terms: impl Iterator<Item = (f32, f32)>) -> f32 {
     terms.fold(c, |c, (a, b)| a.mul_add(b, c))
 }
@@ -14,7 +14,7 @@ pub fn product(a: &Buf, b: &Buf, n: usize) -> Vec<f32> {
     go_on(&vec![0.0; a.rows * n], a, b, n)
 }
 
-/// As [`product`], each chain going on from the element of `c`.
+/// As [`product`], each chain continuing from the element of `c`.
 pub fn go_on(c: &[f32], a: &Buf, b: &Buf, n: usize) -> Vec<f32> {
     let mut out = c.to_vec();
     for (i, row) in out.chunks_mut(n.max(1)).enumerate() {

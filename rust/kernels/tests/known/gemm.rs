@@ -34,7 +34,7 @@ pub const ANSWERS: &[Answer] = &[
     },
 ];
 
-/// Adapters came later: the table of the contract goes on with them.
+/// Adapters came later: the table of the contract continues with them.
 pub const ADAPTERS: &[Answer] = &[
     Answer {
         name: "adapter.gradients",

@@ -160,7 +160,7 @@ impl Control {
             match command {
                 Command::Train { until, stops } => {
                     if let Err(error) = self.train(until, stops) {
-                        // Whatever is left of the failed update is dropped; the next command starts it anew.
+                        // Whatever is left of the failed update is dropped; the next command starts it again.
                         self.release_batch();
                         self.prefetch.seek(self.step.load(Ordering::Relaxed));
                         // The receiver lives as long as the command sender.
@@ -201,7 +201,7 @@ impl Control {
             self.pool.execute(&self.training).map(|()| Vec::new())
         };
         outcome.map_err(|error| {
-            let hint = "the weights in memory are lost; go on from the last checkpoint with --resume auto";
+            let hint = "the weights in memory are lost; resume from the last checkpoint with --resume auto";
             self.broken.insert(error.hint(hint)).clone()
         })
     }

@@ -44,7 +44,7 @@ impl Default for Switches {
     }
 }
 
-/// Threads, model and optimizer of one training.
+/// Threads, model and optimizer of one training run.
 pub struct Engine {
     pub(super) state: Arc<State>,
     pub(super) source: Arc<dyn TokenSource>,

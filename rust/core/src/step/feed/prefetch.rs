@@ -1,4 +1,4 @@
-//! Batches, cut ahead of the step by a thread of their own.
+//! Batches, cut ahead of the step by a separate thread.
 //!
 //! # Protocol
 //!

@@ -12,7 +12,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     /// If the position is outside or an id is damaged.
     fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()>;
-    /// Ids of a window where the source is cut into windows already; `None` for a text, of which any stretch is one.
+    /// Ids of a window where the source is cut into windows already; `None` for a text, of which any range is one.
     fn window(&self) -> Option<u64> {
         None
     }

@@ -35,7 +35,7 @@ pub(crate) struct Sizes {
     pub adapters: usize,
     /// Elements of the gradient's arena, and of each arena of partial sums, that are ever touched.
     pub gradient: usize,
-    /// Whether triples need an arena of their own.
+    /// Whether triples need a separate arena.
     pub triple: bool,
     pub lm_head_triple: usize,
 }

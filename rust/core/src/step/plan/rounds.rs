@@ -16,7 +16,7 @@ impl Plan {
         let mut freed: Vec<u32> = (0..waiting.len() as u32).filter(|&node| waiting[node as usize] == 0).collect();
         loop {
             let mut round = Round::default();
-            // Joins do nothing: they need no round of their own.
+            // Joins do nothing: they need no separate round.
             while let Some(node) = freed.pop() {
                 if let Some(operation) = operation(self.tasks[node as usize]) {
                     ready.entry(operation).or_default().push(node);

@@ -123,8 +123,8 @@ fn rounds_of_every_plan_are_in_order_and_of_one_operation() {
     for (batch, threads, slots) in [(1, 1, 0), (5, 3, 1), (12, 2, 0), (31, 2, 12), (32, 63, 0), (32, 2, 5)] {
         let config = config_of(batch, threads, slots);
         let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
-        let trainings = adapters(&layout).map(|adapters| Plan::training(&partition, &layout, adapters.as_ref(), true));
-        for plan in trainings.into_iter().chain([Plan::evaluation(&partition)]) {
+        let plans = adapters(&layout).map(|adapters| Plan::training(&partition, &layout, adapters.as_ref(), true));
+        for plan in plans.into_iter().chain([Plan::evaluation(&partition)]) {
             let rounds = plan.rounds();
             for round in &rounds {
                 let mut operations = round.shared.iter().map(|&node| operation(plan.tasks[node as usize]));

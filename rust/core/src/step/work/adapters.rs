@@ -2,7 +2,7 @@
 //!
 //! The passes through the model know nothing of adapters: they compute with the merged weights. What changes is what comes
 //! after the weight gradients, which are needed of the adapted tensors only: gradients of the factors, their norm and
-//! AdamW, then the merged weights anew.
+//! AdamW, then the merged weights again.
 //!
 //! Safety of every block here: as in `update`; nodes of factor gradients follow all weight gradients, merging follows
 //! the update of all factors.
@@ -46,7 +46,7 @@ impl State {
         self.adamw(p.offset + range.start, range.len(), &self.hyper());
     }
 
-    /// Some rows of a matrix: the adapted ones anew from base and factors (contract D1), then all of them packed.
+    /// Some rows of a matrix: the adapted ones recomputed from base and factors (contract D1), then all of them packed.
     ///
     /// # Safety
     /// Nobody else touches these rows or their panels, or writes base and factors.

@@ -1,6 +1,6 @@
 //! The way forward through the layers, and the loss of an evaluation.
 //!
-//! Safety of every block here: a node touches only the rows (and, for attention, the columns) of its own window and
+//! Safety of every block here: a node touches only the rows (and, for attention, the columns) of its window and
 //! strip or heads; `plan` orders the stages of a window by dependencies, gives a slot to the next sector only when its
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 

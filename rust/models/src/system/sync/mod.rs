@@ -17,7 +17,7 @@ pub const SPINS: u32 = 0;
 /// As [`SPINS`].
 pub const YIELDS: u32 = 0;
 
-/// Nothing: what is looked at next may be as old as what was seen before. (loom's own lets every thread see what is
+/// Nothing: what is read next may be as old as what was seen before. (loom's own lets every thread see what is
 /// newest, and with that a sleeper would never miss a push.)
 pub fn spin_loop() {}
 
