@@ -144,6 +144,12 @@ NOT_REACHED: dict[str, dict[str, str]] = {
 WRITES = {"out", "out_dir", "json", "trace", "tensorboard"}
 """Parameters that name a file to be written: what is in it now does not matter."""
 
+PLAIN_TEXTS = {"text_field", "sample_prompt", "prompt", "stop", "text"}
+"""Parameters that take any text: a number is one more."""
+
+FEW = ("missing", "empty name", "dash", "root", "bytes", "line end", "nul", "long name", "full", "no folder", "folder")
+"""Names that are enough where each call is long."""
+
 READS_PIPES = {"data", "val_data", "config_file", "choices"}
 """Parameters for which a pipe is as good as a file: they wait until somebody writes to it."""
 
@@ -160,16 +166,17 @@ def commands(group: click.Group = cli, words: str = "") -> Iterator[tuple[str, c
             yield words + name, command
 
 
-def values_for(parameter: click.Parameter) -> list[str]:
-    """The hostile values of a parameter."""
+def values_for(parameter: click.Parameter, call: str) -> list[str]:
+    """The hostile values of a parameter of a call."""
     if isinstance(parameter.type, PathName):
         left_out = {"pipe"} if parameter.name in READS_PIPES else set()
         # All text of the machine would be read, or event files would go there.
         left_out |= {"root"} if parameter.name in {"data", "val_data", "tensorboard"} else set()
         if parameter.name in WRITES:
             left_out |= {f"file: {name}" for name in CONTENTS if name != "empty"}
+            left_out |= NAMES.keys() - set(FEW) if call == "bench" else set()
         return [name for label, name in NAMES.items() if label not in left_out]
-    if isinstance(parameter.type, click.Choice):
+    if isinstance(parameter.type, click.Choice) or parameter.name in PLAIN_TEXTS:
         return list(TEXTS)
     if isinstance(parameter.type, (click.types.IntParamType, click.types.FloatParamType)):
         return [*NUMBERS, *TEXTS]
