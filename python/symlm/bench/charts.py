@@ -24,7 +24,7 @@ def available() -> bool:
 
 
 def draw(figures: Figures, title: str, cores: int, folder: Path) -> list[Path]:
-    """Draw what was measured into `folder`; gives the files. ImportError without a working matplotlib."""
+    """Draw the measurements into `folder`; returns the files. ImportError without a working matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -35,7 +35,7 @@ RESULT = "bench.json"
 
 
 class Bench:
-    """One benchmark. `run` measures, prints and writes; after a signal what was measured so far."""
+    """One benchmark. `run` measures, prints and writes; after a signal it prints and writes the measurements so far."""
 
     def __init__(self, config: BenchConfig, train: TrainConfig) -> None:
         self.config = config

@@ -113,7 +113,7 @@ class Update:
 
 
 def _same(found: Any, known: Any) -> bool:
-    """Equal numbers of equal sign; what is not finite is text in the metrics."""
+    """Equal numbers of equal sign; values that are not finite are text in the metrics."""
     return type(found) is type(known) and repr(found) == repr(known)
 
 

@@ -112,7 +112,7 @@ def thin(x: Sequence[float], y: Sequence[float], most: int = _MOST_POINTS) -> np
 
 
 def running_mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The mean of what is finite around each value, over a fiftieth of the curve.
+    """The mean of the finite values around each value, over a fiftieth of the curve.
 
     At the beginning, where curves are steep, of fewer values on both sides; at the end of fewer on one side.
     """

@@ -78,7 +78,7 @@ def evaluate_rolling(
 ) -> RollingEvaluation:
     """Evaluate a model on every token of `data`, also those that fill no whole window.
 
-    Each window begins `stride` tokens after the one before and counts only what is new in it; without `stride` windows
+    Each window begins `stride` tokens after the one before and counts only its new tokens; without `stride` windows
     lie side by side. The first token is predicted from the start of a text. With `per_document` each document begins
     afresh, `each` is called with its result, and the tokens between documents are not counted.
     """

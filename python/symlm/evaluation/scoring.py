@@ -90,7 +90,7 @@ def rolling_windows(tokens: int, context: int, stride: int) -> Iterator[tuple[in
     """Windows that predict each of `tokens` tokens exactly once: (first token seen, first predicted, end).
 
     Token 0 is what stands before the text and is not predicted; the text is tokens 1 to `tokens`. A window sees at most
-    `context` tokens and predicts `stride` of them, the last one what is left.
+    `context` tokens and predicts `stride` of them, the last one the rest.
     """
     for at in range(0, tokens, stride):
         yield max(at - (context - stride), 0), at + 1, min(at + stride, tokens) + 1

@@ -70,7 +70,7 @@ def _as_texts(merges: list[Any]) -> list[str] | None:
 
 
 def _parts(part: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """The field of a sequence and what is in it."""
+    """The field of a sequence and its content."""
     for name in ("pretokenizers", "decoders"):
         if isinstance(part.get(name), list):
             return name, part[name]

@@ -106,7 +106,7 @@ class Source:
         return token is not None and ends_with(self.tokenizer.get("post_processor"), token)
 
     def left_out(self, to: Target, vocabulary: Vocabulary | None) -> tuple[str, ...]:
-        """What came with the model and has no place in what is written, a sentence each."""
+        """Everything that came with the model but that the format cannot hold, a sentence each."""
         if vocabulary is None:
             return tuple(portable(self.tokenizer)[1])
         where: Literal["gguf", "ollama"] = "gguf" if to == "gguf" else "ollama"

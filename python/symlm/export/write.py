@@ -42,7 +42,7 @@ MOST_DIFFERENCE = 1e-3
 @dataclass(frozen=True)
 class Exported:
     """What was written. `difference` is the largest difference of a logit from the source, over `positions` tokens;
-    `left_out` tells, a sentence each, what came with the model and has no place in what was written."""
+    `left_out` lists everything that came with the model but that the format cannot hold, a sentence each."""
 
     path: Path
     dtype: str
@@ -211,7 +211,7 @@ def compare(source: ModelFiles, written: Path) -> tuple[float, int]:
             raise InternalError(f"{written}: the exported tokenizer gives other ids for {prompt!r}")
         ids = ids[:most]
         difference = np.abs(first.logits(ids) - second.logits(ids))
-        # A maximum passes over what is not a number.
+        # A maximum ignores NaN.
         if not np.isfinite(difference).all():
             raise DataError(f"{source.name}: the logits are not finite numbers", "the weights of the model are damaged")
         worst = max(worst, float(difference.max()))

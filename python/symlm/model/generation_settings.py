@@ -123,7 +123,7 @@ class GenerationSettings:
         return self._fields.number(name)
 
     def _stops(self) -> list[str]:
-        """Texts that end what is generated."""
+        """Texts that end the generated text."""
         stops = self._raw.get("stop_strings", [])
         stops = [stops] if isinstance(stops, str) else stops
         if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):

@@ -113,7 +113,7 @@ class RunFolder:
             if self._lock_lost(handle) is None:
                 self._lock = handle
             else:
-                # The holder before has removed its lock file, and with it what was locked here.
+                # The previous holder has removed its lock file, and with it the file that was locked here.
                 os.close(handle)
 
     def _lock_lost(self, handle: int) -> str | None:

@@ -1,7 +1,7 @@
-"""`RUN/nan/step-N/`: what is needed to look at an update whose numbers are not finite, and to compute it again.
+"""`RUN/nan/step-N/`: everything needed to examine an update whose numbers are not finite, and to compute it again.
 
 A whole checkpoint of the moment before the update, with these files beside it: `numbers.json` (loss, norms, which
-tensors hold what is not finite), `batch.jsonl` (a line for each window: its loss, ids and text), `config.toml`.
+tensors hold values that are not finite), `batch.jsonl` (a line for each window: its loss, ids and text), `config.toml`.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class Loop:
                 self._refresh()
                 running.saver.poll()
             if report is not None and not self._take(report):
-                # The engine waits: the update was skipped, and with it what was asked for after it.
+                # The engine waits: the update was skipped, and so were those requested after it.
                 break
 
     def _take(self, report: _symlm.StepReport) -> bool:

@@ -72,7 +72,7 @@ class Running:
         return self.session.folder
 
     def close(self) -> None:
-        """Let go of files and of those who are told."""
+        """Release files and listeners."""
         self.saver.close()
         self.journal.close()
 

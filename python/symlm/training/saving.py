@@ -146,7 +146,7 @@ class Saver:
             self.saved_step = step
 
     def close(self) -> None:
-        """Let go of those who are told, when the training has ended: they hold this saver, and files that are open."""
+        """Release the listeners when training has ended: they hold this saver, and open files."""
         self._report = lambda saved: None
         self._tick = lambda: None
 
@@ -164,7 +164,7 @@ class Saver:
                 self._tick()
 
     def settle(self, limit: int | None = None) -> str | None:
-        """Bring what is under way to an end when the training ends by an error; gives what went wrong with it.
+        """Finish the checkpoint under way when training ends with an error; returns the error of the checkpoint.
 
         A checkpoint of a step beyond `limit` is dropped: its weights are unusable.
         """

@@ -110,7 +110,7 @@ class Session:
             given["init_from"] = str(Path(asked.init_from).absolute())
         stored = folder.settings()
         if not folder.has_checkpoints and asked.resume not in (LAST, BEST) and asked.extend_steps is None:
-            # It ended before its first checkpoint: nothing binds it, but what is not asked for is as it was.
+            # It ended before its first checkpoint: nothing binds it, but settings not given stay as they were.
             note = f"{folder.path}: no checkpoint yet, starting from the beginning"
             return cls._new(folder, TrainConfig(**{**stored.values, **given}), (note,))
         requested, run = stored.requested or {}, TrainConfig(**stored.values)
@@ -185,7 +185,7 @@ class Session:
         self.threads, self.threads_rule = resolve_threads(config.threads)
         # Until the run is set up nothing is half done: a signal may end it anywhere.
         with signals.raising():
-            # Before any long work: what cannot fit is refused now. (A named tokenizer may still change the vocabulary.)
+            # Before any long work: refuse now what cannot fit. (A named tokenizer may still change the vocabulary.)
             planned = config.with_model(vocab_size=config.model().vocab_size)
             disk = disk_of(config, folder, planned.model().parameters)
             memory = memory_of(planned, self.threads)

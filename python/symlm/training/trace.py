@@ -43,7 +43,7 @@ class Tracer:
             self._running.engine.record(True)
 
     def finish(self) -> None:
-        """Writes what was recorded, and says how the workers spent the time; a second call does nothing.
+        """Writes the recording, and says how the workers spent the time; a second call does nothing.
 
         A file that cannot be written is a warning: the training is worth more.
         """
