@@ -173,3 +173,14 @@ def test_a_home_in_a_variable_is_expanded(place: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(place))
     monkeypatch.setenv("SYMLM_CACHE_DIR", "~/my cache")
     assert cache_dir() == place / "my cache"
+
+
+def test_a_missing_temporary_folder_is_named(place: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "symlm", "eval", "run", "-"],
+        input="text", cwd=place, env=os.environ | {"TMPDIR": "/nowhere"},
+        capture_output=True, check=False, text=True, timeout=HANG_S,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "cannot copy standard input to a temporary file in /nowhere: " in result.stderr
+    assert "hint: TMPDIR says where temporary files go" in result.stderr

@@ -6,6 +6,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,9 +58,23 @@ def test_halves_of_characters_are_usage_errors(tmp_path: Path) -> None:
         lambda: symlm.TrainConfig(sample_prompt="\ud800"),
         lambda: symlm.TrainConfig(out_dir="\ud800"),
         lambda: symlm.evaluate(tmp_path / "run", tmp_path / "words.txt", text_field="\ud800"),
+        lambda: symlm.evaluate(tmp_path / "run", "\ud800"),
     ):
         with pytest.raises(UsageError):
             call()
+
+
+def test_a_text_to_evaluate_is_named_as_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_tiny(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = symlm.evaluate(tmp_path / "run", tmp_path / "words.txt")
+    words: list[Any] = ["~/words.txt", os.fsencode(tmp_path / "words.txt"), [os.fsencode(tmp_path / "w*.txt")]]
+    for data in words:
+        assert symlm.evaluate(tmp_path / "run", data) == expected
+    wrong: list[Any] = [None, 5, ""]
+    for data in wrong:
+        with pytest.raises(UsageError, match="data: expected a path, found"):
+            symlm.evaluate(tmp_path / "run", [data])
 
 
 def test_a_run_in_a_folder_that_is_not_utf8(cli: Cli, text: Path, tmp_path: Path) -> None:

@@ -83,8 +83,13 @@ def path_of(raw: Any) -> str:
 
 def as_path(what: str, raw: Any) -> Path:
     """`path_of` as a Path; UsageError that begins with `what`."""
+    return Path(as_location(what, raw))
+
+
+def as_location(what: str, raw: Any) -> str:
+    """`path_of`, as it is written: it may be a pattern, or `-`. UsageError that begins with `what`."""
     try:
-        return Path(path_of(raw))
+        return path_of(raw)
     except ValueError as error:
         raise UsageError(f"{what}: {error}", "name a file or a folder") from None
 

@@ -13,7 +13,7 @@ from .. import _symlm
 from ..config.train_config import DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
-from ..system.names import as_path
+from ..system.names import as_location, as_path
 from ..units import count_of
 from .begins import warn_of_two_begins
 
@@ -138,8 +138,8 @@ def encode_text(
 
     Without a `data_format` these are texts, and examples are a UsageError.
     """
-    paths = [data] if isinstance(data, (str, Path)) else data
-    corpus = _symlm.Corpus.open([str(path) for path in paths], text_field, data_format or "auto")
+    paths = [data] if isinstance(data, (str, bytes, os.PathLike)) else data
+    corpus = _symlm.Corpus.open([as_location("data", path) for path in paths], text_field, data_format or "auto")
     if data_format is None and corpus.data_format == "completion":
         raise UsageError(
             "found a prompt and a completion in each object, expected texts, of which every token counts",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::fields::{Shape, names, shape};
 use super::names::{JSON, extension, is_hidden, is_text_name};
 use super::own::{has_own_fields, is_own_file, is_own_folder};
-use super::pattern::{MAX_DEPTH, expand, is_pattern};
+use super::pattern::{BRACKETS, MAX_DEPTH, expand, is_pattern};
 use super::records::{MAX_RECORD_BYTES, Records};
 use super::source::{Format, Source};
 use super::spool::{Interrupted, pipe};
@@ -61,8 +61,9 @@ impl Found {
     fn add_pattern(&mut self, pattern: &Path, text_field: &str) -> Result<()> {
         let mut paths = expand(pattern.as_os_str())?;
         if paths.is_empty() {
-            let error = format!("found nothing that matches {}, expected text files", pattern.display());
-            return Err(Error::data(error));
+            let error = Error::data(format!("found nothing that matches {}, expected text files", pattern.display()));
+            let bracket = pattern.as_os_str().as_encoded_bytes().contains(&b'[');
+            return Err(if bracket { error.hint(BRACKETS) } else { error });
         }
         sort_by_bytes(&mut paths);
         let before = (self.sources.len(), self.left_out());
@@ -169,8 +170,12 @@ impl Found {
     }
 
     fn listed(&self) -> String {
-        let all = || self.own_folders.iter().chain(&self.own_files);
-        let names: Vec<_> = all().take(NAMED).map(|path| plain(path).display().to_string()).collect();
+        // A folder on disk lists its entries in any order.
+        let (mut folders, mut files) = (self.own_folders.clone(), self.own_files.clone());
+        sort_by_bytes(&mut folders);
+        sort_by_bytes(&mut files);
+        let named = folders.iter().chain(&files).take(NAMED);
+        let names: Vec<_> = named.map(|path| plain(path).display().to_string()).collect();
         let more = self.left_out().saturating_sub(NAMED);
         if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
     }

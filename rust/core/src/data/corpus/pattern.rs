@@ -16,6 +16,9 @@ const RECURSIVE: &str = "**";
 /// Folders within folders; deeper is a loop made by mounts.
 pub(crate) const MAX_DEPTH: usize = 128;
 
+/// For names that are meant as they stand.
+pub(crate) const BRACKETS: &str = "check the spelling; in a pattern, [[] stands for a bracket that is part of a name";
+
 /// Whether a path, or a part of one, has characters that are special in a pattern.
 pub(crate) fn is_pattern(path: &OsStr) -> bool {
     path.as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte))
@@ -25,7 +28,9 @@ pub(crate) fn is_pattern(path: &OsStr) -> bool {
 pub(crate) fn expand(pattern: &OsStr) -> Result<Vec<PathBuf>> {
     let text = pattern.to_string_lossy();
     let compile = |part: &str| {
-        Pattern::new(part).map_err(|error| Error::data(format!("{text}: not a valid pattern: {}", error.msg)))
+        Pattern::new(part).map_err(|error| {
+            Error::data(format!("found no file at {text}, and it is not a valid pattern: {}", error.msg)).hint(BRACKETS)
+        })
     };
     let whole = compile(&text)?;
     let mut found = Vec::new();

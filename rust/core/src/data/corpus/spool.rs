@@ -36,7 +36,12 @@ pub(crate) fn pipe(path: &Path, interrupted: Interrupted<'_>) -> Result<Source> 
 /// Copies a stream to a temporary file. What it is called says how it is divided, where it is called anything.
 fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted<'_>) -> Result<Source> {
     let failed = |error: &std::io::Error| {
-        let error = Error::user(format!("cannot copy {name} to a temporary file: {}", io_reason(error)));
+        let folder = std::env::temp_dir();
+        let error = Error::user(format!(
+            "cannot copy {name} to a temporary file in {}: {}",
+            folder.display(),
+            io_reason(error)
+        ));
         error.hint("TMPDIR says where temporary files go")
     };
     let mut copy = temporary().map_err(|e| failed(&e))?;

@@ -48,6 +48,10 @@ fn globs_and_explicit_files_of_any_extension() {
     assert_eq!(documents(&open(&folder.path().join("2.log")).unwrap()), ["two"]);
     let none = open(&folder.path().join("*.rs")).unwrap_err();
     assert!(none.message.contains("found nothing that matches"), "{none}");
+    for bracket in ["a[1].txt", "a[.txt"] {
+        let error = open(&folder.path().join(bracket)).unwrap_err();
+        assert!(error.hint.unwrap().contains("[[] stands for a bracket"), "{bracket}");
+    }
 }
 
 #[test]

@@ -86,6 +86,19 @@ fn own_files_are_told_by_their_first_bytes_or_fields() {
     assert_eq!(documents(&open(&files.path().join("documents.jsonl")).unwrap()), ["x"]);
 }
 
+#[test]
+fn what_is_left_out_is_named_in_order() {
+    let names: Vec<String> = ["z", "m", "a", "k", "b"]
+        .iter()
+        .flat_map(|model| ["symlm.json", "config.json", "README.md"].map(|file| format!("{model}/{file}")))
+        .collect();
+    let exports = names.iter().map(|name| (name.as_str(), &b"{}"[..]));
+    let files = folder(&exports.chain([("text.txt", &b"text"[..])]).collect::<Vec<_>>());
+    let at = files.path().display();
+    let expected = format!("left out 5 folders that symlm wrote: {at}/a, {at}/b, {at}/k and 2 more");
+    assert_eq!(open(files.path()).unwrap().note().unwrap(), expected);
+}
+
 fn tokenizer_json() -> &'static [u8] {
     Box::leak(tokenizer().json().to_vec().into_boxed_slice())
 }
