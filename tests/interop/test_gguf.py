@@ -167,8 +167,8 @@ def test_greedy_text(generator: symlm.Generator, llama: llama_cpp.Llama, prompts
         options = sampling_options(
             max_new_tokens=count, temperature=0, top_k=0, top_p=1, min_p=0, repetition_penalty=1, seed=1, sample_index=0
         )
-        options["stop_ids"] = []
-        here = list(generator._engine.stream(ids, json.dumps(options)))
+        settings = symlm._symlm.SampleSettings(**options, stop_ids=[])
+        here = list(generator._engine.stream(ids, settings))
         assert len(here) == count
         llama.reset()
         llama.eval(ids)

@@ -40,6 +40,8 @@ def sampling_options(
     sample_index: int,
 ) -> dict[str, Any]:
     """The settings of a token stream, checked; UsageError names the one that is wrong."""
+    from .._symlm import MAX_PENALTY
+
     for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p),
                         ("repetition_penalty", repetition_penalty)):  # fmt: skip
         if not math.isfinite(value):
@@ -53,7 +55,7 @@ def sampling_options(
     _between("sample_index", sample_index, 0, 2**31 - 1)
     if top_p == 0:
         raise UsageError("top_p: expected a number above 0, found 0", "use temperature 0 for the most likely token")
-    _between("repetition_penalty", repetition_penalty, 0.01, 100)
+    _between("repetition_penalty", repetition_penalty, 1 / MAX_PENALTY, MAX_PENALTY)
     return {
         "max_new_tokens": max_new_tokens,
         "temperature": float(temperature),
