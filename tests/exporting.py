@@ -9,6 +9,7 @@ import numpy as np
 
 import symlm
 from symlm import _symlm
+from symlm.config.engine import model_shape
 from symlm.config.model_config import ModelConfig
 from symlm.model.tensors import Outgoing, from_floats, write_tensors
 
@@ -34,9 +35,10 @@ def random_folder(
     """A folder of transformers with random weights and the tokenizer of the file `tokenizer`."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    table = _symlm.parameter_table(json.dumps(config.as_dict()))
+    table = _symlm.parameter_table(model_shape(config))
     tensors = []
-    for name, shape in table:
+    for parameter in table:
+        name, shape = parameter.name, parameter.shape
         values = random.normal(0, scale, shape).astype(np.float32)
         if len(shape) == 1:
             values = (1 + values / 10).astype(np.float32)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import symlm
 from symlm import _symlm
-from symlm.config.engine import engine_config
+from symlm.config.engine import engine_config, engine_settings
 from symlm.layout import MANIFEST, WEIGHTS
 from symlm.system.files import file_hash
 
@@ -48,8 +48,8 @@ def open_engine(folder: Path, run: Path) -> _symlm.Engine:
     config = symlm.TrainConfig.from_file(str(run / "config.toml"))
     tokenizer = _symlm.Tokenizer.from_file(str(run / "tokenizer.json"))
     corpus = _symlm.Corpus.open([str(folder / "text.txt")])
-    shards, _ = corpus.prepare(tokenizer, str(folder / "cache"), 0.0, SETTINGS["seq_len"], 1, None)
-    return _symlm.Engine(json.dumps(engine_config(config, 2)), shards)
+    shards = corpus.prepare(tokenizer, str(folder / "cache"), 0.0, SETTINGS["seq_len"], 1, None).train
+    return _symlm.Engine(engine_settings(engine_config(config, 2)), shards)
 
 
 def run_to(engine: _symlm.Engine, step: int) -> None:

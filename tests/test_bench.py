@@ -266,7 +266,7 @@ def test_the_plan_of_a_larger_machine_runs_on_this_one() -> None:
         here, there, usual = (found.get(case) for case in cases)
         assert here.task_graph() == there.task_graph() != usual.task_graph()
         assert len(here.worker_stats()) == 1
-        assert {kind for kind, _, _, urgent in here.task_graph() if not urgent} == {
+        assert {task.kind for task in here.task_graph() if not task.urgent} == {
             "matrix gradient", "embedding gradient", "norm gradient",
         }  # fmt: skip
         losses = [[report.loss for report in found.advance(engine, 3)[0]] for engine in (here, there, usual)]

@@ -81,7 +81,7 @@ def test_every_token_of_a_completion_counts_once(
     corpus = _symlm.Corpus.open([str(folder / "a.jsonl")])
     assert corpus.data_format == "completion"
     parts = corpus.prepare(tokenizer, str(folder), share, seq_len, 2, None)
-    shards = [part for part in parts if part is not None]
+    shards = [part for part in (parts.train, parts.val) if part is not None]
     assert sum(part.documents for part in shards) == len(examples)
     rest = list(examples)
     for part in shards:
@@ -159,7 +159,7 @@ def test_eval_is_the_mean_over_completions(tmp_path: Path) -> None:
     run = symlm.Trainer(small(tmp_path, "run", max_steps=2), data=data).fit()
     result = symlm.evaluate(run.path, data, checkpoint="last", threads=2, progress="off")
     generator = symlm.Generator.from_pretrained(run.path, checkpoint="last")
-    shards, _ = _symlm.Corpus.open([str(data)]).prepare(generator.tokenizer, str(tmp_path), 0.0, 48, 1, None)
+    shards = _symlm.Corpus.open([str(data)]).prepare(generator.tokenizer, str(tmp_path), 0.0, 48, 1, None).train
     words = np.array(shards.ids(0, shards.tokens, masked=True)).reshape(-1, 49)
     assert result.windows == len(words)
     windows, counts = np.where(words < 0, -1 - words, words), words[:, 1:] >= 0

@@ -212,4 +212,4 @@ def test_ids_that_have_not_changed_are_found_in_the_cache(tmp_path: Path) -> Non
         (_symlm.Tokenizer.of_model(f"{tmp_path}/llama3.json", END, None), "6fb58f95010387fadf4835d35de757e5-train.ids"),
     ):
         assert not tokenizer.marks_beginning
-        assert Path(corpus.prepare(tokenizer, str(tmp_path), 0.0, 24, 1, None)[0].path).name == name
+        assert Path(corpus.prepare(tokenizer, str(tmp_path), 0.0, 24, 1, None).train.path).name == name

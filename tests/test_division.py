@@ -63,7 +63,7 @@ def test_ids_of_examples_are_those_of_one_text(
     ours, theirs = both
     examples = [pair for pair in EXAMPLES if pair != ("th", "e")]
     path = write_lines(tmp_path / "a.jsonl", examples)
-    shards, _ = _symlm.Corpus.open([str(path)]).prepare(ours, str(tmp_path), 0.0, 63, 2, None)
+    shards = _symlm.Corpus.open([str(path)]).prepare(ours, str(tmp_path), 0.0, 63, 2, None).train
     found = [word for window in windows_of(shards) for word in window]
     at = 0
     for prompt, completion in examples:
@@ -84,8 +84,9 @@ def test_training_divides_as_evaluation_does(
     ours, _ = both
     for prompt, completion in EXAMPLES:
         path = write_lines(tmp_path / "a.jsonl", [(prompt, completion)])
-        shards, _ = _symlm.Corpus.open([str(path)]).prepare(ours, str(tmp_path), 0.0, 63, 1, None)
-        ids, count = ours.encode_pair(prompt, completion)
+        shards = _symlm.Corpus.open([str(path)]).prepare(ours, str(tmp_path), 0.0, 63, 1, None).train
+        pair = ours.encode_pair(prompt, completion)
+        ids, count = pair.ids, pair.completion
         masked = [*(-1 - id_ for id_ in ids[:-count]), *ids[-count:], END]
         assert windows_of(shards)[0][: len(masked)] == masked
         assert ids[0] == BEGIN
@@ -94,7 +95,8 @@ def test_training_divides_as_evaluation_does(
 def test_the_rest_gets_no_blank(both: tuple[_symlm.Tokenizer, Tokenizer], kind: str) -> None:
     """`th` and `e` are one token together: apart, the second one is what it is within a word."""
     ours, _ = both
-    ids, count = ours.encode_pair("th", "e")
+    pair = ours.encode_pair("th", "e")
+    ids, count = pair.ids, pair.completion
     assert ours.decode_bytes(ids[-count:]) == b"e"
 
 
@@ -107,7 +109,8 @@ def test_any_pair_is_divided_behind_its_prompt(
     both: tuple[_symlm.Tokenizer, Tokenizer], kind: str, prompt: str, completion: str
 ) -> None:
     ours, theirs = both
-    ids, count = ours.encode_pair(prompt, completion)
+    pair = ours.encode_pair(prompt, completion)
+    ids, count = pair.ids, pair.completion
     whole, head = theirs.encode(prompt + completion).ids, theirs.encode(prompt.rstrip()).ids
     if len(whole) > len(head):
         assert (ids, count) == (whole, len(whole) - len(head))
@@ -125,7 +128,7 @@ def test_a_document_that_is_cut_has_the_ids_of_the_whole(
     text = "".join(lines)
     assert len(text) > 1 << 20
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    shards, _ = _symlm.Corpus.open([str(tmp_path / "a.txt")]).prepare(ours, str(tmp_path), 0.0, 63, 2, None)
+    shards = _symlm.Corpus.open([str(tmp_path / "a.txt")]).prepare(ours, str(tmp_path), 0.0, 63, 2, None).train
     assert shards.ids(0, shards.tokens) == theirs.encode(text).ids
 
 
@@ -135,7 +138,8 @@ def test_the_held_out_end_goes_on_where_the_text_is_cut(
     ours, theirs = both
     text = "return self\n\nthe cat sat on the mat\n" * 40
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    train, val = _symlm.Corpus.open([str(tmp_path / "a.txt")]).prepare(ours, str(tmp_path), 0.2, 15, 2, None)
+    parts = _symlm.Corpus.open([str(tmp_path / "a.txt")]).prepare(ours, str(tmp_path), 0.2, 15, 2, None)
+    train, val = parts.train, parts.val
     assert val is not None
     begun = val.ids(0, val.tokens)
     assert begun[0] == BEGIN
@@ -159,12 +163,12 @@ def test_what_is_held_back_of_a_prompt(both: tuple[_symlm.Tokenizer, Tokenizer],
     assert list(stream) == list(generator.stream(theirs.encode("return").ids, _options()))
 
 
-def _options(**changes: Any) -> str:
-    usual = {
+def _options(**changes: Any) -> _symlm.SampleSettings:
+    usual: dict[str, Any] = {
         "max_new_tokens": 8, "temperature": 0.9, "top_k": 40, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2,
         "seed": 5, "sample_index": 0, "stop_ids": [END],
     }  # fmt: skip
-    return json.dumps(usual | changes)
+    return _symlm.SampleSettings(**usual | changes)
 
 
 def _random_generator(vocab_size: int, folder: Path) -> _symlm.Generator:
@@ -178,4 +182,4 @@ def _random_generator(vocab_size: int, folder: Path) -> _symlm.Generator:
         "num_kv_heads": shape["num_key_value_heads"], "seq_len": shape["max_position_embeddings"],
         "tie_embeddings": False, "rope_theta": 5000.0, "rms_norm_eps": 1e-6, "rope_scaling": None,
     }  # fmt: skip
-    return _symlm.Generator.from_weights(json.dumps(model), str(made.folder / "model.safetensors"))
+    return _symlm.Generator.from_weights(_symlm.ModelShape(**model), str(made.folder / "model.safetensors"))

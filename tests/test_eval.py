@@ -248,7 +248,8 @@ def test_a_choice_that_melts_into_the_prompt(generator: symlm.Generator) -> None
     merged = next(
         pair for token in range(257, 300) if len(pair := generator.tokenizer.decode([token])) == 2 and pair.isalpha()
     )
-    ids, count = generator.tokenizer.encode_pair(merged[0], merged[1])
+    encoded = generator.tokenizer.encode_pair(merged[0], merged[1])
+    ids, count = encoded.ids, encoded.completion
     assert count == 1 and generator.tokenizer.decode(ids) == merged
 
 

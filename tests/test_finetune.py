@@ -143,7 +143,7 @@ def test_a_model_from_elsewhere_keeps_its_manners(tmp_path: Path, cli: Cli) -> N
     assert "examples: 38 in" in run.stderr and "2 held out" in run.stderr
     files = resolve_model(folder)
     tokenizer = files.load_tokenizer()
-    shards, _ = _symlm.Corpus.open([str(data)]).prepare(tokenizer, str(tmp_path), 0.0, 64, 1, None)
+    shards = _symlm.Corpus.open([str(data)]).prepare(tokenizer, str(tmp_path), 0.0, 64, 1, None).train
     line = json.loads(data.read_text(encoding="utf-8").splitlines()[0])
     context, answer = [BEGIN, *tokenizer.encode(line["prompt"])], [*tokenizer.encode(line["completion"]), END]
     words = shards.ids(0, len(context) + len(answer) + 1, masked=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import symlm
 from conftest import Cli
 from elsewhere import make_model
+from symlm import _symlm
 
 TEXT = "def f(self):\n    return self\n\n\ndef g(other):\n    return other\n\n\nclass C:\n    x = self.x\n\n"
 
@@ -62,10 +62,10 @@ def test_the_length_counts_what_is_new(generator: symlm.Generator) -> None:
     first, more = (generator.generate(prompt, max_new_tokens=count, temperature=0) for count in (1, 3))
     assert first and more.startswith(first) and len(more) > len(first)
     assert generator.generate(prompt, max_new_tokens=0) == ""
-    options = json.dumps({
-        "max_new_tokens": 2, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-        "seed": 1, "sample_index": 0, "stop_ids": [],
-    })  # fmt: skip
+    options = _symlm.SampleSettings(
+        max_new_tokens=2, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,
+        seed=1, sample_index=0, stop_ids=[],
+    )  # fmt: skip
     stream = generator._engine.stream_behind(generator.tokenizer, prompt, options)
     text = generator.tokenizer.decode_bytes(list(stream))
     assert stream.repeated == 40 and text.startswith(b"\n" * 40) and len(text) > 40
@@ -112,10 +112,10 @@ def test_white_space_that_no_token_repeats(tmp_path: Path) -> None:
     }  # fmt: skip
     made = make_model(tmp_path / "model", tokenizer=tokenizer, vocab_size=264)
     generator = symlm.Generator.from_pretrained(made.folder)
-    options = json.dumps({
-        "max_new_tokens": 5, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-        "seed": 1, "sample_index": 0, "stop_ids": [],
-    })  # fmt: skip
+    options = _symlm.SampleSettings(
+        max_new_tokens=5, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,
+        seed=1, sample_index=0, stop_ids=[],
+    )  # fmt: skip
     engine, ids = generator._engine, generator.prompt_ids("ab ")
     assert ids == [2, 3, 0]
     for prompt, repeated in (("ab ", 0), ("ab\n ", 0), ("ab\n", 1), ("ab \n", 0)):

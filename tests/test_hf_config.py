@@ -13,6 +13,7 @@ import pytest
 
 from elsewhere import BEGIN, llama3_tokenizer, metaspace_tokenizer
 from symlm import _symlm
+from symlm.config.engine import model_shape
 from symlm.config.model_config import ModelConfig
 from symlm.config.rope import RopeScaling
 from symlm.config.train_config import TrainConfig
@@ -161,5 +162,4 @@ def test_an_empty_prompt_is_the_start_of_a_text(tmp_path: Path) -> None:
 
 
 def test_the_engine_takes_the_shape_as_it_is_sent() -> None:
-    shape = dataclasses.replace(MODEL, rope_scaling=None).as_dict()
-    assert _symlm.flops_per_token(json.dumps(shape)) > 0
+    assert _symlm.flops_per_token(model_shape(dataclasses.replace(MODEL, rope_scaling=None))) > 0

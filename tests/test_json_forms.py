@@ -108,7 +108,7 @@ def texts(path: Path, folder: Path, form: str = "auto") -> list[str]:
     base = folder / "t.txt"
     base.write_text("a" * 64)
     tokenizer = _symlm.Corpus.open([base]).train_tokenizer(257, 1, None)
-    shards, _ = corpus.prepare(tokenizer, str(folder / "cache"), 0.0, 1, 1, None)
+    shards = corpus.prepare(tokenizer, str(folder / "cache"), 0.0, 1, 1, None).train
     ids = shards.ids(0, shards.tokens)
     assert tokenizer.eot_id is not None
     found = bytes(byte for token in ids for byte in (tokenizer.decode_bytes([token]) if token else b"\0"))

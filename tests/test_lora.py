@@ -16,9 +16,10 @@ from conftest import Cli
 from symlm import _symlm
 from symlm.check.replay import replay
 from symlm.check.verify import verify as verify_run
+from symlm.config.engine import engine_settings
 from symlm.errors import DataError, UsageError
 from symlm.model.resolve import resolve_model
-from symlm.run.checkpoint import read_manifest, verify
+from symlm.run.checkpoint import State, read_manifest, verify
 from symlm.run.metrics import read_lines
 from symlm.system.files import file_hash
 
@@ -224,11 +225,11 @@ def test_adapters_that_are_not_those_of_the_checkpoint_are_refused(copied: Path)
     verify(own)
     state = json.loads((own / "trainer_state.json").read_text())
     shards = _symlm.Shards.random(str(copied / "shards"), 300, 2000, 0)
-    engine = _symlm.Engine(json.dumps({**state["config"], "threads": 1}), shards)
+    engine = _symlm.Engine(engine_settings({**state["config"], "threads": 1}), shards)
     try:
         engine.load_weights(str(copied / "base/model.safetensors"))
         with pytest.raises(DataError, match="is not what the base weights and the adapters beside it give"):
-            engine.load(str(own), json.dumps(state["engine"]))
+            engine.load(str(own), State.read(own).engine_state(own))
     finally:
         engine.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from reference import adapters, model
 from reference.model import Parameters
 from reference.optimizer import AdamW, TrainSettings, clip_factor
 from symlm import _symlm
+from symlm.config.engine import engine_settings
 from test_oracle_vs_core import CASES, LIMIT, Case, as_array, assert_close, random_batch, starting_parameters
 
 RANK, ALPHA = 3, 4.5
@@ -49,7 +49,7 @@ def opened(case: Case, base: Parameters, factors: Parameters, settings: TrainSet
         "train": asdict(settings) | {"batch_size": case.batch_size, "lora": lora},
         "threads": 2,
     }
-    probe = _symlm.Probe(json.dumps(config))
+    probe = _symlm.Probe(engine_settings(config))
     try:
         for name, value in (base | factors).items():
             probe.set_parameter(name, value.astype("<f4").tobytes())
@@ -69,7 +69,8 @@ def test_gradients_and_merged_weights_agree(name: str, targets: list[str]) -> No
     expected_loss, of_weights = model.loss_and_gradients(case.config, weights, windows)
     expected = adapters.gradients(of_weights, factors, SCALE)
     with opened(case, base, factors, TrainSettings(0, 1, 1e-3)) as probe:
-        loss, found = probe.forward_backward(windows.tolist())
+        passes = probe.forward_backward(windows.tolist())
+        loss, found = passes.loss, passes.of
         assert loss == pytest.approx(expected_loss, rel=1e-6)
         assert list(found) == list(expected)
         for factor, gradient in expected.items():

@@ -6,7 +6,6 @@ The core computes in float32, whose rounding unit is 6e-8. Sums over a few thous
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from reference import model
 from reference.model import ModelConfig, Parameters
 from reference.optimizer import AdamW, TrainSettings, clip_factor
 from symlm import _symlm
+from symlm.config.engine import engine_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def opened(case: Case, parameters: Parameters, settings: TrainSettings | None = 
         "threads": 2,
         "sectors_in_flight": 0,
     }
-    probe = _symlm.Probe(json.dumps(config))
+    probe = _symlm.Probe(engine_settings(config))
     try:
         for name, value in parameters.items():
             probe.set_parameter(name, value.astype("<f4").tobytes())
@@ -124,9 +124,9 @@ def assert_close(found: Array, expected: Array, what: str, limit: float = LIMIT)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_parameter_table_matches(case: Case) -> None:
     """The core names and shapes the parameters as the reference does."""
-    table = _symlm.parameter_table(json.dumps(asdict(case.config)))
-    assert len(dict(table)) == len(table)
-    assert {name: tuple(shape) for name, shape in table} == model.parameter_shapes(case.config)
+    table = _symlm.parameter_table(_symlm.ModelShape(**{**asdict(case.config), "rope_scaling": None}))
+    assert len({parameter.name for parameter in table}) == len(table)
+    assert {parameter.name: tuple(parameter.shape) for parameter in table} == model.parameter_shapes(case.config)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -157,7 +157,8 @@ def test_loss_and_every_gradient_agree(case: Case) -> None:
     windows = random_batch(case, seed=34)
     expected_loss, expected = model.loss_and_gradients(case.config, parameters, windows)
     with opened(case, parameters) as probe:
-        loss, gradients = probe.forward_backward(windows.tolist())
+        passes = probe.forward_backward(windows.tolist())
+        loss, gradients = passes.loss, passes.of
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -187,12 +188,15 @@ def test_loss_and_every_gradient_agree_where_some_targets_do_not_count(name: str
     masked[:, 1:] |= np.where(counts, 0, CONTEXT)
     masked[:, 0] |= CONTEXT
     with opened(case, parameters) as probe:
-        loss, gradients = probe.forward_backward(masked.tolist())
+        passes = probe.forward_backward(masked.tolist())
+        loss, gradients = passes.loss, passes.of
         plain = probe.forward_backward(windows.tolist())
         # The first id of a window is never a target, so its bit means nothing.
         windows[:, 0] |= CONTEXT
-        assert probe.forward_backward(windows.tolist()) == plain
-        nothing_counts, zeros = probe.forward_backward((windows | CONTEXT).tolist())
+        again = probe.forward_backward(windows.tolist())
+        assert (again.loss, again.of) == (plain.loss, plain.of)
+        passes = probe.forward_backward((windows | CONTEXT).tolist())
+        nothing_counts, zeros = passes.loss, passes.of
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     for tensor, gradient in expected.items():
         assert_close(as_array(gradients[tensor], gradient.shape), gradient, tensor)

@@ -143,24 +143,24 @@ def test_a_folder_that_begins_to_be_a_run(tmp_path: Path) -> None:
 
 
 def test_the_names_are_those_of_the_modules_that_write_them() -> None:
-    folders, lock, begun, unfinished, events, fields = _symlm.own_output()
-    assert folders == [
+    own = _symlm.own_output()
+    assert [(folder.what, folder.names) for folder in own.folders] == [
         ("run", [CONFIG, ENVIRONMENT]),
         ("run", [CONFIG, CHECKPOINTS]),
         ("checkpoint", [MANIFEST, STATE]),
         ("export", [FACTS, MODEL_CONFIG]),
         ("ollama", [MODELFILE, GGUF_NAME]),
     ]
-    assert {lock, *begun} == set(START)
-    assert unfinished == [TEMP_PREFIX, TOKENIZER_TEMP]
-    assert events in Path(tensorboard.__file__).read_text(encoding="utf-8")
-    known = dict(fields)
+    assert {own.lock, *own.begun} == set(START)
+    assert own.unfinished == [TEMP_PREFIX, TOKENIZER_TEMP]
+    assert own.events in Path(tensorboard.__file__).read_text(encoding="utf-8")
+    known = {of.what: of.names for of in own.fields}
     assert known["eval --per-document --out"] == [field.name for field in dataclasses.fields(DocumentLoss)]
     assert known["eval --choices --out"] == [field.name for field in dataclasses.fields(ItemResult)]
 
 
 def test_figures_and_tokenizers_are_known_by_their_fields(tmp_path: Path, text: Path) -> None:
-    known = dict(_symlm.own_output()[5])
+    known = {of.what: of.names for of in _symlm.own_output().fields}
     tokenizer = tmp_path / "tokenizer.json"
     _symlm.Corpus.open([text]).train_tokenizer(300, 1, None).save(str(tokenizer))
     assert list(json.loads(tokenizer.read_text(encoding="utf-8"))) == known["tokenizer train"]

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ from symlm.training.session import Session
 MODEL = TrainConfig().model()
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A file that was written."""
+
+    bytes: int
+    sha256: str
+
+
 class Files:
     """Files of a save that are there after `wait` was called some times."""
 
@@ -40,10 +49,10 @@ class Files:
         self.waits -= 1
         return self.waits <= 0
 
-    def finish(self) -> dict[str, tuple[int, str]]:
+    def finish(self) -> dict[str, Whole]:
         if self.error is not None:
             raise self.error
-        return {path.name: (path.stat().st_size, file_hash(path)) for path in self.folder.iterdir()}
+        return {path.name: Whole(path.stat().st_size, file_hash(path)) for path in self.folder.iterdir()}
 
 
 def write_state(step: int, size: int = 64, best: int | None = None, **how: Any) -> Start:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlm import _symlm
-from symlm.config.engine import engine_config
+from symlm.config.engine import engine_config, engine_settings
 from symlm.config.train_config import TrainConfig
 from symlm.errors import UsageError
 from symlm.training.schedule import (
@@ -129,7 +128,7 @@ def test_windows_are_those_of_the_engine(tmp_path: Path, tokens: int) -> None:
     """What is trained on: the engine gives so many different windows, then it begins the next epoch."""
     config = tiny(seq_len=32, batch_size=1, max_steps=1, warmup_steps=0, decay_start=1, vocab_size=4096)
     shards = _symlm.Shards.random(str(tmp_path / "ids"), 4096, tokens, 1)
-    engine = _symlm.Engine(json.dumps(engine_config(config.with_model(), 1)), shards)
+    engine = _symlm.Engine(engine_settings(engine_config(config.with_model(), 1)), shards)
     windows = training_windows(shards, 32)
     ids = shards.ids(0, tokens)
     starts = [next(at for at in range(tokens) if ids[at : at + 33] == engine.window(step, 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from reference.model import ModelConfig
 from reference.optimizer import TrainSettings
 from reference.symmetry import SECTORS, fold, sector_windows
 from symlm import _symlm
+from symlm.config.engine import engine_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,11 +106,12 @@ def core_gradients(windows: Ids, threads: int = 2, sectors_in_flight: int = 0) -
         "threads": threads,
         "sectors_in_flight": sectors_in_flight,
     }
-    probe = _symlm.Probe(json.dumps(config))
+    probe = _symlm.Probe(engine_settings(config))
     try:
         for name, value in PARAMETERS.items():
             probe.set_parameter(name, value.astype("<f4").tobytes())
-        _, gradients = probe.forward_backward(windows.tolist())
+        passes = probe.forward_backward(windows.tolist())
+        gradients = passes.of
     finally:
         probe.close()
     return {name: np.frombuffer(data, dtype="<f4") for name, data in gradients.items()}

@@ -104,7 +104,7 @@ def test_files_have_the_ids_of_the_library(pair: Pair, tmp_path: Path, threads: 
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.txt").write_bytes(text.encode())
     corpus = _symlm.Corpus.open([str(tmp_path)])
-    shards, _ = corpus.prepare(ours, str(tmp_path / "cache"), 0.0, 8, threads, None)
+    shards = corpus.prepare(ours, str(tmp_path / "cache"), 0.0, 8, threads, None).train
     expected: list[int] = []
     assert ours.eot_id is not None
     for number, text in enumerate(texts):

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import Cli
 from symlm import _symlm
-from symlm.config.engine import engine_config
+from symlm.config.engine import engine_config, engine_settings
 from symlm.config.train_config import TrainConfig
 from symlm.errors import UsageError, UserError
 from symlm.system.files import file_hash
@@ -30,14 +30,14 @@ SMALL = ["--preset", "tiny", "--vocab-size", "300", "--seq-len", "32", "--batch-
 def shards(text: Path, tmp_path: Path) -> _symlm.Shards:
     corpus = _symlm.Corpus.open([str(text)])
     tokenizer = corpus.train_tokenizer(300, 1, None)
-    return corpus.prepare(tokenizer, str(tmp_path), 0.0, 32, 1, None)[0]
+    return corpus.prepare(tokenizer, str(tmp_path), 0.0, 32, 1, None).train
 
 
 def make(shards: _symlm.Shards, threads: int, **switches: Any) -> _symlm.Engine:
     config = TrainConfig(
         preset="tiny", num_layers=2, vocab_size=300, seq_len=32, batch_size=13, max_steps=50, warmup_steps=0
     )
-    return _symlm.Engine(json.dumps(engine_config(config.with_model(), threads)), shards, **switches)
+    return _symlm.Engine(engine_settings(engine_config(config.with_model(), threads)), shards, **switches)
 
 
 def run_until(engine: _symlm.Engine, step: int) -> None:
@@ -86,39 +86,41 @@ def test_a_trace_is_complete_and_consistent(shards: _symlm.Shards, threads: int,
     engine.close()
 
     assert len(trace.updates) == len(trace.prefetch_waits) == 3
-    assert trace.updates[0][1] == trace.updates[1][0]
-    assert trace.updates[1][1] < trace.updates[2][0]
-    for (start, end), wait in zip(trace.updates, trace.prefetch_waits, strict=True):
-        spans = {node: span for _, node, *span in trace.spans if start <= span[0] and span[1] <= end}
+    assert trace.updates[0].end_ns == trace.updates[1].start_ns
+    assert trace.updates[1].end_ns < trace.updates[2].start_ns
+    for update, wait in zip(trace.updates, trace.prefetch_waits, strict=True):
+        start, end = update.start_ns, update.end_ns
+        spans = {span.node: span for span in trace.spans if start <= span.start_ns and span.end_ns <= end}
         assert sorted(spans) == list(range(len(graph)))
-        for node, (_, _, after, _) in enumerate(graph):
-            assert all(spans[before][1] <= spans[node][0] for before in after)
-        assert start <= wait[0] <= wait[1] <= min(begin for begin, _ in spans.values())
+        for node, task in enumerate(graph):
+            assert all(spans[before].end_ns <= spans[node].start_ns for before in task.after)
+        assert start <= wait.start_ns <= wait.end_ns <= min(span.start_ns for span in spans.values())
     assert len(trace.spans) == 3 * len(graph)
     for worker in range(threads):
-        own = [span[2:] for span in trace.spans if span[0] == worker]
-        assert all(a[1] <= b[0] for a, b in itertools.pairwise(own))
-    wall = sum(end - start for start, end in trace.updates) * 1e-9
+        own = [span for span in trace.spans if span.worker == worker]
+        assert all(a.end_ns <= b.start_ns for a, b in itertools.pairwise(own))
+    wall = sum(update.end_ns - update.start_ns for update in trace.updates) * 1e-9
     assert len(trace.workers) == threads
-    for index, (*times, tasks, _) in enumerate(trace.workers):
+    for index, of in enumerate(trace.workers):
+        times = (of.busy_s, of.steal_s, of.idle_s, of.prefetch_wait_s)
         assert sum(times) == pytest.approx(wall, abs=1e-8)
         assert min(times) >= 0
-        assert tasks == sum(span[0] == index for span in trace.spans)
-    assert sum(worker[5] for worker in trace.workers) == 0 or (threads > 1 and not barriers)
+        assert of.tasks == sum(span.worker == index for span in trace.spans)
+    assert sum(worker.steals for worker in trace.workers) == 0 or (threads > 1 and not barriers)
 
 
 def test_the_graph_names_every_kind_of_work(shards: _symlm.Shards) -> None:
     engine = make(shards, 2)
     graph = engine.task_graph()
     engine.close()
-    kinds = Counter(kind for kind, *_ in graph)
+    kinds = Counter(task.kind for task in graph)
     assert {"forward", "attention", "loss", "backward", "attention backward", "squares", "finish", "update"} <= set(
         kinds
     )
     assert {f"{of} gradient" for of in ("head", "matrix", "norm", "embedding")} <= set(kinds)
     assert kinds["finish"] == 1
     assert kinds["attention"] == kinds["attention backward"]
-    assert any("layer 1" in detail and "window 12" in detail for kind, detail, *_ in graph if kind == "attention")
+    assert any("layer 1" in task.detail and "window 12" in task.detail for task in graph if task.kind == "attention")
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], dict[int, str]]:

@@ -426,7 +426,7 @@ def test_threads_beyond_the_cores_do_not_change_the_peak(
 
     monkeypatch.setenv("SYMLM_CACHE_DIR", environment["SYMLM_CACHE_DIR"])
     monkeypatch.setattr(symlm_core, "fma_peak", peak)
-    monkeypatch.setattr(symlm_core, "available_cpus", lambda: (2, "test"))
+    monkeypatch.setattr(symlm_core, "available_cpus", lambda: SimpleNamespace(count=2, rule="test"))
     config = symlm.TrainConfig(
         preset="tiny", vocab_size=300, seq_len=32, batch_size=4, max_steps=1, threads=3, out_dir=str(tmp_path / "run"),
         progress="off",

@@ -166,8 +166,8 @@ def test_greedy_text(generator: symlm.Generator, llama: llama_cpp.Llama, prompts
         ids = generator.tokenizer.encode(prompt)
         count = min(200, generator.model.seq_len - len(ids))
         sampling = Sampling(max_new_tokens=count, temperature=0, top_k=0, top_p=1, min_p=0, seed=1)
-        options = {**dataclasses.asdict(sampling), "stop_ids": []}
-        here = list(generator._engine.stream(ids, json.dumps(options)))
+        settings = symlm._symlm.SampleSettings(**dataclasses.asdict(sampling), stop_ids=[])
+        here = list(generator._engine.stream(ids, settings))
         assert len(here) == count
         llama.reset()
         llama.eval(ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.engine import engine_config
+from ..config.engine import engine_config, engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError, NanError
 from ..system.signals import StopSignals
@@ -69,7 +68,7 @@ class Engines:
         return engine
 
     def _make(self, case: Case) -> _symlm.Engine:
-        settings = json.dumps(self.settings(case))
+        settings = engine_settings(self.settings(case))
         while True:
             try:
                 _symlm.check_memory(settings)

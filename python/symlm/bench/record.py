@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import _symlm
 from ..errors import MemoryPlanError
 from ..units import count_of
 from .cases import Case
@@ -60,15 +61,15 @@ class Recording:
     """A plan of tasks as `Engine.task_graph` gives it, and the nanoseconds of each in `updates` of each round."""
 
     case: Case
-    nodes: list[tuple[str, str, list[int], bool]]
+    nodes: list[_symlm.Task]
     updates: int
     times: list[list[int]] = field(default_factory=list)
 
     def graph(self) -> TaskGraph:
         """The tasks with their median times."""
         seconds = [statistics.median(times) / 1e9 if times else 0.0 for times in self.times]
-        kinds, _, after, urgent = zip(*self.nodes, strict=True)
-        return TaskGraph(kinds, after, seconds, urgent)
+        kinds, after = [node.kind for node in self.nodes], [node.after for node in self.nodes]
+        return TaskGraph(kinds, after, seconds, [node.urgent for node in self.nodes])
 
 
 class Recorder:
@@ -118,8 +119,8 @@ class Recorder:
         engine.record(True)
         self.engines.advance(engine, recording.updates)
         engine.record(False)
-        for _, node, start, end in engine.take_trace().spans:
-            recording.times[node].append(end - start)
+        for span in engine.take_trace().spans:
+            recording.times[span.node].append(span.end_ns - span.start_ns)
 
     def _rows(self) -> list[Row]:
         rows: list[Row] = []

@@ -62,7 +62,7 @@ class Rounds:
         self.tokens_per_update = tokens_per_update
         self.signals = signals
         self.warn = warn
-        self.cores = _symlm.available_cpus()[0]
+        self.cores = _symlm.available_cpus().count
 
     def run(self, progress: Callable[[int, int], None]) -> bool:
         """All rounds; False when a signal ended them before."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.engine import engine_config
+from ..config.engine import engine_config, engine_settings
 from ..config.train_config import TrainConfig
 from ..display import SafeDisplay, make_display
 from ..errors import SymlmError, UserError, printable, reason
@@ -40,7 +39,7 @@ class Bench:
     def __init__(self, config: BenchConfig, train: TrainConfig) -> None:
         self.config = config
         self.threads, self.threads_rule = resolve_threads(train.threads)
-        self.cores = _symlm.available_cpus()[0]
+        self.cores = _symlm.available_cpus().count
         isas = instruction_sets(_symlm.isa(), _symlm.available_isas())
         self.plan: Plan = plan(self.threads, isas, config.thread_counts, config.switches)
         self.train = timed_config(train, train.model().vocab_size)
@@ -54,7 +53,7 @@ class Bench:
     def run(self) -> int:
         """Gives the exit code."""
         torch = find_torch(self.config.torch_python) if self.config.peers == "torch" else None
-        _symlm.check_memory(json.dumps(engine_config(self.train, self.threads, max_steps=HORIZON)))
+        _symlm.check_memory(engine_settings(engine_config(self.train, self.threads, max_steps=HORIZON)))
         sources = Sources(self.train, self.train.tokenizer) if self.train.data else None
         if self.config.json is not None:
             check_target("--json", self.config.json, sources.inputs if sources is not None else ())

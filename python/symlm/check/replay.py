@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_config, has_adapters
+from ..config.engine import engine_config, engine_settings, has_adapters
 from ..config.train_config import Progress, TrainConfig
 from ..display import Display, make_display
 from ..errors import DataError, InternalError, SymlmError, UserError
@@ -192,13 +191,13 @@ class Replay:
         self.prepared = prepared
         self.settings = engine_config(source.config, threads)
         self.tokens = 0 if begin.state is None else int(begin.state.trainer.get("tokens", 0))
-        self.engine = _symlm.Engine(json.dumps(self.settings), prepared.train)
+        self.engine = _symlm.Engine(engine_settings(self.settings), prepared.train)
         try:
             lora = has_adapters(self.settings)
             if lora:
                 adapters.load_base(source.path, self.engine)
             if begin.folder is not None and begin.state is not None:
-                self.engine.load(str(begin.folder), json.dumps(begin.state.engine))
+                self.engine.load(str(begin.folder), begin.state.engine_state(begin.folder))
             elif lora:
                 adapters.check_base(
                     source.path, (begin.state for begin in source.checkpoints() if begin.state is not None)

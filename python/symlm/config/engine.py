@@ -1,16 +1,23 @@
-"""What the engine is made from, as the extension module reads it."""
+"""What the engine is made from: as a run keeps it, and as the extension module takes it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from .. import _symlm
+from ..errors import UsageError, shown
+from .model_config import ModelConfig
 from .train_config import TrainConfig
+
+_T = TypeVar("_T")
 
 
 def engine_config(config: TrainConfig, threads: int, max_steps: int | None = None) -> dict[str, Any]:
-    """What the engine is made from: model, constant numbers of the optimisation, threads. `config` is resolved."""
+    """What the engine is made from, as a run keeps it: model, constant numbers of the optimisation, threads.
+
+    `config` is resolved."""
     steps = max_steps or config.max_steps or 1
     return {
         "model": config.model().as_dict(),
@@ -28,6 +35,48 @@ def engine_config(config: TrainConfig, threads: int, max_steps: int | None = Non
         "threads": threads,
         "sectors_in_flight": 0 if config.sectors_in_flight == "auto" else config.sectors_in_flight,
     }
+
+
+def engine_settings(values: Mapping[str, Any]) -> _symlm.EngineSettings:
+    """What `engine_config` gave, or a checkpoint has kept, for the extension module; UsageError or UserError names the
+    field that is wrong."""
+    train = values.get("train")
+    if isinstance(train, dict):
+        lora = train.get("lora")
+        train = {**train, "lora": None if lora is None else _made(_symlm.LoraSettings, "lora", lora)}
+    whole = {
+        "sectors_in_flight": 0,
+        "plan_threads": 0,
+        **values,
+        "model": _shape(values.get("model")),
+        "train": _made(_symlm.TrainSettings, "train", train),
+    }
+    return _made(_symlm.EngineSettings, "engine", whole)
+
+
+def model_shape(model: ModelConfig) -> _symlm.ModelShape:
+    """The shape of a model for the extension module; UserError where it is beyond the limits."""
+    return _shape(model.as_dict())
+
+
+def _shape(values: object) -> _symlm.ModelShape:
+    if isinstance(values, dict):
+        scaling = values.get("rope_scaling")
+        made = None if scaling is None else _made(_symlm.RopeScaling, "rope_scaling", scaling)
+        values = {**values, "rope_scaling": made}
+    return _made(_symlm.ModelShape, "model", values)
+
+
+def _made(kind: Callable[..., _T], what: str, values: object) -> _T:
+    """Settings of a class of the extension module; UsageError unless `values` has its fields and no others."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{what}: found {shown(values)}, expected an object")
+    fields = {name for name in vars(kind) if not name.startswith("_")}
+    for name in sorted(fields - values.keys()):
+        raise UsageError(f"{what}: no {name}")
+    for name in sorted(values.keys() - fields):
+        raise UsageError(f"{what}: found {shown(name)}, expected the fields {', '.join(sorted(fields))}")
+    return kind(**values)
 
 
 def engine_part(config: TrainConfig) -> dict[str, Any]:

@@ -19,9 +19,6 @@ RMS_NORM_EPS = 1e-5
 INIT_STD = 0.02
 EOT_ID = 0
 MAX_PARAMETERS = 20_000_000_000
-MAX_VOCAB, MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 1 << 20, 1 << 16, 1 << 10, 1 << 17
-"""Sizes of a `config.json` beyond these are refused; the engine has the same limits."""
-
 
 _HF_BOS, _HF_EOS = 1, 2
 """What `LlamaConfig` of transformers has where a `config.json` says nothing."""
@@ -74,9 +71,7 @@ class ModelConfig:
                 f"a head of {self.head_dim} floats is odd; rotary embedding needs pairs",
                 f"--num-heads can be {_divisors(self.hidden_size)}",
             )
-        positions = self.seq_len if self.positions is None else self.positions
-        if type(positions) is not int or not self.seq_len <= positions <= MAX_POSITIONS:
-            raise UsageError(f"positions: expected {self.seq_len:,} to {MAX_POSITIONS:,}, found {shown(positions)}")
+        _check_positions(self.seq_len if self.positions is None else self.positions, self.seq_len)
         if self.parameters > MAX_PARAMETERS:
             raise UsageError(
                 f"the model would have {self.parameters:,} parameters; symlm is for small ones",
@@ -98,7 +93,7 @@ class ModelConfig:
         return self.num_layers * block + tables * self.vocab_size * self.hidden_size + self.hidden_size
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape under the names that the extension module reads."""
+        """The shape as a run keeps it: under the names of `ModelShape` of the extension module."""
         shape = {name: getattr(self, name) for name in (*_SIZES, "tie_embeddings")}
         if self.rope_scaling is not None:
             shape["rope_scaling"] = self.rope_scaling.as_dict()
@@ -167,6 +162,8 @@ class ModelConfig:
     def from_hf(cls, path: Path) -> ModelConfig:
         """Read a `config.json`, and the ids of a `generation_config.json` beside it; DataError when it is not that of a
         Llama model that symlm computes as transformers does."""
+        from .._symlm import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH
+
         what = "model configuration"
         raw = read_object(path, what)
         _check_supported(path, raw)
@@ -207,6 +204,16 @@ _SIZES = (
     "rope_theta", "rms_norm_eps",
 )  # fmt: skip
 """Fields of `ModelConfig` that are numbers above 0."""
+
+
+def _check_positions(positions: Any, seq_len: int) -> None:
+    """UsageError unless windows of `seq_len` tokens fit, and the engine could have as many."""
+    # Here and not above, since the help of a command needs no extension module.
+    from .._symlm import MAX_POSITIONS
+
+    if type(positions) is not int or not seq_len <= positions <= MAX_POSITIONS:
+        raise UsageError(f"positions: expected {seq_len:,} to {MAX_POSITIONS:,}, found {shown(positions)}")
+
 
 _OTHER = ("rope_theta", "rms_norm_eps", "bos_token_id", "eos_token_ids")
 """Fields that are no sizes, but for the scaling."""

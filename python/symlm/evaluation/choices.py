@@ -85,9 +85,9 @@ class Questions:
 
     def __iter__(self) -> Iterator[Item]:
         objects = iter(self._file)
-        for number, place, text in objects:
+        for found in objects:
             self.halves = objects.halves
-            yield _item(self.path, number, place, text)
+            yield _item(self.path, found)
 
 
 def read_items(path: str | Path) -> Iterator[Item]:
@@ -98,12 +98,14 @@ def read_items(path: str | Path) -> Iterator[Item]:
 _FORM = 'a question is {"prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1}'
 
 
-def _item(path: str | Path, number: int, place: str, text: str) -> Item:
+def _item(path: str | Path, found: _symlm.JsonObject) -> Item:
+    place = found.place
+
     def wrong(what: str) -> DataError:
         return DataError(f"{_name(path)}: {place}: {what}", _FORM)
 
     try:
-        record = parse_json(text)
+        record = parse_json(found.json)
     except ValueError as error:
         raise wrong(f"not a JSON object: {error}") from None
     if not isinstance(record, dict):
@@ -118,11 +120,11 @@ def _item(path: str | Path, number: int, place: str, text: str) -> Item:
         raise wrong(f"choices: found {len(choices)}, expected 2 to {MOST_CHOICES:,}")
     for index, choice in enumerate(choices):
         if not isinstance(choice, str) or not choice:
-            found = "an empty text" if choice == "" else kind(choice)
-            raise wrong(f"choice {index}: found {found}, expected a text")
+            what = "an empty text" if choice == "" else kind(choice)
+            raise wrong(f"choice {index}: found {what}, expected a text")
     if answer not in range(len(choices)):
         raise wrong(f"answer: found {shown(answer)}, expected 0 to {len(choices) - 1}")
-    return Item(number, place, prompt, tuple(choices), int(answer))
+    return Item(found.number, place, prompt, tuple(choices), int(answer))
 
 
 def _name(path: str | Path) -> str:
@@ -187,14 +189,14 @@ def evaluate_choices(
 def _encode(path: str | Path, item: Item, scorer: Scorer) -> list[tuple[list[int], int]]:
     pairs = []
     for place, choice in enumerate(item.choices):
-        ids, count = scorer.generator.tokenizer.encode_pair(item.prompt, choice)
-        if count > scorer.context:
+        pair = scorer.generator.tokenizer.encode_pair(item.prompt, choice)
+        if pair.completion > scorer.context:
             raise DataError(
-                f"{_name(path)}: {item.place}: choice {place} is {count:,} tokens, the model's window has "
+                f"{_name(path)}: {item.place}: choice {place} is {pair.completion:,} tokens, the model's window has "
                 f"{scorer.context:,}",
                 "take the question out, or a model with longer windows",
             )
-        pairs.append((ids, count))
+        pairs.append((pair.ids, pair.completion))
     return pairs
 
 

@@ -46,7 +46,7 @@ class Scorer:
         """Predictions to ask for at once, so that their logits have room in memory."""
         available = _symlm.available_memory()
         window = _BYTES_PER_LOGIT * self.most_scored * model.vocab_size
-        self.threads = threads if available is None else max(min(threads, available[0] // 2 // window), 1)
+        self.threads = threads if available is None else max(min(threads, available.bytes // 2 // window), 1)
 
     def rows(self, ids: Sequence[int], count: int) -> npt.NDArray[np.float32]:
         """Logits of the last `count` of the predictions after each of `ids`, float32 of shape [count, vocabulary]."""

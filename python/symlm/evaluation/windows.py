@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_config, without_adapters
+from ..config.engine import engine_config, engine_settings, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.train_config import DataFormat, Progress, TrainConfig
 from ..display import make_display
@@ -134,7 +133,7 @@ def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) 
     # But not an instruction set that the environment asks for.
     _symlm.isa()
     try:
-        return _symlm.Engine(json.dumps(settings), shards)
+        return _symlm.Engine(engine_settings(settings), shards)
     except (UsageError, UserError) as error:
         raise DataError(
             f"{files.folder / (STATE if files.has_state else MODEL_CONFIG)}: {error.message}", error.hint

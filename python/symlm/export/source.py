@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
+from ..config.engine import model_shape
 from ..config.model_config import ModelConfig
 from ..layout import GENERATION_CONFIG
 from ..model import special_tokens
@@ -46,7 +46,7 @@ class Source:
     def read(cls, files: ModelFiles, model: str | Path) -> Source:
         """Read a model; DataError when something of it is damaged."""
         config = files.model_config()
-        table = _symlm.parameter_table(json.dumps(config.as_dict()))
+        table = _symlm.parameter_table(model_shape(config))
         tensors = check_tensors(files.folder, read_tensors(files.folder), table)
         tokenizer = read_object(files.tokenizer, "tokenizer", _MOST_TOKENIZER_BYTES)
         facts, name = gather_facts(files), model_name(files, model)

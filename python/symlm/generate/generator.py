@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .. import _symlm
+from ..config.engine import model_shape
 from ..config.model_config import ModelConfig
 from ..config.sampling import Sampling, SamplingSettings
 from ..errors import DataError, UsageError
@@ -52,7 +52,7 @@ class Generator:
         verify_weights(files.folder)
         model = files.model_config()
         tokenizer = files.load_tokenizer()
-        engine = _symlm.Generator.from_weights(json.dumps(model.as_dict()), str(files.weights))
+        engine = _symlm.Generator.from_weights(model_shape(model), str(files.weights))
         generator = cls(engine, tokenizer, model)
         generator.note = files.note
         generator.files = files
@@ -103,10 +103,10 @@ class Generator:
         """
         options = dataclasses.asdict(Sampling(**sampling))
         stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
-        options["stop_ids"] = list(self.model.eos_token_ids)
+        settings = _symlm.SampleSettings(**options, stop_ids=list(self.model.eos_token_ids))
         if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
             warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=2)
-        tokens = self._engine.stream_behind(self.tokenizer, prompt, json.dumps(options))
+        tokens = self._engine.stream_behind(self.tokenizer, prompt, settings)
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
 

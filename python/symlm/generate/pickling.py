@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._symlm import Tokenizer
-from ..config.model_config import MAX_VOCAB
+from .._symlm import MAX_VOCAB, Tokenizer
 from ..errors import DataError, UsageError, UserError, reason
 
 if TYPE_CHECKING:

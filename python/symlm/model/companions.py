@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.model_config import MAX_VOCAB
+from .._symlm import MAX_VOCAB
 from ..errors import DataError, UserError, reason, shown
 from ..layout import (
     CHAT_TEMPLATE,

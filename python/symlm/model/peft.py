@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.model_config import MAX_WIDTH
+from .._symlm import MAX_WIDTH
 from ..errors import DataError, UserError, reason, shown
 from ..layout import ADAPTER_CONFIG, BASE, COMPANIONS, FACTORS, MODEL_CONFIG, STATE, TOKENIZER, WEIGHTS
 from ..run.checkpoint import State

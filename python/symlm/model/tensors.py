@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from .._symlm import Parameter
+
     Floats = npt.NDArray[np.float32]
     Bytes = npt.NDArray[np.uint8]
 
@@ -240,10 +242,10 @@ def write_tensors(file: BinaryIO, tensors: Iterable[Outgoing]) -> None:
         file.write(tensor.make().data)
 
 
-def check_tensors(folder: Path, tensors: Mapping[str, Tensor], table: Iterable[tuple[str, list[int]]]) -> list[Tensor]:
-    """Those of `tensors` that a model of `table` (name, shape) has, in the order of the file; DataError when one is
+def check_tensors(folder: Path, tensors: Mapping[str, Tensor], table: Iterable[Parameter]) -> list[Tensor]:
+    """Those of `tensors` that a model of `table` has, in the order of the file; DataError when one is
     missing or has another shape."""
-    expected = {name: tuple(shape) for name, shape in table}
+    expected = {parameter.name: tuple(parameter.shape) for parameter in table}
     for name, shape in expected.items():
         if name not in tensors:
             raise DataError(f"{folder}: no tensor {name} in the weights, expected one of shape {list(shape)}")

@@ -15,8 +15,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from .._symlm import EngineState
 from ..errors import DataError, UserError, reason, shown
 from ..layout import (
     ADAPTER,
@@ -43,7 +44,8 @@ _MEASURES = ("train_loss", "val_loss", "val_bpb", "best_val_bpb", "tok_s")
 
 @dataclass(frozen=True)
 class State:
-    """Content of `trainer_state.json`: the engine's part (opaque), the trainer's part, and what made the engine."""
+    """Content of `trainer_state.json`: the engine's part (see `engine_part`), the trainer's part, and what made the
+    engine."""
 
     engine: dict[str, Any]
     trainer: dict[str, Any]
@@ -80,6 +82,36 @@ class State:
             raise DataError(f"{path}: damaged {what}: the engine is at step {found}, the trainer at {step}")
         return state
 
+    def engine_state(self, folder: Path) -> EngineState:
+        """The engine's part for the extension module; DataError, with the folder, when it is not one."""
+        values = Fields(folder / STATE, self.engine, "trainer state")
+        base = self.engine.get("base_sha256")
+        return EngineState(
+            contract=values.whole("contract", 0, _MOST_STEPS),
+            step=values.whole("step", 0, _MOST_STEPS),
+            base_sha256=base if isinstance(base, str) else None,
+        )
+
+
+def engine_part(state: EngineState) -> dict[str, Any]:
+    """The engine's part of `trainer_state.json`."""
+    base = {} if state.base_sha256 is None else {"base_sha256": state.base_sha256}
+    return {**base, "contract": state.contract, "step": state.step}
+
+
+class Written(Protocol):
+    """A file that is on the disk."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Its hash."""
+        ...
+
 
 @contextlib.contextmanager
 def writing(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
@@ -102,12 +134,12 @@ def writing(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
         raise
 
 
-def seal(folder: Path, state: State, model_config: dict[str, Any], files: Mapping[str, tuple[int, str]]) -> None:
+def seal(folder: Path, state: State, model_config: dict[str, Any], files: Mapping[str, Written]) -> None:
     """Complete a folder in which `files`, with these sizes and hashes, are on the disk already. Others may be there.
 
     The manifest comes last: its presence means that everything else is complete.
     """
-    entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
+    entries = {name: {"size": file.bytes, "sha256": file.sha256} for name, file in files.items()}
     for name in _names(folder):
         if name not in entries:
             sync_file(folder / name)

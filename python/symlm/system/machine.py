@@ -17,7 +17,8 @@ from .version import version
 def resolve_threads(threads: int | Literal["auto"]) -> tuple[int, str]:
     """Number of workers and the rule that decided it."""
     if threads == "auto":
-        return _symlm.available_cpus()
+        cpus = _symlm.available_cpus()
+        return cpus.count, cpus.rule
     return threads, "--threads"
 
 
@@ -74,8 +75,8 @@ def machine_facts() -> dict[str, Callable[[], Any]]:
         "cpu": cpu_model,
         "cpus_online": os.cpu_count,
         "cpus_in_affinity_mask": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads_auto": lambda: _symlm.available_cpus()[0],
-        "threads_auto_rule": lambda: _symlm.available_cpus()[1],
+        "threads_auto": lambda: _symlm.available_cpus().count,
+        "threads_auto_rule": lambda: _symlm.available_cpus().rule,
         "isa": _symlm.isa,
         "isa_available": lambda: list(_symlm.available_isas()),
         "isa_from_environment": lambda: os.environ.get("SYMLM_ISA"),
@@ -86,7 +87,8 @@ def machine_facts() -> dict[str, Callable[[], Any]]:
 
 
 def _memory() -> tuple[int | None, str | None]:
-    return _symlm.available_memory() or (None, None)
+    available = _symlm.available_memory()
+    return (None, None) if available is None else (available.bytes, available.rule)
 
 
 def gather_facts(wanted: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -147,7 +147,7 @@ def encode_text(
         )
     tell_of([corpus], display)
     move = display.task("encoding")
-    shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move)[0]
+    shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move).train
     tell_halves(corpus.halves, display)
     warn_of_cut([shards], display)
     warn_of_two_begins(shards, tokenizer, display)
@@ -237,8 +237,10 @@ class Sources:
                     f"use --vocab-size {tokenizer.vocab_size} or more text",
                 )
         split = 0.0 if self.val is not None else config.val_split
-        train, val = self.train.prepare(tokenizer, cache, split, model.seq_len, threads, progress.task("encoding"))
+        parts = self.train.prepare(tokenizer, cache, split, model.seq_len, threads, progress.task("encoding"))
+        train, val = parts.train, parts.val
         if self.val is not None:
-            val, _ = self.val.prepare(tokenizer, cache, 0.0, model.seq_len, threads, progress.task("encoding held-out"))
+            held_out = progress.task("encoding held-out")
+            val = self.val.prepare(tokenizer, cache, 0.0, model.seq_len, threads, held_out).train
         tell_halves(sum(corpus.halves for corpus in corpora), progress)
         return Prepared(train, val, tokenizer, self.train.files, self.train.bytes)

@@ -34,8 +34,7 @@ _NAMED = 3
 class Findings:
     """What of an update is not finite: by tensor and by window."""
 
-    tensors: list[tuple[str, float, int, int, int]]
-    """Name, norm of the gradient, elements that are not finite of the gradient, the weights, the moments."""
+    tensors: list[_symlm.TensorNumbers]
     losses: list[float]
 
     @classmethod
@@ -51,12 +50,12 @@ class Findings:
     @property
     def bad_state(self) -> list[str]:
         """Tensors whose weights or moments are not finite."""
-        return [name for name, _, _, weights, moments in self.tensors if weights or moments]
+        return [tensor.name for tensor in self.tensors if tensor.bad_weights or tensor.bad_moments]
 
     @property
     def bad_gradients(self) -> list[str]:
         """Tensors whose gradient is not finite, or has a norm that is not."""
-        return [name for name, norm, bad, _, _ in self.tensors if bad or not math.isfinite(norm)]
+        return [of.name for of in self.tensors if of.bad_gradients or not math.isfinite(of.grad_norm)]
 
     def sentence(self) -> str:
         """All of it in a line."""
@@ -96,10 +95,13 @@ def write(running: Running, report: _symlm.StepReport, what: str, found: Finding
             "threads": running.session.threads,
             "windows": found.bad_windows,
             "tensors": [
-                {"name": name, "gradient_norm": norm, "bad_gradients": g, "bad_weights": w, "bad_moments": m}
-                for name, norm, g, w, m in found.tensors
+                {
+                    "name": tensor.name, "gradient_norm": tensor.grad_norm, "bad_gradients": tensor.bad_gradients,
+                    "bad_weights": tensor.bad_weights, "bad_moments": tensor.bad_moments,
+                }
+                for tensor in found.tensors
             ],
-        }
+        }  # fmt: skip
         (temporary / NUMBERS).write_text(to_document(numbers), encoding="utf-8")
         _write_batch(temporary / BATCH, running, report.step, found)
         shutil.copyfile(running.folder.path / CONFIG, temporary / CONFIG)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from .. import _symlm
+from ..config.engine import model_shape
 from ..config.options import flag_of
 from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
@@ -99,7 +99,7 @@ def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
         )
     # Check that they fit the model before any long work.
     files.load_tokenizer()
-    check_tensors(files.folder, read_tensors(files.folder), _symlm.parameter_table(json.dumps(model.as_dict())))
+    check_tensors(files.folder, read_tensors(files.folder), _symlm.parameter_table(model_shape(model)))
     Companions.of(files)
     if config.seq_len is not None and config.seq_len > model.seq_len:
         raise UsageError(

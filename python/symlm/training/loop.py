@@ -6,7 +6,6 @@ The state is in `progress`, what is due in `due`, what can be done to a running 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from .. import _symlm
 from ..callbacks import CallbackList
-from ..config.engine import engine_config
+from ..config.engine import engine_config, engine_settings
 from ..display import Display
 from ..errors import DataError, Interrupted
 from ..system.names import command_line
@@ -54,7 +53,7 @@ def train_session(
     with contextlib.ExitStack() as ending:
         ending.callback(callbacks.call, "on_end")
         settings = engine_config(session.config, session.threads)
-        engine = _symlm.Engine(json.dumps(settings), session.text.train)
+        engine = _symlm.Engine(engine_settings(settings), session.text.train)
         ending.callback(engine.close)
         running = Running(session, engine, settings, display, callbacks, signals)
         ending.callback(running.close)
@@ -219,7 +218,8 @@ class Loop:
 
     def _refresh(self) -> None:
         running, progress = self._running, self._progress
-        progress.view.queue = running.engine.queue_fill
+        queue = running.engine.queue_fill
+        progress.view.queue = queue.batches, queue.capacity
         progress.estimate()
         if running.signals.received is not None and not self._announced:
             self._announced = True

@@ -89,7 +89,9 @@ class NanGuard:
 
         A learning rate that is far too high can bring them there between two updates.
         """
-        bad = [name for name, _, _, weights, moments in self._running.engine.tensor_numbers() if weights or moments]
+        bad = [
+            tensor.name for tensor in self._running.engine.tensor_numbers() if tensor.bad_weights or tensor.bad_moments
+        ]
         if bad:
             self.after_check(f"weights or moments of {count_of(len(bad), 'tensor')} are not finite ({bad[0]})")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
+from ..config.engine import model_shape
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError
@@ -100,7 +101,7 @@ def _plan_of(session: Session) -> Plan:
     held = tokens * config.val_split if sources.val is None else 0
     # First, as when training starts: the threads of the measurement take address space that stays taken.
     memory = memory_of(filled, threads)
-    flops = _symlm.flops_per_token(json.dumps(model.as_dict()))
+    flops = _symlm.flops_per_token(model_shape(model))
     peak = measured_peak(threads, _PEAK_SECONDS, _PEAK_ROUNDS)
     per_update = config.batch_size * model.seq_len * flops / (peak * 1e9 * USUAL_PART_OF_PEAK)
     windows = windows_of_epoch(round(tokens - held), model.seq_len)
@@ -153,8 +154,8 @@ def _text_share(path: Path) -> float:
     # Unreadable objects are skipped here; preparing the text reports them.
     with contextlib.suppress(DataError, ValueError, KeyError, TypeError, RecursionError):
         objects = iter(_symlm.ObjectFile.open(path, ("prompt", "completion"), _SAMPLE_BYTES))
-        for _, _, line in objects:
-            example = json.loads(line)
+        for found in objects:
+            example = json.loads(found.json)
             text += len((example["prompt"] + example["completion"]).encode("utf-8"))
             total = objects.bytes
             if total >= _SAMPLE_BYTES:

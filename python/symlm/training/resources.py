@@ -7,7 +7,6 @@ in here (see the guide).
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.engine import adapter_parameters, engine_config
+from ..config.engine import adapter_parameters, engine_config, engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError
 from ..layout import BASE, BEST
@@ -30,8 +29,6 @@ CHECKPOINT_BYTES = 3 * FLOAT_BYTES
 
 _FEW_CHECKPOINTS = 2
 _HORIZON = 1_000_000
-_AUTO_SECTORS = 6
-"""What `--sectors-in-flight auto` means."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +74,17 @@ class Disk:
 
 def memory_of(config: TrainConfig, threads: int) -> Memory:
     """The memory of a training run with a complete configuration."""
-    engine, beside = _symlm.memory_plan(json.dumps(engine_config(config, threads, max_steps=_HORIZON)))
-    copies = dict(beside)
+    plan = _symlm.memory_plan(engine_settings(engine_config(config, threads, max_steps=_HORIZON)))
+    copies = {part.name: part.bytes for part in plan.beside}
     if not config.sample_every:
         copies.pop("sampling copy", None)
     available = _symlm.available_memory()
     return Memory(
-        engine={name: round(size) for name, size in engine},
+        engine={part.name: round(part.bytes) for part in plan.engine},
         beside={name: round(size) for name, size in copies.items()},
         process=_held(),
-        available=None if available is None else available[0],
-        rule="" if available is None else available[1],
+        available=None if available is None else available.bytes,
+        rule="" if available is None else available.rule,
     )
 
 
@@ -134,7 +131,7 @@ def _what_fits(config: TrainConfig, threads: int, available: int, *, resumed: bo
         changed = dataclasses.replace(config, **changes)
         return memory_of(changed, threads).needed <= available
 
-    asked = _AUTO_SECTORS if config.sectors_in_flight == "auto" else config.sectors_in_flight
+    asked = _symlm.AUTO_SECTORS if config.sectors_in_flight == "auto" else config.sectors_in_flight
     ways = []
     sectors = next((count for count in range(asked - 1, 0, -1) if fits(sectors_in_flight=count)), None)
     if sectors is not None:

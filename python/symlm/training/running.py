@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ class Running:
     def restore(self, checkpoint: Path, state: State) -> None:
         """To the moment of a checkpoint."""
         check_made_from(checkpoint, state, self.settings)
-        self.engine.load(str(checkpoint), json.dumps(state.engine))
+        self.engine.load(str(checkpoint), state.engine_state(checkpoint))
         if self.engine.step != state.step:
             raise InternalError(f"{checkpoint}: holds step {self.engine.step}, the trainer state says {state.step}")
         self.saver.resumed(checkpoint, state)

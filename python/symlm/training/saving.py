@@ -7,7 +7,6 @@ while the updates run: when the files are there, it completes the checkpoint by 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from ..config.engine import has_adapters
 from ..errors import SymlmError
 from ..layout import BEST
 from ..run import adapters, checkpoint
-from ..run.checkpoint import State
+from ..run.checkpoint import State, Written, engine_part
 from ..run.folder import RunFolder
 from . import extend
 
@@ -35,7 +34,7 @@ class Writing(Protocol):
         """Whether they are there, or have failed."""
         ...
 
-    def finish(self) -> dict[str, tuple[int, str]]:
+    def finish(self) -> Mapping[str, Written]:
         """Size and hash of each file, or the error."""
         ...
 
@@ -52,7 +51,7 @@ def start_saving(engine: _symlm.Engine, trainer: dict[str, Any], made_from: Mapp
         if has_adapters(made_from):
             adapters.write_adapter_config(folder, made_from["train"]["lora"], run)
         saving = engine.save_begin(str(folder))
-        return saving, State(json.loads(saving.state), trainer, {key: made_from[key] for key in ("model", "train")})
+        return saving, State(engine_part(saving.state), trainer, {key: made_from[key] for key in ("model", "train")})
 
     return start
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 
 from .. import _symlm
-from ..config.engine import engine_config
+from ..config.engine import engine_config, engine_settings
 from ..config.train_config import TrainConfig
 from ..display import Display
 from ..text.corpus import Prepared
@@ -26,7 +25,7 @@ PEAK_ROUNDS = 4
 def measured_peak(threads: int, seconds: float, rounds: int) -> float:
     """GFLOP/s of fused multiply-adds on the processors that `threads` workers can use, the best of several rounds:
     what else runs on the machine can only lower it."""
-    cores = max(min(threads, _symlm.available_cpus()[0]), 1)
+    cores = max(min(threads, _symlm.available_cpus().count), 1)
     return max(_symlm.fma_peak(cores, seconds) for _ in range(rounds))
 
 
@@ -37,7 +36,7 @@ def seconds_per_step(config: TrainConfig, prepared: Prepared, threads: int, disp
     budget = (config.max_time or 0.0) * CALIBRATION_PART
     move = display.task("measuring the speed")
     settings = engine_config(config, threads, max_steps=_CALIBRATION_HORIZON)
-    engine = _symlm.Engine(json.dumps(settings), prepared.train)
+    engine = _symlm.Engine(engine_settings(settings), prepared.train)
     times: list[float] = []
     try:
         while len(times) < CALIBRATION_STEPS:

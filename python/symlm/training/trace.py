@@ -71,8 +71,9 @@ class Tracer:
 def summary(trace: _symlm.Trace) -> list[str]:
     """How each worker spent the recorded updates, as the lines of a table."""
     lines = ["worker      busy     steal      idle  prefetch wait     tasks    steals"]
-    for index, (*times, tasks, steals) in enumerate(trace.workers):
+    for index, of in enumerate(trace.workers):
+        times = (of.busy_s, of.steal_s, of.idle_s, of.prefetch_wait_s)
         wall = sum(times) or 1.0
         busy, steal, idle, wait = (f"{100 * time / wall:.1f} %" for time in times)
-        lines.append(f"{index:>6}{busy:>10}{steal:>10}{idle:>10}{wait:>15}{tasks:>10,}{steals:>10,}")
+        lines.append(f"{index:>6}{busy:>10}{steal:>10}{idle:>10}{wait:>15}{of.tasks:>10,}{of.steals:>10,}")
     return lines

@@ -15,7 +15,8 @@ use symlm_core::system::machine;
 
 fn run(path: &str) -> symlm_core::Result<()> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::usage(format!("{path}: {e}")))?;
-    let config = EngineConfig::from_json(&text)?;
+    let config: EngineConfig = serde_json::from_str(&text).map_err(|e| Error::usage(format!("{path}: {e}")))?;
+    config.check()?;
     let (vocab, batches) = (config.model.vocab_size as u32, 4);
     let count = (batches * config.train.batch_size * (config.model.seq_len + 1)) as u64;
     let tokens: Vec<u32> = (0..count).map(|i| draw(0, Stream::Sample, i, 0)[0] % vocab).collect();

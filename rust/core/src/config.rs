@@ -20,6 +20,25 @@ pub struct RopeScaling {
     pub original_max_position_embeddings: usize,
 }
 
+impl RopeScaling {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// `User` with what was found and what was expected.
+    pub fn check(&self) -> Result<()> {
+        let positions = self.original_max_position_embeddings;
+        let numbers = [self.factor, self.low_freq_factor, self.high_freq_factor, positions as f64];
+        let sound = numbers.iter().all(|x| x.is_finite() && *x > 0.0) && positions <= MAX_POSITIONS;
+        if sound && self.factor >= 1.0 && self.low_freq_factor < self.high_freq_factor {
+            return Ok(());
+        }
+        Err(Error::user(format!(
+            "rope_scaling is {numbers:?}, expected a factor from 1, a low and a higher frequency factor, and 1 to \
+             {MAX_POSITIONS} positions"
+        )))
+    }
+}
+
 /// Shape of a Llama-architecture model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,12 +68,26 @@ pub struct ModelConfig {
     pub rope_scaling: Option<RopeScaling>,
 }
 
-/// Sizes beyond these are refused: they could only be a mistake.
-const MAX_VOCAB: usize = 1 << 20;
-const MAX_WIDTH: usize = 1 << 16;
-const MAX_LAYERS: usize = 1 << 10;
-const MAX_POSITIONS: usize = 1 << 17;
-const MAX_RANK: usize = 1 << 10;
+// Sizes beyond these are refused: they could only be a mistake.
+
+/// Most rows of the embedding.
+pub const MAX_VOCAB: usize = 1 << 20;
+/// Most columns of a matrix, and most heads.
+pub const MAX_WIDTH: usize = 1 << 16;
+/// Most transformer blocks.
+pub const MAX_LAYERS: usize = 1 << 10;
+/// Most positions of a window.
+pub const MAX_POSITIONS: usize = 1 << 17;
+/// Most columns of the factors of an adapter.
+pub const MAX_RANK: usize = 1 << 10;
+/// Most windows of a batch.
+pub const MAX_BATCH: usize = 1 << 16;
+/// Most worker threads.
+pub const MAX_THREADS: usize = 1 << 10;
+
+/// Sectors in flight if none are asked for: two triples, of which one is filled while the weight gradients of the other
+/// are folded.
+pub const AUTO_SECTORS: usize = 6;
 
 /// Most tokens of a batch: positions are 32-bit numbers.
 const MAX_BATCH_TOKENS: usize = 1 << 31;
@@ -108,17 +141,6 @@ impl ModelConfig {
         rope::Table::scaled(self.rope_theta, self.head_dim(), self.seq_len, scaling)
     }
 
-    /// Reads the JSON that Python sends.
-    ///
-    /// # Errors
-    /// `Usage` if it is not of this form, `User` if a value is out of range.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let config: Self =
-            serde_json::from_str(json).map_err(|e| Error::usage(format!("model configuration: {}", brief(&e))))?;
-        config.check()?;
-        Ok(config)
-    }
-
     /// Checks that the shape makes sense.
     ///
     /// # Errors
@@ -152,17 +174,7 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Err(Error::user(format!("rope_theta is {}, expected a positive number", self.rope_theta)));
         }
-        if let Some(s) = &self.rope_scaling {
-            let positions = s.original_max_position_embeddings;
-            let numbers = [s.factor, s.low_freq_factor, s.high_freq_factor, positions as f64];
-            let sound = numbers.iter().all(|x| x.is_finite() && *x > 0.0) && positions <= MAX_POSITIONS;
-            if !(sound && s.factor >= 1.0 && s.low_freq_factor < s.high_freq_factor) {
-                return Err(Error::user(format!(
-                    "rope_scaling is {numbers:?}, expected a factor from 1, a low and a higher frequency factor, and 1 to \
-                     {MAX_POSITIONS} positions"
-                )));
-            }
-        }
+        self.rope_scaling.as_ref().map_or(Ok(()), RopeScaling::check)?;
         if !positive_f32(self.rms_norm_eps) {
             return Err(Error::user(format!("rms_norm_eps is {}, expected a positive number", self.rms_norm_eps)));
         }
@@ -269,8 +281,8 @@ impl TrainConfig {
     /// # Errors
     /// `User` with the field, what was found and what was expected.
     pub fn check(&self) -> Result<()> {
-        if self.batch_size == 0 || self.batch_size > 1 << 16 {
-            return Err(Error::user(format!("batch_size is {}, expected 1 to {}", self.batch_size, 1 << 16)));
+        if self.batch_size == 0 || self.batch_size > MAX_BATCH {
+            return Err(Error::user(format!("batch_size is {}, expected 1 to {MAX_BATCH}", self.batch_size)));
         }
         let unit = |name: &str, x: f64, top_open: bool| {
             let fits = x >= 0.0 && if top_open { x < 1.0 } else { x <= 1.0 };
@@ -338,32 +350,28 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Reads the JSON that Python sends.
+    /// Checks the model, the run, and what they are together.
     ///
     /// # Errors
-    /// `Usage` if it is not of this form, `User` if a value is out of range.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let config: Self =
-            serde_json::from_str(json).map_err(|e| Error::usage(format!("engine configuration: {}", brief(&e))))?;
-        config.model.check()?;
-        config.train.check()?;
-        let tokens = config.train.batch_size * config.model.seq_len;
+    /// `User` with the field, what was found and what was expected.
+    pub fn check(&self) -> Result<()> {
+        self.model.check()?;
+        self.train.check()?;
+        let tokens = self.train.batch_size * self.model.seq_len;
         if tokens > MAX_BATCH_TOKENS {
             return Err(Error::user(format!("a batch has {tokens} tokens, expected at most {MAX_BATCH_TOKENS}"))
                 .hint("use a smaller batch_size or seq_len"));
         }
-        if config.threads == 0 || config.threads > 1024 {
-            return Err(Error::user(format!("threads is {}, expected 1 to 1024", config.threads)));
+        if self.threads == 0 || self.threads > MAX_THREADS {
+            return Err(Error::user(format!("threads is {}, expected 1 to {MAX_THREADS}", self.threads)));
         }
-        if config.plan_threads > 1024 {
-            return Err(Error::user(format!("plan_threads is {}, expected 0 to 1024", config.plan_threads)));
+        if self.plan_threads > MAX_THREADS {
+            return Err(Error::user(format!("plan_threads is {}, expected 0 to {MAX_THREADS}", self.plan_threads)));
         }
-        if config.sectors_in_flight > SECTORS {
-            return Err(Error::user(format!(
-                "sectors_in_flight is {}, expected 1 to {SECTORS}",
-                config.sectors_in_flight
-            )));
+        if self.sectors_in_flight > SECTORS {
+            let found = self.sectors_in_flight;
+            return Err(Error::user(format!("sectors_in_flight is {found}, expected 1 to {SECTORS}")));
         }
-        Ok(config)
+        Ok(())
     }
 }

@@ -219,7 +219,7 @@ fn a_configuration_that_makes_no_sense_is_refused() {
     let json = |lora: &str| {
         let mut value = serde_json::to_value(config(1, 0)).unwrap();
         value["train"]["lora"] = serde_json::from_str(lora).unwrap();
-        EngineConfig::from_json(&value.to_string()).map_err(|e| e.message)
+        serde_json::from_value::<EngineConfig>(value).unwrap().check().map_err(|e| e.message)
     };
     assert!(json(r#"{"rank": 2, "alpha": 1, "targets": ["q_proj"]}"#).is_ok());
     let refused = |lora: &str| json(lora).unwrap_err();

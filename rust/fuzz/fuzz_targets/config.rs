@@ -20,12 +20,15 @@ fn sizes(model: &ModelConfig) {
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match ModelConfig::from_json(text) {
-        Ok(model) => sizes(&model),
-        Err(error) => check(&error),
+    if let Ok(model) = serde_json::from_str::<ModelConfig>(text) {
+        match model.check() {
+            Ok(()) => sizes(&model),
+            Err(error) => check(&error),
+        }
     }
-    match EngineConfig::from_json(text) {
-        Ok(config) => {
+    let Ok(config) = serde_json::from_str::<EngineConfig>(text) else { return };
+    match config.check() {
+        Ok(()) => {
             sizes(&config.model);
             for n in [0, 1, config.train.warmup_steps, config.train.decay_start, config.train.max_steps, u64::MAX] {
                 assert!(!config.train.learning_rate_at(n).is_nan());

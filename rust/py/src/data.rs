@@ -2,23 +2,75 @@
 
 use crate::args::{Location, Text};
 use crate::errors::{detached, interruptible, to_py, with_progress};
+use crate::records::{records, shown};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::Path;
 use std::sync::Arc;
 use symlm_core::data;
 
-/// Names by kind.
-type Named = Vec<(&'static str, Vec<&'static str>)>;
+records! {
+    /// The names by which something that symlm writes is known.
+    OwnNames {
+        /// What it is.
+        what: &'static str,
+        /// Entries of a folder, or fields of a JSON file.
+        names: Vec<&'static str>,
+    }
+    /// What tells the folders and files that symlm writes from texts.
+    OwnOutput {
+        /// Folders by their entries.
+        folders: Vec<OwnNames>,
+        /// The lock of a run.
+        lock: &'static str,
+        /// What a run begins with.
+        begun: Vec<&'static str>,
+        /// Beginnings of the names of unfinished files.
+        unfinished: Vec<&'static str>,
+        /// The beginning of the names of event files.
+        events: &'static str,
+        /// JSON files by their fields.
+        fields: Vec<OwnNames>,
+    }
+    /// A prompt and its completion as one text.
+    EncodedPair {
+        /// Token ids of both.
+        ids: Vec<u32>,
+        /// How many of the ids, the last ones, are the completion.
+        completion: usize,
+    }
+}
 
-/// What tells the folders and files that symlm writes from texts: names of folders' entries, the lock of a run, what a run
-/// begins with, the beginnings of names of unfinished files and of event files, and fields of JSON files.
+/// What tells the folders and files that symlm writes from texts.
 #[pyfunction]
-pub fn own_output() -> (Named, &'static str, Vec<&'static str>, Vec<&'static str>, &'static str, Named) {
-    let named =
-        |table: &[(&'static str, &[&'static str])]| table.iter().map(|(what, of)| (*what, of.to_vec())).collect();
-    let (folders, fields) = (named(&data::OWN_FOLDERS), named(&data::OWN_FIELDS));
-    (folders, data::LOCK, data::BEGUN.to_vec(), data::UNFINISHED.to_vec(), data::EVENTS, fields)
+pub fn own_output() -> OwnOutput {
+    let named = |table: &[(&'static str, &[&'static str])]| {
+        table.iter().map(|(what, of)| OwnNames { what, names: of.to_vec() }).collect()
+    };
+    OwnOutput {
+        folders: named(&data::OWN_FOLDERS),
+        lock: data::LOCK,
+        begun: data::BEGUN.to_vec(),
+        unfinished: data::UNFINISHED.to_vec(),
+        events: data::EVENTS,
+        fields: named(&data::OWN_FIELDS),
+    }
+}
+
+/// The encoded text of a corpus.
+#[pyclass(frozen, get_all, module = "symlm._symlm")]
+pub struct SplitShards {
+    /// What is trained on.
+    train: Py<Shards>,
+    /// What is held out for validation; None where nothing is.
+    val: Option<Py<Shards>>,
+}
+
+#[pymethods]
+impl SplitShards {
+    fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
+        shown(this.as_any(), &["train", "val"])
+    }
 }
 
 /// Byte-level BPE tokenizer.
@@ -59,9 +111,10 @@ impl Tokenizer {
     fn encode_prompt(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
         detached(py, || self.0.encode_prompt(&text))
     }
-    /// Token ids of a prompt and its completion as one text, and how many of them, the last ones, are the completion.
-    fn encode_pair(&self, py: Python<'_>, prompt: Text<'_>, completion: Text<'_>) -> PyResult<(Vec<u32>, usize)> {
-        detached(py, || self.0.encode_pair(&prompt, &completion))
+    /// Token ids of a prompt and its completion as one text.
+    fn encode_pair(&self, py: Python<'_>, prompt: Text<'_>, completion: Text<'_>) -> PyResult<EncodedPair> {
+        let (ids, completion) = detached(py, || self.0.encode_pair(&prompt, &completion))?;
+        Ok(EncodedPair { ids, completion })
     }
     /// Token ids of a text; special tokens are never added.
     fn encode(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
@@ -180,12 +233,13 @@ impl Corpus {
         seq_len: usize,
         threads: usize,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<(Shards, Option<Shards>)> {
+    ) -> PyResult<SplitShards> {
         let run = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
             self.0.prepare(&tokenizer.0, &cache_dir, val_split, seq_len, threads, p)
         };
         let (train, val) = with_progress(py, progress, run)?;
-        Ok((Shards(Arc::new(train)), val.map(|s| Shards(Arc::new(s)))))
+        let shards = |shards| Py::new(py, Shards(Arc::new(shards)));
+        Ok(SplitShards { train: shards(train)?, val: val.map(shards).transpose()? })
     }
 }
 

@@ -5,52 +5,100 @@ use crate::data::Shards;
 use crate::errors::{detached, with_progress};
 use crate::generate::Generator;
 use crate::machine::chosen_isa;
+use crate::records::records;
+use crate::settings::{EngineSettings, EngineState, State};
 use crate::trace::Trace;
 use pyo3::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use symlm_core::config::EngineConfig;
 use symlm_core::step::{self, Switches, Tensors};
 use symlm_core::{Error, checkpoint};
 
-/// One finished update.
-#[pyclass(frozen, get_all, module = "symlm._symlm")]
-pub struct StepReport {
-    step: u64,
-    loss: f64,
-    lr: f64,
-    grad_norm: f64,
-    tokens: u64,
-    seconds: f64,
-    busy_frac: Vec<f64>,
-    prefetch_wait_s: f64,
+records! {
+    /// One finished update.
+    StepReport {
+        /// Updates done.
+        step: u64,
+        /// Mean over the targets of the batch, in nats.
+        loss: f64,
+        /// Learning rate.
+        lr: f64,
+        /// Norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Tokens of the batch.
+        tokens: u64,
+        /// Time of the update.
+        seconds: f64,
+        /// Of each worker, the part of the time that it was inside tasks.
+        busy_frac: Vec<f64>,
+        /// Seconds for which the update waited for its batch.
+        prefetch_wait_s: f64,
+    }
+    /// The outcome of an evaluation.
+    EvalReport {
+        /// Mean over the targets, in nats.
+        loss: f64,
+        /// Targets.
+        tokens: u64,
+        /// Windows.
+        windows: u64,
+        /// The loss in bits for each byte of the text.
+        bits_per_byte: f64,
+    }
+    /// What a worker did since the start.
+    WorkerStats {
+        /// Tasks done.
+        tasks: u64,
+        /// Seconds inside them.
+        busy_s: f64,
+        /// Tasks taken from other workers.
+        steals: u64,
+    }
+    /// A tensor after an update.
+    TensorNumbers {
+        /// Its name in the weights.
+        name: String,
+        /// Norm of its gradient.
+        grad_norm: f64,
+        /// Elements of the gradient that are not finite.
+        bad_gradients: u64,
+        /// Elements of the weights that are not finite.
+        bad_weights: u64,
+        /// Elements of the moments that are not finite.
+        bad_moments: u64,
+    }
+    /// A node of the graph of an update.
+    Task {
+        /// What it does.
+        kind: &'static str,
+        /// Where.
+        detail: String,
+        /// The nodes that it waits for.
+        after: Vec<u32>,
+        /// Whether it comes before those that can wait.
+        urgent: bool,
+    }
+    /// A file that was written.
+    WrittenFile {
+        /// Its size.
+        bytes: u64,
+        /// Its SHA-256, in hexadecimal digits.
+        sha256: String,
+    }
+    /// How full the prefetch channel is.
+    QueueFill {
+        /// Batches in it.
+        batches: usize,
+        /// Batches that it has room for.
+        capacity: usize,
+    }
 }
-
-/// The outcome of an evaluation.
-#[pyclass(frozen, get_all, module = "symlm._symlm")]
-pub struct EvalReport {
-    loss: f64,
-    tokens: u64,
-    windows: u64,
-    bits_per_byte: f64,
-}
-
-/// What a worker did since the start.
-#[pyclass(frozen, get_all, module = "symlm._symlm")]
-pub struct WorkerStats {
-    tasks: u64,
-    busy_s: f64,
-    steals: u64,
-}
-
-/// Name, norm of the gradient, elements that are not finite of the gradient, the weights, the moments.
-type TensorRow = (String, f64, u64, u64, u64);
 
 /// A save under way.
 #[pyclass(frozen, module = "symlm._symlm")]
 pub struct Saving {
-    state: String,
+    state: EngineState,
     saving: Mutex<Option<step::Saving>>,
 }
 
@@ -62,10 +110,10 @@ impl Saving {
 
 #[pymethods]
 impl Saving {
-    /// The state beside the files, as JSON.
+    /// What belongs beside the files.
     #[getter]
-    fn state(&self) -> &str {
-        &self.state
+    fn state(&self) -> EngineState {
+        self.state.clone()
     }
     /// Whether everything is written, or has failed; waits for it up to `timeout_s`.
     #[pyo3(signature = (timeout_s = 0.0))]
@@ -77,12 +125,13 @@ impl Saving {
         })
     }
     /// Waits for the end; gives size and SHA-256 of each file, or raises what went wrong.
-    fn finish(&self, py: Python<'_>) -> PyResult<HashMap<&'static str, (u64, String)>> {
+    fn finish(&self, py: Python<'_>) -> PyResult<HashMap<&'static str, WrittenFile>> {
         let files = detached(py, || {
             let saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner).take();
             saving.ok_or_else(Self::ended)?.finish()
         })?;
-        Ok(files.into_iter().map(|(name, written)| (name, (written.bytes, written.sha256))).collect())
+        let file = |written: checkpoint::Written| WrittenFile { bytes: written.bytes, sha256: written.sha256 };
+        Ok(files.into_iter().map(|(name, written)| (name, file(written))).collect())
     }
 }
 
@@ -96,13 +145,10 @@ const MOMENTS: &[Tensors] = &[Tensors::FirstMoment, Tensors::SecondMoment];
 pub struct Engine(step::Engine);
 
 impl Engine {
-    /// What a checkpoint holds beside the tensors, as JSON.
-    fn state(&self) -> symlm_core::Result<String> {
-        let mut state = serde_json::json!({"contract": symlm_core::CONTRACT_VERSION, "step": self.0.step()});
-        if let Some(base) = self.0.base_sha256()? {
-            state["base_sha256"] = base.into();
-        }
-        Ok(state.to_string())
+    /// What a checkpoint holds beside the tensors.
+    fn state(&self) -> symlm_core::Result<EngineState> {
+        let base_sha256 = self.0.base_sha256()?;
+        Ok(EngineState(State { contract: symlm_core::CONTRACT_VERSION, step: self.0.step(), base_sha256 }))
     }
 }
 
@@ -111,10 +157,10 @@ impl Engine {
     /// The keyword arguments are for measuring and change no bit: another instruction set than that in use elsewhere, no
     /// batches cut ahead, a barrier after each operation instead of deques.
     #[new]
-    #[pyo3(signature = (config_json, train, *, isa = None, prefetch = true, barriers = false))]
+    #[pyo3(signature = (settings, train, *, isa = None, prefetch = true, barriers = false))]
     fn new(
         py: Python<'_>,
-        config_json: Text<'_>,
+        settings: &EngineSettings,
         train: &Shards,
         isa: Option<Text<'_>>,
         prefetch: bool,
@@ -122,7 +168,7 @@ impl Engine {
     ) -> PyResult<Self> {
         let source = train.0.clone();
         detached(py, || {
-            let config = EngineConfig::from_json(&config_json)?;
+            let config = settings.0.clone();
             if train.0.vocab_size() > config.model.vocab_size {
                 let (found, expected) = (train.0.vocab_size(), config.model.vocab_size);
                 return Err(Error::data(format!("the corpus has a vocabulary of {found}, the model of {expected}")));
@@ -184,13 +230,10 @@ impl Engine {
         Ok(Saving { state, saving: Mutex::new(Some(saving)) })
     }
     /// Restores what `save_begin` wrote.
-    fn load(&self, py: Python<'_>, folder: Location, state_json: Text<'_>) -> PyResult<()> {
-        let shown = folder.display();
+    fn load(&self, py: Python<'_>, folder: Location, state: &EngineState) -> PyResult<()> {
+        let (shown, state) = (folder.display(), &state.0);
         detached(py, || {
-            let bad = || Error::data(format!("damaged trainer state in {shown}"));
-            let state: serde_json::Value = serde_json::from_str(&state_json).map_err(|_| bad())?;
-            let number = |key: &str| state.get(key).and_then(serde_json::Value::as_u64).ok_or_else(bad);
-            let (contract, step) = (number("contract")?, number("step")?);
+            let contract = state.contract;
             // Whether the rules of an older one are unchanged depends on the text, which Python has looked at.
             if !(1..=symlm_core::CONTRACT_VERSION).contains(&contract) {
                 let expected = symlm_core::CONTRACT_VERSION;
@@ -198,14 +241,12 @@ impl Engine {
                     .hint("use the symlm version that wrote it"));
             }
             let base = self.0.base_sha256()?;
-            if let Some(base) =
-                base.filter(|base| state.get("base_sha256").and_then(|known| known.as_str()) != Some(base))
-            {
+            if let Some(base) = base.filter(|base| state.base_sha256.as_ref() != Some(base)) {
                 let what =
                     format!("{shown}: the adapters were trained on other base weights than those of sha256 {base}");
                 return Err(Error::data(what).hint("restore the folder base of the run"));
             }
-            self.0.load(&folder, step)
+            self.0.load(&folder, state.step)
         })
     }
     /// Takes the weights of a model from elsewhere: a .safetensors file or the index of several. Moments stay as they are.
@@ -241,12 +282,17 @@ impl Engine {
     fn window_losses(&self, py: Python<'_>) -> PyResult<Vec<f64>> {
         detached(py, || self.0.window_losses())
     }
-    /// After the last update that was computed, of each tensor: name, norm of its gradient, elements that are not
-    /// finite of the gradient, the weights, the moments.
-    fn tensor_numbers(&self, py: Python<'_>) -> PyResult<Vec<TensorRow>> {
+    /// Each tensor after the last update that was computed.
+    fn tensor_numbers(&self, py: Python<'_>) -> PyResult<Vec<TensorNumbers>> {
         let numbers = detached(py, || self.0.tensor_numbers())?;
-        let row = |n: step::TensorNumbers| (n.name, n.grad_norm, n.bad_gradients, n.bad_weights, n.bad_moments);
-        Ok(numbers.into_iter().map(row).collect())
+        let one = |n: step::TensorNumbers| TensorNumbers {
+            name: n.name,
+            grad_norm: n.grad_norm,
+            bad_gradients: n.bad_gradients,
+            bad_weights: n.bad_weights,
+            bad_moments: n.bad_moments,
+        };
+        Ok(numbers.into_iter().map(one).collect())
     }
     /// A generator with a copy of the weights.
     fn snapshot(&self, py: Python<'_>) -> PyResult<Generator> {
@@ -273,11 +319,10 @@ impl Engine {
     fn take_trace(&self, py: Python<'_>) -> PyResult<Trace> {
         detached(py, || self.0.take_trace()).map(Trace)
     }
-    /// Of each node of the graph of an update: kind, detail, the nodes it waits for, whether it comes before those that
-    /// can wait.
-    fn task_graph(&self, py: Python<'_>) -> Vec<(&'static str, String, Vec<u32>, bool)> {
-        let nodes = py.detach(|| self.0.task_graph());
-        nodes.into_iter().map(|node| (node.kind, node.detail, node.after, node.urgent)).collect()
+    /// The nodes of the graph of an update.
+    fn task_graph(&self, py: Python<'_>) -> Vec<Task> {
+        let nodes = py.detach(|| self.0.task_graph()).into_iter();
+        nodes.map(|n| Task { kind: n.kind, detail: n.detail, after: n.after, urgent: n.urgent }).collect()
     }
     /// Ends all threads and joins them.
     fn close(&mut self, py: Python<'_>) {
@@ -298,10 +343,11 @@ impl Engine {
     fn flops_per_token(&self) -> f64 {
         self.0.config().flops_per_token()
     }
-    /// Batches in the prefetch channel, and its capacity.
+    /// How full the prefetch channel is.
     #[getter]
-    fn queue_fill(&self) -> (usize, usize) {
-        self.0.queue_fill()
+    fn queue_fill(&self) -> QueueFill {
+        let (batches, capacity) = self.0.queue_fill();
+        QueueFill { batches, capacity }
     }
     /// The instruction set in use.
     #[getter]

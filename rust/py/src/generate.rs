@@ -3,11 +3,11 @@
 use crate::args::{Location, Text};
 use crate::data::Tokenizer;
 use crate::errors::detached;
+use crate::settings::{ModelShape, SampleSettings};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::{Arc, Mutex, PoisonError};
-use symlm_core::config::ModelConfig;
-use symlm_core::generate::{self, Model, SampleOptions, Session};
+use symlm_core::generate::{self, Model, Session};
 use symlm_core::system::machine;
 
 /// An immutable model that generates.
@@ -25,9 +25,8 @@ impl Generator {
 impl Generator {
     /// Reads weights.
     #[staticmethod]
-    fn from_weights(py: Python<'_>, model_json: Text<'_>, safetensors_path: Location) -> PyResult<Self> {
-        detached(py, || Model::load(&ModelConfig::from_json(&model_json)?, machine::active_isa()?, &safetensors_path))
-            .map(Self::new)
+    fn from_weights(py: Python<'_>, shape: &ModelShape, safetensors_path: Location) -> PyResult<Self> {
+        detached(py, || Model::load(&shape.0, machine::active_isa()?, &safetensors_path)).map(Self::new)
     }
     /// Little-endian f32 logits, len(ids) x vocabulary, or the `last` rows of them.
     #[pyo3(signature = (ids, last=None))]
@@ -37,9 +36,8 @@ impl Generator {
         Ok(PyBytes::new(py, &bytes))
     }
     /// Token ids that continue `ids`.
-    fn stream(&self, py: Python<'_>, ids: Vec<u32>, options_json: Text<'_>) -> PyResult<TokenStream> {
-        let stream =
-            detached(py, || generate::TokenStream::new(&self.0, &ids, SampleOptions::from_json(&options_json)?))?;
+    fn stream(&self, py: Python<'_>, ids: Vec<u32>, settings: &SampleSettings) -> PyResult<TokenStream> {
+        let stream = detached(py, || generate::TokenStream::new(&self.0, &ids, settings.0.clone()))?;
         Ok(TokenStream::of(stream))
     }
     /// Token ids that continue a text; the first of them repeat the white space at its end.
@@ -48,11 +46,9 @@ impl Generator {
         py: Python<'_>,
         tokenizer: &Tokenizer,
         text: Text<'_>,
-        options_json: Text<'_>,
+        settings: &SampleSettings,
     ) -> PyResult<TokenStream> {
-        let stream = detached(py, || {
-            generate::TokenStream::behind(&self.0, &tokenizer.0, &text, SampleOptions::from_json(&options_json)?)
-        })?;
+        let stream = detached(py, || generate::TokenStream::behind(&self.0, &tokenizer.0, &text, settings.0.clone()))?;
         Ok(TokenStream::of(stream))
     }
 }

@@ -9,6 +9,8 @@ mod generate;
 mod machine;
 mod objects;
 mod probe;
+mod records;
+mod settings;
 mod trace;
 
 use pyo3::prelude::*;
@@ -23,23 +25,47 @@ mod _symlm {
     /// Version of the numeric contract.
     #[pymodule_export]
     const CONTRACT_VERSION: u64 = symlm_core::CONTRACT_VERSION;
+    /// Sectors in flight if none are asked for.
     #[pymodule_export]
-    use super::data::{Corpus, Shards, Tokenizer, own_output};
+    const AUTO_SECTORS: usize = symlm_core::config::AUTO_SECTORS;
+    /// Most rows of the embedding.
     #[pymodule_export]
-    use super::engine::{Engine, EvalReport, Saving, StepReport, WorkerStats};
+    const MAX_VOCAB: usize = symlm_core::config::MAX_VOCAB;
+    /// Most columns of a matrix, and most heads.
+    #[pymodule_export]
+    const MAX_WIDTH: usize = symlm_core::config::MAX_WIDTH;
+    /// Most transformer blocks.
+    #[pymodule_export]
+    const MAX_LAYERS: usize = symlm_core::config::MAX_LAYERS;
+    /// Most positions of a window.
+    #[pymodule_export]
+    const MAX_POSITIONS: usize = symlm_core::config::MAX_POSITIONS;
+    /// The largest repetition penalty; the smallest is 1 divided by it.
+    #[pymodule_export]
+    const MAX_PENALTY: f64 = symlm_core::generate::MAX_PENALTY;
+    #[pymodule_export]
+    use super::data::{Corpus, EncodedPair, OwnNames, OwnOutput, Shards, SplitShards, Tokenizer, own_output};
+    #[pymodule_export]
+    use super::engine::{
+        Engine, EvalReport, QueueFill, Saving, StepReport, Task, TensorNumbers, WorkerStats, WrittenFile,
+    };
     #[pymodule_export]
     use super::generate::{Generator, TokenStream};
     #[pymodule_export]
     use super::machine::{
-        available_cpus, available_isas, available_memory, check_memory, flops_per_token, fma_peak, isa, memory_plan,
-        parameter_table,
+        AvailableMemory, Cpus, MemoryPart, MemoryPlan, Parameter, available_cpus, available_isas, available_memory,
+        check_memory, flops_per_token, fma_peak, isa, memory_plan, parameter_table,
     };
     #[pymodule_export]
-    use super::objects::{ObjectFile, Objects};
+    use super::objects::{JsonObject, ObjectFile, Objects};
     #[pymodule_export]
-    use super::probe::Probe;
+    use super::probe::{Gradients, Probe};
     #[pymodule_export]
-    use super::trace::Trace;
+    use super::settings::{
+        EngineSettings, EngineState, LoraSettings, ModelShape, RopeScaling, SampleSettings, TrainSettings,
+    };
+    #[pymodule_export]
+    use super::trace::{Interval, Span, Trace, WorkerTimes};
 
     #[pymodule_init]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {

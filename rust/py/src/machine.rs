@@ -2,14 +2,50 @@
 
 use crate::args::Text;
 use crate::errors::{detached, to_py};
+use crate::records::records;
+use crate::settings::{EngineSettings, ModelShape};
 use pyo3::prelude::*;
-use symlm_core::config::{EngineConfig, ModelConfig};
 use symlm_core::system::machine;
 use symlm_core::{Error, model, step};
 use symlm_kernels::Isa;
 
-/// A part of a plan: its name and its bytes.
-type Part = (&'static str, f64);
+records! {
+    /// Processors that this process may use.
+    Cpus {
+        /// How many.
+        count: usize,
+        /// The rule that decided.
+        rule: String,
+    }
+    /// Memory that is available now.
+    AvailableMemory {
+        /// How much.
+        bytes: u64,
+        /// The rule that decided.
+        rule: &'static str,
+    }
+    /// A part of a plan of memory.
+    MemoryPart {
+        /// What it is for.
+        name: &'static str,
+        /// How much it takes.
+        bytes: f64,
+    }
+    /// What a run takes in memory.
+    MemoryPlan {
+        /// Parts of the engine.
+        engine: Vec<MemoryPart>,
+        /// Copies that are held beside it for a while.
+        beside: Vec<MemoryPart>,
+    }
+    /// A tensor of a model.
+    Parameter {
+        /// Its name in a safetensors file.
+        name: String,
+        /// Rows and columns, or elements.
+        shape: Vec<usize>,
+    }
+}
 
 /// The instruction set in use; `SYMLM_ISA` overrides the choice.
 #[pyfunction]
@@ -25,8 +61,9 @@ pub fn available_isas() -> Vec<&'static str> {
 
 /// The number of threads that `--threads auto` means, and the rule that decided.
 #[pyfunction]
-pub fn available_cpus() -> (usize, String) {
-    machine::available_cpus()
+pub fn available_cpus() -> Cpus {
+    let (count, rule) = machine::available_cpus();
+    Cpus { count, rule }
 }
 
 /// GFLOP/s of a register-only loop of fused multiply-adds on `threads` threads, which are joined before return; of the
@@ -48,33 +85,34 @@ pub(crate) fn chosen_isa(name: Option<&str>) -> symlm_core::Result<Isa> {
 
 /// Raises MemoryPlanError if an engine of this configuration would not fit into the memory available now.
 #[pyfunction]
-pub fn check_memory(py: Python<'_>, config_json: Text<'_>) -> PyResult<()> {
-    detached(py, || step::check_memory(&EngineConfig::from_json(&config_json)?))
+pub fn check_memory(py: Python<'_>, settings: &EngineSettings) -> PyResult<()> {
+    detached(py, || step::check_memory(&settings.0))
 }
 
-/// What a training of this configuration takes in memory: parts of the engine, and copies that are held beside it for a
-/// while, each as (name, bytes).
+/// What a run with these settings takes in memory.
 #[pyfunction]
-pub fn memory_plan(py: Python<'_>, config_json: Text<'_>) -> PyResult<(Vec<Part>, Vec<Part>)> {
-    let plan = detached(py, || Ok(step::MemoryPlan::new(&EngineConfig::from_json(&config_json)?)))?;
-    Ok((plan.engine, plan.beside))
+pub fn memory_plan(py: Python<'_>, settings: &EngineSettings) -> PyResult<MemoryPlan> {
+    let plan = detached(py, || Ok(step::MemoryPlan::new(&settings.0)))?;
+    let parts =
+        |parts: Vec<(&'static str, f64)>| parts.into_iter().map(|(name, bytes)| MemoryPart { name, bytes }).collect();
+    Ok(MemoryPlan { engine: parts(plan.engine), beside: parts(plan.beside) })
 }
 
-/// Bytes of memory that are available now, and the rule that decided; None if the system does not tell.
+/// Memory that is available now; None if the system does not tell.
 #[pyfunction]
-pub fn available_memory() -> Option<(u64, &'static str)> {
-    machine::available_memory().map(|available| (available.bytes as u64, available.rule))
+pub fn available_memory() -> Option<AvailableMemory> {
+    machine::available_memory().map(|found| AvailableMemory { bytes: found.bytes as u64, rule: found.rule })
 }
 
 /// Floating-point operations per trained token of a model.
 #[pyfunction]
-pub fn flops_per_token(py: Python<'_>, model_json: Text<'_>) -> PyResult<f64> {
-    ModelConfig::from_json(&model_json).map(|config| config.flops_per_token()).map_err(|e| to_py(py, e))
+pub fn flops_per_token(shape: &ModelShape) -> f64 {
+    shape.0.flops_per_token()
 }
 
-/// Names and shapes of the tensors of a model, in storage order.
+/// The tensors of a model, in storage order.
 #[pyfunction]
-pub fn parameter_table(py: Python<'_>, model_json: Text<'_>) -> PyResult<Vec<(String, Vec<usize>)>> {
-    let config = ModelConfig::from_json(&model_json).map_err(|e| to_py(py, e))?;
-    Ok(model::Layout::new(&config).params.into_iter().map(|p| (p.name, p.shape)).collect())
+pub fn parameter_table(shape: &ModelShape) -> Vec<Parameter> {
+    let params = model::Layout::new(&shape.0).params.into_iter();
+    params.map(|p| Parameter { name: p.name, shape: p.shape }).collect()
 }

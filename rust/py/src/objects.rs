@@ -1,10 +1,23 @@
 //! Files of JSON objects.
 
 use crate::errors::{detached, interruptible};
+use crate::records::records;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use symlm_core::data;
+
+records! {
+    /// An object of a file.
+    JsonObject {
+        /// Its number, from 1.
+        number: u64,
+        /// Where it stands, in words.
+        place: String,
+        /// Its text, of the fields that were asked for.
+        json: String,
+    }
+}
 
 /// A file of JSON objects, of whatever name and form; iterated from its beginning every time.
 #[pyclass(frozen, module = "symlm._symlm")]
@@ -36,10 +49,9 @@ impl Objects {
     fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
         this
     }
-    /// Number, place in words, JSON text.
-    fn __next__(&self, py: Python<'_>) -> PyResult<Option<(u64, String, String)>> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<JsonObject>> {
         let next = detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next_object())?;
-        Ok(next.map(|object| (object.number, object.place, object.json)))
+        Ok(next.map(|o| JsonObject { number: o.number, place: o.place, json: o.json }))
     }
     /// Bytes of the unpacked file that were read so far.
     #[getter]

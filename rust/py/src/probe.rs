@@ -1,11 +1,11 @@
 //! A window into the training step, for tests against other implementations.
 
 use crate::errors::{detached, to_py};
+use crate::settings::EngineSettings;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::sync::Arc;
 use symlm_core::Error;
-use symlm_core::config::EngineConfig;
 use symlm_core::generate;
 use symlm_core::step::{Engine, Switches, Tensors};
 use symlm_core::system::machine;
@@ -13,6 +13,15 @@ use symlm_core::system::machine;
 /// An engine that is fed batches by hand.
 #[pyclass(module = "symlm._symlm")]
 pub struct Probe(Engine);
+
+/// The outcome of a forward and a backward pass.
+#[pyclass(frozen, get_all, module = "symlm._symlm")]
+pub struct Gradients {
+    /// Mean over the targets, in nats.
+    loss: f64,
+    /// Little-endian f32 of each tensor that is trained, by its name.
+    of: Py<PyDict>,
+}
 
 fn bytes<'py>(py: Python<'py>, values: &[f32]) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
@@ -35,9 +44,9 @@ impl Probe {
 #[pymethods]
 impl Probe {
     #[new]
-    fn new(py: Python<'_>, config_json: &str) -> PyResult<Self> {
+    fn new(py: Python<'_>, settings: &EngineSettings) -> PyResult<Self> {
         detached(py, || {
-            let config = EngineConfig::from_json(config_json)?;
+            let config = settings.0.clone();
             // The prefetch thread needs something to cut; its batches are never used.
             let source = Arc::new(vec![0_u32; 2 * config.model.seq_len + 2]);
             Engine::new(config, machine::active_isa()?, source, Switches::default())
@@ -67,8 +76,8 @@ impl Probe {
         let (which, index) = self.index(name).map_err(|e| to_py(py, e))?;
         self.0.tensors(&[which], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
     }
-    /// Mean loss and the gradient of every tensor that is trained before clipping. Ids with the bit 2^31 are no targets.
-    fn forward_backward<'py>(&self, py: Python<'py>, ids: Vec<Vec<u32>>) -> PyResult<(f64, Bound<'py, PyDict>)> {
+    /// Mean loss, and the gradient before clipping of every tensor that is trained. Ids with the bit 2^31 are no targets.
+    fn forward_backward(&self, py: Python<'_>, ids: Vec<Vec<u32>>) -> PyResult<Gradients> {
         let loss = detached(py, || self.0.gradients(&ids))?;
         let gradients = PyDict::new(py);
         let fill = |tensors: &[(String, Vec<usize>, &[f32])]| -> PyResult<()> {
@@ -76,7 +85,7 @@ impl Probe {
             tensors.iter().try_for_each(|t| gradients.set_item(t.0.trim_start_matches(prefix), bytes(py, t.2)))
         };
         self.0.tensors(&[Tensors::Gradient], fill).map_err(|e| to_py(py, e))??;
-        Ok((loss, gradients))
+        Ok(Gradients { loss, of: gradients.unbind() })
     }
     /// Logits of a text, as the generator computes them.
     fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {

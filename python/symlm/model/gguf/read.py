@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import _symlm
-from ...config.model_config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, ModelConfig
+from ..._symlm import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, parameter_table
+from ...config.engine import model_shape
+from ...config.model_config import ModelConfig
 from ...config.rope import ROPE_THETA, RopeScaling
 from ...errors import DataError, UsageError, UserError, reason, shown
 from ...layout import FACTS, GENERATION_CONFIG, MODEL_CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS
@@ -114,7 +115,7 @@ def _outgoing(source: GgufTensor, name: str, config: ModelConfig) -> Outgoing:
 
 def _pairs(file: GgufFile, config: ModelConfig) -> list[tuple[str, str]]:
     """Name here and name in the file of every tensor of the model; DataError unless the file has exactly these."""
-    expected = dict(_symlm.parameter_table(json.dumps(config.as_dict())))
+    expected = {parameter.name: parameter.shape for parameter in parameter_table(model_shape(config))}
     names = {gguf_name(name): name for name in expected}
     for name, ours in names.items():
         shape = tuple(expected[ours])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import _symlm
+from ...config.engine import model_shape
 from ...config.model_config import ModelConfig
 from ...errors import DataError, UserError
 from ...units import format_count
@@ -46,7 +46,7 @@ def load_library() -> Any:
 
 def unquantisable(config: ModelConfig) -> list[str]:
     """Tensors whose rows do not divide into blocks of Q8_0, each with the length of its rows."""
-    table = _symlm.parameter_table(json.dumps(config.as_dict()))
+    table = ((parameter.name, parameter.shape) for parameter in _symlm.parameter_table(model_shape(config)))
     return [f"{name} ({shape[-1]:,})" for name, shape in table if len(shape) == 2 and shape[-1] % Q8_BLOCK]
 
 

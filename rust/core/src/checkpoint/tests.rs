@@ -183,7 +183,7 @@ impl Whole {
             r#"{{"vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_layers": 2, "num_heads": 2,
                 "num_kv_heads": 1, "seq_len": 10, "rope_theta": 1e4, "rms_norm_eps": 1e-5, "tie_embeddings": {tied}}}"#
         );
-        let layout = Layout::new(&ModelConfig::from_json(&json).unwrap());
+        let layout = Layout::new(&serde_json::from_str::<ModelConfig>(&json).unwrap());
         let tensors = layout.params.iter().enumerate().map(|(number, param)| {
             // Numbers that all three types hold exactly.
             let values = (0..param.len()).map(|i| ((i * 7 + number) % 64) as f32 / 32.0 - 1.0);

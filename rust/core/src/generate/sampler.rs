@@ -7,17 +7,15 @@
 use crate::error::{Error, Result};
 use crate::rng::{self, Stream};
 use crate::system::float_env::ContractRounding;
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Tokens that the repetition penalty looks back.
 pub const PENALTY_WINDOW: usize = 64;
 /// Penalties beyond 1 / this and this are refused: they could only be a mistake, and scores stay finite.
-const MAX_PENALTY: f64 = 100.0;
+pub const MAX_PENALTY: f64 = 100.0;
 
 /// How text is drawn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SampleOptions {
     /// Tokens after which the text ends.
     pub max_new_tokens: u64,
@@ -40,16 +38,6 @@ pub struct SampleOptions {
 }
 
 impl SampleOptions {
-    /// Reads the JSON that Python sends.
-    ///
-    /// # Errors
-    /// `Usage` if it is not of this form or a value is out of range.
-    pub fn from_json(json: &str) -> Result<Self> {
-        let options: Self = serde_json::from_str(json).map_err(|e| Error::usage(format!("sampling options: {e}")))?;
-        options.check()?;
-        Ok(options)
-    }
-
     /// Checks ranges.
     ///
     /// # Errors

@@ -181,11 +181,17 @@ proptest! {
 }
 
 fn options(temperature: f64) -> SampleOptions {
-    let json = format!(
-        r#"{{"max_new_tokens":120,"temperature":{temperature},"top_k":40,"top_p":0.95,"min_p":0.05,
-            "repetition_penalty":1.1,"seed":9,"sample_index":0,"stop_ids":[]}}"#
-    );
-    SampleOptions::from_json(&json).unwrap()
+    SampleOptions {
+        max_new_tokens: 120,
+        temperature,
+        top_k: 40,
+        top_p: 0.95,
+        min_p: 0.05,
+        repetition_penalty: 1.1,
+        seed: 9,
+        sample_index: 0,
+        stop_ids: vec![],
+    }
 }
 
 fn text(model: &Arc<Model>, prompt: &[u32], options: &SampleOptions) -> Vec<u32> {

@@ -116,7 +116,7 @@ mod tests {
     fn layout() -> Layout {
         let model = r#"{"vocab_size": 30, "hidden_size": 24, "intermediate_size": 20, "num_layers": 2, "num_heads": 6,
             "num_kv_heads": 2, "seq_len": 8, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_embeddings": true}"#;
-        Layout::new(&ModelConfig::from_json(model).unwrap())
+        Layout::new(&serde_json::from_str::<ModelConfig>(model).unwrap())
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn config_of(threads: usize, sectors_in_flight: usize, seq_len: usize, batch
         "schedule": "wsd", "min_lr_ratio": 0.1, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
         "grad_clip": 1.0, "seed": 42}}, "threads": {threads}, "sectors_in_flight": {sectors_in_flight}}}"#
     );
-    EngineConfig::from_json(&json).expect("a sound configuration")
+    serde_json::from_str(&json).expect("a sound configuration")
 }
 
 /// Random ids.

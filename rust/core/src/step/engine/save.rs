@@ -219,7 +219,7 @@ mod tests {
     use symlm_kernels::Isa;
 
     fn engine() -> Engine {
-        let config = EngineConfig::from_json(
+        let config = serde_json::from_str::<EngineConfig>(
             r#"{"model": {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 12, "num_layers": 1, "num_heads": 2,
                 "num_kv_heads": 1, "seq_len": 10, "rope_theta": 1e4, "rms_norm_eps": 1e-5, "tie_embeddings": true},
                 "train": {"batch_size": 3, "max_steps": 9, "learning_rate": 1e-2, "warmup_steps": 0, "decay_start": 9,

@@ -2,7 +2,7 @@
 
 use super::limits::SECTORS_PER_LOGITS;
 use super::symmetry::{SECTORS, sector_windows};
-use crate::config::EngineConfig;
+use crate::config::{AUTO_SECTORS, EngineConfig};
 use crate::contract::NORM_BLOCK;
 use std::ops::Range;
 
@@ -30,8 +30,7 @@ impl Partition {
     pub fn new(c: &EngineConfig) -> Self {
         let (batch, seq_len) = (c.train.batch_size, c.model.seq_len);
         let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
-        // Six slots are two triples: one is filled while the weight gradients of the other are folded.
-        let slots = if c.sectors_in_flight == 0 { 6 } else { c.sectors_in_flight };
+        let slots = if c.sectors_in_flight == 0 { AUTO_SECTORS } else { c.sectors_in_flight };
         let group = (slots / 2).clamp(1, 3);
         // At least two units of work per worker, as far as the windows can be split.
         let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);

@@ -72,7 +72,7 @@ fn check(partition: &Partition, plan: &Plan) {
 #[test]
 fn memory_is_used_again_only_when_it_is_free() {
     for (batch, slots, layers) in [(1, 1, 1), (2, 0, 2), (3, 3, 1), (5, 1, 2), (7, 5, 2), (13, 0, 2), (13, 12, 1)] {
-        let config = EngineConfig::from_json(&format!(
+        let config = serde_json::from_str::<EngineConfig>(&format!(
             r#"{{"model": {{"vocab_size": 30, "hidden_size": 8, "intermediate_size": 12, "num_layers": {layers},
             "num_heads": 2, "num_kv_heads": 1, "seq_len": 70, "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
             "tie_embeddings": true}}, "train": {{"batch_size": {batch}, "max_steps": 9, "learning_rate": 1e-3,
@@ -98,7 +98,7 @@ impl Program for Nothing {
 }
 
 fn config_of(batch: usize, threads: usize, sectors_in_flight: usize) -> EngineConfig {
-    EngineConfig::from_json(&format!(
+    serde_json::from_str(&format!(
         r#"{{"model": {{"vocab_size": 300, "hidden_size": 64, "intermediate_size": 160, "num_layers": 3,
         "num_heads": 4, "num_kv_heads": 2, "seq_len": 130, "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
         "tie_embeddings": false}}, "train": {{"batch_size": {batch}, "max_steps": 9, "learning_rate": 1e-3,
