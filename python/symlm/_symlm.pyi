@@ -377,7 +377,7 @@ class Span:
 
 @final
 class Interval:
-    """A stretch of time in nanoseconds from the origin of the trace."""
+    """An interval of time in nanoseconds from the origin of the trace."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
     def __eq__(self, other: object, /) -> bool: ...

@@ -33,7 +33,7 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 class LazyGroup(Group):
-    """A group whose commands live in modules of their own, imported when one is asked for."""
+    """A group whose commands live in separate modules, imported when one is asked for."""
 
     homes: dict[str, str] = {  # noqa: RUF012 - a table, never changed
         "train": "train",
@@ -94,14 +94,14 @@ def cli() -> None:
 
 
 def report(error: SymlmError, command: str = "symlm") -> int:
-    """Print an error for people, with a hint in any case; gives its exit code. `command` is the one that failed."""
+    """Print an error, always with a hint; returns its exit code. `command` is the one that failed."""
     say(f"error: {error.message}")
     say(f"hint: {error.hint or _general_hint(error, command)}")
     return error.exit_code
 
 
 def _general_hint(error: SymlmError, command: str) -> str:
-    """What helps with an error that brings no hint of its own."""
+    """What helps with an error without a hint."""
     text = error.message.lower()
     if "file too large" in text:
         return "raise the limit on the size of files: ulimit -f"
@@ -127,7 +127,7 @@ def _general_hint(error: SymlmError, command: str) -> str:
 
 
 def _command_of(words: Sequence[str]) -> str:
-    """`symlm train` for the arguments of a training, for hints."""
+    """`symlm train` for the arguments of training, for hints."""
     names = ["symlm"]
     group: click.Command | None = cli
     for word in words:

@@ -25,19 +25,19 @@ def debug_wanted() -> bool:
 
 
 def put(text: str) -> None:
-    """Text on standard error as it is. When it cannot be written the command goes on: its result counts."""
+    """Text on standard error as it is. When it cannot be written the command continues: its result counts."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """A line on standard error for people, whatever names of files it holds."""
+    """A readable line on standard error, whatever names of files it holds."""
     put(printable(text))
 
 
 def tell(text: str) -> None:
-    """A line of the result for people, whatever names of files it holds."""
+    """A readable line of the result, whatever names of files it holds."""
     click.echo(printable(text))
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--dtype",
     type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
     default=None,
-    help="Type of the weights; q8_0 not for hf.  [that of MODEL, f32 after a training]",
+    help="Type of the weights; q8_0 not for hf.  [that of MODEL, f32 after training]",
 )
 @checkpoint_option
 @click.option("--force", is_flag=True, help="Replace the file if it exists (gguf).")

@@ -37,7 +37,7 @@ command = Command(
         click.Argument(["data"], nargs=-1, required=True, type=PATH, metavar="PATH..."),
         *setting_options([name for name in SPECS if name not in _LEFT_OUT], DEFAULT_TEXTS),
     ],
-    help="""Go on training MODEL on other data.
+    help="""Continue training MODEL on other data.
 
     MODEL is a run folder, a checkpoint, or a model folder or GGUF file from elsewhere; its shape and its tokenizer stay
     as they are. PATH is text as symlm train takes it, or JSON with a prompt and a completion in each object:
@@ -47,5 +47,5 @@ command = Command(
 
     Of these only the completions (and that they end) are learnt. All weights are trained, or adapters beside them with
     --lora-rank. The run folder, --resume and everything else are those of symlm train.""",
-    short_help="Go on training a model on examples or text.",
+    short_help="Continue training a model on examples or text.",
 )

@@ -45,7 +45,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = (EOT_ID,)
     """Tokens that end a text; the first of them stands between documents."""
     positions: int | None = None
-    """Positions that the model was made for, where a training with shorter windows goes on from it; None: `seq_len`."""
+    """Positions that the model was made for, where a run with shorter windows starts from it; None: `seq_len`."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -216,7 +216,7 @@ def _check_positions(positions: Any, seq_len: int) -> None:
 
 
 _OTHER = ("rope_theta", "rms_norm_eps", "bos_token_id", "eos_token_ids")
-"""Fields that are no sizes, but for the scaling."""
+"""Fields that are not sizes, but for the scaling."""
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "model_type": ("llama",),
@@ -280,7 +280,7 @@ def _special_ids(path: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[i
 
 
 def note_of_ends(path: Path, config: ModelConfig) -> str | None:
-    """A sentence for people where the ends of a text are not those of transformers, which takes them from
+    """A sentence for the user where the ends of a text are not those of transformers, which takes them from
     `generation_config.json` alone and, without one, from what `config.json` says in so many words."""
     beside = path.with_name(GENERATION_CONFIG)
     place = beside if beside.is_file() else path

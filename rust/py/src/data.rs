@@ -120,7 +120,7 @@ impl Tokenizer {
     fn encode(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
         detached(py, || self.0.encode(&text))
     }
-    /// Text of token ids; bytes that are no UTF-8 become U+FFFD.
+    /// Text of token ids; bytes that are not UTF-8 become U+FFFD.
     fn decode(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<String> {
         detached(py, || self.0.decode(&ids))
     }

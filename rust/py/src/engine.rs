@@ -140,7 +140,7 @@ const WEIGHTS: &[Tensors] = &[Tensors::Weights];
 /// What optimizer.safetensors holds.
 const MOMENTS: &[Tensors] = &[Tensors::FirstMoment, Tensors::SecondMoment];
 
-/// Threads, model and optimizer of one training.
+/// Threads, model and optimizer of one training run.
 #[pyclass(module = "symlm._symlm")]
 pub struct Engine(step::Engine);
 
@@ -224,7 +224,7 @@ impl Engine {
             bits_per_byte: report.loss / std::f64::consts::LN_2 * tokens_per_byte,
         })
     }
-    /// Writes the files of a checkpoint into a folder while the updates go on: returns when a copy is taken.
+    /// Writes the files of a checkpoint into a folder while the updates continue: returns when a copy is taken.
     fn save_begin(&self, py: Python<'_>, folder: Location) -> PyResult<Saving> {
         let (state, saving) = detached(py, || Ok((self.state()?, self.0.save_begin(&folder)?)))?;
         Ok(Saving { state, saving: Mutex::new(Some(saving)) })

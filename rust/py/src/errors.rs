@@ -60,7 +60,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let outcome = catch_unwind(AssertUnwindSafe(f));
     GUARDS.set(GUARDS.get() - 1);
     outcome.unwrap_or_else(|payload| {
-        // A panic of another thread that goes on in this one has not passed the hook here.
+        // A panic of another thread that continues in this one has not passed the hook here.
         let known = PANIC.take();
         let what = known.as_deref().or_else(|| said(payload.as_ref())).unwrap_or("no message");
         Err(Error::internal(format!("panic in the core: {what}")))

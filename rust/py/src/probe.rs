@@ -64,7 +64,7 @@ impl Probe {
             let (which, index) = self.index(name)?;
             let (chunks, rest) = values.as_chunks::<4>();
             if !rest.is_empty() {
-                return Err(Error::usage(format!("{name}: {} bytes are no whole f32", values.len())));
+                return Err(Error::usage(format!("{name}: {} bytes are not whole f32 values", values.len())));
             }
             let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
             self.0.set_tensor(which, index, &values)?;
@@ -76,7 +76,7 @@ impl Probe {
         let (which, index) = self.index(name).map_err(|e| to_py(py, e))?;
         self.0.tensors(&[which], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
     }
-    /// Mean loss, and the gradient before clipping of every tensor that is trained. Ids with the bit 2^31 are no targets.
+    /// Mean loss, and the gradient before clipping of every tensor that is trained. Ids with the bit 2^31 are not targets.
     fn forward_backward(&self, py: Python<'_>, ids: Vec<Vec<u32>>) -> PyResult<Gradients> {
         let loss = detached(py, || self.0.gradients(&ids))?;
         let gradients = PyDict::new(py);

@@ -32,7 +32,7 @@ fn field<T: Value>(name: &str, object: &Bound<'_, PyAny>) -> PyResult<T> {
     })
 }
 
-/// Kinds of values for which PyO3 knows what to do, but that `True` is no number.
+/// Kinds of values for which PyO3 knows what to do, except that `True` does not count as a number.
 macro_rules! plain_values {
     ($($type:ty: $expected:literal),+ $(,)?) => {$(
         impl Value for $type {
@@ -224,7 +224,7 @@ pub struct State {
 }
 
 impl State {
-    /// Any will do: whether it fits is found out where it is loaded.
+    /// Any will do: whether it fits is checked where it is loaded.
     #[allow(clippy::unnecessary_wraps, clippy::unused_self)]
     fn check(&self) -> Result<()> {
         Ok(())

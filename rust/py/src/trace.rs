@@ -18,7 +18,7 @@ records! {
         /// When it ended.
         end_ns: u64,
     }
-    /// A stretch of time in nanoseconds from the origin of the trace.
+    /// An interval of time in nanoseconds from the origin of the trace.
     Interval {
         /// When it began.
         start_ns: u64,

@@ -139,7 +139,7 @@ impl<'a> Iterator for Pretokens<'a> {
     }
 }
 
-/// Whether `text` may be cut at byte `at` without changing a pre-token: after something that is no white space and
+/// Whether `text` may be cut at byte `at` without changing a pre-token: after something that is not white space and
 /// before white space.
 ///
 /// No pre-token has white space after anything else, so one begins at `at`, and what follows is matched the same way

@@ -226,7 +226,7 @@ impl Open {
         Some(Example { text: std::mem::take(&mut self.text), prompt: self.prompt })
     }
 
-    /// Reads the next stretch of a file that is one document.
+    /// Reads the next part of a file that is one document.
     fn read_text(&mut self, source: &Source) -> Result<()> {
         self.text.drain(..self.position);
         self.position = 0;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// So many names of fields are listed when the wanted one is missing.
 const NAMES_SHOWN: usize = 6;
-/// And so many are looked at to tell what an object is.
+/// And at most this many are read to tell what an object is.
 const NAMES_KNOWN: usize = 16;
 
 /// The fields of an example.

@@ -31,7 +31,7 @@ enum State {
     Member(Box<GzDecoder<BufReader<Counted>>>),
     /// All members are read.
     Done(BufReader<Counted>),
-    /// While a member gives way to the next.
+    /// Between a member and the next.
     Between,
 }
 

@@ -9,7 +9,7 @@ use super::records::{MAX_RECORD_BYTES, Records};
 use super::source::{Format, Source};
 use crate::error::{Error, Result};
 
-/// So much of every file is looked at when a corpus is opened.
+/// Bytes of every file that are read when a corpus is opened.
 const PREFIX_BYTES: usize = 64 * 1024;
 
 /// What the objects of JSON files hold.

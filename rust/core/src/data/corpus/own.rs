@@ -99,7 +99,7 @@ pub(crate) fn is_own_file(path: &Path, head: &[u8]) -> bool {
 pub(crate) fn has_own_fields(names: &[(String, &str)]) -> bool {
     let same = |fields: &[&str]| {
         let begins = names.len() >= fields.len() && names.iter().zip(fields).all(|((name, _), field)| name == field);
-        // The figures of a benchmark go on with what was measured.
+        // The figures of a benchmark continue with what was measured.
         begins && (names.len() == fields.len() || fields[0] == "started")
     };
     OWN_FIELDS.iter().any(|(_, fields)| same(fields))

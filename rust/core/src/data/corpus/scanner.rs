@@ -23,7 +23,7 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Looks at more bytes; gives how many of them were looked at and what was found, if anything.
+    /// Looks at more bytes; gives how many of them were read and what was found, if anything.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Extent>) {
         let mut at = 0;
         while at < bytes.len() {

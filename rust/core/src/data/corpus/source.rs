@@ -60,7 +60,7 @@ impl Source {
         }
         if self.gzip && error.get_ref().is_some_and(|inner| inner.is::<Garbage>()) {
             let error = self.error(format!("damaged or truncated gzip data: {reason}"));
-            return error.hint("make it anew: gzip -dc FILE | gzip > NEW.gz keeps what comes before them");
+            return error.hint("make it again: gzip -dc FILE | gzip > NEW.gz keeps what comes before them");
         }
         if self.gzip && error.kind() != std::io::ErrorKind::PermissionDenied {
             return self.error(format!("damaged or truncated gzip data: {reason}")).hint("check it with gzip -t");

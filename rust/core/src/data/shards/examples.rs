@@ -14,7 +14,7 @@ impl Corpus {
     /// Encodes the examples into shards of windows of `making.seq_len + 1` ids.
     pub(super) fn build_examples(&self, making: &mut Making<'_, '_>) -> Result<(Shards, Option<Shards>)> {
         let (tokenizer, window) = (making.tokenizer, making.seq_len + 1);
-        let eot = tokenizer.separator()?;
+        let eot = tokenizer.end_of_text()?;
         let (train, val) = making.begin(Some(window as u64))?;
         let mut shards = [train, val];
         let threads = Threads::new(making.threads)?;
@@ -89,7 +89,7 @@ struct Words {
 impl Words {
     fn new(tokenizer: &Tokenizer, encoder: &mut Encoder, example: &Example, window: usize) -> Result<Self> {
         let pair = Pair::new(tokenizer, encoder, &example.text, example.prompt)?;
-        let mut this = fit(&pair, tokenizer.separator()?, window);
+        let mut this = fit(&pair, tokenizer.end_of_text()?, window);
         let kept = this.words.iter().filter(|&word| word & CONTEXT == 0).count();
         let bytes = if kept > pair.completion.len() {
             pair.bytes

@@ -4,7 +4,7 @@
 //! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen. A shard of examples is cut
 //! into windows, and its ids are always `u32`: those that do not count as targets have the bit [`CONTEXT`].
 //!
-//! Reading uses positioned reads and no memory map: a file that is cut, or a disk that fails, while a training reads it
+//! Reading uses positioned reads and no memory map: a file that is cut, or a disk that fails, while a run reads it
 //! gives an error, not a signal that ends the process. The pages stay in the page cache of the system and never count
 //! as memory of the process. A file that was written to since it was checked is refused, for its ids are not known any
 //! more.
@@ -172,7 +172,7 @@ impl Shards {
                 "{}: the tokens changed while they were in use, expected a file that stays as it is",
                 self.path.display()
             ));
-            return Err(error.hint("start again: they are made anew from the text where they are damaged"));
+            return Err(error.hint("start again: they are made again from the text where they are damaged"));
         }
         let width = self.header.id_bytes() as usize;
         let (mut few, mut many) = ([0; READ_BYTES], Vec::new());

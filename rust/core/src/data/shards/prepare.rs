@@ -26,7 +26,7 @@ impl Corpus {
     /// twenty, otherwise the end of the text; 0 holds out nothing. Each part must have at least one window of
     /// `seq_len + 1` tokens. Of examples the last ones are held out, at least one, and each part is cut into windows.
     ///
-    /// The cache is looked up by the SHA-256 of all bytes of all files, the tokenizer and the split, hashed anew every
+    /// The cache is looked up by the SHA-256 of all bytes of all files, the tokenizer and the split, hashed again every
     /// time, so it is never stale; a damaged file in it is made again.
     pub fn prepare(
         &self,

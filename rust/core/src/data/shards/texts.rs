@@ -14,7 +14,7 @@ impl Corpus {
     /// Encodes the documents into shards of text.
     pub(super) fn build_texts(&self, making: &mut Making<'_, '_>) -> Result<(Shards, Option<Shards>)> {
         let tokenizer = making.tokenizer;
-        let (eot, size) = (tokenizer.separator()?, tokenizer.piece_size());
+        let (eot, size) = (tokenizer.end_of_text()?, tokenizer.piece_size());
         let (mut train, mut val) = making.begin(None)?;
         let threads = Threads::new(making.threads)?;
         let mut planner = Planner::new(making.val_split);

@@ -72,7 +72,7 @@ fn binary_and_other_encodings() {
     assert!(found.hint.unwrap().contains("iconv"));
     assert!(error(&[("a.txt", b"ab\xe2\x82")], "a.txt").message.contains("not UTF-8 at byte 2"));
     assert!(error(&[("a.txt", b"\xff\xfea\0")], "a.txt").message.contains("UTF-16"));
-    // Beyond what is looked at on opening.
+    // Beyond the part that is read on opening.
     let mut late = vec![b'x'; 300_000];
     late.push(0xff);
     assert!(open(folder(&[("a.txt", &late)]).path()).is_ok());
@@ -124,7 +124,7 @@ fn json_lines_errors_name_file_line_and_what_was_found() {
     let late = format!("{}{{\"text\": \"", good.repeat(10_000));
     let found = error(&[("a.jsonl", &[late.as_bytes(), b"\xff\"}"].concat())], "a.jsonl");
     assert!(found.message.contains("not UTF-8 at byte 10 of line 10001"), "{found}");
-    // The first line is looked at when the corpus is opened.
+    // The first line is read when the corpus is opened.
     let hint = open(folder(&[("a.jsonl", b"{\"body\": \"x\"}\n")]).path()).unwrap_err().hint.unwrap_or_default();
     assert!(hint.contains("--text-field") && hint.contains("an example has \"prompt\" and \"completion\""), "{hint}");
     let corpus = folder(&[("a.jsonl", b"{\"body\": \"x\"}\n")]);

@@ -34,7 +34,7 @@ pub(super) fn byte_level(pre: Value, post: Value, added: &[&str]) -> Value {
     })
 }
 
-/// As Llama 3 has it: a regular expression of its own, then bytes; a token before every text.
+/// As Llama 3 has it: another regular expression, then bytes; a token before every text.
 pub(super) fn llama3() -> Value {
     let pattern = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
@@ -49,7 +49,7 @@ pub(super) fn llama3() -> Value {
     byte_level(pre, post, &["<|begin|>", "<|end|>"])
 }
 
-/// As Llama 2 has it: blanks as \u{2581}, one before every text, bytes as tokens of their own.
+/// As Llama 2 has it: blanks as \u{2581}, one before every text, bytes as separate tokens.
 pub(super) fn llama2() -> Value {
     let mut vocab = serde_json::Map::new();
     for token in ["<unk>", "<s>", "</s>"] {

@@ -179,7 +179,7 @@ fn a_stop_leaves_no_files() {
     assert!(cached(cache.path()).is_empty());
 }
 
-/// Windows of four ids, of which the first is no target.
+/// Windows of four ids, of which the first is not a target.
 fn windows(folder: &Path, vocab: u32, ids: &[u32]) -> Result<Shards> {
     let mut writer = ShardWriter::create(folder.join("a.ids"), vocab, [7; 32], Some(4))?;
     let word = |(place, id): (usize, &u32)| if place % 4 == 0 { id | CONTEXT } else { *id };

@@ -1,4 +1,4 @@
-//! No thread stays behind. Counted in a process of its own, since tests beside this one have threads too.
+//! No thread stays behind. Counted in a separate process, since tests beside this one have threads too.
 
 use super::*;
 

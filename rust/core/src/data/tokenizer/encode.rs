@@ -241,7 +241,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `Data` if the model has none.
-    pub(crate) fn separator(&self) -> Result<u32> {
+    pub(crate) fn end_of_text(&self) -> Result<u32> {
         let missing = "found a model without a token that ends a text, expected one to stand between documents";
         self.eot_id.ok_or_else(|| Error::data(missing).hint("give it an \"eos_token_id\" in config.json"))
     }
@@ -271,7 +271,7 @@ impl Encoder {
         self.encode_pieces(tokenizer, None, text, ids)
     }
 
-    /// Appends the ids of the rest of a text that goes on after `before`: nothing is put in front of it.
+    /// Appends the ids of the rest of a text that continues after `before`: nothing is put in front of it.
     pub(crate) fn encode_rest(
         &mut self,
         tokenizer: &Tokenizer,

@@ -13,7 +13,7 @@ use super::vocab::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, byte_chars};
 use crate::error::{Error, Result, brief};
 use crate::system::files::open_regular;
 
-/// A larger file is no tokenizer.
+/// A larger file cannot be a tokenizer.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 const HINT: &str = "symlm tokenizer train makes one that fits";
 

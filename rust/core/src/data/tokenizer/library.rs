@@ -17,7 +17,7 @@ use crate::error::{Error, Result, brief};
 pub(super) const MAX_FILE_BYTES: usize = 64 << 20;
 /// The longest text that takes the place of a piece of a token.
 const MAX_REPLACEMENT_BYTES: usize = 64;
-/// So much of what stands before a text is looked at, for a token that it ends with.
+/// Bytes before a text that are searched for the token that they end with.
 pub(crate) const END_BYTES: usize = 256;
 /// Parts of a decoder.
 const MAX_STEPS: usize = 64;
@@ -156,7 +156,7 @@ impl Library {
         }
     }
 
-    /// The ids of the rest of a text that goes on after `before`: what is put in front of a text is not there.
+    /// The ids of the rest of a text that continues after `before`: what is put in front of a text is not there.
     ///
     /// A word is put before it and its ids are taken away, so that the file need not be understood: normalizers,
     /// pre-tokenizers and special tokens further on do what they do within a text.

@@ -9,7 +9,7 @@ const TABLES: usize = 16;
 
 /// Different words and how often each was added; at most 4 GiB of text.
 ///
-/// A word costs its bytes and some 20 more, without an allocation of its own: a text of which every word is another
+/// A word costs its bytes and some 20 more, without a separate allocation: a text of which every word is another
 /// one has millions.
 pub(crate) struct Words {
     hasher: RandomState,
