@@ -71,8 +71,8 @@ def command(
     """Evaluate MODEL, a run folder or a checkpoint folder, on text it has not seen, or ask it questions.
 
     PATH is text as symlm train takes it. Without --per-document or --stride the loss is that of the evaluations
-    during training: whole windows side by side over all documents; what does not fill the last window is left out. Of JSON
-    with a prompt and a completion in each object it is that of the completions.
+    during training: whole windows side by side over all documents; what does not fill the last window is left out.
+    Of JSON with a prompt and a completion in each object it is that of the completions.
     """
     common: dict[str, Any] = {"checkpoint": checkpoint, "threads": parse_threads(threads), "progress": progress}
     if choices is not None:

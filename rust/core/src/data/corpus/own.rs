@@ -1,6 +1,6 @@
 //! What symlm writes itself, which is never taken for text where a folder or a pattern is searched.
 //!
-//! Names and fields are those of the Python modules that write the files; `tests/test_own_output.py` compares them.
+//! Names and fields are those of the Python modules that write the files; `tests/text/test_own_output.py` compares them.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,7 +1,7 @@
 """Whatever is given to any parameter of any command, and whatever a file or a variable holds: a documented exit code,
 an error of two lines, no traceback, nothing left behind.
 
-`python tests/test_hostile_inputs.py` prints the number of cells of the table.
+`python tests/cli/test_hostile_inputs.py` prints the number of cells of the table.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import pytest
 
+from console import ROOT
 from hostile import (
     CALLS,
     CONTENTS,
@@ -40,7 +41,7 @@ from symlm.config.options import PATH_KINDS
 from symlm.config.train_config import SPECS
 
 COMMANDS = dict(commands())
-GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
+GUIDE = ROOT / "docs" / "guide.md"
 MOST_LINES = 4
 """Of standard error beside the error and its hint: notes and warnings."""
 

@@ -14,6 +14,7 @@ import pytest
 
 import blanks
 import symlm
+from console import ROOT
 from elsewhere import END, llama3_tokenizer, make_model
 from symlm import _symlm
 from symlm.check.replay import replay
@@ -196,7 +197,7 @@ def test_weights_are_weights_under_any_version(tmp_path: Path) -> None:
 def test_the_table_goes_up_to_the_version(tmp_path: Path) -> None:
     versions = [change.version for change in CHANGES]
     assert versions == sorted(versions) and versions[-1] == _symlm.CONTRACT_VERSION
-    contract = (Path(__file__).parent.parent / "docs" / "contract.md").read_text(encoding="utf-8")
+    contract = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
     assert contract.startswith(f"# The numeric contract, version {_symlm.CONTRACT_VERSION}\n")
     for change in CHANGES:
         assert f"| {change.version} | {change.rule}" in contract

@@ -103,16 +103,17 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
             # Takes no place on the disk. All metrics are read, a line at a time.
             file.truncate(200 << 20 if reader == "metrics" else 5 << 30)
     script = (
-        "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import resource, sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
         "from test_hostile_files import READERS\n"
         "from symlm.errors import SymlmError\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "for name, read, _ in READERS.values():\n"
-        "    try: read(Path(sys.argv[2], name))\n"
+        "    try: read(Path(sys.argv[1], name))\n"
         "    except SymlmError: pass\n"
     )
-    words = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)]
+    here = Path(__file__).parent
+    words = [sys.executable, "-c", script, str(tmp_path), str(here), str(here.parent)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from test_oracle_vs_core import CASES, LIMIT, Case, as_array, assert_close, random_batch, starting_parameters
 
 from reference import adapters, model
 from reference.model import Parameters
 from reference.optimizer import AdamW, TrainSettings, clip_factor
 from symlm import _symlm
 from symlm.config.engine import engine_settings
-from test_oracle_vs_core import CASES, LIMIT, Case, as_array, assert_close, random_batch, starting_parameters
 
 RANK, ALPHA = 3, 4.5
 SCALE = ALPHA / RANK
