@@ -8,6 +8,7 @@ import pytest
 
 from symlm import TrainConfig, _symlm
 from symlm.config.engine import engine_config, engine_settings, model_shape
+from symlm.config.sampling import SAMPLING_SPECS
 from symlm.errors import UsageError, UserError
 
 SHAPE: dict[str, Any] = {
@@ -44,3 +45,9 @@ def test_records_are_equal_and_shown_by_their_fields() -> None:
     assert shape == _symlm.ModelShape(**SHAPE) != _symlm.ModelShape(**{**SHAPE, "seq_len": 131})
     assert repr(shape).startswith("ModelShape(vocab_size=300, hidden_size=64,")
     assert repr(_symlm.parameter_table(shape)[0]) == "Parameter(name='model.embed_tokens.weight', shape=[300, 64])"
+
+
+def test_limits_of_sampling_are_those_of_the_sampler() -> None:
+    """`--help` shows them without loading the extension module, so they are written down twice."""
+    spec = SAMPLING_SPECS["repetition_penalty"]
+    assert (spec.low, spec.high) == (1 / _symlm.MAX_PENALTY, _symlm.MAX_PENALTY)
