@@ -123,8 +123,8 @@ class Scripted:
     def __init__(self, tokens: list[int]) -> None:
         self.tokens = tokens
 
-    def stream_behind(self, tokenizer: object, text: str, options: str) -> Scripted:
-        stop = json.loads(options)["stop_ids"]
+    def stream_behind(self, tokenizer: object, text: str, settings: _symlm.SampleSettings) -> Scripted:
+        stop = settings.stop_ids
         return Scripted(list(itertools.takewhile(lambda token: token not in stop, self.tokens)))
 
     def __iter__(self) -> Iterator[int]:
