@@ -13,7 +13,7 @@ from .. import _symlm
 from ..config.engine import engine_config, engine_settings, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.train_config import DataFormat, Progress, TrainConfig
-from ..display import make_display
+from ..display import Display, make_display
 from ..errors import DataError, NanError, UsageError, UserError
 from ..layout import BEST, MODEL_CONFIG, STATE
 from ..model.files import ModelFiles
@@ -85,12 +85,8 @@ def evaluate(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
         made_from = _imported(shape, seq_len) if state is None else without_adapters(state.config)
-        engine = _engine(files, {**made_from, "threads": count, "sectors_in_flight": 0}, shards)
-        try:
-            engine.load_weights(str(files.weights))
-            report = engine.evaluate(shards, max_windows, display.task("evaluation"))
-        finally:
-            engine.close()
+        settings = {**made_from, "threads": count, "sectors_in_flight": 0}
+        report = _report(files, settings, shards, max_windows, display)
         blocks = text_blocks(shards, tokenizer)
         compressed = compressed_sizes(blocks, shards.bytes, against, display.task("compressing"))
     finally:
@@ -110,6 +106,18 @@ def evaluate(
         model_bytes=weights_bytes(files.folder),
         compressed=compressed,
     )
+
+
+def _report(
+    files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards, max_windows: int, display: Display
+) -> _symlm.EvalReport:
+    """The losses of an engine made from `settings` with the weights of a model."""
+    engine = _engine(files, settings, shards)
+    try:
+        engine.load_weights(str(files.weights))
+        return engine.evaluate(shards, max_windows, display.task("evaluation"))
+    finally:
+        engine.close()
 
 
 def weights_bytes(folder: Path) -> int:

@@ -253,33 +253,13 @@ def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None, eos: int
     tokens = vocabulary.tokens[: last + 1]
     if len(set(tokens)) < len(tokens):
         raise DataError(f"{path}: two tokens have the same text")
-    added = [
-        {
-            "id": number,
-            "content": tokens[number],
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": type_ == CONTROL,
-        }
-        for number, type_ in enumerate(vocabulary.types[: last + 1])
-        if type_ in (CONTROL, USER_DEFINED)
-    ]
-    merges = []
-    for merge in vocabulary.merges:
-        # Byte-level tokens contain no space; otherwise a token may be any text.
-        left, blank, right = merge.partition(" ")
-        if not (left and blank and right) or " " in right:
-            raise DataError(f"{path}: merge {shown(merge)}, expected two tokens with a blank between them")
-        merges.append([left, right])
     begin = bos if vocabulary.add_bos and bos is not None and bos < len(tokens) else None
     end = eos if vocabulary.add_eos and eos is not None and eos < len(tokens) else None
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": _added_tokens(vocabulary.types[: last + 1], tokens),
         "normalizer": splitting.normalizer,
         "pre_tokenizer": splitting.pre_tokenizer,
         "post_processor": _framing(tokens, begin, end),
@@ -298,9 +278,38 @@ def tokenizer_json(vocabulary: Vocabulary, path: Path, bos: int | None, eos: int
                 for number, token in enumerate(tokens)
                 if vocabulary.types[number] != UNUSED or token != _padding(number)
             },
-            "merges": merges,
+            "merges": _split_merges(vocabulary.merges, path),
         },
     }
+
+
+def _added_tokens(types: Sequence[int], tokens: Sequence[str]) -> list[dict[str, Any]]:
+    """The tokens that are found in a text before it is split."""
+    return [
+        {
+            "id": number,
+            "content": tokens[number],
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": type_ == CONTROL,
+        }
+        for number, type_ in enumerate(types)
+        if type_ in (CONTROL, USER_DEFINED)
+    ]
+
+
+def _split_merges(lines: Sequence[str], path: Path) -> list[list[str]]:
+    """Both tokens of each merge of the GGUF file `path`."""
+    merges = []
+    for merge in lines:
+        # Byte-level tokens contain no space; otherwise a token may be any text.
+        left, blank, right = merge.partition(" ")
+        if not (left and blank and right) or " " in right:
+            raise DataError(f"{path}: merge {shown(merge)}, expected two tokens with a blank between them")
+        merges.append([left, right])
+    return merges
 
 
 def _framing(tokens: Sequence[str], begin: int | None, end: int | None) -> dict[str, Any] | None:
