@@ -137,6 +137,11 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Where temporary files go.
+pub(crate) fn temporary_folder() -> std::path::PathBuf {
+    std::env::temp_dir()
+}
+
 /// A file for the length of a run, where the system has such.
 pub(crate) fn temporary() -> Result<TempFile> {
     TempFile::new()

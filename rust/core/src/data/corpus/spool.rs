@@ -10,7 +10,7 @@ use super::source::Source;
 use crate::data::progress::INTERVAL;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::HEAD_BYTES;
-use crate::system::files::{Room, temporary};
+use crate::system::files::{Room, temporary, temporary_folder};
 use crate::system::stream::Stream;
 
 const READ_BYTES: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub(crate) fn pipe(path: &Path, interrupted: Interrupted<'_>) -> Result<Source> 
 /// Copies a stream to a temporary file. What it is called says how it is divided, where it is called anything.
 fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted<'_>) -> Result<Source> {
     let failed = |error: &std::io::Error| {
-        let folder = std::env::temp_dir();
+        let folder = temporary_folder();
         let error = Error::user(format!(
             "cannot copy {name} to a temporary file in {}: {}",
             folder.display(),
