@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -88,7 +88,6 @@ def evaluate_rolling(
         raise UsageError(f"--stride: expected 1 to {scorer.most_scored} tokens (one window), found {stride}")
     step = stride or scorer.most_scored
     tokenizer = generator.tokenizer
-    start = tokenizer.document_start[-1:] or generator.prompt_ids("")[-1:]
     display = make_display(progress)
     try:
         if generator.note is not None:
@@ -96,17 +95,11 @@ def evaluate_rolling(
         shards = encode_text(data, text_field, tokenizer, 1, scorer.threads, display)
         parts = _documents(shards, tokenizer) if per_document else [(0, shards.tokens)]
         move = display.task("evaluation")
-        windows = (_Window(at, *w) for at, size in parts for w in rolling_windows(size, scorer.context, step))
-
-        def work(window: _Window) -> tuple[_Window, float]:
-            at, begin, first, end = window
-            ids = shards.ids(at + max(begin - 1, 0), end - max(begin, 1))
-            return window, -scorer.score(ids if begin else start + ids, end - first)
-
+        scored = _scored(generator, scorer, shards, parts, step)
         loss, tokens, count = 0.0, 0, 0
-        for number, (at, scored) in enumerate(groupby(scorer.ordered(work, windows), lambda done: done[0].place)):
+        for number, (at, of_part) in enumerate(groupby(scored, lambda one: one[0].place)):
             before, size = loss, 0
-            for window, nats in scored:
+            for window, nats in of_part:
                 loss, size, count = loss + nats, window.end - 1, count + 1
                 move(tokens + size, shards.tokens)
             tokens += size
@@ -130,6 +123,21 @@ def evaluate_rolling(
         model_bytes=weights_bytes(generator.files.folder) if generator.files is not None else 0,
         compressed=compressed,
     )
+
+
+def _scored(
+    generator: Generator, scorer: Scorer, shards: _symlm.Shards, parts: Iterable[tuple[int, int]], step: int
+) -> Iterator[tuple[_Window, float]]:
+    """The windows of the parts, each with the loss in nats of what it counts. Parts are a place and tokens from there."""
+    windows = (_Window(at, *w) for at, size in parts for w in rolling_windows(size, scorer.context, step))
+    start = generator.tokenizer.document_start[-1:] or generator.prompt_ids("")[-1:]
+
+    def work(window: _Window) -> tuple[_Window, float]:
+        at, begin, first, end = window
+        ids = shards.ids(at + max(begin - 1, 0), end - max(begin, 1))
+        return window, -scorer.score(ids if begin else start + ids, end - first)
+
+    return scorer.ordered(work, windows)
 
 
 def _documents(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[tuple[int, int]]:
