@@ -8,7 +8,6 @@ __all__ = [
     "AUTO_SECTORS",
     "CONTRACT_VERSION",
     "MAX_LAYERS",
-    "MAX_PENALTY",
     "MAX_POSITIONS",
     "MAX_VOCAB",
     "MAX_WIDTH",
@@ -24,6 +23,7 @@ __all__ = [
     "Gradients",
     "Interval",
     "JsonObject",
+    "Limits",
     "LoraSettings",
     "MemoryPart",
     "MemoryPlan",
@@ -58,6 +58,7 @@ __all__ = [
     "flops_per_token",
     "fma_peak",
     "isa",
+    "limits",
     "memory_plan",
     "own_output",
     "parameter_table",
@@ -77,8 +78,6 @@ MAX_LAYERS: Final[int]
 """Most transformer blocks."""
 MAX_POSITIONS: Final[int]
 """Most positions of a window."""
-MAX_PENALTY: Final[float]
-"""The largest repetition penalty; the smallest is 1 divided by it."""
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -86,6 +85,7 @@ def available_cpus() -> Cpus: ...
 def fma_peak(threads: int, seconds: float, isa: str | None = None) -> float: ...
 def check_memory(settings: EngineSettings) -> None: ...
 def flops_per_token(shape: ModelShape) -> float: ...
+def limits(setting: str) -> Limits: ...
 def memory_plan(settings: EngineSettings) -> MemoryPlan: ...
 def available_memory() -> AvailableMemory | None: ...
 def own_output() -> OwnOutput: ...
@@ -414,10 +414,27 @@ class WorkerTimes:
         """Tasks taken from other workers."""
 
 @final
+class Limits:
+    """The numbers that a setting may have, `low` and `high` included."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def low(self) -> float:
+        """The smallest number."""
+    @property
+    def high(self) -> float:
+        """The largest number."""
+    @property
+    def above(self) -> bool:
+        """Whether `low` itself is left out."""
+
+@final
 class RopeScaling:
     """Rotary frequencies stretched for longer contexts, the type "llama3" (contract E6a). Positions count tokens."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,
@@ -441,6 +458,7 @@ class ModelShape:
     """Shape of a model. Sizes count floats, heads or tokens; `seq_len` is the positions of a window."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,
@@ -485,6 +503,7 @@ class LoraSettings:
     """Low-rank adapters: columns of B and rows of A, the factor of their product times the rank, projections."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,
@@ -505,6 +524,7 @@ class TrainSettings:
     """What a run computes, with every limit as a number of updates; `batch_size` counts windows."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,
@@ -559,6 +579,7 @@ class EngineSettings:
     `threads`."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,
@@ -585,6 +606,7 @@ class SampleSettings:
     """How text is drawn; `stop_ids` are the tokens that end it."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,
@@ -624,6 +646,7 @@ class EngineState:
     SHA-256 of the weights that adapters were added to."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    FIELDS: ClassVar[tuple[str, ...]]
     def __new__(
         cls,
         *,

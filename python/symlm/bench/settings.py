@@ -18,7 +18,6 @@ MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_
 ROUNDS, QUICK_ROUNDS = 9, 3
 TURN_SECONDS, QUICK_TURN_SECONDS = 0.5, 0.25
 LEAST_UPDATES, MOST_UPDATES = 1, 50
-MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +70,15 @@ class BenchConfig(Settings):
         """Numbers of threads to compare, ascending; 1 is always among them. Empty: no comparison."""
         if self.scaling is None:
             return []
-        counts = {1}
+        # Here and not above, since help needs no extension module.
+        from .. import _symlm
+
+        counts, most = {1}, int(_symlm.limits("threads").high)
         for part in self.scaling.split(","):
             count = whole_number(part.strip())
-            if count is None or not 1 <= count <= MOST_THREADS:
+            if count is None or not 1 <= count <= most:
                 raise UsageError(
-                    f"--scaling: expected numbers from 1 to {MOST_THREADS}, found {shown(part)}",
+                    f"--scaling: expected numbers from 1 to {most}, found {shown(part)}",
                     "such as --scaling 1,2,4,8",
                 )
             counts.add(count)

@@ -33,13 +33,15 @@ class Spec:
     low: float | None = None
     high: float | None = None
     above: float | None = None
+    core: str | None = None
+    """The setting whose limits the extension module has. They count where `low`, `high` and `above` say nothing."""
     choices: tuple[str, ...] = ()
     free: bool = False
     aliases: tuple[str, ...] = ()
     metavar: str | None = None
     default_text: str | None = None
     takes: str | None = None
-    """What it takes, for hints, where kind and limits do not say it all."""
+    """What it takes, for hints, where kind and limits do not say it all; `{low}` and `{high}` are the limits."""
     hidden: bool = False
     """Whether it has no flag: only the file of a run holds it."""
     since: str | None = None
@@ -89,6 +91,24 @@ def name_of(name: str, spec: Spec) -> str:
     return name if spec.hidden else flag_of(name)
 
 
+def limited(spec: Spec) -> Spec:
+    """The same description with its limits, wherever they are."""
+    if spec.core is None:
+        return spec
+    # Here and not above, since help needs no extension module.
+    from .. import _symlm
+
+    core = _symlm.limits(spec.core)
+    low, above = (None, core.low) if core.above else (core.low, None)
+    return dataclasses.replace(
+        spec,
+        core=None,
+        low=low if spec.low is None else spec.low,
+        above=above if spec.above is None else spec.above,
+        high=core.high if spec.high is None else spec.high,
+    )
+
+
 def convert(name: str, spec: Spec, raw: Any) -> Any:
     """Turn a value from any source into the type of the field and check its limits; UsageError if that fails."""
     try:
@@ -101,6 +121,7 @@ def convert(name: str, spec: Spec, raw: Any) -> Any:
 
 
 def _check_limits(name: str, spec: Spec, value: float) -> None:
+    spec = limited(spec)
     expected = None
     if isinstance(value, float) and not math.isfinite(value):
         expected = "a finite number"
@@ -131,21 +152,22 @@ def _range(spec: Spec) -> str:
 
 def takes(spec: Spec) -> str:
     """What a setting takes, readable."""
-    return (
-        spec.takes
-        or {
-            "int": f"a whole number{_range(spec)}",
-            "float": f"a number{_range(spec)}",
-            "bool": "true or false",
-            "str": "text; in a TOML file it stands in quotes",
-            "choice": f"one of {', '.join(spec.choices)}",
-            "auto_int": f"auto or a whole number{_range(spec)}",
-            "duration": "a time such as 25s, 10m or 2h, up to about 30 years",
-            "interval": "a number of steps such as 500, or a time such as 10m",
-            "path": "the name of a file or folder, or one of the words of its help; in a TOML file it stands in quotes",
-            "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
-        }[spec.kind]
-    )
+    spec = limited(spec)
+    if spec.takes is not None:
+        low, high = ("" if limit is None else _bound(limit) for limit in (spec.low, spec.high))
+        return spec.takes.format(low=low, high=high)
+    return {
+        "int": f"a whole number{_range(spec)}",
+        "float": f"a number{_range(spec)}",
+        "bool": "true or false",
+        "str": "text; in a TOML file it stands in quotes",
+        "choice": f"one of {', '.join(spec.choices)}",
+        "auto_int": f"auto or a whole number{_range(spec)}",
+        "duration": "a time such as 25s, 10m or 2h, up to about 30 years",
+        "interval": "a number of steps such as 500, or a time such as 10m",
+        "path": "the name of a file or folder, or one of the words of its help; in a TOML file it stands in quotes",
+        "paths": "files, folders, globs or -; in a TOML file a list of them in quotes",
+    }[spec.kind]
 
 
 def _hint(name: str, spec: Spec, raw: Any) -> str:

@@ -1,4 +1,4 @@
-"""How text is drawn: the settings of a token stream, their defaults and limits."""
+"""How text is drawn: the settings of a token stream and their defaults."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Sampling(Settings):
     temperature: float = option(
         0.8,
         Spec(
-            "0 always takes the most likely token", "float", low=0.0, high=1000.0,
-            takes="0 (always the most likely token) to 1000; usual are 0.5 to 1.2",
+            "0 always takes the most likely token", "float", core="temperature",
+            takes="{low} (always the most likely token) to {high}; usual are 0.5 to 1.2",
         ),
     )  # fmt: skip
     top_k: int = option(
@@ -36,22 +36,22 @@ class Sampling(Settings):
     top_p: float = option(
         0.95,
         Spec(
-            "draw from the most likely tokens that add up to X; 1 is off", "float", above=0.0, high=1.0,
-            takes="a number above 0, at most 1 (off), such as 0.95; temperature 0 is for the most likely token",
+            "draw from the most likely tokens that add up to X; 1 is off", "float", core="top_p",
+            takes="a number above 0, at most {high} (off), such as 0.95; temperature 0 is for the most likely token",
         ),
     )  # fmt: skip
     min_p: float = option(
         0.05,
         Spec(
-            "leave out tokens less likely than X times the most likely; 0 is off", "float", low=0.0, high=1.0,
-            takes="a number from 0 (off) to 1, such as 0.05",
+            "leave out tokens less likely than X times the most likely; 0 is off", "float", core="min_p",
+            takes="a number from {low} (off) to {high}, such as 0.05",
         ),
     )  # fmt: skip
     repetition_penalty: float = option(
         1.0,
         Spec(
-            "above 1: tokens that occurred before become less likely", "float", low=0.01, high=100.0,
-            takes="a number from 0.01 to 100; 1 is off, 1.1 is usual",
+            "above 1: tokens that occurred before become less likely", "float", core="repetition_penalty",
+            takes="a number from {low} to {high}; 1 is off, 1.1 is usual",
         ),
     )  # fmt: skip
     seed: int = option(

@@ -1,7 +1,7 @@
 //! The resolved configuration that the engine computes from. Defaults live in the Python dataclasses alone.
 
-use crate::contract::SECTORS;
 use crate::error::{Error, Result, brief};
+use crate::limits::{self, MAX_POSITIONS};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use symlm_kernels::rope;
@@ -68,23 +68,6 @@ pub struct ModelConfig {
     pub rope_scaling: Option<RopeScaling>,
 }
 
-// Sizes beyond these are refused: they could only be a mistake.
-
-/// Most rows of the embedding.
-pub const MAX_VOCAB: usize = 1 << 20;
-/// Most columns of a matrix, and most heads.
-pub const MAX_WIDTH: usize = 1 << 16;
-/// Most transformer blocks.
-pub const MAX_LAYERS: usize = 1 << 10;
-/// Most positions of a window.
-pub const MAX_POSITIONS: usize = 1 << 17;
-/// Most columns of the factors of an adapter.
-pub const MAX_RANK: usize = 1 << 10;
-/// Most windows of a batch.
-pub const MAX_BATCH: usize = 1 << 16;
-/// Most worker threads.
-pub const MAX_THREADS: usize = 1 << 10;
-
 /// Sectors in flight if none are asked for: two triples, of which one is filled while the weight gradients of the other
 /// are folded.
 pub const AUTO_SECTORS: usize = 6;
@@ -146,19 +129,17 @@ impl ModelConfig {
     /// # Errors
     /// `User` with the field, what was found and what was expected.
     pub fn check(&self) -> Result<()> {
-        let ranges = [
-            ("vocab_size", self.vocab_size, MAX_VOCAB),
-            ("hidden_size", self.hidden_size, MAX_WIDTH),
-            ("intermediate_size", self.intermediate_size, MAX_WIDTH),
-            ("num_layers", self.num_layers, MAX_LAYERS),
-            ("num_heads", self.num_heads, MAX_WIDTH),
-            ("num_kv_heads", self.num_kv_heads, MAX_WIDTH),
-            ("seq_len", self.seq_len, MAX_POSITIONS),
+        let sizes = [
+            (limits::MODEL_VOCAB, self.vocab_size),
+            (limits::HIDDEN_SIZE, self.hidden_size),
+            (limits::INTERMEDIATE_SIZE, self.intermediate_size),
+            (limits::NUM_LAYERS, self.num_layers),
+            (limits::NUM_HEADS, self.num_heads),
+            (limits::NUM_KV_HEADS, self.num_kv_heads),
+            (limits::SEQ_LEN, self.seq_len),
         ];
-        for (name, value, most) in ranges {
-            if value == 0 || value > most {
-                return Err(Error::user(format!("{name} is {value}, expected 1 to {most}")));
-            }
+        for (limits, size) in sizes {
+            limits.check(size as f64)?;
         }
         if !self.hidden_size.is_multiple_of(self.num_heads) {
             let (h, n) = (self.hidden_size, self.num_heads);
@@ -257,9 +238,7 @@ impl LoraConfig {
     /// # Errors
     /// `User` with the field, what was found and what was expected.
     pub fn check(&self) -> Result<()> {
-        if self.rank == 0 || self.rank > MAX_RANK {
-            return Err(Error::user(format!("the rank of adapters is {}, expected 1 to {MAX_RANK}", self.rank)));
-        }
+        limits::LORA_RANK.check(self.rank as f64)?;
         if !positive_f32(f64::from(self.scale())) {
             return Err(Error::user(format!("the alpha of adapters is {}, expected a positive number", self.alpha)));
         }
@@ -281,27 +260,22 @@ impl TrainConfig {
     /// # Errors
     /// `User` with the field, what was found and what was expected.
     pub fn check(&self) -> Result<()> {
-        if self.batch_size == 0 || self.batch_size > MAX_BATCH {
-            return Err(Error::user(format!("batch_size is {}, expected 1 to {MAX_BATCH}", self.batch_size)));
+        limits::BATCH_SIZE.check(self.batch_size as f64)?;
+        let numbers = [
+            (limits::LEARNING_RATE, self.learning_rate),
+            (limits::MIN_LR_RATIO, self.min_lr_ratio),
+            (limits::WEIGHT_DECAY, self.weight_decay),
+            (limits::BETA1, self.beta1),
+            (limits::BETA2, self.beta2),
+            (limits::EPS, self.eps),
+            (limits::GRAD_CLIP, self.grad_clip),
+        ];
+        for (limits, number) in numbers {
+            limits.check(number)?;
         }
-        let unit = |name: &str, x: f64, top_open: bool| {
-            let fits = x >= 0.0 && if top_open { x < 1.0 } else { x <= 1.0 };
-            if fits { Ok(()) } else { Err(Error::user(format!("{name} is {x}, expected a number from 0 to 1"))) }
-        };
-        unit("min_lr_ratio", self.min_lr_ratio, false)?;
-        unit("beta1", self.beta1, true)?;
-        unit("beta2", self.beta2, true)?;
-        let positive = [("learning_rate", self.learning_rate), ("eps", self.eps)];
-        for (name, x) in positive {
+        for (name, x) in [("learning_rate", self.learning_rate), ("eps", self.eps)] {
             if !positive_f32(x) {
                 return Err(Error::user(format!("{name} is {x}, expected a positive number that an f32 holds")));
-            }
-        }
-        for (name, x) in [("weight_decay", self.weight_decay), ("grad_clip", self.grad_clip)] {
-            if !((x as f32).is_finite() && x >= 0.0) {
-                return Err(Error::user(format!(
-                    "{name} is {x}, expected zero or a positive number that an f32 holds"
-                )));
             }
         }
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check)
@@ -362,15 +336,12 @@ impl EngineConfig {
             return Err(Error::user(format!("a batch has {tokens} tokens, expected at most {MAX_BATCH_TOKENS}"))
                 .hint("use a smaller batch_size or seq_len"));
         }
-        if self.threads == 0 || self.threads > MAX_THREADS {
-            return Err(Error::user(format!("threads is {}, expected 1 to {MAX_THREADS}", self.threads)));
+        limits::THREADS.check(self.threads as f64)?;
+        if self.plan_threads > 0 {
+            limits::PLAN_THREADS.check(self.plan_threads as f64)?;
         }
-        if self.plan_threads > MAX_THREADS {
-            return Err(Error::user(format!("plan_threads is {}, expected 0 to {MAX_THREADS}", self.plan_threads)));
-        }
-        if self.sectors_in_flight > SECTORS {
-            let found = self.sectors_in_flight;
-            return Err(Error::user(format!("sectors_in_flight is {found}, expected 1 to {SECTORS}")));
+        if self.sectors_in_flight > 0 {
+            limits::SECTORS_IN_FLIGHT.check(self.sectors_in_flight as f64)?;
         }
         Ok(())
     }

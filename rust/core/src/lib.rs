@@ -4,7 +4,7 @@
 //!
 //! | package | content |
 //! |---|---|
-//! | `contract`, `error`, `foreign`, `rng`, `config` | the ground: fixed numbers, errors, files of other kinds, random numbers, what Python sends |
+//! | `contract`, `error`, `foreign`, `rng`, `limits`, `config` | the ground: fixed numbers, errors, files of other kinds, random numbers, limits of settings, what Python sends |
 //! | `system` | files, machine, memory, threads: the only one that calls the operating system |
 //! | `pool`, `trace` | workers that run graphs, and what is recorded of them |
 //! | `model` | the table of parameters, weights, adapters |
@@ -20,6 +20,7 @@ pub mod data;
 pub mod error;
 mod foreign;
 pub mod generate;
+pub mod limits;
 pub mod model;
 pub mod pool;
 pub mod rng;

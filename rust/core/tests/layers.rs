@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// From the ground up: a package imports itself and those before it.
-const LAYERS: [&str; 22] = [
+const LAYERS: [&str; 23] = [
     "contract",
     "foreign",
     "error",
     "rng",
+    "limits",
     "config",
     "system",
     "pool",

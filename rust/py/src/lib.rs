@@ -30,19 +30,16 @@ mod _symlm {
     const AUTO_SECTORS: usize = symlm_core::config::AUTO_SECTORS;
     /// Most rows of the embedding.
     #[pymodule_export]
-    const MAX_VOCAB: usize = symlm_core::config::MAX_VOCAB;
+    const MAX_VOCAB: usize = symlm_core::limits::MAX_VOCAB;
     /// Most columns of a matrix, and most heads.
     #[pymodule_export]
-    const MAX_WIDTH: usize = symlm_core::config::MAX_WIDTH;
+    const MAX_WIDTH: usize = symlm_core::limits::MAX_WIDTH;
     /// Most transformer blocks.
     #[pymodule_export]
-    const MAX_LAYERS: usize = symlm_core::config::MAX_LAYERS;
+    const MAX_LAYERS: usize = symlm_core::limits::MAX_LAYERS;
     /// Most positions of a window.
     #[pymodule_export]
-    const MAX_POSITIONS: usize = symlm_core::config::MAX_POSITIONS;
-    /// The largest repetition penalty; the smallest is 1 divided by it.
-    #[pymodule_export]
-    const MAX_PENALTY: f64 = symlm_core::generate::MAX_PENALTY;
+    const MAX_POSITIONS: usize = symlm_core::limits::MAX_POSITIONS;
     #[pymodule_export]
     use super::data::{Corpus, EncodedPair, OwnNames, OwnOutput, Shards, SplitShards, Tokenizer, own_output};
     #[pymodule_export]
@@ -62,7 +59,8 @@ mod _symlm {
     use super::probe::{Gradients, Probe};
     #[pymodule_export]
     use super::settings::{
-        EngineSettings, EngineState, LoraSettings, ModelShape, RopeScaling, SampleSettings, TrainSettings,
+        EngineSettings, EngineState, Limits, LoraSettings, ModelShape, RopeScaling, SampleSettings, TrainSettings,
+        limits_of,
     };
     #[pymodule_export]
     use super::trace::{Interval, Span, Trace, WorkerTimes};

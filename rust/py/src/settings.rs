@@ -1,14 +1,15 @@
 //! Settings that Python sends, each as the core has it. A constructor names the field that is wrong; what has been made
 //! is within the limits of the core.
 
+use crate::args::Text;
 use crate::errors::to_py;
-use crate::records::shown;
+use crate::records::{records, shown};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
+use pyo3::types::{PyBool, PyTuple};
 use symlm_core::config::{self, EngineConfig, LoraConfig, ModelConfig, Schedule, TrainConfig};
 use symlm_core::generate::SampleOptions;
-use symlm_core::{Error, Result};
+use symlm_core::{Error, Result, limits};
 
 /// A value of a setting, on both sides.
 trait Value: Sized {
@@ -122,6 +123,12 @@ macro_rules! settings {
                     self.0.$field.given(py)
                 }
             )+
+            /// Names of the fields, in their order.
+            #[classattr]
+            #[allow(non_snake_case)]
+            fn FIELDS(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+                PyTuple::new(py, [$(stringify!($field)),+])
+            }
             fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
                 shown(this.as_any(), &[$(stringify!($field)),+])
             }
@@ -213,6 +220,25 @@ settings! {
         step: u64,
         base_sha256: Option<String>,
     }
+}
+
+records! {
+    /// The numbers that a setting may have, `low` and `high` included.
+    Limits {
+        /// The smallest number.
+        low: f64,
+        /// The largest number.
+        high: f64,
+        /// Whether `low` itself is left out.
+        above: bool,
+    }
+}
+
+/// The limits of a setting; InternalError for one that the core does not limit.
+#[pyfunction(name = "limits")]
+pub fn limits_of(py: Python<'_>, setting: Text<'_>) -> PyResult<Limits> {
+    let found = limits::of(&setting).map_err(|error| to_py(py, error))?;
+    Ok(Limits { low: found.low, high: found.high, above: found.above })
 }
 
 /// What [`EngineState`] holds.

@@ -25,8 +25,8 @@ class AdapterSettings(Section):
             "train low-rank adapters (LoRA) of this rank beside the weights of --init-from, which stay as they are; "
             "0: train the weights",
             "int",
+            core="lora_rank",
             low=0,
-            high=1024,
         ),
     )
     lora_alpha: float | None = option(

@@ -18,9 +18,9 @@ class LearningSettings(Section):
 
     heading: ClassVar[str] = "optimisation"
 
-    batch_size: int = option(32, Spec("windows in one update", "int", low=1, high=65536))
+    batch_size: int = option(32, Spec("windows in one update", "int", core="batch_size"))
     learning_rate: float | None = option(
-        None, Spec("peak learning rate", "float", above=0.0, high=100.0, aliases=("--lr",), default_text=_FROM_PRESET)
+        None, Spec("peak learning rate", "float", core="learning_rate", aliases=("--lr",), default_text=_FROM_PRESET)
     )
     warmup_steps: int | None = option(
         None,
@@ -32,7 +32,7 @@ class LearningSettings(Section):
             default_text="100, or 5 % of the updates if fewer",
         ),
     )
-    min_lr_ratio: float = option(0.1, Spec("last learning rate as a part of the peak", "float", low=0.0, high=1.0))
+    min_lr_ratio: float = option(0.1, Spec("last learning rate as a part of the peak", "float", core="min_lr_ratio"))
     schedule: Schedule = option(
         "wsd",
         Spec(

@@ -15,15 +15,14 @@ class MachineSettings(Section):
     heading: ClassVar[str] = "machine"
 
     threads: int | Literal["auto"] = option(
-        "auto", Spec("worker threads", "auto_int", low=1, high=1024, free=True, metavar="auto|N")
+        "auto", Spec("worker threads", "auto_int", core="threads", free=True, metavar="auto|N")
     )
     sectors_in_flight: int | Literal["auto"] = option(
         "auto",
         Spec(
             "sectors of a batch in memory at once (1 to 12): less memory or more freedom, the same bits",
             "auto_int",
-            low=1,
-            high=12,
+            core="sectors_in_flight",
             free=True,
             metavar="auto|N",
         ),

@@ -35,26 +35,28 @@ class ShapeSettings(Section):
             metavar="MODEL",
         ),
     )
-    num_layers: int | None = option(None, Spec("transformer blocks", "int", low=1, high=512, default_text=_FROM_PRESET))
+    num_layers: int | None = option(
+        None, Spec("transformer blocks", "int", core="num_layers", default_text=_FROM_PRESET)
+    )
     num_heads: int | None = option(
-        None, Spec("query heads; must divide the hidden size", "int", low=1, high=1024, default_text=_FROM_PRESET)
+        None, Spec("query heads; must divide the hidden size", "int", core="num_heads", default_text=_FROM_PRESET)
     )
     num_kv_heads: int | None = option(
-        None, Spec("key/value heads; must divide the query heads", "int", low=1, high=1024, default_text=_FROM_PRESET)
+        None,
+        Spec("key/value heads; must divide the query heads", "int", core="num_kv_heads", default_text=_FROM_PRESET),
     )
     hidden_size: int | None = option(
-        None, Spec("width of the residual stream", "int", low=2, high=65536, default_text=_FROM_PRESET)
+        None, Spec("width of the residual stream", "int", core="hidden_size", default_text=_FROM_PRESET)
     )
     intermediate_size: int | None = option(
-        None, Spec("width inside the SwiGLU block", "int", low=1, high=65536, default_text=_FROM_PRESET)
+        None, Spec("width inside the SwiGLU block", "int", core="intermediate_size", default_text=_FROM_PRESET)
     )
     vocab_size: int | None = option(
         None,
         Spec(
             "tokens in the vocabulary: 256 bytes, <|endoftext|> and merges",
             "int",
-            low=257,
-            high=1_000_000,
+            core="vocab_size",
             default_text="from the preset, or that of --tokenizer",
         ),
     )
@@ -63,8 +65,7 @@ class ShapeSettings(Section):
         Spec(
             "tokens in a window",
             "int",
-            low=1,
-            high=65536,
+            core="seq_len",
             aliases=("--block-size", "--context-length"),
             default_text=_FROM_PRESET,
         ),

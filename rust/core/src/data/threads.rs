@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
-
-/// More threads than this are a typing error.
-const MAX_THREADS: usize = 4096;
+use crate::limits::MAX_THREADS;
 
 /// Named threads, joined on drop.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ mod stream;
 mod tests;
 
 pub use model::Model;
-pub use sampler::{MAX_PENALTY, PENALTY_WINDOW, SampleOptions, Sampler};
+pub use sampler::{PENALTY_WINDOW, SampleOptions, Sampler};
 pub use session::Session;
 pub use stream::TokenStream;
 

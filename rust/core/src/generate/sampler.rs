@@ -5,14 +5,13 @@
 //! options give the same token on every machine.
 
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::rng::{self, Stream};
 use crate::system::float_env::ContractRounding;
 use std::collections::VecDeque;
 
 /// Tokens that the repetition penalty looks back.
 pub const PENALTY_WINDOW: usize = 64;
-/// Penalties beyond 1 / this and this are refused: they could only be a mistake, and scores stay finite.
-pub const MAX_PENALTY: f64 = 100.0;
 
 /// How text is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,21 +42,14 @@ impl SampleOptions {
     /// # Errors
     /// `Usage` with the field, what was found and what was expected.
     pub fn check(&self) -> Result<()> {
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            let found = self.temperature;
-            return Err(Error::usage(format!("temperature is {found}, expected zero or a positive number")));
-        }
-        for (name, x) in [("top_p", self.top_p), ("min_p", self.min_p)] {
-            if !(0.0..=1.0).contains(&x) {
-                return Err(Error::usage(format!("{name} is {x}, expected a number from 0 to 1")));
-            }
-        }
-        let (least, most) = (1.0 / MAX_PENALTY, MAX_PENALTY);
-        if !(least..=most).contains(&self.repetition_penalty) {
-            let found = self.repetition_penalty;
-            return Err(Error::usage(format!(
-                "repetition_penalty is {found}, expected a number from {least} to {most}"
-            )));
+        let numbers = [
+            (limits::TEMPERATURE, self.temperature),
+            (limits::TOP_P, self.top_p),
+            (limits::MIN_P, self.min_p),
+            (limits::REPETITION_PENALTY, self.repetition_penalty),
+        ];
+        for (limits, number) in numbers {
+            limits.check(number).map_err(|error| Error::usage(error.message))?;
         }
         Ok(())
     }

@@ -49,10 +49,10 @@ fn some_logits() -> impl Strategy<Value = Vec<f32>> {
 }
 
 fn some_options() -> impl Strategy<Value = SampleOptions> {
-    let fraction = || prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
-    let temperature = prop_oneof![Just(0.0), Just(1.0), 0.01..5.0, Just(1e-310), Just(1e300)];
+    let fraction = |least: f64| prop_oneof![Just(least), Just(1.0), least..1.0];
+    let temperature = prop_oneof![Just(0.0), Just(1.0), 0.01..5.0, Just(1e-310), Just(1000.0)];
     let penalty = prop_oneof![Just(1.0), 0.1..10.0];
-    (temperature, 0_usize..90, fraction(), fraction(), penalty, any::<u64>(), any::<u32>()).prop_map(
+    (temperature, 0_usize..90, fraction(1e-310), fraction(0.0), penalty, any::<u64>(), any::<u32>()).prop_map(
         |(temperature, top_k, top_p, min_p, repetition_penalty, seed, sample_index)| SampleOptions {
             temperature,
             top_k,
@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn top_p_keeps_the_fewest_that_reach_it(logits in some_logits(), top_p in 0.0..1.0) {
+    fn top_p_keeps_the_fewest_that_reach_it(logits in some_logits(), top_p in 1e-310..1.0) {
         let passed = support(&SampleOptions { top_p, ..drawing() }, &logits, &[]);
         let probabilities = softmax(&logits);
         let sum = |ids: &[u32]| ids.iter().map(|id| probabilities[*id as usize]).sum::<f64>();
@@ -207,6 +207,8 @@ fn options_out_of_range_are_refused_by_name() {
     let bad = [
         ("temperature", SampleOptions { temperature: -1.0, ..greedy() }),
         ("temperature", SampleOptions { temperature: f64::NAN, ..greedy() }),
+        ("temperature", SampleOptions { temperature: 1001.0, ..greedy() }),
+        ("top_p", SampleOptions { top_p: 0.0, ..greedy() }),
         ("top_p", SampleOptions { top_p: 1.5, ..greedy() }),
         ("min_p", SampleOptions { min_p: f64::NAN, ..greedy() }),
         ("repetition_penalty", SampleOptions { repetition_penalty: 0.0, ..greedy() }),

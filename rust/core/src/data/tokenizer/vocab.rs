@@ -1,11 +1,9 @@
 //! Bounds of a vocabulary, and how its tokens are written down.
 
+pub use crate::limits::{MAX_VOCAB, MIN_VOCAB};
+
 /// The token between documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The smallest vocabulary: every byte, and the token between documents.
-pub const MIN_VOCAB: usize = 257;
-/// The largest vocabulary that is taken for real.
-pub const MAX_VOCAB: usize = 1 << 20;
 
 /// GPT-2's printable stand-in for every byte: itself where it is printable, else the next unused one from U+0100.
 pub(crate) fn byte_chars() -> [char; 256] {
