@@ -12,7 +12,7 @@ from rich.console import Console
 
 from symlm.display import Display, JsonDisplay, OffDisplay, PlainDisplay, SafeDisplay
 from symlm.display.live import LiveDisplay
-from symlm.display.view import View, Window, sparkline
+from symlm.display.view import Sums, View, sparkline
 
 TRAIN = {
     "event": "train", "step": 10, "tokens": 40960, "loss": 3.5, "lr": 1e-3, "grad_norm": 0.7, "tok_s": 12345.0,
@@ -143,7 +143,7 @@ def test_history_and_curve() -> None:
 
 
 def test_busy_fraction_is_weighted_by_time() -> None:
-    window = Window()
-    window.add(10, 1.0, [1.0, 0.5])
-    window.add(10, 3.0, [0.25, 0.25])
-    assert window.busy_frac == pytest.approx((0.75 + 0.75) / 4)
+    sums = Sums()
+    sums.add(10, 1.0, [1.0, 0.5])
+    sums.add(10, 3.0, [0.25, 0.25])
+    assert sums.busy_frac == pytest.approx((0.75 + 0.75) / 4)

@@ -62,7 +62,7 @@ class View:
 
 
 @dataclass
-class Window:
+class Sums:
     """Sums over a range of updates, such as those since the last line of metrics."""
 
     began: float = field(default_factory=time.monotonic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..display import Display
-from ..display.view import Window
+from ..display.view import Sums
 from ..errors import UserError
 from ..layout import METRICS, SAMPLES
 from ..run.folder import RunFolder
@@ -36,7 +36,7 @@ class Journal:
         self._display.event(record, self._progress.view)
         if record["event"] != "save":
             # A save comes to its end in the middle of an update.
-            self._progress.window = Window()
+            self._progress.recent = Sums()
 
     def sample(self, line: dict[str, Any]) -> None:
         """A line of samples."""

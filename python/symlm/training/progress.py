@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _symlm
-from ..display.view import View, Window
+from ..display.view import Sums, View
 from ..errors import SymlmError
 from ..run.checkpoint import State
 
@@ -40,13 +40,14 @@ class Progress:
     began: float = field(default_factory=time.monotonic)
     step_s: float | None = None
     """Of an update, as a running mean."""
-    total: Window = field(default_factory=Window)
-    window: Window = field(default_factory=Window)
+    total: Sums = field(default_factory=Sums)
+    recent: Sums = field(default_factory=Sums)
+    """Since the last event but a save."""
 
     def begin(self) -> None:
         """The clock of this session starts."""
         self.began = time.monotonic()
-        self.window, self.total = Window(), Window()
+        self.recent, self.total = Sums(), Sums()
 
     def restore(self, state: State) -> None:
         """To the moment of a checkpoint."""
@@ -72,8 +73,8 @@ class Progress:
         self.finite_step = max(self.finite_step, report.step - 1)
         self.report = report
         self.tokens += report.tokens
-        for window in (self.window, self.total):
-            window.add(report.tokens, report.seconds, report.busy_frac)
+        for sums in (self.recent, self.total):
+            sums.add(report.tokens, report.seconds, report.busy_frac)
         self.step_s = report.seconds if self.step_s is None else 0.8 * self.step_s + 0.2 * report.seconds
         view = self.view
         view.add_loss(report.loss)

@@ -25,10 +25,10 @@ class TrainLog:
 
     def run(self) -> None:
         running, progress = self._running, self._running.progress
-        report, window, view = progress.report, progress.window, progress.view
+        report, recent, view = progress.report, progress.recent, progress.view
         if report is None:
             return
-        view.tok_s = window.tok_s
+        view.tok_s = recent.tok_s
         flops = view.tok_s * running.engine.flops_per_token
         view.peak_frac = flops / (self._peak * 1e9) if self._peak > 0 else None
         progress.estimate()
@@ -41,7 +41,7 @@ class TrainLog:
             "grad_norm": report.grad_norm,
             "tok_s": view.tok_s,
             "peak_frac": view.peak_frac,
-            "worker_busy_frac": window.busy_frac,
+            "worker_busy_frac": recent.busy_frac,
             "elapsed_s": view.elapsed_s,
             "eta_s": view.eta_s,
         }
