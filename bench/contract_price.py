@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from symlm.bench.engines import HORIZON, timed_config
-from symlm.config.engine import engine_config
+from symlm.config.engine import engine_settings, recorded
 from symlm.config.presets import PRESETS
 from symlm.config.train_config import TrainConfig
 
@@ -69,7 +69,7 @@ def main() -> None:
         config = folder / "config.json"
         train = TrainConfig(preset=options.preset, batch_size=options.batch_size)
         train = timed_config(train, train.model().vocab_size)
-        config.write_text(json.dumps(engine_config(train, options.threads, max_steps=HORIZON)))
+        config.write_text(json.dumps(recorded(engine_settings(train, options.threads, max_steps=HORIZON))))
         trainers = {of: Trainer(program, config) for of, program in programs.items()}
         updates = max(1, round(TURN_SECONDS / max(trainer.train(2)[0] for trainer in trainers.values())))
         seconds: dict[str, list[float]] = {name: [] for name in trainers}

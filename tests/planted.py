@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import symlm
 from symlm import _symlm
-from symlm.config.engine import engine_config, engine_settings
+from symlm.config.engine import engine_settings
 from symlm.layout import MANIFEST, WEIGHTS
 from symlm.system.files import file_hash
 
@@ -49,7 +49,7 @@ def open_engine(folder: Path, run: Path) -> _symlm.Engine:
     tokenizer = _symlm.Tokenizer.from_file(str(run / "tokenizer.json"))
     corpus = _symlm.Corpus.open([str(folder / "text.txt")])
     shards = corpus.prepare(tokenizer, str(folder / "cache"), 0.0, SETTINGS["seq_len"], 1, None).train
-    return _symlm.Engine(engine_settings(engine_config(config, 2)), shards)
+    return _symlm.Engine(engine_settings(config, 2), shards)
 
 
 def run_to(engine: _symlm.Engine, step: int) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from symlm import TrainConfig, _symlm
-from symlm.config.engine import engine_config, engine_settings, model_shape
+from symlm.config.engine import engine_settings, made_from, model_shape, settings_of
+from symlm.config.options import Spec, convert, limited, takes
 from symlm.config.sampling import SAMPLING_SPECS
-from symlm.errors import UsageError, UserError
+from symlm.config.sections import SPECS
+from symlm.errors import InternalError, UsageError, UserError
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 160, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2,
@@ -32,12 +34,14 @@ def test_a_wrong_field_is_named(name: str, value: Any, error: type[Exception]) -
 
 
 def test_fields_that_are_missing_or_unknown_are_named() -> None:
-    whole = engine_config(TrainConfig(preset="tiny").with_model(), 2)
-    assert engine_settings(whole).model == model_shape(TrainConfig(preset="tiny").model())
+    settings = engine_settings(TrainConfig(preset="tiny").with_model(), 2)
+    whole: dict[str, Any] = {**made_from(settings), "threads": 2}
+    assert settings_of(whole) == settings
+    assert settings.model == model_shape(TrainConfig(preset="tiny").model())
     with pytest.raises(UsageError, match=r"^model: found 'colour', expected"):
-        engine_settings({**whole, "model": {**whole["model"], "colour": 1}})
+        settings_of({**whole, "model": {**whole["model"], "colour": 1}})
     with pytest.raises(UsageError, match=r"^train: no seed"):
-        engine_settings({**whole, "train": {k: v for k, v in whole["train"].items() if k != "seed"}})
+        settings_of({**whole, "train": {k: v for k, v in whole["train"].items() if k != "seed"}})
 
 
 def test_records_are_equal_and_shown_by_their_fields() -> None:
@@ -47,7 +51,31 @@ def test_records_are_equal_and_shown_by_their_fields() -> None:
     assert repr(_symlm.parameter_table(shape)[0]) == "Parameter(name='model.embed_tokens.weight', shape=[300, 64])"
 
 
-def test_limits_of_sampling_are_those_of_the_sampler() -> None:
-    """`--help` shows them without loading the extension module, so they are written down twice."""
-    spec = SAMPLING_SPECS["repetition_penalty"]
-    assert (spec.low, spec.high) == (1 / _symlm.MAX_PENALTY, _symlm.MAX_PENALTY)
+LIMITED = [(name, spec) for name, spec in (SPECS | SAMPLING_SPECS).items() if spec.core is not None]
+
+
+@pytest.mark.parametrize(("name", "spec"), LIMITED, ids=[name for name, _ in LIMITED])
+def test_limits_are_those_of_the_core(name: str, spec: Spec) -> None:
+    """Python refuses what the core refuses, and takes the ends of a range as the core does."""
+    core = _symlm.limits(name)
+    assert spec.core == name
+    whole = spec.kind in ("int", "auto_int")
+    assert convert(name, spec, int(core.high) if whole else core.high) == core.high
+    for wrong in (core.high + 1, -1, *([core.low] if core.above else [])):
+        with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')}: expected "):
+            convert(name, spec, int(wrong) if whole else wrong)
+    # Not written down a second time, but for an end that means something else to the user.
+    assert spec.high is spec.above is None
+    assert spec.low is None or (name, spec.low) == ("lora_rank", 0)
+
+
+def test_texts_name_the_limits_of_the_core() -> None:
+    assert f"(1 to {_symlm.limits('sectors_in_flight').high:g})" in SPECS["sectors_in_flight"].help
+    for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+        high = limited(SAMPLING_SPECS[name]).high
+        assert high is not None and f"{high:,g}" in takes(SAMPLING_SPECS[name])
+
+
+def test_a_setting_without_limits_in_the_core_is_a_defect() -> None:
+    with pytest.raises(InternalError, match="the core has no limits of colour"):
+        _symlm.limits("colour")

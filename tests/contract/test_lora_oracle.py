@@ -14,7 +14,7 @@ from reference import adapters, model
 from reference.model import Parameters
 from reference.optimizer import AdamW, TrainSettings, clip_factor
 from symlm import _symlm
-from symlm.config.engine import engine_settings
+from symlm.config.engine import settings_of
 
 RANK, ALPHA = 3, 4.5
 SCALE = ALPHA / RANK
@@ -49,7 +49,7 @@ def opened(case: Case, base: Parameters, factors: Parameters, settings: TrainSet
         "train": asdict(settings) | {"batch_size": case.batch_size, "lora": lora},
         "threads": 2,
     }
-    probe = _symlm.Probe(engine_settings(config))
+    probe = _symlm.Probe(settings_of(config))
     try:
         for name, value in (base | factors).items():
             probe.set_parameter(name, value.astype("<f4").tobytes())

@@ -17,7 +17,7 @@ from reference import model
 from reference.model import ModelConfig, Parameters
 from reference.optimizer import AdamW, TrainSettings, clip_factor
 from symlm import _symlm
-from symlm.config.engine import engine_settings
+from symlm.config.engine import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def opened(case: Case, parameters: Parameters, settings: TrainSettings | None = 
         "threads": 2,
         "sectors_in_flight": 0,
     }
-    probe = _symlm.Probe(engine_settings(config))
+    probe = _symlm.Probe(settings_of(config))
     try:
         for name, value in parameters.items():
             probe.set_parameter(name, value.astype("<f4").tobytes())

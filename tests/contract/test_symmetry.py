@@ -16,7 +16,7 @@ from reference.model import ModelConfig
 from reference.optimizer import TrainSettings
 from reference.symmetry import SECTORS, fold, sector_windows
 from symlm import _symlm
-from symlm.config.engine import engine_settings
+from symlm.config.engine import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ def core_gradients(windows: Ids, threads: int = 2, sectors_in_flight: int = 0) -
         "threads": threads,
         "sectors_in_flight": sectors_in_flight,
     }
-    probe = _symlm.Probe(engine_settings(config))
+    probe = _symlm.Probe(settings_of(config))
     try:
         for name, value in PARAMETERS.items():
             probe.set_parameter(name, value.astype("<f4").tobytes())

@@ -28,12 +28,12 @@ import json, os, signal, sys
 from symlm import _symlm
 from symlm.config.train_config import TrainConfig
 from symlm.errors import InternalError
-from symlm.config.engine import engine_config, engine_settings
+from symlm.config.engine import engine_settings
 
 corpus = _symlm.Corpus.open([sys.argv[1]])
 shards = corpus.prepare(corpus.train_tokenizer(300, 1, None), sys.argv[2], 0.0, 32, 1, None).train
 config = TrainConfig(preset="tiny", vocab_size=300, seq_len=32, batch_size=4, max_steps=10**6, warmup_steps=0)
-engine = _symlm.Engine(engine_settings(engine_config(config.with_model(), 2)), shards)
+engine = _symlm.Engine(engine_settings(config.with_model(), 2), shards)
 engine.run_until(10**6)
 CALLS = [
     lambda: engine.run_until(5), lambda: engine.poll(60.0), lambda: engine.evaluate(shards, 1, None),

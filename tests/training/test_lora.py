@@ -16,7 +16,7 @@ from conftest import Cli
 from symlm import _symlm
 from symlm.check.replay import replay
 from symlm.check.verify import verify as verify_run
-from symlm.config.engine import engine_settings
+from symlm.config.engine import settings_of
 from symlm.errors import DataError, UsageError
 from symlm.model.resolve import resolve_model
 from symlm.run.checkpoint import State, read_manifest, verify
@@ -225,7 +225,7 @@ def test_adapters_that_are_not_those_of_the_checkpoint_are_refused(copied: Path)
     verify(own)
     state = json.loads((own / "trainer_state.json").read_text())
     shards = _symlm.Shards.random(str(copied / "shards"), 300, 2000, 0)
-    engine = _symlm.Engine(engine_settings({**state["config"], "threads": 1}), shards)
+    engine = _symlm.Engine(settings_of({**state["config"], "threads": 1}), shards)
     try:
         engine.load_weights(str(copied / "base/model.safetensors"))
         with pytest.raises(DataError, match="is not what the base weights and the adapters beside it give"):

@@ -22,7 +22,7 @@ from symlm.training.resources import largest_batch, memory_of
 MEASURE = """
 import json, sys
 from symlm import _symlm
-from symlm.config.engine import engine_config, engine_settings
+from symlm.config.engine import engine_settings
 from symlm.config.train_config import TrainConfig
 from symlm.training.resources import memory_of
 
@@ -35,7 +35,7 @@ config = TrainConfig(**json.loads(sys.argv[1])).with_model()
 plan = memory_of(config, 2)
 shards = _symlm.Shards.random("./ids", config.model().vocab_size, 200_000, 1)
 before = held()
-engine = _symlm.Engine(engine_settings(engine_config(config, 2, max_steps=100)), shards)
+engine = _symlm.Engine(engine_settings(config, 2, max_steps=100), shards)
 engine.run_until(2)
 for _ in range(2):
     while engine.poll(1.0) is None:

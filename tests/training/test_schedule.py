@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symlm import _symlm
-from symlm.config.engine import engine_config, engine_settings
+from symlm.config.engine import engine_settings, made_from
 from symlm.config.train_config import TrainConfig
 from symlm.errors import UsageError
 from symlm.training.schedule import (
@@ -101,9 +101,10 @@ def test_resolved_config_decides_everything() -> None:
 
 def test_engine_config_names() -> None:
     config, _ = resolve(tiny(max_steps=50), plan_steps(tiny(max_steps=50), 10**5), 512)
-    made = engine_config(config, 3)
-    assert made["threads"] == 3
-    assert made["sectors_in_flight"] == 0
+    settings = engine_settings(config, 3)
+    assert settings.threads == 3
+    assert settings.sectors_in_flight == 0
+    made = made_from(settings)
     assert made["model"] == {
         "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_layers": 2, "num_heads": 4,
         "num_kv_heads": 4, "seq_len": 128, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_embeddings": True,
@@ -128,7 +129,7 @@ def test_windows_are_those_of_the_engine(tmp_path: Path, tokens: int) -> None:
     """What is trained on: the engine gives so many different windows, then it begins the next epoch."""
     config = tiny(seq_len=32, batch_size=1, max_steps=1, warmup_steps=0, decay_start=1, vocab_size=4096)
     shards = _symlm.Shards.random(str(tmp_path / "ids"), 4096, tokens, 1)
-    engine = _symlm.Engine(engine_settings(engine_config(config.with_model(), 1)), shards)
+    engine = _symlm.Engine(engine_settings(config.with_model(), 1), shards)
     windows = training_windows(shards, 32)
     ids = shards.ids(0, tokens)
     starts = [next(at for at in range(tokens) if ids[at : at + 33] == engine.window(step, 0))

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import Cli
 from symlm import _symlm
-from symlm.config.engine import engine_config, engine_settings
+from symlm.config.engine import engine_settings
 from symlm.config.train_config import TrainConfig
 from symlm.errors import UsageError, UserError
 from symlm.system.files import file_hash
@@ -37,7 +37,7 @@ def make(shards: _symlm.Shards, threads: int, **switches: Any) -> _symlm.Engine:
     config = TrainConfig(
         preset="tiny", num_layers=2, vocab_size=300, seq_len=32, batch_size=13, max_steps=50, warmup_steps=0
     )
-    return _symlm.Engine(engine_settings(engine_config(config.with_model(), threads)), shards, **switches)
+    return _symlm.Engine(engine_settings(config.with_model(), threads), shards, **switches)
 
 
 def run_until(engine: _symlm.Engine, step: int) -> None:

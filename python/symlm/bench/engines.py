@@ -6,10 +6,9 @@ import math
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from .. import _symlm
-from ..config.engine import engine_config, engine_settings
+from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError, NanError
 from ..system.signals import StopSignals
@@ -54,10 +53,9 @@ class Engines:
         self.kept: dict[Case, _symlm.Engine] = {}
         """In the order of use, the one that waits longest first."""
 
-    def settings(self, case: Case) -> dict[str, Any]:
+    def settings(self, case: Case) -> _symlm.EngineSettings:
         """What the engine of a case is made from."""
-        settings = engine_config(self.config, case.threads, max_steps=HORIZON)
-        return settings if case.plan_threads is None else {**settings, "plan_threads": case.plan_threads}
+        return engine_settings(self.config, case.threads, max_steps=HORIZON, plan_threads=case.plan_threads or 0)
 
     def get(self, case: Case) -> _symlm.Engine:
         """The engine of a case, warmed up."""
@@ -68,7 +66,7 @@ class Engines:
         return engine
 
     def _make(self, case: Case) -> _symlm.Engine:
-        settings = engine_settings(self.settings(case))
+        settings = self.settings(case)
         while True:
             try:
                 _symlm.check_memory(settings)

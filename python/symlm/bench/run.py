@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.engine import engine_config, engine_settings
+from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..display import SafeDisplay, make_display
 from ..errors import SymlmError, UserError, printable, reason
@@ -53,7 +53,7 @@ class Bench:
     def run(self) -> int:
         """Gives the exit code."""
         torch = find_torch(self.config.torch_python) if self.config.peers == "torch" else None
-        _symlm.check_memory(engine_settings(engine_config(self.train, self.threads, max_steps=HORIZON)))
+        _symlm.check_memory(engine_settings(self.train, self.threads, max_steps=HORIZON))
         sources = Sources(self.train, self.train.tokenizer) if self.train.data else None
         if self.config.json is not None:
             check_target("--json", self.config.json, sources.inputs if sources is not None else ())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_config, engine_settings, has_adapters
+from ..config.engine import engine_settings, made_from
 from ..config.train_config import Progress, TrainConfig
 from ..display import Display, make_display
 from ..errors import DataError, InternalError, SymlmError, UserError
@@ -189,11 +189,11 @@ class Replay:
         self.begin = begin
         self.left_out = source.left_out(begin)
         self.prepared = prepared
-        self.settings = engine_config(source.config, threads)
+        self.settings = engine_settings(source.config, threads)
         self.tokens = 0 if begin.state is None else int(begin.state.trainer.get("tokens", 0))
-        self.engine = _symlm.Engine(engine_settings(self.settings), prepared.train)
+        self.engine = _symlm.Engine(self.settings, prepared.train)
         try:
-            lora = has_adapters(self.settings)
+            lora = self.settings.train.lora is not None
             if lora:
                 adapters.load_base(source.path, self.engine)
             if begin.folder is not None and begin.state is not None:
@@ -322,8 +322,8 @@ def _begin_of(source: Source, step: int, display: Display) -> Begin:
     if own.is_dir():
         try:
             state = checkpoint.usable(own)
-            made_from = engine_config(source.config, 1)
-            if all(state.config[key] == made_from[key] for key in ("model", "train")):
+            now = made_from(engine_settings(source.config, 1))
+            if all(state.config[key] == now[key] for key in now):
                 return Begin(own, state)
             display.warning(f"{own}: of a run with other settings; beginning from a checkpoint")
         except (SymlmError, KeyError) as error:

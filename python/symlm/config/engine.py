@@ -1,45 +1,78 @@
-"""What the engine is made from: as a run keeps it, and as the extension module takes it."""
+"""What the engine is made from: as the extension module takes it, and as a checkpoint keeps it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from .. import _symlm
-from ..errors import UsageError, shown
+from ..errors import InternalError, UsageError, shown
 from .model_config import ModelConfig
 from .train_config import TrainConfig
 
-_T = TypeVar("_T")
+_T = TypeVar(
+    "_T", _symlm.EngineSettings, _symlm.ModelShape, _symlm.TrainSettings, _symlm.LoraSettings, _symlm.RopeScaling
+)
 
 
-def engine_config(config: TrainConfig, threads: int, max_steps: int | None = None) -> dict[str, Any]:
-    """What the engine is made from, as a run keeps it: model, constant numbers of the optimisation, threads.
+def engine_settings(
+    config: TrainConfig, threads: int, max_steps: int | None = None, plan_threads: int = 0
+) -> _symlm.EngineSettings:
+    """The engine of a run with a resolved configuration; UserError where they are beyond the limits.
 
-    `config` is resolved."""
+    `plan_threads` are the workers that the tasks are cut for, 0: as many as there are."""
+    if config.learning_rate is None:
+        raise InternalError("an engine needs a configuration with its learning rate")
     steps = max_steps or config.max_steps or 1
-    return {
-        "model": config.model().as_dict(),
-        "train": {
-            "batch_size": config.batch_size,
-            "max_steps": steps,
-            "learning_rate": config.learning_rate,
-            "warmup_steps": config.warmup_steps or 0,
-            "decay_start": steps if config.decay_start is None else config.decay_start,
-            "schedule": config.schedule,
-            "min_lr_ratio": config.min_lr_ratio,
+    return _symlm.EngineSettings(
+        model=model_shape(config.model()),
+        train=_symlm.TrainSettings(
+            batch_size=config.batch_size,
+            max_steps=steps,
+            learning_rate=config.learning_rate,
+            warmup_steps=config.warmup_steps or 0,
+            decay_start=steps if config.decay_start is None else config.decay_start,
+            schedule=config.schedule,
+            min_lr_ratio=config.min_lr_ratio,
             **dataclasses.asdict(config.optimizer),
-            **engine_part(config),
-        },
-        "threads": threads,
-        "sectors_in_flight": 0 if config.sectors_in_flight == "auto" else config.sectors_in_flight,
+            lora=_lora(config),
+        ),
+        threads=threads,
+        sectors_in_flight=0 if config.sectors_in_flight == "auto" else config.sectors_in_flight,
+        plan_threads=plan_threads,
+    )
+
+
+def _lora(config: TrainConfig) -> _symlm.LoraSettings | None:
+    if not config.lora_rank:
+        return None
+    targets = list(config.lora_target_names)
+    return _symlm.LoraSettings(rank=config.lora_rank, alpha=config.lora_alpha_value, targets=targets)
+
+
+def model_shape(model: ModelConfig) -> _symlm.ModelShape:
+    """The shape of a model for the extension module; UserError where it is beyond the limits."""
+    return _shape(model.as_dict())
+
+
+def recorded(settings: _T) -> dict[str, Any]:
+    """Settings as JSON keeps them: by name, without those that are None."""
+    values = {name: getattr(settings, name) for name in settings.FIELDS}
+    return {
+        name: recorded(value) if hasattr(value, "FIELDS") else value
+        for name, value in values.items()
+        if value is not None
     }
 
 
-def engine_settings(values: Mapping[str, Any]) -> _symlm.EngineSettings:
-    """What `engine_config` gave, or a checkpoint has kept, for the extension module; UsageError or UserError names the
-    field that is wrong."""
+def made_from(settings: _symlm.EngineSettings) -> dict[str, Any]:
+    """What a checkpoint keeps of the settings: the numbers that decide its bits."""
+    return {"model": recorded(settings.model), "train": recorded(settings.train)}
+
+
+def settings_of(values: Mapping[str, Any]) -> _symlm.EngineSettings:
+    """Settings from what JSON has kept; UsageError or UserError names the field that is wrong."""
     train = values.get("train")
     if isinstance(train, dict):
         lora = train.get("lora")
@@ -54,11 +87,6 @@ def engine_settings(values: Mapping[str, Any]) -> _symlm.EngineSettings:
     return _made(_symlm.EngineSettings, "engine", whole)
 
 
-def model_shape(model: ModelConfig) -> _symlm.ModelShape:
-    """The shape of a model for the extension module; UserError where it is beyond the limits."""
-    return _shape(model.as_dict())
-
-
 def _shape(values: object) -> _symlm.ModelShape:
     if isinstance(values, dict):
         scaling = values.get("rope_scaling")
@@ -67,24 +95,16 @@ def _shape(values: object) -> _symlm.ModelShape:
     return _made(_symlm.ModelShape, "model", values)
 
 
-def _made(kind: Callable[..., _T], what: str, values: object) -> _T:
+def _made(kind: type[_T], what: str, values: object) -> _T:
     """Settings of a class of the extension module; UsageError unless `values` has its fields and no others."""
     if not isinstance(values, dict):
         raise UsageError(f"{what}: found {shown(values)}, expected an object")
-    fields = {name for name in vars(kind) if not name.startswith("_")}
+    fields = set(kind.FIELDS)
     for name in sorted(fields - values.keys()):
         raise UsageError(f"{what}: no {name}")
     for name in sorted(values.keys() - fields):
         raise UsageError(f"{what}: found {shown(name)}, expected the fields {', '.join(sorted(fields))}")
     return kind(**values)
-
-
-def engine_part(config: TrainConfig) -> dict[str, Any]:
-    """What the engine's part of a configuration says about adapters; nothing where the weights are trained."""
-    if not config.lora_rank:
-        return {}
-    targets = config.lora_target_names
-    return {"lora": {"rank": config.lora_rank, "alpha": config.lora_alpha_value, "targets": list(targets)}}
 
 
 def adapter_parameters(config: TrainConfig) -> int:
@@ -98,14 +118,9 @@ def adapter_parameters(config: TrainConfig) -> int:
     return model.num_layers * config.lora_rank * sum(sum(sides[name]) for name in config.lora_target_names)
 
 
-def has_adapters(settings: Mapping[str, Any]) -> bool:
-    """Whether an engine that is made from these settings trains adapters."""
-    train = settings.get("train")
-    return isinstance(train, dict) and "lora" in train
-
-
-def without_adapters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same engine for the weights that base and adapters give together."""
-    if not has_adapters(settings):
-        return dict(settings)
-    return {**settings, "train": {name: value for name, value in settings["train"].items() if name != "lora"}}
+def without_adapters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps, for the weights that base and adapters give together."""
+    train = values.get("train")
+    if not isinstance(train, dict):
+        return dict(values)
+    return {**values, "train": {name: value for name, value in train.items() if name != "lora"}}

@@ -128,7 +128,7 @@ def evaluate_rolling(
 def _scored(
     generator: Generator, scorer: Scorer, shards: _symlm.Shards, parts: Iterable[tuple[int, int]], step: int
 ) -> Iterator[tuple[_Window, float]]:
-    """The windows of the parts, each with the loss in nats of what it counts. Parts are a place and tokens from there."""
+    """The windows of the parts (a place, and tokens from there), each with the loss in nats of what it counts."""
     windows = (_Window(at, *w) for at, size in parts for w in rolling_windows(size, scorer.context, step))
     start = generator.tokenizer.document_start[-1:] or generator.prompt_ids("")[-1:]
 

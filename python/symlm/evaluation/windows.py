@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_config, engine_settings, without_adapters
+from ..config.engine import engine_settings, made_from, settings_of, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.train_config import DataFormat, Progress, TrainConfig
 from ..display import Display, make_display
@@ -84,8 +84,8 @@ def evaluate(
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
-        made_from = _imported(shape, seq_len) if state is None else without_adapters(state.config)
-        settings = {**made_from, "threads": count, "sectors_in_flight": 0}
+        kept = _imported(shape, seq_len) if state is None else without_adapters(state.config)
+        settings = {**kept, "threads": count, "sectors_in_flight": 0}
         report = _report(files, settings, shards, max_windows, display)
         blocks = text_blocks(shards, tokenizer)
         compressed = compressed_sizes(blocks, shards.bytes, against, display.task("compressing"))
@@ -131,9 +131,9 @@ def perplexity_of(loss: float) -> float:
 
 
 def _imported(model: ModelConfig, seq_len: int) -> dict[str, Any]:
-    """What the engine is made from for a model without training settings; an evaluation needs only the batch."""
-    config = engine_config(TrainConfig(batch_size=IMPORTED_BATCH).with_model(), 1)
-    return {**config, "model": dataclasses.replace(model, seq_len=seq_len).as_dict()}
+    """What a checkpoint of a model without training settings would keep; an evaluation needs only the batch."""
+    usual = engine_settings(TrainConfig(batch_size=IMPORTED_BATCH).with_model(), 1)
+    return {**made_from(usual), "model": dataclasses.replace(model, seq_len=seq_len).as_dict()}
 
 
 def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
@@ -141,7 +141,7 @@ def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) 
     # But not an instruction set that the environment asks for.
     _symlm.isa()
     try:
-        return _symlm.Engine(engine_settings(settings), shards)
+        return _symlm.Engine(settings_of(settings), shards)
     except (UsageError, UserError) as error:
         raise DataError(
             f"{files.folder / (STATE if files.has_state else MODEL_CONFIG)}: {error.message}", error.hint

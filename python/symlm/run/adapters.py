@@ -64,7 +64,7 @@ def check_base(run: Path, states: Iterable[State]) -> None:
             )
 
 
-def write_adapter_config(checkpoint: Path, lora: dict[str, Any], run: Path) -> None:
+def write_adapter_config(checkpoint: Path, lora: _symlm.LoraSettings, run: Path) -> None:
     """Write PEFT's description of the adapters into a checkpoint that is being written. It names the base by a path
     from its folder, so that it says nothing about the machine and stays true when the run is moved."""
     folder = checkpoint / ADAPTER
@@ -75,12 +75,12 @@ def write_adapter_config(checkpoint: Path, lora: dict[str, Any], run: Path) -> N
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": _plain(lora["alpha"]),
+        "lora_alpha": _plain(lora.alpha),
         "lora_dropout": 0.0,
         "modules_to_save": None,
         "peft_type": "LORA",
-        "r": lora["rank"],
-        "target_modules": lora["targets"],
+        "r": lora.rank,
+        "target_modules": lora.targets,
         "task_type": "CAUSAL_LM",
     }
     try:

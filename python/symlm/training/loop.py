@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import _symlm
 from ..callbacks import CallbackList
-from ..config.engine import engine_config, engine_settings
+from ..config.engine import engine_settings
 from ..display import Display
 from ..errors import DataError, Interrupted
 from ..system.names import command_line
@@ -52,8 +52,8 @@ def train_session(
     """Train a session that has begun to its end or to a stop, and leave the folder complete."""
     with contextlib.ExitStack() as ending:
         ending.callback(callbacks.call, "on_end")
-        settings = engine_config(session.config, session.threads)
-        engine = _symlm.Engine(engine_settings(settings), session.text.train)
+        settings = engine_settings(session.config, session.threads)
+        engine = _symlm.Engine(settings, session.text.train)
         ending.callback(engine.close)
         running = Running(session, engine, settings, display, callbacks, signals)
         ending.callback(running.close)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.engine import adapter_parameters, engine_config, engine_settings
+from ..config.engine import adapter_parameters, engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError
 from ..layout import BASE, BEST
@@ -74,7 +74,7 @@ class Disk:
 
 def memory_of(config: TrainConfig, threads: int) -> Memory:
     """The memory of a training run with a complete configuration."""
-    plan = _symlm.memory_plan(engine_settings(engine_config(config, threads, max_steps=_HORIZON)))
+    plan = _symlm.memory_plan(engine_settings(config, threads, max_steps=_HORIZON))
     copies = {part.name: part.bytes for part in plan.beside}
     if not config.sample_every:
         copies.pop("sampling copy", None)

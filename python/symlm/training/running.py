@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .. import _symlm
 from ..callbacks import CallbackList
-from ..config.engine import has_adapters
+from ..config.engine import made_from
 from ..config.train_config import TrainConfig
 from ..display import Display
 from ..display.view import View
@@ -33,7 +32,7 @@ class Running:
         self,
         session: Session,
         engine: _symlm.Engine,
-        settings: dict[str, Any],
+        settings: _symlm.EngineSettings,
         display: Display,
         callbacks: CallbackList,
         signals: StopSignals,
@@ -82,17 +81,17 @@ class Running:
         session = self.session
         if session.checkpoint is not None and session.state is not None:
             self.policy = NanPolicy.restore(self.config.on_nan, session.state.trainer, session.checkpoint)
-            if has_adapters(self.settings):
+            if self.settings.train.lora is not None:
                 adapters.load_base(self.folder.path, self.engine)
             self.restore(session.checkpoint, session.state)
         elif session.initial is not None:
             session.initial.load(self.engine)
-            if has_adapters(self.settings):
+            if self.settings.train.lora is not None:
                 adapters.write_base(self.folder.path, self.engine, self.model.to_hf())
 
     def restore(self, checkpoint: Path, state: State) -> None:
         """To the moment of a checkpoint."""
-        check_made_from(checkpoint, state, self.settings)
+        check_made_from(checkpoint, state, made_from(self.settings))
         self.engine.load(str(checkpoint), state.engine_state(checkpoint))
         if self.engine.step != state.step:
             raise InternalError(f"{checkpoint}: holds step {self.engine.step}, the trainer state says {state.step}")
@@ -102,7 +101,7 @@ class Running:
     def restart(self) -> None:
         """To the moment before the first update."""
         self.engine.restart()
-        if self.session.initial is not None and not has_adapters(self.settings):
+        if self.session.initial is not None and self.settings.train.lora is None:
             # What adapters are added to has never changed.
             self.session.initial.load(self.engine)
         self.progress.restart()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import _symlm
-from ..config.engine import has_adapters
+from ..config.engine import made_from
 from ..errors import SymlmError
 from ..layout import BEST
 from ..run import adapters, checkpoint
@@ -43,15 +43,15 @@ Start = Callable[[Path], tuple[Writing, State]]
 """Begins to write into an empty folder; gives what to wait for, and the state of this moment."""
 
 
-def start_saving(engine: _symlm.Engine, trainer: dict[str, Any], made_from: Mapping[str, Any], run: Path) -> Start:
+def start_saving(engine: _symlm.Engine, trainer: dict[str, Any], settings: _symlm.EngineSettings, run: Path) -> Start:
     """A save of the engine as it is when the save begins, with the trainer's part of the state. `run` is the folder of
     the run, which holds what adapters are added to."""
 
     def start(folder: Path) -> tuple[Writing, State]:
-        if has_adapters(made_from):
-            adapters.write_adapter_config(folder, made_from["train"]["lora"], run)
+        if settings.train.lora is not None:
+            adapters.write_adapter_config(folder, settings.train.lora, run)
         saving = engine.save_begin(str(folder))
-        return saving, State(engine_part(saving.state), trainer, {key: made_from[key] for key in ("model", "train")})
+        return saving, State(engine_part(saving.state), trainer, made_from(settings))
 
     return start
 

@@ -6,7 +6,7 @@ import statistics
 import time
 
 from .. import _symlm
-from ..config.engine import engine_config, engine_settings
+from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..display import Display
 from ..text.corpus import Prepared
@@ -35,8 +35,8 @@ def seconds_per_step(config: TrainConfig, prepared: Prepared, threads: int, disp
     began = time.monotonic()
     budget = (config.max_time or 0.0) * CALIBRATION_PART
     move = display.task("measuring the speed")
-    settings = engine_config(config, threads, max_steps=_CALIBRATION_HORIZON)
-    engine = _symlm.Engine(engine_settings(settings), prepared.train)
+    settings = engine_settings(config, threads, max_steps=_CALIBRATION_HORIZON)
+    engine = _symlm.Engine(settings, prepared.train)
     times: list[float] = []
     try:
         while len(times) < CALIBRATION_STEPS:
