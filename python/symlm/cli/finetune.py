@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from ..config.finetune import FINETUNE, LORA_RATE, finetune_values
+from ..config.finetune import FINETUNE, LORA_RATE, USUAL_WINDOW, finetune_values
 from ..config.train_config import MODEL_FIELDS, SPECS
-from ..training.initial import USUAL_WINDOW
 from .common import PATH, Command
 from .flags import setting_options
 from .train import train_as

@@ -23,6 +23,10 @@ with, no decay towards zero, batches that give a small set of examples some hund
 a billion weights and more wants a tenth of this rate.
 """
 
+USUAL_WINDOW = 512
+"""Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer
+than memory allows for whole batches."""
+
 LORA_RATE = 1e-3
 """The learning rate with adapters: they begin at zero and have far fewer weights, so that theirs may be larger."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import _symlm
 from ..config.engine import model_shape
+from ..config.finetune import USUAL_WINDOW
 from ..config.options import flag_of
 from ..config.train_config import MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
@@ -19,10 +20,6 @@ from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder
 from ..system.files import file_hash
 from ..system.names import storable
-
-USUAL_WINDOW = 512
-"""Windows of a model are not longer than this unless asked for: the context of one from elsewhere may be far longer
-than memory allows for whole batches."""
 
 RECORD = "init_from"
 """The part of `environment.json` about the model that a run began with."""
