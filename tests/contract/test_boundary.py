@@ -33,7 +33,7 @@ def test_a_wrong_field_is_named(name: str, value: Any, error: type[Exception]) -
 
 def test_fields_that_are_missing_or_unknown_are_named() -> None:
     whole = engine_config(TrainConfig(preset="tiny").with_model(), 2)
-    assert engine_settings(whole).model == model_shape(TrainConfig(preset="tiny").model())
+    assert engine_settings(whole).model == model_shape(TrainConfig(preset="tiny").model)
     with pytest.raises(UsageError, match=r"^model: found 'colour', expected"):
         engine_settings({**whole, "model": {**whole["model"], "colour": 1}})
     with pytest.raises(UsageError, match=r"^train: no seed"):

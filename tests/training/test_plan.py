@@ -33,7 +33,7 @@ def held():
 
 config = TrainConfig(**json.loads(sys.argv[1])).with_model()
 plan = memory_of(config, 2)
-shards = _symlm.Shards.random("./ids", config.model().vocab_size, 200_000, 1)
+shards = _symlm.Shards.random("./ids", config.model.vocab_size, 200_000, 1)
 before = held()
 engine = _symlm.Engine(engine_settings(engine_config(config, 2, max_steps=100)), shards)
 engine.run_until(2)

@@ -20,7 +20,7 @@ def engine_config(config: TrainConfig, threads: int, max_steps: int | None = Non
     `config` is resolved."""
     steps = max_steps or config.max_steps or 1
     return {
-        "model": config.model().as_dict(),
+        "model": config.model.as_dict(),
         "train": {
             "batch_size": config.batch_size,
             "max_steps": steps,
@@ -89,7 +89,7 @@ def engine_part(config: TrainConfig) -> dict[str, Any]:
 
 def adapter_parameters(config: TrainConfig) -> int:
     """Floats in all adapters of a run; 0 where the weights are trained."""
-    model = config.model()
+    model = config.model
     hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
     sides = {
         "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,8 @@ class TrainConfig(_Flat):
                 f"--lora-rank {self.lora_rank}: adapters need a model that they are added to",
                 "name it with --init-from, or leave --lora-rank out",
             )
-        self.model()
+        # A shape that cannot be is an error now.
+        _ = self.model
 
     @property
     def preset_name(self) -> str:
@@ -136,6 +138,7 @@ class TrainConfig(_Flat):
         """Where the model comes from, for display: its preset, or the model that it begins from."""
         return self.preset_name if self.init_from is None else f"from {Path(self.init_from).name}"
 
+    @cached_property
     def model(self) -> ModelConfig:
         """The model shape: the preset with the overrides of this configuration, checked."""
         preset: Preset = PRESETS[self.preset_name]
@@ -163,7 +166,7 @@ class TrainConfig(_Flat):
     def with_model(self, **changes: Any) -> TrainConfig:
         """A copy with the preset's shape and learning rate written out, and `changes` applied."""
         filled = dataclasses.replace(self, **changes)
-        model = filled.model()
+        model = filled.model
         shape = {name: getattr(model, name) for name in MODEL_FIELDS}
         rate = filled.learning_rate or PRESETS[filled.preset_name].learning_rate
         return dataclasses.replace(filled, preset=filled.preset_name, learning_rate=rate, **shape)

@@ -195,7 +195,7 @@ def tell_halves(count: int, display: ProgressFactory) -> None:
 
 def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
     """Rows of the embedding: as many as the tokenizer has tokens, but those of a model that was taken over stay."""
-    return tokenizer.vocab_size if config.init_from is None else config.model().vocab_size
+    return tokenizer.vocab_size if config.init_from is None else config.model.vocab_size
 
 
 class Sources:
@@ -210,7 +210,7 @@ class Sources:
         self.val = None
         if config.val_data:
             self.val = _symlm.Corpus.open(list(config.val_data), config.text_field, self.train.data_format)
-        of_model = None if config.init_from is None else config.model()
+        of_model = None if config.init_from is None else config.model
         self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
         """All files that are read, the tokenizer among them."""
@@ -224,7 +224,7 @@ class Sources:
 
     def prepare(self, threads: int, progress: ProgressFactory) -> Prepared:
         """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
-        config, model = self.config, self.config.model()
+        config, model = self.config, self.config.model
         corpora = [self.train] if self.val is None else [self.train, self.val]
         tell_of(corpora, progress)
         cache = ensure_cache_dir()

@@ -94,9 +94,9 @@ def _plan_of(session: Session) -> Plan:
     threads, rule = resolve_threads(config.threads)
     sources = session.sources()
     tokenizer = sources.tokenizer
-    vocab_size = config.model().vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
+    vocab_size = config.model.vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
     filled = config.with_model(vocab_size=vocab_size)
-    model = filled.model()
+    model = filled.model
     tokens = _tokens(sources, vocab_size)
     held = tokens * config.val_split if sources.val is None else 0
     # First, as when training starts: the threads of the measurement take address space that stays taken.

@@ -116,7 +116,7 @@ def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *,
         )
     if disk.free < disk.needed:
         many = count_of(disk.checkpoints, "checkpoint")
-        parameters = config.model().parameters
+        parameters = config.model.parameters
         raise MemoryPlanError(
             f"{disk.folder}: {gib(disk.free)} free on its disk, {many} of {parameters:,} parameters need "
             f"{gib(disk.needed)}",

@@ -45,7 +45,7 @@ class Running:
         self.display = display
         self.callbacks = callbacks
         self.signals = signals
-        self.model = self.config.model()
+        self.model = self.config.model
         self.policy = NanPolicy(self.config.on_nan)
         self.pre_decay = pre_decay_step(self.config)
         max_steps = self.config.max_steps or 1

@@ -186,8 +186,8 @@ class Session:
         # Until the run is set up nothing is half done: a signal may end it anywhere.
         with signals.raising():
             # Before any long work: refuse now what cannot fit. (A named tokenizer may still change the vocabulary.)
-            planned = config.with_model(vocab_size=config.model().vocab_size)
-            disk = disk_of(config, folder, planned.model().parameters)
+            planned = config.with_model(vocab_size=config.model.vocab_size)
+            disk = disk_of(config, folder, planned.model.parameters)
             memory = memory_of(planned, self.threads)
             check_fits(planned, self.threads, memory, disk, resumed=self.state is not None)
             sources = self.sources()
@@ -206,7 +206,7 @@ class Session:
     def _notes(self, planned: TrainConfig) -> list[str]:
         """What is good to know before a new run: of its shape, and of the model that it begins from."""
         begun = None if self.initial is None else self.initial.files.note
-        return [note for note in (begun, quantisation_note(planned.model())) if note is not None]
+        return [note for note in (begun, quantisation_note(planned.model)) if note is not None]
 
     def sources(self) -> Sources:
         """The opened texts and the tokenizer, which are those that the run was started with."""
@@ -247,7 +247,7 @@ class Session:
     def _set_up(self, display: Display) -> None:
         """Fix the step numbers of a new run and write the files that describe it."""
         asked, text = self.config, self.text
-        seq_len = asked.model().seq_len
+        seq_len = asked.model.seq_len
         windows, val_windows = training_windows(text.train, seq_len), evaluation_windows(text.val, seq_len)
         per_step, spent = self.speed
         plan = plan_steps(asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
@@ -308,7 +308,7 @@ class Session:
                 **text.hashes,
             },
             **began,
-            "parameters": self.config.model().parameters,
+            "parameters": self.config.model.parameters,
             "machine": describe(),
         }
 
@@ -346,9 +346,9 @@ def _tell_examples(prepared: Prepared, display: Display) -> None:
 def _check_prompt(config: TrainConfig, prepared: Prepared, display: Display) -> None:
     ids = prepared.tokenizer.encode_prompt(config.sample_prompt)
     length = len(ids)
-    if config.sample_every and length >= config.model().seq_len:
+    if config.sample_every and length >= config.model.seq_len:
         raise UsageError(
-            f"--sample-prompt is {length} tokens, the window has {config.model().seq_len}", "use a shorter one"
+            f"--sample-prompt is {length} tokens, the window has {config.model.seq_len}", "use a shorter one"
         )
     if config.sample_every and begins_twice(prepared.tokenizer, ids):
         display.warning(told(prepared.tokenizer, "--sample-prompt begins"))
