@@ -87,17 +87,6 @@ def engine_part(config: TrainConfig) -> dict[str, Any]:
     return {"lora": {"rank": config.lora_rank, "alpha": config.lora_alpha_value, "targets": list(targets)}}
 
 
-def adapter_parameters(config: TrainConfig) -> int:
-    """Floats in all adapters of a run; 0 where the weights are trained."""
-    model = config.model
-    hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
-    sides = {
-        "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),
-        "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
-    }  # fmt: skip
-    return model.num_layers * config.lora_rank * sum(sum(sides[name]) for name in config.lora_target_names)
-
-
 def has_adapters(settings: Mapping[str, Any]) -> bool:
     """Whether an engine that is made from these settings trains adapters."""
     train = settings.get("train")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
-from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +137,7 @@ class TrainConfig(_Flat):
         """Where the model comes from, for display: its preset, or the model that it begins from."""
         return self.preset_name if self.init_from is None else f"from {Path(self.init_from).name}"
 
-    @cached_property
+    @property
     def model(self) -> ModelConfig:
         """The model shape: the preset with the overrides of this configuration, checked."""
         preset: Preset = PRESETS[self.preset_name]
@@ -162,6 +161,17 @@ class TrainConfig(_Flat):
             tie_embeddings=pick("tie_embeddings"),
         )
         return model if self.architecture is None else model.with_other(self.architecture)
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Floats in all adapters of a run; 0 where the weights are trained."""
+        model = self.model
+        hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
+        sides = {
+            "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),
+            "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
+        }  # fmt: skip
+        return model.num_layers * self.lora_rank * sum(sum(sides[name]) for name in self.lora_target_names)
 
     def with_model(self, **changes: Any) -> TrainConfig:
         """A copy with the preset's shape and learning rate written out, and `changes` applied."""

@@ -16,11 +16,11 @@ from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError
 from ..system.machine import resolve_threads
+from ..system.peak import measured_peak
 from ..text.corpus import Sources, cache_dir, vocab_size_with
 from .resources import Disk, Memory, check_fits, disk_of, memory_of
 from .schedule import FORWARD_COST, eval_windows, final_eval_windows, plan_steps, windows_held_out, windows_of_epoch
 from .session import Session
-from .speed import measured_peak
 
 USUAL_PART_OF_PEAK = 0.7
 """Part of the processor's measured peak that training usually reaches; the time of a plan follows from it."""

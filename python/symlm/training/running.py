@@ -8,7 +8,6 @@ from typing import Any
 
 from .. import _symlm
 from ..callbacks import CallbackList
-from ..config.engine import has_adapters
 from ..config.train_config import TrainConfig
 from ..display import Display
 from ..display.view import View
@@ -82,12 +81,12 @@ class Running:
         session = self.session
         if session.checkpoint is not None and session.state is not None:
             self.policy = NanPolicy.restore(self.config.on_nan, session.state.trainer, session.checkpoint)
-            if has_adapters(self.settings):
+            if self.config.lora_rank:
                 adapters.load_base(self.folder.path, self.engine)
             self.restore(session.checkpoint, session.state)
         elif session.initial is not None:
             session.initial.load(self.engine)
-            if has_adapters(self.settings):
+            if self.config.lora_rank:
                 adapters.write_base(self.folder.path, self.engine, self.model.to_hf())
 
     def restore(self, checkpoint: Path, state: State) -> None:
@@ -102,7 +101,7 @@ class Running:
     def restart(self) -> None:
         """To the moment before the first update."""
         self.engine.restart()
-        if self.session.initial is not None and not has_adapters(self.settings):
+        if self.session.initial is not None and not self.config.lora_rank:
             # What adapters are added to has never changed.
             self.session.initial.load(self.engine)
         self.progress.restart()
