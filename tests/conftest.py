@@ -19,9 +19,15 @@ settings.register_profile("symlm", deadline=None)
 settings.load_profile("symlm")
 
 LONGEST = (
-    "tests/docs/test_tutorial.py", "tests/training/test_plan.py", "tests/test_torture.py",
-    "tests/cli/test_hostile_inputs.py", "tests/training/test_markov.py", "tests/test_golden_run.py", "tests/contract", "tests/training",
-)  # fmt: skip
+    "tests/docs/test_tutorial.py",
+    "tests/training/test_plan.py",
+    "tests/test_torture.py",
+    "tests/cli/test_hostile_inputs.py",
+    "tests/training/test_markov.py",
+    "tests/test_golden_run.py",
+    "tests/contract",
+    "tests/training",
+)
 """Files and folders whose tests take longest, in the order in which they start."""
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
