@@ -68,7 +68,7 @@ def main() -> None:
         programs = {"contract": build(folder), "any order": build(folder, "any-order")}
         config = folder / "config.json"
         train = TrainConfig(preset=options.preset, batch_size=options.batch_size)
-        train = timed_config(train, train.model().vocab_size)
+        train = timed_config(train, train.model.vocab_size)
         config.write_text(json.dumps(recorded(engine_settings(train, options.threads, max_steps=HORIZON))))
         trainers = {of: Trainer(program, config) for of, program in programs.items()}
         updates = max(1, round(TURN_SECONDS / max(trainer.train(2)[0] for trainer in trainers.values())))

@@ -92,7 +92,7 @@ def test_defaults_exist_once() -> None:
 
 @pytest.mark.parametrize(("name", "millions"), [("tiny", 0.4), ("1m", 1.0), ("3m", 2.9), ("12m", 12), ("30m", 29), ("100m", 101)])  # fmt: skip  # noqa: E501
 def test_presets_have_the_size_they_promise(name: str, millions: float) -> None:
-    assert TrainConfig(preset=name).model().parameters == pytest.approx(millions * 1e6, rel=0.06)
+    assert TrainConfig(preset=name).model.parameters == pytest.approx(millions * 1e6, rel=0.06)
 
 
 def test_precedence(tmp_path: Path) -> None:

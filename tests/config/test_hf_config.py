@@ -51,7 +51,7 @@ def read(folder: Path, raw: dict[str, Any], generation: dict[str, Any] | None = 
 @pytest.mark.parametrize(
     "model",
     [
-        TrainConfig().model(),
+        TrainConfig().model,
         MODEL,
         dataclasses.replace(MODEL, bos_token_id=None, eos_token_ids=()),
         dataclasses.replace(MODEL, rope_scaling=None),

@@ -37,7 +37,7 @@ def test_fields_that_are_missing_or_unknown_are_named() -> None:
     settings = engine_settings(TrainConfig(preset="tiny").with_model(), 2)
     whole: dict[str, Any] = {**made_from(settings), "threads": 2}
     assert settings_of(whole) == settings
-    assert settings.model == model_shape(TrainConfig(preset="tiny").model())
+    assert settings.model == model_shape(TrainConfig(preset="tiny").model)
     with pytest.raises(UsageError, match=r"^model: found 'colour', expected"):
         settings_of({**whole, "model": {**whole["model"], "colour": 1}})
     with pytest.raises(UsageError, match=r"^train: no seed"):

@@ -28,7 +28,7 @@ from symlm.system.files import file_hash
 from symlm.training.saving import Saved, Saver, Start, write_checkpoint
 from symlm.training.session import Session
 
-MODEL = TrainConfig().model()
+MODEL = TrainConfig().model
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ FILES = {name: {"size": 1, "sha256": "0" * 64} for name in (WEIGHTS, OPTIMIZER, 
 READERS: dict[str, tuple[str, Reader, str]] = {
     "manifest": (MANIFEST, lambda path: read_manifest(path.parent), json.dumps({"version": 1, "files": FILES})),
     "state": (STATE, lambda path: State.read(path.parent), STATE_TEXT.to_json()),
-    "shape": (MODEL_CONFIG, ModelConfig.from_hf, json.dumps(TrainConfig().model().to_hf())),
+    "shape": (MODEL_CONFIG, ModelConfig.from_hf, json.dumps(TrainConfig().model.to_hf())),
     "settings": ("config.toml", lambda path: TrainConfig(**read_toml(str(path)).values), to_toml(TrainConfig())),
     "environment": (ENVIRONMENT, lambda path: RunFolder(path.parent).environment(), '{"data": {"files": 1}}'),
     "metrics": (METRICS, lambda path: list(read_lines(path)), '{"event":"train","step":1}\n{"event":"end"}\n'),

@@ -33,14 +33,13 @@ def held():
 
 config = TrainConfig(**json.loads(sys.argv[1])).with_model()
 plan = memory_of(config, 2)
-shards = _symlm.Shards.random("./ids", config.model().vocab_size, 200_000, 1)
+shards = _symlm.Shards.random("./ids", config.model.vocab_size, 200_000, 1)
 before = held()
 engine = _symlm.Engine(engine_settings(config, 2, max_steps=100), shards)
-engine.run_until(2)
-for _ in range(2):
-    while engine.poll(1.0) is None:
-        pass
-engine.evaluate(shards, 64, None)
+engine.run_until(1)
+while engine.poll(1.0) is None:
+    pass
+engine.evaluate(shards, 12, None)
 engine_bytes = held() - before
 before = held()
 generator = engine.snapshot()

@@ -32,7 +32,7 @@ def load_tokens(
     config: TrainConfig, sources: Sources | None, threads: int, progress: ProgressFactory
 ) -> tuple[_symlm.Shards, int]:
     """The tokens to train on and the size of the vocabulary. Without a text they are random ids."""
-    model = config.model()
+    model = config.model
     if sources is not None:
         prepared = sources.prepare(threads, progress)
         return prepared.train, prepared.tokenizer.vocab_size

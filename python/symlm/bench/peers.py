@@ -68,7 +68,7 @@ class TorchPeer:
         self._signals = signals
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         spec = {
-            "model": config.model().as_dict(),
+            "model": config.model.as_dict(),
             "threads": threads,
             "compile": compiled,
             **{key: getattr(config, key) for key in (

@@ -42,7 +42,7 @@ class Bench:
         self.cores = _symlm.available_cpus().count
         isas = instruction_sets(_symlm.isa(), _symlm.available_isas())
         self.plan: Plan = plan(self.threads, isas, config.thread_counts, config.switches)
-        self.train = timed_config(train, train.model().vocab_size)
+        self.train = timed_config(train, train.model.vocab_size)
         self.signals = StopSignals()
         self.peers: list[TorchPeer] = []
         self.entries: list[Entry] = []
@@ -102,7 +102,7 @@ class Bench:
             engines.close()
 
     def _say_hello(self, display: SafeDisplay) -> None:
-        model, train = self.train.model(), self.train
+        model, train = self.train.model, self.train
         gflop = self.flops_per_token * train.batch_size * model.seq_len / 1e9
         display.message(
             f"{format_count(model.parameters)} parameters, {count_of(train.batch_size, 'window')} of"
@@ -119,7 +119,7 @@ class Bench:
             display.message(f"starting {peer.name}{', which takes a minute or so' if compiled else ''}")
             try:
                 peer.start()
-                if peer.parameters != self.train.model().parameters:
+                if peer.parameters != self.train.model.parameters:
                     raise PeerFailed(f"its model has {peer.parameters:,} parameters")
             except PeerFailed as failed:
                 display.warning(f"{peer.name} is left out: {failed}")
@@ -134,7 +134,7 @@ class Bench:
             engines,
             list(self.entries),
             base=self.plan.base,
-            tokens_per_update=self.train.batch_size * self.train.model().seq_len,
+            tokens_per_update=self.train.batch_size * self.train.model.seq_len,
             signals=self.signals,
             warn=display.warning,
         )
@@ -177,7 +177,7 @@ class Bench:
             print(f"stopped by {name}: these are the figures up to then")
 
     def _record(self, figures: Figures) -> dict[str, Any]:
-        model = self.train.model()
+        model = self.train.model
         return {
             **self.about,
             "complete": self.complete,
@@ -192,7 +192,7 @@ class Bench:
         }
 
     def _title(self) -> str:
-        model, machine = self.train.model(), self.about["machine"]
+        model, machine = self.train.model, self.about["machine"]
         return (
             f"symlm {machine['symlm']}, {format_count(model.parameters)} parameters,"
             f" {self.train.batch_size} x {count_of(model.seq_len, 'token')}\n"

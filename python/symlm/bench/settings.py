@@ -112,8 +112,8 @@ def model_settings(data: tuple[str, ...], given: dict[str, Any]) -> TrainConfig:
 def default_out_dir(config: TrainConfig, base: Path = Path("runs")) -> Path:
     """`runs/bench-<preset>`, or with the number of parameters where the shape is another one; -2, -3, .. when that is
     taken."""
-    model, preset = config.model(), config.preset_name
-    size = preset if model == TrainConfig(preset=preset).model() else format_count(model.parameters)
+    model, preset = config.model, config.preset_name
+    size = preset if model == TrainConfig(preset=preset).model else format_count(model.parameters)
     number, path = 1, base / f"bench-{size}"
     while path.exists():
         number += 1

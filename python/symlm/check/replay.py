@@ -252,7 +252,7 @@ class Replay:
             shutil.copyfile(source.path / TOKENIZER, temporary / TOKENIZER)
             return start_saving(self.engine, trainer, self.settings, source.path)(temporary)
 
-        write_checkpoint(folder, source.config.model().to_hf(), start)
+        write_checkpoint(folder, source.config.model.to_hf(), start)
 
 
 @dataclass(frozen=True)

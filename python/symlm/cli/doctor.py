@@ -21,7 +21,8 @@ def command(as_json: bool) -> None:
     It works on a machine where nothing else does, and says what is wrong with what it cannot find.
     """
     from ..run.metrics import to_document
-    from ..system.machine import fma_peak, gather_facts, gib, machine_facts
+    from ..system.machine import gather_facts, gib, machine_facts
+    from ..system.peak import fma_peak
     from .common import tell
 
     facts, problems = gather_facts(machine_facts() | _FOLDERS)

@@ -19,7 +19,7 @@ Row = tuple[str, str, str]
 def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
     """Sections of a plan with their rows."""
     memory, disk, config = plan.memory, plan.disk, plan.config
-    model = config.model()
+    model = config.model
     available = "unknown" if memory.available is None else gib(memory.available)
     in_memory: list[Row] = [(name, gib(size), "") for name, size in memory.engine.items()]
     in_memory += [(name, gib(size), "for a while") for name, size in memory.beside.items()]

@@ -26,7 +26,7 @@ def engine_settings(
         raise InternalError("an engine needs a configuration with its learning rate")
     steps = max_steps or config.max_steps or 1
     return _symlm.EngineSettings(
-        model=model_shape(config.model()),
+        model=model_shape(config.model),
         train=_symlm.TrainSettings(
             batch_size=config.batch_size,
             max_steps=steps,
@@ -109,7 +109,7 @@ def _made(kind: type[_T], what: str, values: object) -> _T:
 
 def adapter_parameters(config: TrainConfig) -> int:
     """Floats in all adapters of a run; 0 where the weights are trained."""
-    model = config.model()
+    model = config.model
     hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
     sides = {
         "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),

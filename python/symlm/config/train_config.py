@@ -124,7 +124,8 @@ class TrainConfig(_Flat):
                 f"--lora-rank {self.lora_rank}: adapters need a model that they are added to",
                 "name it with --init-from, or leave --lora-rank out",
             )
-        self.model()
+        # A shape that cannot be is an error now.
+        _ = self.model
 
     @property
     def preset_name(self) -> str:
@@ -136,6 +137,7 @@ class TrainConfig(_Flat):
         """Where the model comes from, for display: its preset, or the model that it begins from."""
         return self.preset_name if self.init_from is None else f"from {Path(self.init_from).name}"
 
+    @property
     def model(self) -> ModelConfig:
         """The model shape: the preset with the overrides of this configuration, checked."""
         preset: Preset = PRESETS[self.preset_name]
@@ -160,10 +162,21 @@ class TrainConfig(_Flat):
         )
         return model if self.architecture is None else model.with_other(self.architecture)
 
+    @property
+    def adapter_parameters(self) -> int:
+        """Floats in all adapters of a run; 0 where the weights are trained."""
+        model = self.model
+        hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
+        sides = {
+            "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),
+            "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
+        }  # fmt: skip
+        return model.num_layers * self.lora_rank * sum(sum(sides[name]) for name in self.lora_target_names)
+
     def with_model(self, **changes: Any) -> TrainConfig:
         """A copy with the preset's shape and learning rate written out, and `changes` applied."""
         filled = dataclasses.replace(self, **changes)
-        model = filled.model()
+        model = filled.model
         shape = {name: getattr(model, name) for name in MODEL_FIELDS}
         rate = filled.learning_rate or PRESETS[filled.preset_name].learning_rate
         return dataclasses.replace(filled, preset=filled.preset_name, learning_rate=rate, **shape)

@@ -16,8 +16,8 @@ from ..generate.generator import Generator
 from ..layout import BEST
 from ..system.machine import resolve_threads
 from ..system.reading import kind, parse_json
-from ..text.begins import begins_twice, told
 from ..text.corpus import tell_halves
+from ..text.remarks import begins_twice, told
 from ..units import count_of
 from .scoring import Scorer, log_likelihood
 

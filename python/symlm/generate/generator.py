@@ -19,7 +19,7 @@ from ..model.resolve import resolve_model
 from ..run.checkpoint import verify_weights
 from ..system.files import file_hash
 from ..system.names import as_text
-from ..text.begins import begins_twice, told
+from ..text.remarks import begins_twice, told
 from .pickling import Origin
 from .text_stream import text_pieces, without_first
 

@@ -56,15 +56,6 @@ def cgroup_limits() -> dict[str, str]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-PEAK_SECONDS = 0.3
-"""How long the peak of `symlm doctor` is measured."""
-
-
-def fma_peak(threads: int) -> float:
-    """Measured GFLOP/s of fused multiply-adds, rounded as people read it."""
-    return round(_symlm.fma_peak(threads, PEAK_SECONDS), 1)
-
-
 def machine_facts() -> dict[str, Callable[[], Any]]:
     """What is known of the machine and the versions: name -> how to find it out. Values are plain JSON."""
     return {

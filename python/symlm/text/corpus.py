@@ -14,8 +14,8 @@ from ..config.train_config import DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
 from ..system.names import as_location, as_path
-from ..units import count_of
-from .begins import warn_of_two_begins
+from ..units import count_of, format_count
+from .remarks import warn_of_cut, warn_of_two_begins
 
 if TYPE_CHECKING:
     from ..display import Display
@@ -162,17 +162,6 @@ def text_blocks(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[
         yield tokenizer.decode_bytes([token for token in ids if token not in between])
 
 
-def warn_of_cut(parts: Sequence[_symlm.Shards], display: Display, remedy: str = "") -> None:
-    """Say how many examples are longer than a window, if any; `remedy` is what follows."""
-    cut = sum(shards.cut for shards in parts)
-    if cut:
-        all_of_them = count_of(sum(shards.documents for shards in parts), "example")
-        display.warning(
-            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: the beginning of the "
-            f"prompt is left out, then the end of the completion{remedy}"
-        )
-
-
 def tell_of(corpora: Sequence[_symlm.Corpus], display: ProgressFactory) -> None:
     """Say what was left out of them since symlm wrote it, and which file holds JSON that is taken for a plain text."""
     for note in dict.fromkeys(corpus.note for corpus in corpora):
@@ -195,7 +184,7 @@ def tell_halves(count: int, display: ProgressFactory) -> None:
 
 def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
     """Rows of the embedding: as many as the tokenizer has tokens, but those of a model that was taken over stay."""
-    return tokenizer.vocab_size if config.init_from is None else config.model().vocab_size
+    return tokenizer.vocab_size if config.init_from is None else config.model.vocab_size
 
 
 class Sources:
@@ -210,7 +199,7 @@ class Sources:
         self.val = None
         if config.val_data:
             self.val = _symlm.Corpus.open(list(config.val_data), config.text_field, self.train.data_format)
-        of_model = None if config.init_from is None else config.model()
+        of_model = None if config.init_from is None else config.model
         self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
         """All files that are read, the tokenizer among them."""
@@ -222,9 +211,13 @@ class Sources:
                 "leave --vocab-size out: it follows the tokenizer",
             )
 
+    def __str__(self) -> str:
+        named = ", ".join(self.config.data) if self.config.data else "the Python standard library"
+        return f"{named} ({count_of(self.train.files, 'file')}, {format_count(self.train.bytes)} bytes)"
+
     def prepare(self, threads: int, progress: ProgressFactory) -> Prepared:
         """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
-        config, model = self.config, self.config.model()
+        config, model = self.config, self.config.model
         corpora = [self.train] if self.val is None else [self.train, self.val]
         tell_of(corpora, progress)
         cache = ensure_cache_dir()

@@ -69,7 +69,7 @@ def plan_extension(folder: RunFolder, run: TrainConfig, requested: Mapping[str, 
         raise DataError(error.message, new_run) from None
     longer = length + added
     asked = dataclasses.replace(run, max_steps=longer, decay_start=requested.get("decay_start"))
-    config, now_requested = resolve(asked, plan_steps(asked, 0), run.model().vocab_size)
+    config, now_requested = resolve(asked, plan_steps(asked, 0), run.model.vocab_size)
     return Extension(config, now_requested, state, added)
 
 

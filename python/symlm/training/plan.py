@@ -16,11 +16,11 @@ from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError
 from ..system.machine import resolve_threads
+from ..system.peak import measured_peak
 from ..text.corpus import Sources, cache_dir, vocab_size_with
 from .resources import Disk, Memory, check_fits, disk_of, memory_of
 from .schedule import FORWARD_COST, eval_windows, final_eval_windows, plan_steps, windows_held_out, windows_of_epoch
 from .session import Session
-from .speed import measured_peak
 
 USUAL_PART_OF_PEAK = 0.7
 """Part of the processor's measured peak that training usually reaches; the time of a plan follows from it."""
@@ -94,9 +94,9 @@ def _plan_of(session: Session) -> Plan:
     threads, rule = resolve_threads(config.threads)
     sources = session.sources()
     tokenizer = sources.tokenizer
-    vocab_size = config.model().vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
+    vocab_size = config.model.vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
     filled = config.with_model(vocab_size=vocab_size)
-    model = filled.model()
+    model = filled.model
     tokens = _tokens(sources, vocab_size)
     held = tokens * config.val_split if sources.val is None else 0
     # First, as when training starts: the threads of the measurement take address space that stays taken.

@@ -103,7 +103,7 @@ def disk_of(config: TrainConfig, folder: RunFolder, parameters: int) -> Disk:
         return Disk(folder.path, many, CHECKPOINT_BYTES * parameters, free)
     weights = FLOAT_BYTES * parameters
     base = 0 if (folder.path / BASE).is_dir() else weights
-    return Disk(folder.path, many, weights + CHECKPOINT_BYTES * adapter_parameters(config), free, base_bytes=base)
+    return Disk(folder.path, many, weights + CHECKPOINT_BYTES * config.adapter_parameters, free, base_bytes=base)
 
 
 def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *, resumed: bool) -> None:
@@ -116,12 +116,18 @@ def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *,
         )
     if disk.free < disk.needed:
         many = count_of(disk.checkpoints, "checkpoint")
-        parameters = config.model().parameters
+        parameters = config.model.parameters
         raise MemoryPlanError(
             f"{disk.folder}: {gib(disk.free)} free on its disk, {many} of {parameters:,} parameters need "
             f"{gib(disk.needed)}",
             "make room, choose an --out-dir on another disk, a smaller model or a smaller --keep-last",
         )
+
+
+def check_resources(config: TrainConfig, folder: RunFolder, threads: int, *, resumed: bool) -> None:
+    """As `check_fits`, for the memory and the disk that there are now."""
+    disk = disk_of(config, folder, config.model.parameters)
+    check_fits(config, threads, memory_of(config, threads), disk, resumed=resumed)
 
 
 def _what_fits(config: TrainConfig, threads: int, available: int, *, resumed: bool) -> str:

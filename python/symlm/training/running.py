@@ -44,7 +44,7 @@ class Running:
         self.display = display
         self.callbacks = callbacks
         self.signals = signals
-        self.model = self.config.model()
+        self.model = self.config.model
         self.policy = NanPolicy(self.config.on_nan)
         self.pre_decay = pre_decay_step(self.config)
         max_steps = self.config.max_steps or 1
@@ -81,12 +81,12 @@ class Running:
         session = self.session
         if session.checkpoint is not None and session.state is not None:
             self.policy = NanPolicy.restore(self.config.on_nan, session.state.trainer, session.checkpoint)
-            if self.settings.train.lora is not None:
+            if self.config.lora_rank:
                 adapters.load_base(self.folder.path, self.engine)
             self.restore(session.checkpoint, session.state)
         elif session.initial is not None:
             session.initial.load(self.engine)
-            if self.settings.train.lora is not None:
+            if self.config.lora_rank:
                 adapters.write_base(self.folder.path, self.engine, self.model.to_hf())
 
     def restore(self, checkpoint: Path, state: State) -> None:
@@ -101,7 +101,7 @@ class Running:
     def restart(self) -> None:
         """To the moment before the first update."""
         self.engine.restart()
-        if self.session.initial is not None and self.settings.train.lora is None:
+        if self.session.initial is not None and not self.config.lora_rank:
             # What adapters are added to has never changed.
             self.session.initial.load(self.engine)
         self.progress.restart()

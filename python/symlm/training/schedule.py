@@ -89,7 +89,7 @@ def plan_steps(
 
     `seconds_per_step` is measured and needed only with `max_time`; `seconds_spent` is what measuring took.
     """
-    seq_len = config.model().seq_len
+    seq_len = config.model.seq_len
     limits: list[tuple[int, str]] = []
     if config.max_steps is not None:
         limits.append((config.max_steps, f"--max-steps {config.max_steps:,}"))

@@ -7,10 +7,7 @@ Before `begin` nothing of the run is written, and cheap checks come before anyth
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,17 +24,17 @@ from ..run import checkpoint
 from ..run.checkpoint import State
 from ..run.folder import RunFolder
 from ..run.metrics import drop_at, truncate_past
-from ..system.machine import describe, resolve_threads
+from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
 from ..system.target import check_new_folder, check_target
-from ..text.begins import begins_twice, told, warn_of_two_begins
-from ..text.corpus import Prepared, Sources, vocab_size_with, warn_of_cut
-from ..units import count_of, format_count
+from ..text.corpus import Prepared, Sources, vocab_size_with
+from ..text.remarks import remark_on
+from .environment import describe_run
 from .extend import Extension, extend, plan_extension
-from .initial import RECORD, Initial, take_over
+from .initial import Initial, take_over
 from .nan_policy import NanPolicy, drop_undone
 from .opening import AUTO, check_input, check_text, choose_checkpoint, known_hashes, locate
-from .resources import check_fits, disk_of, memory_of
+from .resources import check_resources
 from .schedule import evaluation_windows, plan_steps, resolve, training_windows
 from .speed import seconds_per_step
 
@@ -175,38 +172,37 @@ class Session:
         config, folder = self.config, self.folder
         if config.trace is not None:
             check_target("--trace", config.trace)
-        if not self.is_new:
-            check_input(folder, (*config.data, *config.val_data), "pipe it in again, or name its file")
         if config.tensorboard not in (None, AUTO):
             check_new_folder("--tensorboard", str(config.tensorboard))
+        if not self.is_new:
+            check_input(folder, (*config.data, *config.val_data), "pipe it in again, or name its file")
         if self.extension is not None:
             display.message(f"{folder.path}: {self.extension}")
-        isa = _symlm.isa()
         self.threads, self.threads_rule = resolve_threads(config.threads)
         # Until the run is set up nothing is half done: a signal may end it anywhere.
         with signals.raising():
             # Before any long work: refuse now what cannot fit. (A named tokenizer may still change the vocabulary.)
-            planned = config.with_model(vocab_size=config.model().vocab_size)
-            disk = disk_of(config, folder, planned.model().parameters)
-            memory = memory_of(planned, self.threads)
-            check_fits(planned, self.threads, memory, disk, resumed=self.state is not None)
+            planned = config.with_model(vocab_size=config.model.vocab_size)
+            check_resources(planned, folder, self.threads, resumed=self.state is not None)
             sources = self.sources()
             if config.trace is not None:
                 # Only now it is known which files a folder or a pattern stands for.
                 check_target("--trace", config.trace, sources.inputs)
-            _say_hello(display, sources, self.threads, self.threads_rule, isa)
+            display.message(f"text: {sources}")
+            display.message(f"threads: {self.threads} ({self.threads_rule}), instruction set {_symlm.isa()}")
             for note in self._notes(planned) if self.is_new else ():
                 display.message(f"note: {note}")
             self.text = sources.prepare(self.threads, display)
-            _tell_examples(self.text, display)
-            warn_of_two_begins(self.text.train, self.text.tokenizer, display)
-            _check_prompt(config, self.text, display)
-            self.speed = self._measure(display)
+            remark_on(self.text.train, self.text.val, self.text.tokenizer, config, display)
+            self.speed = None, 0.0
+            if self.is_new and config.max_time is not None:
+                filled = config.with_model(vocab_size=vocab_size_with(config, self.text.tokenizer))
+                self.speed = seconds_per_step(filled, self.text, self.threads, display)
 
     def _notes(self, planned: TrainConfig) -> list[str]:
         """What is good to know before a new run: of its shape, and of the model that it begins from."""
         begun = None if self.initial is None else self.initial.files.note
-        return [note for note in (begun, quantisation_note(planned.model())) if note is not None]
+        return [note for note in (begun, quantisation_note(planned.model)) if note is not None]
 
     def sources(self) -> Sources:
         """The opened texts and the tokenizer, which are those that the run was started with."""
@@ -228,13 +224,6 @@ class Session:
                 )
         return own
 
-    def _measure(self, display: Display) -> tuple[float | None, float]:
-        asked = self.config
-        if not self.is_new or asked.max_time is None:
-            return None, 0.0
-        filled = asked.with_model(vocab_size=vocab_size_with(asked, self.text.tokenizer))
-        return seconds_per_step(filled, self.text, self.threads, display)
-
     # --- begin ----------------------------------------------------------------------------------------------------
 
     def begin(self, display: Display) -> None:
@@ -242,12 +231,15 @@ class Session:
         if self.is_new:
             self._set_up(display)
         else:
-            self._go_on()
+            self._resume()
+
+    def _environment(self) -> dict[str, Any]:
+        return describe_run(self.config, self.text, self.threads, self.threads_rule, self.initial)
 
     def _set_up(self, display: Display) -> None:
         """Fix the step numbers of a new run and write the files that describe it."""
         asked, text = self.config, self.text
-        seq_len = asked.model().seq_len
+        seq_len = asked.model.seq_len
         windows, val_windows = training_windows(text.train, seq_len), evaluation_windows(text.val, seq_len)
         per_step, spent = self.speed
         plan = plan_steps(asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
@@ -260,14 +252,18 @@ class Session:
         hand_on(None if self.initial is None else self.initial.files, self.folder.path)
         self.folder.start(self.config, requested, self._environment())
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         """Check that the text is the same, and cut the metrics back to the step where training resumes."""
         folder = self.folder
         check_text(folder, self.state, self.text)
         if self.state is None or not (folder.path / TOKENIZER).is_file():
             self.text.tokenizer.save(str(folder.path / TOKENIZER))
         if self.state is None:
-            folder.start(self.config, self.requested or {}, self._environment())
+            folder.start(
+                self.config,
+                self.requested or {},
+                self._environment(),
+            )
             return
         last = folder.last()
         if self.extension is not None:
@@ -285,70 +281,9 @@ class Session:
         known = NanPolicy.restore(self.config.on_nan, self.state.trainer, folder.path)
         drop_undone(folder.path / METRICS, known.left_out)
 
-    def _environment(self) -> dict[str, Any]:
-        text, val = self.text, self.text.val
-        began = {} if self.initial is None else {RECORD: self.initial.record()}
-        return {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": sys.argv,
-            "contract": _symlm.CONTRACT_VERSION,
-            "folder": str(Path.cwd()),
-            "threads": self.threads,
-            "threads_rule": self.threads_rule,
-            "pid": os.getpid(),
-            "data": {
-                "files": text.train_files,
-                "bytes_on_disk": text.train_bytes,
-                "train_tokens": text.train.tokens,
-                "train_bytes": text.train.bytes,
-                "train_documents": text.train.documents,
-                "train_targets": text.train.targets,
-                "val_tokens": None if val is None else val.tokens,
-                "val_bytes": None if val is None else val.bytes,
-                **text.hashes,
-            },
-            **began,
-            "parameters": self.config.model().parameters,
-            "machine": describe(),
-        }
-
 
 def _check_extension(config: TrainConfig, folder: RunFolder, named: Path | None) -> None:
     if config.extend_steps is not None and not folder.exists:
         raise UserError(f"{folder.path}: no run to extend", "name one by --out-dir, or leave --extend-steps out")
     if config.extend_steps is not None and named is not None:
         raise UsageError(f"--extend-steps resumes from before the decay, not from {named}", "name the run folder")
-
-
-def _say_hello(display: Display, sources: Sources, threads: int, rule: str, isa: str) -> None:
-    what = "the Python standard library" if not sources.config.data else ", ".join(sources.config.data)
-    size = format_count(sources.train.bytes)
-    count = count_of(sources.train.files, "file")
-    display.message(f"text: {what} ({count}, {size} bytes)")
-    display.message(f"threads: {threads} ({rule}), instruction set {isa}")
-
-
-def _tell_examples(prepared: Prepared, display: Display) -> None:
-    """How the examples fill their windows, and how many are longer than one."""
-    parts = [shards for shards in (prepared.train, prepared.val) if shards is not None and shards.window]
-    if not parts:
-        return
-    train, window = parts[0], parts[0].window or 1
-    held = f", {parts[1].documents:,} held out" if len(parts) > 1 else ""
-    share = train.targets / train.tokens
-    display.message(
-        f"examples: {train.documents:,} in {count_of(train.tokens // window, 'window')}, {share:.0%} of the tokens are "
-        f"learnt{held}"
-    )
-    warn_of_cut(parts, display, "; a larger --seq-len takes more")
-
-
-def _check_prompt(config: TrainConfig, prepared: Prepared, display: Display) -> None:
-    ids = prepared.tokenizer.encode_prompt(config.sample_prompt)
-    length = len(ids)
-    if config.sample_every and length >= config.model().seq_len:
-        raise UsageError(
-            f"--sample-prompt is {length} tokens, the window has {config.model().seq_len}", "use a shorter one"
-        )
-    if config.sample_every and begins_twice(prepared.tokenizer, ids):
-        display.warning(told(prepared.tokenizer, "--sample-prompt begins"))

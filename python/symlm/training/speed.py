@@ -1,4 +1,4 @@
-"""How fast the machine is: the processor by itself, and a training run on it."""
+"""How long an update takes on this machine, measured on the text of the run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,6 @@ CALIBRATION_PART = 0.1
 
 CALIBRATION_LEAST = 3
 _CALIBRATION_HORIZON = 1_000_000
-PEAK_SECONDS = 0.1
-PEAK_SECONDS_RESUMED = 0.025
-PEAK_ROUNDS = 4
-
-
-def measured_peak(threads: int, seconds: float, rounds: int) -> float:
-    """GFLOP/s of fused multiply-adds on the processors that `threads` workers can use, the best of several rounds:
-    what else runs on the machine can only lower it."""
-    cores = max(min(threads, _symlm.available_cpus().count), 1)
-    return max(_symlm.fma_peak(cores, seconds) for _ in range(rounds))
 
 
 def seconds_per_step(config: TrainConfig, prepared: Prepared, threads: int, display: Display) -> tuple[float, float]:

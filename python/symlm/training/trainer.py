@@ -16,12 +16,16 @@ from ..display import Display, make_display
 from ..errors import Interrupted
 from ..layout import TENSORBOARD
 from ..system.names import command_line
+from ..system.peak import measured_peak
 from ..system.signals import StopSignals
 from .loop import train_session
 from .opening import AUTO, resume_command
 from .plan import Plan, make_plan
 from .session import Session
-from .speed import PEAK_ROUNDS, PEAK_SECONDS, PEAK_SECONDS_RESUMED, measured_peak
+
+PEAK_SECONDS = 0.1
+PEAK_SECONDS_RESUMED = 0.025
+PEAK_ROUNDS = 4
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,13 @@
 //! Low-rank adapters: `W = W0 + s B A`, and the gradients of A and B by the chain rule (contract D1-D3).
+//!
+//! ```text
+//! merge:       w = B A;         for vector i of each row:  w[i] = fma(s, w[i], w0[i])
+//! gradient_a:  da = B^T dW;     for vector i of each row:  da[i] = s * da[i]
+//! gradient_b:  db = dW A^T;     for vector i of each row:  db[i] = s * db[i]
+//! ```
+//!
+//! The products are those of `gemm`, so their chains are too. The scale comes after them, in a separate pass: the rank is
+//! small, so the gradient of a factor is short, while scaling dW instead would go through a whole matrix of weights.
 
 use crate::gemm::{Left, Packed, Right, pack, product};
 use crate::mat::{Mat, MatMut};

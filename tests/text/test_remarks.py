@@ -11,7 +11,7 @@ import pytest
 from conftest import Cli
 from elsewhere import BEGIN, Elsewhere, make_model
 from symlm.generate.generator import Generator
-from symlm.text.begins import begins_twice
+from symlm.text.remarks import begins_twice
 
 WARNING = 'with "<|begin|>", which the tokenizer puts before every text itself: the model sees it twice'
 
