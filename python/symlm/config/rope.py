@@ -21,8 +21,8 @@ ROPE_THETA = 10000.0
 _WHAT = "model configuration"
 _OF_PLACES = "programs differ in which of them they take; keep the one that the model was trained with"
 _OF_LAYERS = (
-    "transformers ignores what stands there for one type of layer in a Llama model, others may not; write what the model "
-    "was trained with beside the sizes, and take the other away"
+    "transformers ignores what stands there for one type of layer in a Llama model, others may not; write what the "
+    "model was trained with beside the sizes, and take the other away"
 )
 _ORIGINAL = "original_max_position_embeddings"
 
