@@ -168,6 +168,9 @@ class OwnNames:
     @property
     def names(self) -> list[str]:
         """Entries of a folder, or fields of a JSON file."""
+    @property
+    def mark(self) -> str:
+        """What the first of the entries has near its beginning; empty where its name says enough."""
 
 @final
 class OwnOutput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pwd
 import resource
 import shutil
@@ -15,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
+import symlm
 from conftest import HANG_S
 from hostile import CALLS, arguments, commands, make_things
 from symlm.cli import main
+from symlm.errors import UsageError, UserError
+from symlm.model.foreign import Unpacked
+from symlm.system.names import path_of
 from test_hostile_inputs import documented_codes
 
 COMMANDS = dict(commands())
@@ -30,7 +35,11 @@ streams = sys.stdin, sys.stdout, sys.stderr
 output = None if sys.stdout is None else os.dup(1)
 report = os.open(sys.argv[2], os.O_WRONLY)
 report = os.dup2(report, 9)
+import symlm
 from symlm.cli import main
+from symlm.errors import UsageError, UserError
+from symlm.model.foreign import Unpacked
+from symlm.system.names import path_of
 for name, words in rows.items():
     # As it was before the call before.
     sys.stdin, sys.stdout, sys.stderr = streams
@@ -83,7 +92,7 @@ PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 ENVIRONMENTS: dict[str, Poor] = {
     "no temporary folder": Poor({"TMPDIR": "/nowhere"}),
     "no cache": Poor({"SYMLM_CACHE_DIR": "/proc/nowhere"}, codes=frozenset({0, 1})),
-    "cache of another user": Poor({"SYMLM_CACHE_DIR": "~no-such-user/cache"}),
+    "cache of another user": Poor({"SYMLM_CACHE_DIR": "~no-such-user/cache"}, codes=frozenset({0, 2})),
     "relative cache": Poor({"SYMLM_CACHE_DIR": "cache"}),
     "streams closed": Poor(before=_close_streams),
     "full output": Poor(before=_full, codes=frozenset({0, 1}), doctor=frozenset({1})),
@@ -184,3 +193,45 @@ def test_a_missing_temporary_folder_is_named(place: Path) -> None:
     assert result.returncode == 1
     assert "cannot copy standard input to a temporary file in /nowhere: " in result.stderr
     assert "hint: TMPDIR says where temporary files go" in result.stderr
+
+
+def test_a_missing_temporary_folder_is_missing_for_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python itself would take another one."""
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with pytest.raises(UserError, match="temporary folder in /nowhere"):
+        Unpacked()
+    tokenizer = symlm.Tokenizer.from_file(place / "run" / "tokenizer.json")
+    with pytest.raises(UserError, match="temporary file in /nowhere"):
+        pickle.dumps(tokenizer)
+    monkeypatch.setenv("TMPDIR", "")
+    assert Unpacked().folder.parent == Path("/tmp")
+
+
+def test_a_home_folder_that_is_not_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rule for every path: no folder is made by the name of a home that does not exist."""
+    from symlm.export.write import export
+
+    monkeypatch.chdir(place)
+    name = "~no-such-user/x"
+    for call in (
+        lambda: symlm.TrainConfig(out_dir=name),
+        lambda: symlm.TrainConfig(data=[name]),  # type: ignore[arg-type]
+        lambda: symlm.Generator.from_pretrained(name),
+        lambda: symlm.Tokenizer.from_file(name),
+        lambda: symlm.TensorBoard(name),
+        lambda: symlm.evaluate("run", name),
+        lambda: symlm.evaluate_choices("run", name),
+        lambda: export("run", "hf", name),
+    ):
+        with pytest.raises(UsageError, match='no user is called "no-such-user"; a name that begins with ~ is written'):
+            call()
+    assert main(["train", "text.txt", "--out-dir", name]) == 2
+    monkeypatch.setenv("SYMLM_OUT_DIR", name)
+    assert main(["train", "text.txt"]) == 2
+    assert not Path("~no-such-user").exists()
+    # What is there is what is meant, and so is what cannot be the name of a user.
+    Path("~old.txt").write_text("text")
+    assert path_of("~old.txt") == "./~old.txt"
+    assert path_of("./~new") == "./~new" and path_of("~$new.doc") == "~$new.doc" and path_of("~*.txt") == "~*.txt"
+    assert path_of(Path("~root")) == "./~root"
+    Path("~old.txt").unlink()

@@ -17,7 +17,10 @@ from conftest import Cli
 from exporting import train_tiny
 from symlm.config.sources import to_toml
 from symlm.config.toml import parse_toml
+from symlm.display.tensorboard import export_events
 from symlm.errors import UsageError, UserError, printable
+from symlm.export.write import export
+from symlm.run.history import read_history
 from symlm.run.metrics import to_line
 from symlm.system.names import restored, storable
 
@@ -59,6 +62,17 @@ def test_halves_of_characters_are_usage_errors(tmp_path: Path) -> None:
         lambda: symlm.TrainConfig(out_dir="\ud800"),
         lambda: symlm.evaluate(tmp_path / "run", tmp_path / "words.txt", text_field="\ud800"),
         lambda: symlm.evaluate(tmp_path / "run", "\ud800"),
+        lambda: symlm.evaluate_rolling(tmp_path / "run", "\ud800"),
+        lambda: symlm.evaluate_choices(tmp_path / "run", "\ud800"),
+        lambda: symlm.TensorBoard("\ud800"),
+        lambda: export(tmp_path / "run", "hf", "\ud800"),
+        lambda: export(tmp_path / "run", "gguf", "\ud800.gguf"),
+        lambda: symlm.finetune_config("\ud800"),
+        lambda: symlm.Trainer(symlm.TrainConfig(), data="\ud800"),
+        lambda: generator.tokenizer.save("\ud800"),
+        lambda: export_events(tmp_path / "run", "\ud800"),
+        lambda: list(read_history("\ud800")),
+        lambda: symlm.TrainConfig.from_file("\ud800"),
     ):
         with pytest.raises(UsageError):
             call()

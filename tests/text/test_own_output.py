@@ -14,6 +14,8 @@ import pytest
 
 from symlm import _symlm
 from symlm.bench.run import RESULT
+from symlm.config.sources import to_toml
+from symlm.config.train_config import TrainConfig
 from symlm.display import tensorboard
 from symlm.evaluation.choices import ItemResult
 from symlm.evaluation.rolling import DocumentLoss
@@ -32,6 +34,7 @@ from symlm.layout import (
     TOKENIZER,
     TOKENIZER_TEMP,
 )
+from symlm.run.checkpoint import State
 from symlm.run.folder import START, RunFolder
 
 SHORT = ("--preset", "tiny", "--vocab-size", 300, "--seq-len", 32, "--batch-size", 12, "--max-steps", 6, "--threads", 1)
@@ -147,10 +150,14 @@ def test_the_names_are_those_of_the_modules_that_write_them() -> None:
     assert [(folder.what, folder.names) for folder in own.folders] == [
         ("run", [CONFIG, ENVIRONMENT]),
         ("run", [CONFIG, CHECKPOINTS]),
-        ("checkpoint", [MANIFEST, STATE]),
+        ("checkpoint", [STATE, MANIFEST]),
         ("export", [FACTS, MODEL_CONFIG]),
-        ("ollama", [MODELFILE, GGUF_NAME]),
+        ("ollama", [GGUF_NAME, MODELFILE]),
     ]
+    run, _, checkpoint, _, ollama = own.folders
+    assert to_toml(TrainConfig()).startswith(run.mark) and run.mark.startswith("# symlm")
+    assert checkpoint.mark in State({}, {}, {}).to_json()
+    assert ollama.mark == "symlm."
     assert {own.lock, *own.begun} == set(START)
     assert own.unfinished == [TEMP_PREFIX, TOKENIZER_TEMP]
     assert own.events in Path(tensorboard.__file__).read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from .. import _symlm
 from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError, NanError
+from ..system.files import temporary_folder
 from ..system.signals import StopSignals
 from ..text.corpus import ProgressFactory, Sources
 from .cases import Case
@@ -38,7 +39,7 @@ def load_tokens(
         return prepared.train, prepared.tokenizer.vocab_size
     tokens = max(RANDOM_TOKENS, RANDOM_BATCHES * config.batch_size * model.seq_len + 1)
     # The map of the file outlives its name.
-    with tempfile.TemporaryDirectory(prefix="symlm-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="symlm-bench-", dir=temporary_folder()) as folder:
         shards = _symlm.Shards.random(str(Path(folder) / "random.ids"), model.vocab_size, tokens, config.seed)
     return shards, model.vocab_size
 

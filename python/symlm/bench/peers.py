@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config.train_config import TrainConfig
 from ..errors import UserError
+from ..system.files import temporary_folder
 from ..system.signals import StopSignals
 
 POLL_S = 0.2
@@ -66,7 +67,7 @@ class TorchPeer:
         self.version = ""
         self.parameters = 0
         self._signals = signals
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._log = tempfile.TemporaryFile(dir=temporary_folder())  # noqa: SIM115 - closed by `close`
         spec = {
             "model": config.model.as_dict(),
             "threads": threads,

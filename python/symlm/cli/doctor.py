@@ -74,9 +74,9 @@ def _cache() -> str:
 
 
 def _temporary() -> str:
-    import tempfile
+    from ..system.files import temporary_folder
 
-    return _writable(Path(tempfile.gettempdir()), "set TMPDIR to a folder that may be written to")
+    return _writable(Path(temporary_folder()), "set TMPDIR to a folder that may be written to")
 
 
 def _writable(folder: Path, hint: str) -> str:

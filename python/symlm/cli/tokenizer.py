@@ -54,7 +54,7 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
         tell_halves(corpus.halves, display)
     finally:
         display.close()
-    tokenizer.save(str(target))
+    tokenizer.save(target)
     say(f"wrote {target} ({tokenizer.vocab_size:,} tokens)")
 
 

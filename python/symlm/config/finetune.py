@@ -47,4 +47,4 @@ def finetune_config(model: str | Path, **changes: Any) -> TrainConfig:
 
     `symlm.Trainer(symlm.finetune_config("runs/my-3m"), data=["examples.jsonl"]).fit()` trains it.
     """
-    return TrainConfig(**finetune_values({"init_from": str(model), **changes}))
+    return TrainConfig(**finetune_values({"init_from": model, **changes}))

@@ -19,6 +19,11 @@ from ..system.reading import Fields
 
 ROPE_THETA = 10000.0
 _WHAT = "model configuration"
+_OF_PLACES = "programs differ in which of them they take; keep the one that the model was trained with"
+_OF_LAYERS = (
+    "transformers ignores what stands there for one type of layer in a Llama model, others may not; write what the "
+    "model was trained with beside the sizes, and take the other away"
+)
 _ORIGINAL = "original_max_position_embeddings"
 
 
@@ -119,7 +124,7 @@ def _check_equal(path: Path, a: tuple[str, Mapping[str, Any]], b: tuple[str, Map
             ours, theirs = (shown(place[1].get(name)) for place in (a, b))
             raise DataError(
                 f"{path}: {a[0]} and {b[0]} contradict each other: {name} is {ours} in {a[0]} and {theirs} in {b[0]}",
-                "programs differ in which of them they take; keep the one that the model was trained with",
+                _OF_LAYERS if "." in b[0] else _OF_PLACES,
             )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, reason
-from ..system.names import restored
+from ..system.names import as_location, restored
+from ..system.reading import check_pointer
 from ..units import did_you_mean
 from .options import PATH_KINDS, convert, flag_of
 from .sections import FLAGS, REQUEST_FIELDS, SPECS
@@ -34,7 +35,8 @@ class TomlSettings:
 
 
 def read_toml(path: str) -> TomlSettings:
-    """Read a settings file; UsageError names the file and the key."""
+    """Read a settings file; UsageError names the file and the key. DataError for a pointer of Git LFS in its place."""
+    path = as_location("configuration", path)
     try:
         with Path(path).open("rb") as file:
             raw = file.read(_MOST_BYTES + 1)
@@ -45,6 +47,7 @@ def read_toml(path: str) -> TomlSettings:
             f"{path}: found more than {_MOST_BYTES:,} bytes, expected a configuration of at most that",
             "check the path after -c",
         )
+    check_pointer(path, raw)
     try:
         # Some editors begin a file with a mark.
         text = raw.decode("utf-8-sig")

@@ -22,6 +22,7 @@ from ..callbacks import Callback
 from ..errors import UserError, reason
 from ..run.folder import RunFolder
 from ..run.history import is_number, read_history
+from ..system.names import as_path
 
 TAGS = {
     "train": {
@@ -149,11 +150,11 @@ class TensorBoard(Callback):
 
     The step is the number of updates done. A resumed run writes another file there, which
     takes the place of what the files before say about later updates. When the files cannot be written, `warn` is called
-    once and training continues without them.
+    once and training continues without them. UsageError for a `log_dir` that no folder can have.
     """
 
     def __init__(self, log_dir: str | Path, warn: Callable[[str], None] = warnings.warn) -> None:
-        self.log_dir = Path(log_dir)
+        self.log_dir = as_path("log_dir", log_dir)
         self._warn = warn
         self._file: EventFile | None = None
 
@@ -192,11 +193,12 @@ class TensorBoard(Callback):
             self._warn(f"{self.log_dir}: no more metrics for TensorBoard: {reason(error)}")
 
 
-def export_events(run: str | Path, folder: Path) -> Path:
+def export_events(run: str | Path, folder: str | Path) -> Path:
     """Write the metrics of a run, finished or not, as an event file into `folder`; gives the file.
 
     Wall times are those of the run as far as they are known. UserError when that is not possible.
     """
+    folder = as_path("folder", folder)
     started = RunFolder(run).environment().get("started")
     try:
         began = datetime.fromisoformat(started).timestamp() if isinstance(started, str) else time.time()

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.train_config import Progress
+from ..config.options import convert
+from ..config.train_config import SPECS, Progress
 from ..display import make_display
 from ..errors import DataError, shown
 from ..generate.generator import Generator
 from ..layout import BEST
 from ..system.machine import resolve_threads
+from ..system.names import as_location
 from ..system.reading import kind, parse_json
 from ..text.corpus import tell_halves
 from ..text.remarks import begins_twice, told
@@ -79,7 +81,7 @@ class Questions:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = path
+        self.path = path = as_location("questions", path)
         self.halves = 0
         self._file = _symlm.ObjectFile.open(path, ("prompt", "choices", "answer"), MOST_ITEM_BYTES)
 
@@ -146,14 +148,15 @@ def evaluate_choices(
     The accuracies `acc` and `acc_norm` are those of lm-evaluation-harness. The whole file is checked first.
     """
     questions = Questions(path)
+    path = questions.path
     total = sum(1 for _ in questions)
     if not total:
         raise DataError(f"{_name(path)}: no questions", _FORM)
     generator = Generator.from_pretrained(model, checkpoint)
-    scorer = Scorer(generator, resolve_threads(threads)[0])
+    scorer = Scorer(generator, resolve_threads(convert("threads", SPECS["threads"], threads))[0])
     right = dict.fromkeys(SCORES, 0)
     guessed, cut, done, twice = 0.0, 0, 0, 0
-    display = make_display(progress)
+    display = make_display(convert("progress", SPECS["progress"], progress))
     try:
         if generator.note is not None:
             display.message(generator.note)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, shown
 from ..units import did_you_mean
 
 _MOST_DICTIONARY = 64 << 20
@@ -53,6 +53,15 @@ def parse_compressors(text: str) -> tuple[str, ...]:
         if name not in names:
             names.append(name)
     return tuple(names)
+
+
+def check_compressors(names: object) -> None:
+    """UsageError unless these are names of compressors, in a list."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise UsageError(f"against: found {shown(names)}, expected a list of {', '.join(COMPRESSORS)}")
+    for name in names:
+        if name not in COMPRESSORS:
+            raise UsageError(f"against: found {shown(name)}, expected {', '.join(COMPRESSORS)}")
 
 
 def compressed_sizes(

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from .. import _symlm
-from ..config.train_config import Progress
+from ..config.options import convert
+from ..config.train_config import SPECS, Progress
 from ..display import make_display
-from ..errors import UsageError
+from ..errors import UsageError, shown
 from ..generate.generator import Generator
 from ..layout import BEST
 from ..system.machine import resolve_threads
 from ..text.corpus import ID_BLOCK, encode_text, text_blocks
-from .compress import compressed_sizes
+from .compress import check_compressors, compressed_sizes
 from .scoring import Scorer, rolling_windows
 from .windows import perplexity_of, weights_bytes
 
@@ -82,13 +83,14 @@ def evaluate_rolling(
     lie side by side. The first token is predicted from the start of a text. With `per_document` each document begins
     afresh, `each` is called with its result, and the tokens between documents are not counted.
     """
+    check_compressors(against)
     generator = Generator.from_pretrained(model, checkpoint)
-    scorer = Scorer(generator, resolve_threads(threads)[0])
-    if stride is not None and not 1 <= stride <= scorer.most_scored:
-        raise UsageError(f"--stride: expected 1 to {scorer.most_scored} tokens (one window), found {stride}")
+    scorer = Scorer(generator, resolve_threads(convert("threads", SPECS["threads"], threads))[0])
+    if stride is not None and (not isinstance(stride, int) or not 1 <= stride <= scorer.most_scored):
+        raise UsageError(f"--stride: expected 1 to {scorer.most_scored} tokens (one window), found {shown(stride)}")
     step = stride or scorer.most_scored
     tokenizer = generator.tokenizer
-    display = make_display(progress)
+    display = make_display(convert("progress", SPECS["progress"], progress))
     try:
         if generator.note is not None:
             display.message(generator.note)

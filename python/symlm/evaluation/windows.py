@@ -12,7 +12,8 @@ from typing import Any, Literal
 from .. import _symlm
 from ..config.engine import engine_settings, made_from, settings_of, without_adapters
 from ..config.model_config import ModelConfig
-from ..config.train_config import DataFormat, Progress, TrainConfig
+from ..config.options import convert
+from ..config.train_config import SPECS, DataFormat, Progress, TrainConfig
 from ..display import Display, make_display
 from ..errors import DataError, NanError, UsageError, UserError
 from ..layout import BEST, MODEL_CONFIG, STATE
@@ -21,7 +22,7 @@ from ..model.resolve import resolve_model
 from ..run.checkpoint import State, verify_weights
 from ..system.machine import resolve_threads
 from ..text.corpus import encode_text, text_blocks
-from .compress import compressed_sizes
+from .compress import check_compressors, compressed_sizes
 
 IMPORTED_WINDOW = 1024
 IMPORTED_BATCH = 12
@@ -68,13 +69,14 @@ def evaluate(
 
     Objects of JSON with a prompt and a completion count by their completions; `data_format` is as in `TrainConfig`.
     """
+    check_compressors(against)
     files = resolve_model(model, str(checkpoint))
     verify_weights(files.folder)
     state = State.read(files.folder) if files.has_state else None
-    count, _ = resolve_threads(threads)
+    count, _ = resolve_threads(convert("threads", SPECS["threads"], threads))
     shape = files.model_config()
     seq_len = shape.seq_len if state is not None else min(shape.seq_len, IMPORTED_WINDOW)
-    display = make_display(progress)
+    display = make_display(convert("progress", SPECS["progress"], progress))
     try:
         if files.note is not None:
             display.message(files.note)

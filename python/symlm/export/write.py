@@ -22,6 +22,7 @@ from ..model.resolve import resolve_model
 from ..model.tensors import DTYPES
 from ..run.checkpoint import verify_weights
 from ..system.files import sync_file
+from ..system.names import as_path
 from ..system.target import check_folder
 from .files import write_gguf, write_hf, write_ollama
 from .source import Source, Target
@@ -76,7 +77,7 @@ def export(
     known = tuple(DTYPES) if to == "hf" else write.GGUF_DTYPES
     if dtype is not None and dtype not in known:
         raise UsageError(f"--dtype: {dtype} cannot be written to {to}", f"expected one of {', '.join(known)}")
-    path = Path(out)
+    path = as_path("out", out)
     _check_target(path, to, force)
     if to != "hf":
         write.load_library()

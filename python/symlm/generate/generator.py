@@ -12,7 +12,7 @@ from .. import _symlm
 from ..config.engine import model_shape
 from ..config.model_config import ModelConfig
 from ..config.sampling import Sampling, SamplingSettings
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, shown
 from ..layout import BEST
 from ..model.files import ModelFiles
 from ..model.resolve import resolve_model
@@ -102,6 +102,8 @@ class Generator:
         A prompt that begins with the token that the tokenizer puts there too is a UserWarning.
         """
         options = dataclasses.asdict(Sampling(**sampling))
+        if not isinstance(stop, (str, list, tuple)):
+            raise UsageError(f"stop: found {shown(stop)}, expected a text or a list of texts")
         stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
         settings = _symlm.SampleSettings(**options, stop_ids=list(self.model.eos_token_ids))
         if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
@@ -119,11 +121,22 @@ class Generator:
         the training's forward pass."""
         import numpy as np
 
-        checked = list(ids)
+        try:
+            checked = list(ids)
+        except TypeError:
+            raise UsageError(f"logits: found {shown(ids)}, expected token ids") from None
         if not checked:
             raise UsageError("logits need at least one token")
-        if last is not None and not 1 <= last <= len(checked):
-            raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {last}")
+        for id_ in checked:
+            # `numpy` integers are whole numbers too, texts and truth values are none.
+            if isinstance(id_, bool) or not hasattr(id_, "__index__") or not 0 <= id_ < self.model.vocab_size:
+                raise UsageError(
+                    f"logits: found {shown(id_)}, expected token ids from 0 to {self.model.vocab_size - 1}"
+                )
+        if last is not None and (
+            isinstance(last, bool) or not hasattr(last, "__index__") or not 1 <= last <= len(checked)
+        ):
+            raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {shown(last)}")
         raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
         return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .._symlm import MAX_VOCAB, Tokenizer
 from ..errors import DataError, UsageError, UserError, reason
+from ..system.files import temporary_folder
 
 if TYPE_CHECKING:
     from ..model.files import ModelFiles
@@ -26,9 +27,9 @@ _State = tuple[bytes, int | None, int]
 
 def _tokenizer_state(tokenizer: Tokenizer) -> tuple[Callable[..., Tokenizer], _State]:
     try:
-        with tempfile.TemporaryDirectory(prefix="symlm-") as folder:
+        with tempfile.TemporaryDirectory(prefix="symlm-", dir=temporary_folder()) as folder:
             path = Path(folder) / "tokenizer.json"
-            tokenizer.save(str(path))
+            tokenizer.save(path)
             return restored_tokenizer, (path.read_bytes(), tokenizer.eot_id, _embedded(tokenizer))
     except OSError as error:
         raise _no_room(error) from None
@@ -37,16 +38,19 @@ def _tokenizer_state(tokenizer: Tokenizer) -> tuple[Callable[..., Tokenizer], _S
 def restored_tokenizer(content: bytes, eos_id: int | None, embedded: int) -> Tokenizer:
     """The tokenizer of a `tokenizer.json` with this content, for a model with `embedded` rows in its embedding."""
     try:
-        with tempfile.TemporaryDirectory(prefix="symlm-") as folder:
+        with tempfile.TemporaryDirectory(prefix="symlm-", dir=temporary_folder()) as folder:
             path = Path(folder) / "tokenizer.json"
             path.write_bytes(content)
-            return Tokenizer.of_model(str(path), eos_id, embedded)
+            return Tokenizer.of_model(path, eos_id, embedded)
     except OSError as error:
         raise _no_room(error) from None
 
 
 def _no_room(error: OSError) -> UserError:
-    return UserError(f"cannot write a temporary file: {reason(error)}", "set TMPDIR to a writable folder")
+    return UserError(
+        f"cannot write a temporary file in {temporary_folder()}: {reason(error)}",
+        "TMPDIR says where temporary files go",
+    )
 
 
 def _embedded(tokenizer: Tokenizer) -> int:

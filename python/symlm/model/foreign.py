@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, UserError, reason, shown
 from ..layout import MODEL_CONFIG, WEIGHTS, WEIGHTS_INDEX
+from ..system.files import temporary_folder
 from ..system.reading import open_binary, read_object
 
 _GGUF_MAGIC = b"GGUF"
@@ -22,11 +23,12 @@ class Unpacked:
     """A temporary folder, removed when nothing holds this object any more, at the latest when the process ends."""
 
     def __init__(self) -> None:
+        place = temporary_folder()
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="symlm-"))
+            self.folder = Path(tempfile.mkdtemp(prefix="symlm-", dir=place))
         except OSError as error:
             raise UserError(
-                f"cannot make a temporary folder: {reason(error)}", "set TMPDIR to a writable folder"
+                f"cannot make a temporary folder in {place}: {reason(error)}", "TMPDIR says where temporary files go"
             ) from None
         weakref.finalize(self, shutil.rmtree, self.folder, True)
 

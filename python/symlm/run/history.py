@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from ..errors import UserError
 from ..layout import METRICS
+from ..system.names import as_path
 from .metrics import read_lines
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -20,7 +21,7 @@ def read_history(run: str | Path) -> Iterator[dict[str, Any]]:
     Records without a time get that of the last update that was recorded before them. UserError when
     the folder has no metrics.
     """
-    path = Path(run) / METRICS
+    path = as_path("run folder", run) / METRICS
     if not path.is_file():
         raise UserError(f"{path}: no metrics there", "give run folders")
     return _records(path)

@@ -14,6 +14,15 @@ from .reading import open_regular
 _BLOCK = 1 << 20
 
 
+def temporary_folder() -> str:
+    """Where temporary files go: `TMPDIR`, else `/tmp`, as in `system/files.rs`.
+
+    Python would take another folder if that one is missing. But whoever sets the variable may do so because the others
+    are too small.
+    """
+    return os.environ.get("TMPDIR") or "/tmp"
+
+
 def sync_file(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -17,6 +17,7 @@ from ..errors import UsageError, printable, shown
 
 _MOST_SHOWN = 80
 _BYTES = re.compile("[\udc80-\udcff]+")
+_USER = re.compile(r"~[\w.-]*\$?")
 _HALF = re.compile("[\ud800-\udfff]")
 _STORED = re.compile("\0(.{0,2})", re.DOTALL)
 
@@ -61,7 +62,11 @@ def text_of(raw: str) -> str:
 
 
 def path_of(raw: Any) -> str:
-    """A path as a string, with a leading `~` for a home folder resolved; ValueError for what no path can be."""
+    """A path as a string, with a leading `~` or `~NAME` for a home folder resolved; ValueError for what no path can be.
+
+    A `~` that stands for no home folder is a name if there is such a file or folder, and else an error: what is written
+    would land in a folder called `~`. A path object is a name as it stands: it cannot keep the `./` before one.
+    """
     path = os.fspath(raw) if hasattr(raw, "__fspath__") else raw
     if isinstance(path, bytes):
         path = os.fsdecode(path)
@@ -77,8 +82,23 @@ def path_of(raw: Any) -> str:
         raise ValueError(
             f'expected a path that this system can have, found "{printable(path)[:_MOST_SHOWN]}"'
         ) from None
+    if not path.startswith("~"):
+        return path
+    return _from_home(path) if isinstance(raw, (str, bytes)) else f"./{path}"
+
+
+def _from_home(path: str) -> str:
+    """A path that begins with `~`."""
     # Unlike that of Path, this leaves the name as it is where no home is known.
-    return os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111
+    expanded = os.path.expanduser(path)  # noqa: PTH111
+    first = path.partition("/")[0]
+    if expanded != path or _USER.fullmatch(first) is None:
+        return expanded
+    if os.path.lexists(first):
+        return f"./{path}"
+    user = printable(first[1:])[:_MOST_SHOWN]
+    why = f'no user is called "{user}"' if user else "HOME is not set and this user has no home folder"
+    raise ValueError(f'found "{printable(path)[:_MOST_SHOWN]}", but {why}; a name that begins with ~ is written ./~')
 
 
 def as_path(what: str, raw: Any) -> Path:

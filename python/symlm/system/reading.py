@@ -39,15 +39,20 @@ def open_regular(path: Path) -> int:
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError("not a regular file")
-        head = os.pread(handle, _MOST_LFS_BYTES, 0)
-        if head.startswith(_LFS_BEGIN) and _LFS_HASH in head:
-            raise DataError(
-                f"{path}: found a Git LFS pointer, expected the file that it stands for", "git lfs pull fetches it"
-            )
+        check_pointer(path, os.pread(handle, _MOST_LFS_BYTES, 0))
     except BaseException:
         os.close(handle)
         raise
     return handle
+
+
+def check_pointer(path: str | Path, head: bytes) -> None:
+    """DataError when a file that begins so is a pointer of Git LFS."""
+    head = head[:_MOST_LFS_BYTES]
+    if head.startswith(_LFS_BEGIN) and _LFS_HASH in head:
+        raise DataError(
+            f"{path}: found a Git LFS pointer, expected the file that it stands for", "git lfs pull fetches it"
+        )
 
 
 def open_binary(path: Path) -> BinaryIO:

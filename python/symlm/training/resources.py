@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _symlm
-from ..config.engine import adapter_parameters, engine_settings
+from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError
 from ..layout import BASE, BEST

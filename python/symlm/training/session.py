@@ -216,7 +216,7 @@ class Session:
         if self.is_new or not own.is_file():
             return asked if self.initial is None else self.initial.files.tokenizer
         if asked is not None and self.initial is None and Path(asked).is_file():
-            used = _symlm.Tokenizer.from_file(str(own)).sha256
+            used = _symlm.Tokenizer.from_file(own).sha256
             if _symlm.Tokenizer.from_file(asked).sha256 != used:
                 raise UserError(
                     f"{asked}: not the tokenizer that the run in {self.folder.path} was started with",
@@ -248,7 +248,7 @@ class Session:
         self.config, requested = resolve(settled, plan, vocab_size_with(asked, text.tokenizer))
         epochs = plan.max_steps * self.config.batch_size / max(windows, 1)
         display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
-        text.tokenizer.save(str(self.folder.path / TOKENIZER))
+        text.tokenizer.save(self.folder.path / TOKENIZER)
         hand_on(None if self.initial is None else self.initial.files, self.folder.path)
         self.folder.start(self.config, requested, self._environment())
 
@@ -257,7 +257,7 @@ class Session:
         folder = self.folder
         check_text(folder, self.state, self.text)
         if self.state is None or not (folder.path / TOKENIZER).is_file():
-            self.text.tokenizer.save(str(folder.path / TOKENIZER))
+            self.text.tokenizer.save(folder.path / TOKENIZER)
         if self.state is None:
             folder.start(
                 self.config,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,10 @@ class Trainer:
     ) -> None:
         config = config or TrainConfig()
         if data is not None:
-            paths = [data] if isinstance(data, (str, Path)) else list(data)
-            config = dataclasses.replace(config, data=tuple(str(path) for path in paths))
+            paths: Any = data
+            if isinstance(data, Iterable) and not isinstance(data, (str, bytes, os.PathLike)):
+                paths = tuple(data)
+            config = dataclasses.replace(config, data=paths)
         self.config = config
         self.callbacks = tuple(callbacks)
 

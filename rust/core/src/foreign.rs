@@ -20,6 +20,9 @@ impl LfsPointer {
     }
 }
 
+/// What the hints about compressed data begin with.
+pub(crate) const UNPACK: &str = "unpack it with ";
+
 /// Beginnings of files that hold something else than text; what that is, and what to do about it.
 const FOREIGN: [(&[u8], &str, &str); 11] = [
     (b"\xfd7zXZ\0", "xz data", "unpack it with xz -dk, or pipe it in: xz -dc FILE | symlm .. -"),

@@ -1,13 +1,13 @@
 //! Corpus, tokenizer, shards.
 
-use crate::args::{Location, Text};
+use crate::args::{Given, Location, Text, Written, shown_value};
 use crate::errors::{detached, interruptible, to_py, with_progress};
 use crate::records::{records, shown};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use std::path::Path;
 use std::sync::Arc;
-use symlm_core::data;
+use symlm_core::{Error, data};
 
 records! {
     /// The names by which something that symlm writes is known.
@@ -16,6 +16,8 @@ records! {
         what: &'static str,
         /// Entries of a folder, or fields of a JSON file.
         names: Vec<&'static str>,
+        /// What the first of the entries has near its beginning; empty where its name says enough.
+        mark: &'static str,
     }
     /// What tells the folders and files that symlm writes from texts.
     OwnOutput {
@@ -44,16 +46,15 @@ records! {
 /// What tells the folders and files that symlm writes from texts.
 #[pyfunction]
 pub fn own_output() -> OwnOutput {
-    let named = |table: &[(&'static str, &[&'static str])]| {
-        table.iter().map(|(what, of)| OwnNames { what, names: of.to_vec() }).collect()
-    };
+    let named =
+        |&(what, of, mark): &(&'static str, &[&'static str], &'static str)| OwnNames { what, names: of.to_vec(), mark };
     OwnOutput {
-        folders: named(&data::OWN_FOLDERS),
+        folders: data::OWN_FOLDERS.iter().map(named).collect(),
         lock: data::LOCK,
         begun: data::BEGUN.to_vec(),
         unfinished: data::UNFINISHED.to_vec(),
         events: data::EVENTS,
-        fields: named(&data::OWN_FIELDS),
+        fields: data::OWN_FIELDS.iter().map(|&(what, of)| named(&(what, of, ""))).collect(),
     }
 }
 
@@ -81,30 +82,50 @@ impl Tokenizer {
     fn of(tokenizer: data::Tokenizer) -> Self {
         Self(Arc::new(tokenizer))
     }
+
+    /// Token ids that have a text; `UsageError` with the first that has none, and the range.
+    fn known(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+        let wrong = |found: &Bound<'_, PyAny>| {
+            let (found, last) = (shown_value(found), self.0.decodable().saturating_sub(1));
+            to_py(ids.py(), Error::usage(format!("found {found}, expected token ids from 0 to {last}")))
+        };
+        if ids.is_instance_of::<PyString>() || ids.is_instance_of::<PyBytes>() {
+            return Err(wrong(ids));
+        }
+        let id = |item: PyResult<Bound<'_, PyAny>>| {
+            let item = item?;
+            let id = item.extract::<u32>().ok().filter(|&id| self.0.token(id).is_some());
+            id.ok_or_else(|| wrong(&item))
+        };
+        ids.try_iter().map_err(|_| wrong(ids))?.map(id).collect()
+    }
 }
 
 #[pymethods]
 impl Tokenizer {
     /// Reads a tokenizer.json.
     #[staticmethod]
-    fn from_file(py: Python<'_>, path: Location) -> PyResult<Self> {
+    fn from_file(py: Python<'_>, path: Written) -> PyResult<Self> {
         detached(py, || data::Tokenizer::from_file(&path)).map(Self::of)
     }
     /// Reads the tokenizer.json of a model, of whatever kind.
     #[staticmethod]
-    #[pyo3(signature = (path, eos_id, embedded, bos_id = None))]
+    #[pyo3(
+        signature = (path, eos_id, embedded, bos_id = Given(None)),
+        text_signature = "(path, eos_id, embedded, bos_id=None)"
+    )]
     fn of_model(
         py: Python<'_>,
-        path: Location,
-        eos_id: Option<u32>,
-        embedded: Option<usize>,
-        bos_id: Option<u32>,
+        path: Written,
+        eos_id: Given<Option<u32>>,
+        embedded: Given<Option<usize>>,
+        bos_id: Given<Option<u32>>,
     ) -> PyResult<Self> {
-        let tokenizer = detached(py, || data::Tokenizer::of_model(&path, eos_id, embedded))?;
-        Ok(Self::of(tokenizer.with_bos(bos_id)))
+        let tokenizer = detached(py, || data::Tokenizer::of_model(&path, *eos_id, *embedded))?;
+        Ok(Self::of(tokenizer.with_bos(*bos_id)))
     }
     /// Writes tokenizer.json.
-    fn save(&self, py: Python<'_>, path: Location) -> PyResult<()> {
+    fn save(&self, py: Python<'_>, path: Written) -> PyResult<()> {
         detached(py, || self.0.save(&path))
     }
     /// Token ids of a text that a model is to continue, at least one.
@@ -121,11 +142,13 @@ impl Tokenizer {
         detached(py, || self.0.encode(&text))
     }
     /// Text of token ids; bytes that are not UTF-8 become U+FFFD.
-    fn decode(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<String> {
+    fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<String> {
+        let ids = self.known(ids)?;
         detached(py, || self.0.decode(&ids))
     }
     /// Bytes of token ids.
-    fn decode_bytes<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
+    fn decode_bytes<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let ids = self.known(ids)?;
         Ok(PyBytes::new(py, &self.0.decode_bytes(&ids).map_err(|e| to_py(py, e))?))
     }
     /// Number of token ids.
@@ -215,11 +238,11 @@ impl Corpus {
     fn train_tokenizer(
         &self,
         py: Python<'_>,
-        vocab_size: usize,
-        threads: usize,
+        vocab_size: Given<usize>,
+        threads: Given<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Tokenizer> {
-        with_progress(py, progress, |p| self.0.train_tokenizer(vocab_size, threads, p)).map(Tokenizer::of)
+        with_progress(py, progress, |p| self.0.train_tokenizer(*vocab_size, *threads, p)).map(Tokenizer::of)
     }
     /// Encodes into shards of training and validation tokens, or finds them in the cache.
     #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]
@@ -229,13 +252,13 @@ impl Corpus {
         py: Python<'_>,
         tokenizer: &Tokenizer,
         cache_dir: Location,
-        val_split: f64,
-        seq_len: usize,
-        threads: usize,
+        val_split: Given<f64>,
+        seq_len: Given<usize>,
+        threads: Given<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<SplitShards> {
         let run = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
-            self.0.prepare(&tokenizer.0, &cache_dir, val_split, seq_len, threads, p)
+            self.0.prepare(&tokenizer.0, &cache_dir, *val_split, *seq_len, *threads, p)
         };
         let (train, val) = with_progress(py, progress, run)?;
         let shards = |shards| Py::new(py, Shards(Arc::new(shards)));
@@ -251,8 +274,14 @@ pub struct Shards(pub Arc<data::Shards>);
 impl Shards {
     /// Writes a shard of random ids, for measurements.
     #[staticmethod]
-    fn random(py: Python<'_>, path: Location, vocab_size: u32, tokens: u64, seed: u64) -> PyResult<Self> {
-        detached(py, || data::Shards::random(&path, vocab_size, tokens, seed)).map(|shards| Self(Arc::new(shards)))
+    fn random(
+        py: Python<'_>,
+        path: Location,
+        vocab_size: Given<u32>,
+        tokens: Given<u64>,
+        seed: Given<u64>,
+    ) -> PyResult<Self> {
+        detached(py, || data::Shards::random(&path, *vocab_size, *tokens, *seed)).map(|shards| Self(Arc::new(shards)))
     }
     /// Number of token ids.
     #[getter]
@@ -296,12 +325,13 @@ impl Shards {
     }
     /// `count` ids from `start`; with `masked` those that do not count as targets are negative: -1 - id.
     #[pyo3(signature = (start, count, *, masked = false))]
-    fn ids(&self, py: Python<'_>, start: u64, count: usize, masked: bool) -> PyResult<Vec<i64>> {
+    fn ids(&self, py: Python<'_>, start: Given<u64>, count: Given<usize>, masked: bool) -> PyResult<Vec<i64>> {
+        let (start, count) = (*start, *count);
         let fits = start.checked_add(count as u64).is_some_and(|end| end <= self.0.tokens());
         detached(py, || {
             if !fits {
                 let tokens = self.0.tokens();
-                return Err(symlm_core::Error::usage(format!("ids {start}+{count} found, expected up to {tokens}")));
+                return Err(Error::usage(format!("ids {start}+{count} found, expected up to {tokens}")));
             }
             let mut ids = vec![0; count];
             self.0.copy_words(start, &mut ids)?;

@@ -1,6 +1,6 @@
 //! The training engine.
 
-use crate::args::{Location, Text};
+use crate::args::{Given, Location, Text};
 use crate::data::Shards;
 use crate::errors::{detached, with_progress};
 use crate::generate::Generator;
@@ -116,8 +116,8 @@ impl Saving {
         self.state.clone()
     }
     /// Whether everything is written, or has failed; waits for it up to `timeout_s`.
-    #[pyo3(signature = (timeout_s = 0.0))]
-    fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
+    #[pyo3(signature = (timeout_s = Given(0.0)), text_signature = "(timeout_s=0.0)")]
+    fn wait(&self, py: Python<'_>, timeout_s: Given<f64>) -> PyResult<bool> {
         let timeout = Duration::try_from_secs_f64(timeout_s.clamp(0.0, 3600.0)).unwrap_or_default();
         detached(py, || {
             let mut saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,11 +183,11 @@ impl Engine {
         .map(Self)
     }
     /// Updates until `step` updates are done; returns at once.
-    fn run_until(&self, py: Python<'_>, step: u64) -> PyResult<()> {
-        detached(py, || self.0.run_until(step))
+    fn run_until(&self, py: Python<'_>, step: Given<u64>) -> PyResult<()> {
+        detached(py, || self.0.run_until(*step))
     }
     /// The next finished update, or None after `timeout_s`.
-    fn poll(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<StepReport>> {
+    fn poll(&self, py: Python<'_>, timeout_s: Given<f64>) -> PyResult<Option<StepReport>> {
         let timeout = Duration::try_from_secs_f64(timeout_s.clamp(0.0, 3600.0)).unwrap_or_default();
         let report = detached(py, || self.0.poll(timeout))?;
         Ok(report.map(|r| StepReport {
@@ -211,11 +211,11 @@ impl Engine {
         &self,
         py: Python<'_>,
         shards: &Shards,
-        max_windows: u64,
+        max_windows: Given<u64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<EvalReport> {
         let source = shards.0.clone();
-        let report = with_progress(py, progress, |p| self.0.evaluate(source, max_windows, p))?;
+        let report = with_progress(py, progress, |p| self.0.evaluate(source, *max_windows, p))?;
         let tokens_per_byte = shards.0.targets() as f64 / shards.0.bytes().max(1) as f64;
         Ok(EvalReport {
             loss: report.loss,
@@ -275,8 +275,8 @@ impl Engine {
         detached(py, || self.0.restart())
     }
     /// Ids of a window of the update after which `step` updates are done.
-    fn window(&self, py: Python<'_>, step: u64, index: usize) -> PyResult<Vec<u32>> {
-        detached(py, || self.0.window(step, index))
+    fn window(&self, py: Python<'_>, step: Given<u64>, index: Given<usize>) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.window(*step, *index))
     }
     /// Mean loss of each window of the last update that was computed.
     fn window_losses(&self, py: Python<'_>) -> PyResult<Vec<f64>> {

@@ -1,6 +1,6 @@
 //! Text generation.
 
-use crate::args::{Location, Text};
+use crate::args::{Given, Location, Text};
 use crate::data::Tokenizer;
 use crate::errors::detached;
 use crate::settings::{ModelShape, SampleSettings};
@@ -29,14 +29,19 @@ impl Generator {
         detached(py, || Model::load(&shape.0, machine::active_isa()?, &safetensors_path)).map(Self::new)
     }
     /// Little-endian f32 logits, len(ids) x vocabulary, or the `last` rows of them.
-    #[pyo3(signature = (ids, last=None))]
-    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>, last: Option<usize>) -> PyResult<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (ids, last = Given(None)), text_signature = "(ids, last=None)")]
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        ids: Given<Vec<u32>>,
+        last: Given<Option<usize>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let logits = detached(py, || Session::new(&self.0)?.last_logits(&ids, last.unwrap_or(ids.len())))?;
         let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
         Ok(PyBytes::new(py, &bytes))
     }
     /// Token ids that continue `ids`.
-    fn stream(&self, py: Python<'_>, ids: Vec<u32>, settings: &SampleSettings) -> PyResult<TokenStream> {
+    fn stream(&self, py: Python<'_>, ids: Given<Vec<u32>>, settings: &SampleSettings) -> PyResult<TokenStream> {
         let stream = detached(py, || generate::TokenStream::new(&self.0, &ids, settings.0.clone()))?;
         Ok(TokenStream::of(stream))
     }

@@ -1,6 +1,6 @@
 //! Facts about the machine and the model table.
 
-use crate::args::Text;
+use crate::args::{Given, Text};
 use crate::errors::{detached, to_py};
 use crate::records::records;
 use crate::settings::{EngineSettings, ModelShape};
@@ -70,8 +70,8 @@ pub fn available_cpus() -> Cpus {
 /// instruction set in use unless `isa` names another.
 #[pyfunction]
 #[pyo3(signature = (threads, seconds, isa = None))]
-pub fn fma_peak(py: Python<'_>, threads: usize, seconds: f64, isa: Option<Text<'_>>) -> PyResult<f64> {
-    detached(py, || machine::fma_peak(chosen_isa(isa.as_deref())?, threads, seconds))
+pub fn fma_peak(py: Python<'_>, threads: Given<usize>, seconds: Given<f64>, isa: Option<Text<'_>>) -> PyResult<f64> {
+    detached(py, || machine::fma_peak(chosen_isa(isa.as_deref())?, *threads, *seconds))
 }
 
 /// The instruction set with this name, without one the one in use.

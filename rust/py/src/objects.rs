@@ -1,9 +1,9 @@
 //! Files of JSON objects.
 
+use crate::args::{Given, Location};
 use crate::errors::{detached, interruptible};
 use crate::records::records;
 use pyo3::prelude::*;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use symlm_core::data;
 
@@ -31,9 +31,9 @@ pub struct ObjectFile {
 impl ObjectFile {
     /// Opens a file, a pipe, or "-"; of each object only `fields` are given, and none may have more than `most` bytes.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf, fields: Vec<String>, most: usize) -> PyResult<Self> {
+    fn open(py: Python<'_>, path: Location, fields: Vec<String>, most: Given<usize>) -> PyResult<Self> {
         let file = interruptible(py, |interrupted| data::ObjectFile::open(&path, interrupted))?;
-        Ok(Self { file, fields, most })
+        Ok(Self { file, fields, most: *most })
     }
     fn __iter__(&self, py: Python<'_>) -> PyResult<Objects> {
         detached(py, || self.file.objects(&self.fields, self.most)).map(|objects| Objects(Mutex::new(objects)))

@@ -1,5 +1,6 @@
 //! A window into the training step, for tests against other implementations.
 
+use crate::args::{Given, Text};
 use crate::errors::{detached, to_py};
 use crate::settings::EngineSettings;
 use pyo3::prelude::*;
@@ -59,12 +60,12 @@ impl Probe {
         detached(py, || panic!("as the test asked"))
     }
     /// Overwrites a weight or a factor of an adapter with little-endian f32.
-    fn set_parameter(&self, py: Python<'_>, name: &str, values: &[u8]) -> PyResult<()> {
+    fn set_parameter(&self, py: Python<'_>, name: Text<'_>, values: &[u8]) -> PyResult<()> {
         detached(py, || {
-            let (which, index) = self.index(name)?;
+            let (which, index) = self.index(&name)?;
             let (chunks, rest) = values.as_chunks::<4>();
             if !rest.is_empty() {
-                return Err(Error::usage(format!("{name}: {} bytes are not whole f32 values", values.len())));
+                return Err(Error::usage(format!("{}: {} bytes are not whole f32 values", &*name, values.len())));
             }
             let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
             self.0.set_tensor(which, index, &values)?;
@@ -72,12 +73,12 @@ impl Probe {
         })
     }
     /// A tensor as little-endian f32.
-    fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let (which, index) = self.index(name).map_err(|e| to_py(py, e))?;
+    fn parameter<'py>(&self, py: Python<'py>, name: Text<'_>) -> PyResult<Bound<'py, PyBytes>> {
+        let (which, index) = self.index(&name).map_err(|e| to_py(py, e))?;
         self.0.tensors(&[which], |t| bytes(py, t[index].2)).map_err(|e| to_py(py, e))
     }
     /// Mean loss, and the gradient before clipping of every tensor that is trained. Ids with the bit 2^31 are not targets.
-    fn forward_backward(&self, py: Python<'_>, ids: Vec<Vec<u32>>) -> PyResult<Gradients> {
+    fn forward_backward(&self, py: Python<'_>, ids: Given<Vec<Vec<u32>>>) -> PyResult<Gradients> {
         let loss = detached(py, || self.0.gradients(&ids))?;
         let gradients = PyDict::new(py);
         let fill = |tensors: &[(String, Vec<usize>, &[f32])]| -> PyResult<()> {
@@ -88,7 +89,7 @@ impl Probe {
         Ok(Gradients { loss, of: gradients.unbind() })
     }
     /// Logits of a text, as the generator computes them.
-    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>) -> PyResult<Bound<'py, PyBytes>> {
+    fn logits<'py>(&self, py: Python<'py>, ids: Given<Vec<u32>>) -> PyResult<Bound<'py, PyBytes>> {
         let logits = detached(py, || {
             let model = self.0.tensors(&[Tensors::Weights], |tensors| {
                 let fill = &mut |index: usize, out: &mut [f32]| out.copy_from_slice(tensors[index].2);
@@ -99,7 +100,7 @@ impl Probe {
         Ok(bytes(py, &logits))
     }
     /// One whole update; returns the loss before it.
-    fn adamw_step(&self, py: Python<'_>, ids: Vec<Vec<u32>>) -> PyResult<f64> {
+    fn adamw_step(&self, py: Python<'_>, ids: Given<Vec<Vec<u32>>>) -> PyResult<f64> {
         detached(py, || self.0.update_with(&ids))
     }
     /// Ends all threads.

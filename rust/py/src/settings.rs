@@ -1,7 +1,7 @@
 //! Settings that Python sends, each as the core has it. A constructor names the field that is wrong; what has been made
 //! is within the limits of the core.
 
-use crate::args::Text;
+use crate::args::{Text, shown_value};
 use crate::errors::to_py;
 use crate::records::{records, shown};
 use pyo3::exceptions::PyValueError;
@@ -24,11 +24,7 @@ trait Value: Sized {
 /// The value of a field; `UsageError` with its name where it is of another kind.
 fn field<T: Value>(name: &str, object: &Bound<'_, PyAny>) -> PyResult<T> {
     T::taken(object).ok_or_else(|| {
-        let mut found: String = object.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
-        if let Some((end, _)) = found.char_indices().nth(60) {
-            found.truncate(end);
-            found.push_str("...");
-        }
+        let found = shown_value(object);
         to_py(object.py(), Error::usage(format!("{name}: found {found}, expected {}", T::EXPECTED)))
     })
 }

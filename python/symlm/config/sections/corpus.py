@@ -57,7 +57,7 @@ class CorpusSettings(Section):
         super().__post_init__()
         if self.data_format == "auto":
             object.__setattr__(self, "data_format", None)
-        if "-" in self.val_data and "-" in self.data:
+        if self.val_data and "-" in self.val_data and "-" in self.data:
             raise UsageError(
                 "standard input cannot be both the training text and the held-out text", "name a file for one of them"
             )

@@ -137,14 +137,15 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Where temporary files go.
+/// Where temporary files go: `TMPDIR`, else `/tmp`. `system/files.py` has the same rule. There is no other place to go to
+/// if that one is missing: whoever sets the variable may do so because the others are too small.
 pub(crate) fn temporary_folder() -> std::path::PathBuf {
-    std::env::temp_dir()
+    std::env::var_os("TMPDIR").filter(|name| !name.is_empty()).unwrap_or_else(|| "/tmp".into()).into()
 }
 
 /// A file for the length of a run, where the system has such.
 pub(crate) fn temporary() -> Result<TempFile> {
-    TempFile::new()
+    TempFile::new_in(temporary_folder())
 }
 
 /// A file in `folder` that will get another name when it is finished; until then it begins with `prefix`.

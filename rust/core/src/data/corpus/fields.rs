@@ -8,6 +8,7 @@ use super::lenient::replaced;
 use super::records::{Place, kind_of};
 use super::scanner::select;
 use super::source::Source;
+use super::wrapped::{comma_behind, wrapped};
 use crate::error::{Error, Result};
 
 /// So many names of fields are listed when the wanted one is missing.
@@ -128,6 +129,9 @@ fn texts<const N: usize>(
         let found = if valid { kind_of(first) } else { "something that is not JSON" };
         return Err(source.error(format!("{place}: found {found}, {expected}")));
     }
+    if let Some(error) = comma_behind(text, source, place) {
+        return Err(error);
+    }
     let (found, halves) = parse(text, &fields).map_err(|error| {
         let reason = error.to_string();
         let reason = reason.split(" at line").next().unwrap_or_default();
@@ -160,6 +164,9 @@ fn missing(record: &[u8], expected: &str, hint: &str, source: &Source, place: Pl
             let what = format!("found {turns} in {}, {expected}", what.join(" and "));
             return source.error(format!("{place}: {what}")).hint(CHAT_HINT);
         }
+    }
+    if let Some(error) = wrapped(record, expected, source, place) {
+        return error;
     }
     let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|(name, _)| format!("{name:?}")).collect();
     let found = if shown.is_empty() { "no fields".into() } else { format!("fields {}", shown.join(", ")) };

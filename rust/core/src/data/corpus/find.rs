@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::fields::{Shape, names, shape};
-use super::names::{JSON, extension, is_hidden, is_text_name};
+use super::names::{JSON, LOOK_BYTES, extension, is_hidden, is_text_name};
 use super::own::{has_own_fields, is_own_file, is_own_folder};
 use super::pattern::{BRACKETS, MAX_DEPTH, expand, is_pattern};
 use super::records::{MAX_RECORD_BYTES, Records};
@@ -16,8 +16,6 @@ use crate::system::files::{entries, head, is_file, metadata};
 
 /// So many of the things that are left out are named.
 const NAMED: usize = 3;
-/// The metadata of a GGUF file begin within so many bytes.
-const LOOK_BYTES: usize = 64 * 1024;
 
 /// The files found so far, and what of symlm's own was left out.
 #[derive(Debug, Default)]

@@ -80,7 +80,7 @@ pub(crate) fn check_prefix(source: &Source) -> Result<Vec<u8>> {
         return Err(error.hint("convert it with iconv -f utf-16 -t utf-8"));
     }
     if source.gzip {
-        source.check_head(&prefix)?;
+        source.check_unpacked(&prefix)?;
     }
     if let Some(at) = memchr::memchr(0, &prefix) {
         return Err(source.binary(at as u64));

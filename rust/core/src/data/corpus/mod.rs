@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `names`, `pattern`, `own`, `find` | which files are meant, and which are symlm's |
 //! | `counted`, `gzip`, `source`, `spool` | the bytes of one, counted, hashed, decompressed; a copy of what can be read only once |
-//! | `scanner`, `records`, `lenient`, `fields` | the objects of a file of JSON, and their texts |
+//! | `scanner`, `records`, `lenient`, `fields`, `wrapped` | the objects of a file of JSON, and their texts; objects that stand otherwise |
 //! | `inspect`, `documents` | what the files hold, by what they begin with; their documents in pieces |
 //! | `open`, `objects` | all of it for a corpus, and for one file of objects |
 
@@ -24,6 +24,7 @@ mod records;
 mod scanner;
 mod source;
 mod spool;
+mod wrapped;
 
 pub(super) use documents::{Example, Fields, Piece};
 pub use inspect::DataFormat;

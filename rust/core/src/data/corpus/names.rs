@@ -22,6 +22,10 @@ pub(super) fn extension(path: &Path) -> (String, bool) {
     }
 }
 
+/// Of what a file holds, so many bytes are looked at to tell whether symlm wrote it: the metadata of a GGUF file begin
+/// within them.
+pub(super) const LOOK_BYTES: usize = 64 * 1024;
+
 /// Whether a folder is searched for files of this name.
 pub(super) fn is_text_name(path: &Path) -> bool {
     EXTENSIONS.contains(&extension(path).0.as_str())

@@ -12,6 +12,7 @@ use super::records::Records;
 use super::scanner::select;
 use super::source::{Format, Raw, Source};
 use super::spool::{Interrupted, STANDARD_INPUT, pipe, standard_input};
+use super::wrapped::check_alone;
 use crate::error::{Error, Result};
 use crate::system::files::metadata;
 
@@ -83,6 +84,7 @@ impl Objects {
         let Some(place) = self.records.next(&self.source)? else { return Ok(None) };
         let text = characters(self.records.record(), &self.source, place)?.trim();
         let fields: Vec<&str> = self.fields.iter().map(String::as_str).collect();
+        check_alone(text, &fields, &self.source, place)?;
         let valid = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
         let valid =
             text.starts_with('{') && (valid(text) || replaced(text, true).is_some_and(|(text, _)| valid(&text)));

@@ -5,15 +5,17 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::system::files::{entries, exists};
+use super::names::LOOK_BYTES;
+use crate::system::files::{entries, exists, head, is_file};
 
-/// Folders: one is symlm's if it has all the names of a line.
-pub const OWN_FOLDERS: [(&str, &[&str]); 5] = [
-    ("run", &["config.toml", "environment.json"]),
-    ("run", &["config.toml", "checkpoints"]),
-    ("checkpoint", &["MANIFEST.json", "trainer_state.json"]),
-    ("export", &["symlm.json", "config.json"]),
-    ("ollama", &["Modelfile", "model.gguf"]),
+/// Folders: one is symlm's if it has all the names of a line, and the mark is near the beginning of the first. Other
+/// programs give their files the same names.
+pub const OWN_FOLDERS: [(&str, &[&str], &str); 5] = [
+    ("run", &["config.toml", "environment.json"], "# symlm training configuration"),
+    ("run", &["config.toml", "checkpoints"], "# symlm training configuration"),
+    ("checkpoint", &["trainer_state.json", "MANIFEST.json"], "\"engine\""),
+    ("export", &["symlm.json", "config.json"], ""),
+    ("ollama", &["model.gguf", "Modelfile"], "symlm."),
 ];
 /// Of a run folder that is locked, but not a run yet.
 pub const LOCK: &str = ".lock";
@@ -76,7 +78,15 @@ pub const OWN_FIELDS: [(&str, &[&str]); 5] = [
 /// Whether a folder is a run (begun or whole), a checkpoint or an export.
 pub(crate) fn is_own_folder(folder: &Path) -> bool {
     let has = |name: &&str| exists(&folder.join(name));
-    OWN_FOLDERS.iter().any(|(_, names)| names.iter().all(has)) || (has(&LOCK) && is_begun(folder))
+    OWN_FOLDERS.iter().any(|(_, names, mark)| names.iter().all(has) && is_marked(&folder.join(names[0]), mark))
+        || (has(&LOCK) && is_begun(folder))
+}
+
+/// Whether the first bytes of a file hold a mark.
+fn is_marked(path: &Path, mark: &str) -> bool {
+    // A pipe would be waited for.
+    let found = |head: Vec<u8>| memchr::memmem::find(&head, mark.as_bytes()).is_some();
+    mark.is_empty() || (is_file(path) && head(path, LOOK_BYTES).is_ok_and(found))
 }
 
 /// Whether a folder with a lock holds only what a run begins with.

@@ -70,26 +70,45 @@ impl Scanner {
 
 /// An object with only these fields of an object, in their order; what is not valid JSON in them stays so.
 pub(crate) fn select(object: &str, fields: &[&str]) -> String {
-    let bytes = object.as_bytes();
-    let skip = |mut at: usize, passed: &[u8]| {
-        while bytes.get(at).is_some_and(|byte| passed.contains(byte)) {
-            at += 1;
-        }
-        at
-    };
-    let mut kept = Vec::new();
-    let mut at = skip(0, b" \t\r\n{");
-    while bytes.get(at) == Some(&b'"') {
-        let name_end = string_end(bytes, at);
-        let end = value_end(bytes, skip(name_end, b" \t\r\n:"));
-        // A name that cannot be read is none of them.
-        let name = serde_json::from_str::<String>(&object[at..name_end]).unwrap_or_default();
-        if fields.contains(&name.as_str()) {
-            kept.push(&object[at..end]);
-        }
-        at = skip(end, b" \t\r\n,");
-    }
+    let kept: Vec<_> = members(object).filter(|member| fields.contains(&member.name.as_str())).collect();
+    let kept: Vec<_> = kept.iter().map(|member| member.text).collect();
     format!("{{{}}}", kept.join(", "))
+}
+
+/// A field of an object.
+pub(crate) struct Member<'a> {
+    /// Its name; empty where that cannot be read.
+    pub(crate) name: String,
+    /// Name and value as they are written.
+    pub(crate) text: &'a str,
+    /// The value.
+    pub(crate) value: &'a str,
+}
+
+/// The fields of an object, in their order.
+pub(crate) fn members(object: &str) -> impl Iterator<Item = Member<'_>> {
+    let bytes = object.as_bytes();
+    let mut next = skip(bytes, 0, b" \t\r\n{");
+    std::iter::from_fn(move || {
+        let at = next;
+        if bytes.get(at) != Some(&b'"') {
+            return None;
+        }
+        let name_end = string_end(bytes, at);
+        let begin = skip(bytes, name_end, b" \t\r\n:");
+        let end = value_end(bytes, begin);
+        next = skip(bytes, end, b" \t\r\n,");
+        let name = serde_json::from_str(&object[at..name_end]).unwrap_or_default();
+        Some(Member { name, text: &object[at..end], value: &object[begin..end] })
+    })
+}
+
+/// The first place from `at` on with another byte than these.
+fn skip(bytes: &[u8], mut at: usize, passed: &[u8]) -> usize {
+    while bytes.get(at).is_some_and(|byte| passed.contains(byte)) {
+        at += 1;
+    }
+    at
 }
 
 /// Where the string ends that begins at a byte.

@@ -7,7 +7,7 @@ use super::counted::Counted;
 use super::gzip::{Garbage, MAGIC, Unpacked};
 use super::names::{extension, is_json};
 use crate::error::{Error, Result, io_reason};
-use crate::foreign::{HEAD_BYTES, LfsPointer, foreign};
+use crate::foreign::{HEAD_BYTES, LfsPointer, UNPACK, foreign};
 use crate::system::files::{TempPath, head, open};
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -92,6 +92,20 @@ impl Source {
         match foreign(head) {
             Some((what, hint)) => Err(self.error(format!("found {what}, expected text")).hint(hint)),
             None => Ok(()),
+        }
+    }
+
+    /// An error if what gzip data unpack to begins like something else than text.
+    pub(crate) fn check_unpacked(&self, head: &[u8]) -> Result<()> {
+        if head.starts_with(MAGIC) {
+            let error = self.error("found gzip data within gzip data, expected text: it is compressed twice");
+            return Err(error.hint("unpack it once: gzip -dc FILE > NEW.gz, or pipe it in: gzip -dc FILE | symlm .. -"));
+        }
+        match foreign(head) {
+            Some((what, hint)) if hint.starts_with(UNPACK) => Err(self
+                .error(format!("found {what} within gzip data, expected text"))
+                .hint(format!("unpack the outer one first, gzip -dc FILE > NEW, and then NEW: {hint}"))),
+            _ => self.check_head(head),
         }
     }
 

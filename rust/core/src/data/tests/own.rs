@@ -3,7 +3,7 @@
 use super::*;
 
 const RUN: [(&str, &[u8]); 5] = [
-    ("runs/a/config.toml", b""),
+    ("runs/a/config.toml", b"# symlm training configuration; use it again\n"),
     ("runs/a/environment.json", b"{}"),
     ("runs/a/metrics.jsonl", b"{\"event\": \"train\"}\n"),
     ("runs/a/samples.jsonl", b"{\"text\": \"sample\"}\n"),
@@ -23,7 +23,7 @@ fn runs_and_exports_inside_of_a_folder_are_left_out() {
         ("model/config.json", b"{}"),
         ("model/README.md", b"a model"),
         ("copy/MANIFEST.json", b"{}"),
-        ("copy/trainer_state.json", b"{}"),
+        ("copy/trainer_state.json", b"{\n \"engine\": {}}"),
         ("begun/.lock", b""),
         ("begun/tokenizer.json", b"{}"),
         // Those of a user.
@@ -31,9 +31,18 @@ fn runs_and_exports_inside_of_a_folder_are_left_out() {
         ("settings/c.txt", b"c"),
         ("locked/.lock", b"x"),
         ("locked/d.txt", b"d"),
+        ("project/config.toml", b"[server]\nport = 1\n"),
+        ("project/environment.json", b"{}"),
+        ("project/checkpoints/e.txt", b"e"),
+        ("trainer/MANIFEST.json", b"{}"),
+        ("trainer/trainer_state.json", b"{\"epoch\": 1.0}"),
+        ("trainer/f.txt", b"f"),
+        ("served/Modelfile", b"FROM ./model.gguf"),
+        ("served/model.gguf", b"GGUF\x03\0\0\0general.name"),
+        ("served/g.txt", b"g"),
     ]);
     let corpus = open(files.path()).unwrap();
-    assert_eq!(documents(&corpus), ["a", "d", "c", "b"]);
+    assert_eq!(documents(&corpus), ["a", "d", "e", "g", "c", "b", "f"]);
     let note = corpus.note().unwrap();
     assert!(note.starts_with("left out 2 folders that symlm wrote: "), "{note}");
     assert!(note.contains("/model") && note.contains("/runs/a"), "{note}");

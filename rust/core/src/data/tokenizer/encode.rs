@@ -18,7 +18,7 @@ use tokenizers::models::bpe::BPE;
 
 use super::file::{self, Parsed};
 use super::library::Library;
-use super::vocab::byte_chars;
+use super::vocab::{MAX_VOCAB, byte_chars};
 use crate::data::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, PieceSize, piece_len, pretokens};
 use crate::error::{Error, Result};
 use crate::system::files::write_whole;
@@ -87,6 +87,9 @@ impl Tokenizer {
     /// # Errors
     /// `Data` if it is not a tokenizer, or not one for this model.
     pub fn of_model(path: &Path, eos_id: Option<u32>, embedded: Option<usize>) -> Result<Self> {
+        if let Some(rows) = embedded.filter(|&rows| rows > MAX_VOCAB) {
+            return Err(Error::usage(format!("found an embedding of {rows} tokens, expected at most {MAX_VOCAB}")));
+        }
         let (json, name) = (file::read(path)?, path.display().to_string());
         let mut tokenizer = match file::parse(&json, &name) {
             Ok(parsed) if !parsed.adds_tokens && eos_id.is_none_or(|id| id == parsed.eot_id) => Self::own(parsed, json),
@@ -213,7 +216,7 @@ impl Tokenizer {
             let token = self.token(id).ok_or_else(|| {
                 Error::data(format!(
                     "found token id {id}, expected an id below the vocabulary size {}",
-                    self.starts.len() - 1
+                    self.decodable()
                 ))
             })?;
             bytes.extend_from_slice(token);
@@ -225,6 +228,11 @@ impl Tokenizer {
     pub fn token(&self, id: u32) -> Option<&[u8]> {
         let id = usize::try_from(id).ok()?;
         self.bytes.get(*self.starts.get(id)?..*self.starts.get(id + 1)?)
+    }
+
+    /// Number of ids that have a text, if only an empty one: some may belong to rows of an embedding without a token.
+    pub fn decodable(&self) -> usize {
+        self.starts.len() - 1
     }
 
     /// Number of tokens, `<|endoftext|>` included.
