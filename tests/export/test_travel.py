@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,7 +106,7 @@ def test_an_unpacked_file_is_gone_once_its_weights_are_loaded(
     """And is unpacked again for a return to the beginning, if it is the same file still."""
     file = export(source, "gguf", tmp_path / "m.gguf").path
     (tmp_path / "room").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "room"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "room"))
     loaded: list[bool] = []
 
     class Engine:

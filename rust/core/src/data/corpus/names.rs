@@ -22,7 +22,7 @@ pub(super) fn extension(path: &Path) -> (String, bool) {
     }
 }
 
-/// Of what a file holds, so many bytes are looked at to tell whether symlm wrote it: the metadata of a GGUF file begin
+/// Of what a file holds, so many bytes are read to tell whether symlm wrote it: the metadata of a GGUF file begin
 /// within them.
 pub(super) const LOOK_BYTES: usize = 64 * 1024;
 
