@@ -92,7 +92,7 @@ def _line(process: subprocess.Popen[bytes]) -> str:
 def _place_of(pid: int) -> str:
     """The site and the network that a process is in, empty when it is gone."""
     try:
-        return " ".join(os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("pid", "net"))
+        return " ".join(str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("pid", "net"))
     except OSError:
         return ""
 

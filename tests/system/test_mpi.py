@@ -23,6 +23,15 @@ def Get_library_version():
 def Get_version():
     return 4, 1
 """
+HIDE = """
+import importlib.metadata
+find = importlib.metadata.version
+def version(name):
+    if name == "mpi4py":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return find(name)
+importlib.metadata.version = version
+"""
 BROKEN = "raise ImportError('libmpi.so.40: cannot open shared object file: No such file or directory')"
 
 
@@ -38,9 +47,7 @@ def doctor(cli: Cli, folder: Path, code: str | None, library: str = LIBRARY) -> 
         (packages / "mpi4py-9.9.dist-info" / "METADATA").write_text("Name: mpi4py\nVersion: 9.9\n")
     else:
         # Without metadata a package is not installed, whatever this environment has.
-        hide = "import importlib.metadata as m\nv = m.version\n"
-        hide += "def version(name):\n    if name == 'mpi4py':\n        raise m.PackageNotFoundError(name)\n    return v(name)\n"
-        (packages / "sitecustomize.py").write_text(f"{hide}m.version = version\n")
+        (packages / "sitecustomize.py").write_text(HIDE)
     import symlm
 
     source = str(Path(symlm.__file__).parents[1])

@@ -1,7 +1,7 @@
 """Which MPI is there, for `symlm doctor`.
 
-Only a separate process loads the library: a broken one may end its process, wait for ever, or take the place of another.
-Nothing is started where `mpi4py` is not installed.
+Only a separate process loads the library: a broken one may end its process or wait for ever. Nothing is started where
+`mpi4py` is not installed.
 """
 
 from __future__ import annotations
