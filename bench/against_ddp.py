@@ -21,6 +21,7 @@ from typing import Any
 import symlm
 from mpi.hosts import Hosts
 from mpi.launch import Launcher
+from symlm import _symlm
 from symlm.bench import peers
 from symlm.bench.engines import timed_config
 
@@ -43,9 +44,10 @@ class Sitting:
     def torch(self, ranks: int) -> float:
         """Median seconds of an update in PyTorch."""
         self.number += 1
+        peer = Path(peers.__file__).with_name("torch_peer.py")
         spec: dict[str, Any] = {
             "model": self.config.model().as_dict(), "compile": False, "updates": self.updates, "warm_up": WARM_UP,
-            "world": ranks, "threads": 2 // ranks, "address": self.hosts[0].address, "peer": str(Path(peers.__file__).with_name("torch_peer.py")),
+            "world": ranks, "threads": 2 // ranks, "address": self.hosts[0].address, "peer": str(peer),
             **{name: getattr(self.config, name) for name in OPTIMIZER},
         }  # fmt: skip
         threads = str(2 // ranks)
@@ -67,7 +69,14 @@ class Sitting:
         self.number += 1
         run = self.folder / f"run-{self.number}"
         words: list[object] = [sys.executable, "-m", "symlm", "train", self.folder / "text.txt", "--out-dir", run]
-        words += ["--preset", self.config.preset, "--tokenizer", self.folder / "tokenizer.json", "--threads", 2 // ranks]
+        words += [
+            "--preset",
+            self.config.preset,
+            "--tokenizer",
+            self.folder / "tokenizer.json",
+            "--threads",
+            2 // ranks,
+        ]
         words += ["--max-steps", WARM_UP + self.updates, "--val-split", 0, "--sample-every", 0, "--log-interval", 1]
         words += ["--progress", "off"]
         env = {**os.environ, "SYMLM_CACHE_DIR": str(self.folder / "cache")}
@@ -87,7 +96,7 @@ def prepare(folder: Path, config: symlm.TrainConfig, tokens: int) -> None:
 
     text = "\n".join(Path(path).read_text(encoding="utf-8") for path in builtin_files())
     (folder / "text.txt").write_text((text * (1 + 8 * tokens // len(text)))[: 8 * tokens], encoding="utf-8")
-    corpus = symlm._symlm.Corpus.open([str(folder / "text.txt")])
+    corpus = _symlm.Corpus.open([str(folder / "text.txt")])
     corpus.train_tokenizer(config.model().vocab_size, 2, None).save(str(folder / "tokenizer.json"))
 
 
@@ -126,7 +135,8 @@ def main() -> None:
         print(f"{name} ranks: {statistics.median(seconds) * 1e3:.1f} ms an update")
     if not asked.torch_only:
         one, two = (
-            statistics.median(t / s for t, s in zip(found[f"torch {n}"], found[f"symlm {n}"], strict=True)) for n in (1, 2)
+            statistics.median(t / s for t, s in zip(found[f"torch {n}"], found[f"symlm {n}"], strict=True))
+            for n in (1, 2)
         )
         print(f"symlm is {one:.2f} x torch on one machine, {two:.2f} x on two: {two / one:.2f} of it")
 

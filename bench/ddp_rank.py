@@ -1,8 +1,8 @@
 """One rank of the training update in PyTorch, by DistributedDataParallel over gloo. Run as a script by an interpreter
 that has torch but need not have symlm.
 
-Usage: ddp_rank.py SPEC, a JSON object as for `symlm/bench/torch_peer.py` with updates, warm_up, rank, world, address and
-peer (that script). Rank 0 writes the seconds of each update as JSON. With a world of 1 there is no DDP.
+Usage: ddp_rank.py SPEC, a JSON object as for `symlm/bench/torch_peer.py` with updates, warm_up, rank, world, address
+and peer (that script). Rank 0 writes the seconds of each update as JSON. With a world of 1 there is no DDP.
 """
 
 from __future__ import annotations
