@@ -47,6 +47,8 @@ def engine_settings(values: Mapping[str, Any]) -> _symlm.EngineSettings:
     whole = {
         "sectors_in_flight": 0,
         "plan_threads": 0,
+        "ranks": 1,
+        "rank": 0,
         **values,
         "model": _shape(values.get("model")),
         "train": _made(_symlm.TrainSettings, "train", train),

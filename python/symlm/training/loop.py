@@ -9,13 +9,14 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .. import _symlm
 from ..callbacks import CallbackList
 from ..config.engine import engine_config, engine_settings
 from ..display import Display
 from ..errors import DataError, Interrupted
+from ..ranks.opening import open_ranks
 from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
@@ -53,7 +54,7 @@ def train_session(
     with contextlib.ExitStack() as ending:
         ending.callback(callbacks.call, "on_end")
         settings = engine_config(session.config, session.threads)
-        engine = _symlm.Engine(engine_settings(settings), session.text.train)
+        engine = _engine(session, settings, signals)
         ending.callback(engine.close)
         running = Running(session, engine, settings, display, callbacks, signals)
         ending.callback(running.close)
@@ -67,6 +68,14 @@ def train_session(
         if running.progress.trouble is not None:
             raise running.progress.trouble
         return outcome
+
+
+def _engine(session: Session, settings: dict[str, Any], signals: StopSignals) -> _symlm.Engine:
+    if session.world is None:
+        return _symlm.Engine(engine_settings(settings), session.text.train)
+    ranked = open_ranks(session.world, session.config, settings, session.text, signals)
+    # It has all that the loop asks of an engine.
+    return cast("_symlm.Engine", ranked)
 
 
 class Loop:

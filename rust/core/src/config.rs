@@ -347,6 +347,12 @@ pub struct EngineConfig {
     /// Workers that the tasks are cut for; 0 = as many as there are. For measuring the plan of a larger machine.
     #[serde(default)]
     pub plan_threads: usize,
+    /// Processes that compute the run together; 0 counts as 1.
+    #[serde(default)]
+    pub ranks: usize,
+    /// Which of them this is.
+    #[serde(default)]
+    pub rank: usize,
 }
 
 impl EngineConfig {
@@ -371,6 +377,10 @@ impl EngineConfig {
         if self.sectors_in_flight > SECTORS {
             let found = self.sectors_in_flight;
             return Err(Error::user(format!("sectors_in_flight is {found}, expected 1 to {SECTORS}")));
+        }
+        if self.ranks > SECTORS || self.rank >= self.ranks.max(1) {
+            let (rank, ranks) = (self.rank, self.ranks);
+            return Err(Error::user(format!("rank {rank} of {ranks}, expected 1 to {SECTORS} ranks, counted from 0")));
         }
         Ok(())
     }

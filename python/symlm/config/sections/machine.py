@@ -17,6 +17,23 @@ class MachineSettings(Section):
     threads: int | Literal["auto"] = option(
         "auto", Spec("worker threads", "auto_int", low=1, high=1024, free=True, metavar="auto|N")
     )
+    mpi: Literal["auto", "on", "off"] = option(
+        "auto",
+        Spec(
+            "several machines: auto joins the other processes that mpirun or srun has started, on asks MPI in any case, "
+            "off runs alone",
+            "choice",
+            choices=("auto", "on", "off"),
+            free=True,
+        ),
+    )
+    rank_timeout: float = option(
+        60.0,
+        Spec(
+            "longest silence of a rank before the others stop", "duration", low=1, high=86_400, free=True,
+            metavar="DURATION",
+        ),
+    )
     sectors_in_flight: int | Literal["auto"] = option(
         "auto",
         Spec(

@@ -1,0 +1,115 @@
+"""From the session of rank 0 to engines on all ranks: who reads what text, and whether it is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import _symlm
+from ..config.engine import engine_settings
+from ..config.train_config import TrainConfig
+from ..errors import InternalError, UserError
+from ..layout import TOKENIZER
+from ..system.machine import resolve_threads
+from ..system.signals import StopSignals
+from ..text.corpus import Prepared, Sources
+from .engine import RankedEngine, error_of, take_signals
+from .world import World
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the other ranks need for their engines."""
+
+    config: TrainConfig
+    settings: dict[str, Any]
+    tokenizer: bytes
+
+
+def open_ranks(
+    world: World, config: TrainConfig, settings: dict[str, Any], text: Prepared, signals: StopSignals
+) -> RankedEngine:
+    """The engine of rank 0, once all others have theirs. UserError where a host has another text, with its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        text.tokenizer.save(str(Path(folder) / TOKENIZER))
+        tokenizer = (Path(folder) / TOKENIZER).read_bytes()
+    world.tell({"do": "open", "opening": Opening(config, settings, tokenizer)})
+    engine = _symlm.Engine(engine_settings({**settings, "ranks": world.size, "rank": 0}), text.train)
+    try:
+        expected = identity(text.train, text.tokenizer, settings)
+        waiting = set(range(1, world.size))
+        while waiting:
+            received = world.receive(0.1)
+            if signals.received is not None or received is None:
+                signals.check()
+                continue
+            rank, message = received
+            if message["do"] == "error":
+                raise error_of(world, rank, message)
+            if message["do"] == "signal":
+                signals.received = message["signum"]
+            elif message["do"] == "ready":
+                _compare(world, rank, message["identity"], expected)
+                waiting.discard(rank)
+        return RankedEngine(world, engine, signals)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def identity(train: _symlm.Shards, tokenizer: _symlm.Tokenizer, settings: dict[str, Any]) -> dict[str, str]:
+    """What has to be the same on all ranks."""
+    return {
+        "text (train_sha256)": train.sha256,
+        "tokenizer (sha256)": tokenizer.sha256,
+        "configuration": repr({key: settings[key] for key in ("model", "train")}),
+    }
+
+
+def _compare(world: World, rank: int, found: dict[str, str], expected: dict[str, str]) -> None:
+    for field, value in expected.items():
+        if found.get(field) != value:
+            raise UserError(
+                f"{world.name(rank)} has another {field}: {found.get(field)}, rank 0 on {world.hellos[0].host} has "
+                f"{value}",
+                "give all hosts the same files",
+            )
+
+
+class Silent:
+    """A display that shows nothing: rank 0 speaks for all."""
+
+    def task(self, label: str) -> Any:
+        """A bar that nobody sees."""
+        return lambda done, total: None
+
+    def message(self, text: str) -> None:
+        """Says nothing."""
+
+    def warning(self, text: str) -> None:
+        """Says nothing."""
+
+
+def follow_opening(world: World, opening: Opening) -> _symlm.Engine:
+    """The engine of another rank than 0, from its own copy of the text."""
+    config = opening.config
+    if config.val_data:
+        # Held-out text that lies apart is read by rank 0 alone.
+        config = dataclasses.replace(config, val_data=(), val_split=0.0)
+    threads, _ = resolve_threads(config.threads, world.sharing)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TOKENIZER
+        path.write_bytes(opening.tokenizer)
+        text = Sources(config, path).prepare(threads, Silent())
+    world.send(0, {"do": "ready", "identity": identity(text.train, text.tokenizer, opening.settings)})
+    made = {**opening.settings, "threads": threads, "ranks": world.size, "rank": world.rank}
+    engine = _symlm.Engine(engine_settings(made), text.train)
+    if world.rank == 0:
+        raise InternalError("rank 0 follows nobody")
+    return engine
+
+
+__all__ = ["Opening", "follow_opening", "identity", "open_ranks", "take_signals"]
