@@ -152,7 +152,7 @@ $(INTEROP)/.tools: pyproject.toml | $(VENV)/.tools
 	    --target $(INTEROP)/older/$$version tokenizers==$$version || echo "tokenizers $$version is left out" >&2; \
 	done
 
-# Each MPI brings a launcher of the same name, so each has a venv of its own.
+# Each MPI brings a launcher of the same name, so each has a separate venv.
 $(MPIS:%=.venv-%/.tools): .venv-%/.tools: pyproject.toml | needs
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

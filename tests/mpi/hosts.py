@@ -1,4 +1,4 @@
-"""Hosts on one machine: network, host name and shared memory of their own, joined by a switch of a given rate.
+"""Hosts on one machine, with separate networks, host names and shared memory, joined by a switch of a given rate.
 
 All of them live in one process namespace, the site. Its first process ends when the standard input that this process
 holds is closed, however this process ends; the kernel then kills everything inside, and with it go the networks. The

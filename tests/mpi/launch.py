@@ -1,6 +1,6 @@
 """Launchers: how MPICH's, Open MPI's and Intel MPI's start ranks, on this machine or on `hosts`.
 
-The wheels bring a launcher each, of the same name, so each is in a virtual environment of its own; the tests run with
+The wheels bring a launcher each, of the same name, so each is in a separate virtual environment; the tests run with
 the interpreter of one of them.
 """
 
