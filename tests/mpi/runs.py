@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,10 @@ from types import TracebackType
 
 from conftest import HANG_S
 
-from .hosts import Host, Hosts
+from .hosts import Hosts
 from .launch import Launcher
 
-MARK = "SYMLM_TEST_MARK"
+MARK = "MARK_OF_RANKS"
 _RANK_NAMES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
 
 
@@ -55,7 +56,8 @@ class Job:
     mark: str
     folder: Path
     name: str
-    host: Host | None
+    launcher: int
+    """Number of the launcher's own process."""
 
     @property
     def out(self) -> str:
@@ -66,6 +68,15 @@ class Job:
     def err(self) -> str:
         """What it wrote to standard error so far."""
         return (self.folder / f"{self.name}.err").read_text(errors="replace")
+
+    def trained(self) -> int:
+        """The last update of this job, as its display in JSON tells."""
+        found = 0
+        for line in self.err.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                found = record["step"] if record["event"] == "train" else found
+        return found
 
     def members(self) -> list[int]:
         """All processes of the job that live, launchers and helpers too."""
@@ -143,13 +154,15 @@ class Jobs:
             own["SYMLM_ISA"] = isas[0]
         env = {**kept, **own, **self.launcher.environment(hosts=hosts is not None)}
         if hosts is not None:
-            process = hosts[0].start(command, env, self.folder, name).handle
+            inside = hosts[0].start(command, env, self.folder, name)
+            process, launcher = inside.handle, inside.pid
         else:
             with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
                 process = subprocess.Popen(
                     command, cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
                 )
-        job = Job(process, mark, self.folder, name, hosts[0] if hosts is not None else None)
+            launcher = process.pid
+        job = Job(process, mark, self.folder, name, launcher)
         self.started.append(job)
         return job
 

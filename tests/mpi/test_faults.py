@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from torture.lab import Reference, look, make_reference, make_training, read_metrics
+from torture.lab import Reference, look, make_reference, make_training
 
 from .hosts import Hosts
 from .launch import Launcher
@@ -48,21 +48,16 @@ def words(reference: Reference) -> list[object]:
     return ["train", *reference.training.words, *again]
 
 
-def trained(folder: Path) -> int:
-    """The last update that has a line of metrics."""
-    return max((int(line["step"]) for line in read_metrics(folder) if line.get("event") == "train"), default=0)
-
-
 def begun(jobs: Jobs, reference: Reference, hosts: Hosts, ranks: int, updates: int) -> Job:
     """A job that has done so many updates more than before."""
-    folder = jobs.folder / "run"
-    before = look(folder).newest
+    before = look(jobs.folder / "run").newest
     job = jobs.start(ranks, words(reference), hosts=hosts)
     target = min(before + updates, reference.truth.step)
 
     def there() -> bool:
-        assert job.process.poll() is None or trained(folder) >= target, f"it ended: {job.err[-2000:]}"
-        return trained(folder) >= target
+        found = job.trained()
+        assert job.process.poll() is None or found >= target, f"it ended: {job.err[-2000:]}"
+        return found >= target
 
     wait_for(there, f"update {target}")
     return job
@@ -161,10 +156,7 @@ def test_a_signal_at_the_launcher_loses_nothing_that_was_saved(
 ) -> None:
     hosts = make_hosts(3)
     job = begun(jobs, reference, hosts, 3, 50)
-    (launcher,) = [
-        pid for pid in job.members() if Path(f"/proc/{pid}/exe").readlink().name in ("mpiexec.hydra", "prterun")
-    ]
-    os.kill(launcher, signum)
+    os.kill(job.launcher, signum)
     wait_for(job.gone, "the end of all ranks", RANK_TIMEOUT_S + GRACE_S)
     assert not look(jobs.folder / "run").faults
     finish(jobs, reference, hosts, 3)
