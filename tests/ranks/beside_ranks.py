@@ -94,7 +94,9 @@ class Ranks:
     def gather_moments(self) -> None:
         """Give the first engine the moments of all."""
         for rank, exchange in enumerate(self.exchanges):
-            for there, here in zip(exchange.owned_moments()[rank], self.exchanges[0].owned_moments()[rank], strict=True):
+            for there, here in zip(
+                exchange.owned_moments()[rank], self.exchanges[0].owned_moments()[rank], strict=True
+            ):
                 ctypes.memmove(here.address, there.address, there.bytes)
 
     def hashes(self) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """`RankedEngine`: the engine of rank 0, which tells the other ranks what it does.
 
-To the training loop it is an engine like any other. Weights are the same on all ranks, so what only reads them stays here;
-what changes them is told to all; moments and gradients are gathered before somebody looks at them.
+To the training loop it is an engine like any other. Weights are the same on all ranks, so what only reads them stays
+here; what changes them is told to all; moments and gradients are gathered before somebody looks at them.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def failing(world: World, exchange: _symlm.Exchange, call: Callable[[], Any]) ->
     """The result of a call of an engine; where it fails because of another rank the error says so."""
     try:
         return call()
-    except InternalError as error:
+    except InternalError:
         world.check()
         owner = exchange.wrong_copy
         if owner is None:

@@ -24,9 +24,12 @@ class Ending:
     result: Any = None
 
 
-def follow(world: World, signals: StopSignals) -> Ending:
-    """Do what rank 0 says until it says how the run has ended. RankError when a rank fails."""
-    follower = _Follower(world, signals)
+def follow(world: World, data: tuple[str, ...], signals: StopSignals) -> Ending:
+    """Do what rank 0 says until it says how the run has ended. RankError when a rank fails.
+
+    `data` are the paths of the text as this rank was given them; without any they are those of rank 0.
+    """
+    follower = _Follower(world, data, signals)
     try:
         while True:
             received = follower.receive()
@@ -47,8 +50,9 @@ def follow(world: World, signals: StopSignals) -> Ending:
 
 
 class _Follower:
-    def __init__(self, world: World, signals: StopSignals) -> None:
+    def __init__(self, world: World, data: tuple[str, ...], signals: StopSignals) -> None:
         self._world = world
+        self._data = data
         self._signals = signals
         self._told = False
         self.engine: _symlm.Engine | None = None
@@ -99,7 +103,7 @@ class _Follower:
             self.close()
 
     def _open(self, opening: Opening) -> None:
-        self.engine = follow_opening(self._world, opening)
+        self.engine = follow_opening(self._world, opening, self._data)
         self._exchange = self.engine.exchange()
         self._world.attach(self._exchange)
 

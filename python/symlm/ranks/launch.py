@@ -35,9 +35,17 @@ def launched(environ: Mapping[str, str] | None = None) -> Launch | None:
     return None
 
 
-def refuse_several(command: str) -> None:
-    """UsageError where a command that runs on one machine is started as several processes."""
+def idle_rank() -> bool:
+    """Whether this process is one of several and not the first: of what one process does it has nothing to do."""
     launch = launched()
+    return launch is not None and launch.rank > 0
+
+
+def refuse_several(command: str) -> None:
+    """UsageError where a command that runs as one process is started as several; only the first says so."""
+    launch = launched()
+    if launch is not None and launch.rank > 0:
+        raise SystemExit(UsageError.exit_code)
     if launch is not None:
         raise UsageError(
             f"{command} runs as one process, found {launch.size} started by {launch.launcher}",

@@ -11,12 +11,13 @@ from typing import Any
 from .. import _symlm
 from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
-from ..errors import InternalError, UserError
+from ..errors import UserError
 from ..layout import TOKENIZER
 from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
-from ..text.corpus import Prepared, Sources
-from .engine import RankedEngine, error_of, take_signals
+from ..text.corpus import Prepared, Sources, ensure_cache_dir
+from . import shard
+from .engine import RankedEngine, error_of
 from .world import World
 
 
@@ -27,6 +28,8 @@ class Opening:
     config: TrainConfig
     settings: dict[str, Any]
     tokenizer: bytes
+    shard: shard.Shard | None
+    """The encoded text, where it comes from rank 0."""
 
 
 def open_ranks(
@@ -36,7 +39,8 @@ def open_ranks(
     with tempfile.TemporaryDirectory() as folder:
         text.tokenizer.save(str(Path(folder) / TOKENIZER))
         tokenizer = (Path(folder) / TOKENIZER).read_bytes()
-    world.tell({"do": "open", "opening": Opening(config, settings, tokenizer)})
+    travels = shard.Shard.of(text.train) if config.data_from == "rank0" else None
+    world.tell({"do": "open", "opening": Opening(config, settings, tokenizer, travels)})
     engine = _symlm.Engine(engine_settings({**settings, "ranks": world.size, "rank": 0}), text.train)
     try:
         expected = identity(text.train, text.tokenizer, settings)
@@ -51,6 +55,8 @@ def open_ranks(
                 raise error_of(world, rank, message)
             if message["do"] == "signal":
                 signals.received = message["signum"]
+            elif message["do"] == "want":
+                shard.send(world, rank, text.train)
             elif message["do"] == "ready":
                 _compare(world, rank, message["identity"], expected)
                 waiting.discard(rank)
@@ -75,7 +81,7 @@ def _compare(world: World, rank: int, found: dict[str, str], expected: dict[str,
             raise UserError(
                 f"{world.name(rank)} has another {field}: {found.get(field)}, rank 0 on {world.hellos[0].host} has "
                 f"{value}",
-                "give all hosts the same files",
+                "give all hosts the same files, or use --data-from rank0",
             )
 
 
@@ -93,9 +99,9 @@ class Silent:
         """Says nothing."""
 
 
-def follow_opening(world: World, opening: Opening) -> _symlm.Engine:
-    """The engine of another rank than 0, from its own copy of the text."""
-    config = opening.config
+def follow_opening(world: World, opening: Opening, data: tuple[str, ...]) -> _symlm.Engine:
+    """The engine of another rank than 0, from its own copy of the text: at `data`, else at the paths of rank 0."""
+    config = dataclasses.replace(opening.config, data=data or opening.config.data)
     if config.val_data:
         # Held-out text that lies apart is read by rank 0 alone.
         config = dataclasses.replace(config, val_data=(), val_split=0.0)
@@ -103,13 +109,12 @@ def follow_opening(world: World, opening: Opening) -> _symlm.Engine:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TOKENIZER
         path.write_bytes(opening.tokenizer)
-        text = Sources(config, path).prepare(threads, Silent())
-    world.send(0, {"do": "ready", "identity": identity(text.train, text.tokenizer, opening.settings)})
+        if opening.shard is None:
+            text = Sources(config, path).prepare(threads, Silent())
+            train, tokenizer = text.train, text.tokenizer
+        else:
+            train = shard.receive(world, opening.shard, Path(ensure_cache_dir()))
+            tokenizer = _symlm.Tokenizer.from_file(str(path))
+    world.send(0, {"do": "ready", "identity": identity(train, tokenizer, opening.settings)})
     made = {**opening.settings, "threads": threads, "ranks": world.size, "rank": world.rank}
-    engine = _symlm.Engine(engine_settings(made), text.train)
-    if world.rank == 0:
-        raise InternalError("rank 0 follows nobody")
-    return engine
-
-
-__all__ = ["Opening", "follow_opening", "identity", "open_ranks", "take_signals"]
+    return _symlm.Engine(engine_settings(made), train)

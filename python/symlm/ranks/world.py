@@ -1,14 +1,13 @@
 """`World`: the ranks of a run, and the thread `symlm-mpi`, the only one that calls MPI.
 
-The thread polls and sleeps: it takes what the engine lets leave, posts what is to arrive, passes messages between the main
-threads of the ranks, and says now and then that this rank lives. A rank that is silent for longer than the time limit, a
-message of another rank that something failed, an error of MPI: each becomes `failure`, which ends the update under way and
-is raised by whatever the main thread does next.
+The thread polls and sleeps: it takes what the engine lets leave, posts what is to arrive, passes messages between the
+main threads of the ranks, and says now and then that this rank lives. A rank that is silent for longer than the time
+limit, a message of another rank that something failed, an error of MPI: each becomes `failure`, which ends the update
+under way and is raised by whatever the main thread does next.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import queue
@@ -86,6 +85,9 @@ class Traffic:
 class World:
     """All ranks of a run, seen from one of them. `timeout` is the longest silence of a rank, in seconds."""
 
+    flip: Callable[[int, int], int | None] | None = None
+    """For tests: called with update and owner of new values that have arrived; the bit to flip in them, or None."""
+
     def __init__(self, timeout: float) -> None:
         self.rank = 0
         self.size = 1
@@ -102,14 +104,12 @@ class World:
         self._joined = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._main, name="symlm-mpi", daemon=True)
-        self.flip: Callable[[int, int], int | None] | None = None
-        """For tests: called with update and owner of new values that have arrived; the bit to flip in them, or None."""
 
     # --- for the main thread --------------------------------------------------------------------------------------
 
     @classmethod
     def join(cls, timeout: float) -> World | None:
-        """Meet the other ranks; None when there are none. UserError without mpi4py; RankError when ranks do not come."""
+        """Meet the other ranks; None without any. UserError without mpi4py; RankError when ranks do not come."""
         world = cls(timeout)
         world._thread.start()
         if not world._joined.wait(timeout):
@@ -170,7 +170,7 @@ class World:
             return None
 
     def move(self, parts: Sequence[tuple[int, bool, int, int]]) -> None:
-        """Move memory between ranks, and wait: for each part the other rank, whether it comes from there, address, bytes.
+        """Move memory between ranks, and wait. A part: other rank, whether it comes from there, address, bytes.
 
         Both sides name their parts in the same order.
         """
@@ -240,7 +240,9 @@ class World:
             mpi4py.rc.initialize = mpi4py.rc.finalize = False
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
-            raise UserError(f"mpi4py cannot be used: {error}", "pip install 'symlm[mpi]' and an MPI: see docs/guide.md") from None
+            raise UserError(
+                f"mpi4py cannot be used: {error}", "pip install 'symlm[mpi]' and an MPI: see docs/guide.md"
+            ) from None
         if not MPI.Is_initialized():
             MPI.Init_thread(MPI.THREAD_SERIALIZED)
         self._mpi = MPI
@@ -410,12 +412,3 @@ def _check_size(launch: Launch | None, size: int, library: str) -> None:
         )
     if size > MOST_RANKS:
         raise UsageError(f"found {size} ranks, expected 1 to {MOST_RANKS}", f"mpirun -n {MOST_RANKS} at most")
-
-
-@contextlib.contextmanager
-def left_at_the_end(world: World) -> Any:
-    """Leaves the world when the block ends, however it ends."""
-    try:
-        yield
-    finally:
-        world.leave()

@@ -185,7 +185,9 @@ class Session:
         if self.extension is not None:
             display.message(f"{folder.path}: {self.extension}")
         isa = _symlm.isa()
-        self.threads, self.threads_rule = resolve_threads(config.threads, 1 if self.world is None else self.world.sharing)
+        self.threads, self.threads_rule = resolve_threads(
+            config.threads, 1 if self.world is None else self.world.sharing
+        )
         # Until the run is set up nothing is half done: a signal may end it anywhere.
         with signals.raising():
             # Before any long work: refuse now what cannot fit. (A named tokenizer may still change the vocabulary.)

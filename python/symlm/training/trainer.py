@@ -82,13 +82,13 @@ def train(request: Request, callbacks: Sequence[Callback] = ()) -> Run:
         if world is None:
             return _alone(request, callbacks, None)
         if world.rank > 0:
-            return _follow(world, signals)
+            return _follow(world, request.config, signals)
         return lead(world, lambda: _alone(request, callbacks, world))
 
 
-def _follow(world: World, signals: StopSignals) -> Run:
+def _follow(world: World, config: TrainConfig, signals: StopSignals) -> Run:
     """The run as rank 0 tells of it; `SystemExit` with its exit code after an error that it has reported."""
-    ending = follow(world, signals)
+    ending = follow(world, config.data, signals)
     if isinstance(ending.result, Run):
         quiet = dataclasses.replace(ending.result.config, progress="off")
         return dataclasses.replace(ending.result, config=quiet)

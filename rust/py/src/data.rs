@@ -254,6 +254,11 @@ impl Shards {
     fn random(py: Python<'_>, path: Location, vocab_size: u32, tokens: u64, seed: u64) -> PyResult<Self> {
         detached(py, || data::Shards::random(&path, vocab_size, tokens, seed)).map(|shards| Self(Arc::new(shards)))
     }
+    /// The shard of a file, which is checked.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: Location) -> PyResult<Self> {
+        detached(py, || data::Shards::open(&path)).map(|shards| Self(Arc::new(shards)))
+    }
     /// Number of token ids.
     #[getter]
     fn tokens(&self) -> u64 {

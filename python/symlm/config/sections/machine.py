@@ -20,17 +20,30 @@ class MachineSettings(Section):
     mpi: Literal["auto", "on", "off"] = option(
         "auto",
         Spec(
-            "several machines: auto joins the other processes that mpirun or srun has started, on asks MPI in any case, "
-            "off runs alone",
+            "several machines: auto joins the processes that mpirun or srun has started, on asks MPI in any case, off "
+            "runs alone",
             "choice",
             choices=("auto", "on", "off"),
+            free=True,
+        ),
+    )
+    data_from: Literal["own", "rank0"] = option(
+        "own",
+        Spec(
+            "text of the ranks after 0: each host's own files, or the encoded text of rank 0, which travels once",
+            "choice",
+            choices=("own", "rank0"),
             free=True,
         ),
     )
     rank_timeout: float = option(
         60.0,
         Spec(
-            "longest silence of a rank before the others stop", "duration", low=1, high=86_400, free=True,
+            "longest silence of a rank before the others stop",
+            "duration",
+            low=1,
+            high=86_400,
+            free=True,
             metavar="DURATION",
         ),
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from beside_ranks import LORA, MODEL, Ranks, shards
 
+from beside_ranks import LORA, MODEL, Ranks, shards
 from symlm import _symlm
 from symlm.errors import InternalError
 
