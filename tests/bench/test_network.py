@@ -17,7 +17,7 @@ from symlm.bench.settings import BenchConfig
 from symlm.bench.simulate import TaskGraph
 from symlm.config.engine import engine_config, engine_settings
 from symlm.errors import UsageError
-from symlm.training.division import MOST_RANKS, SECTORS, payload, rank_sectors
+from symlm.ranks.division import MOST_RANKS, SECTORS, payload, rank_sectors
 
 FAST = Link(1e15, 0.0)
 BATCH = 24

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import symlm
-from symlm.training.division import payload
+from symlm.ranks.division import payload
 from torture.lab import write_text
 
 from .hosts import Hosts

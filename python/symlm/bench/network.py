@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..config.model_config import ModelConfig
-from ..training.division import SECTORS, Bucket, buckets, nodes_of, payload, rank_sectors, sector_windows
+from ..ranks.division import SECTORS, Bucket, buckets, nodes_of, payload, rank_sectors, sector_windows
 from .simulate import TaskGraph, finish_times
 
 MACHINES = tuple(range(1, 13))

@@ -8,10 +8,13 @@ under way and is raised by whatever the main thread does next.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import pickle
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +38,9 @@ _CHUNK = 1 << 28
 _BEAT_S = 1.0
 _FAST_S, _SLOW_S = 1e-4, 4e-3
 """Sleep between two looks: short after something has moved, then longer and longer."""
+
+_LAST_WORDS_S = 3.0
+"""Time for rank 0 to say why all end, before another rank ends it."""
 
 _GRACE_S = 10.0
 """Time that the main thread has to end by itself after a failure."""
@@ -103,6 +109,7 @@ class World:
         self._attached = threading.Event()
         self._joined = threading.Event()
         self._ending = threading.Event()
+        self._aborting = threading.Event()
         self._thread = threading.Thread(target=self._main, name="symlm-mpi", daemon=True)
 
     # --- for the main thread --------------------------------------------------------------------------------------
@@ -206,11 +213,22 @@ class World:
     def leave(self) -> None:
         """End the thread in good order, once all ranks do the same. After a failure nothing is waited for."""
         if self.failure is not None:
-            # Time for the news to go out.
+            # Time for the news to go out. A launcher may wait for ever for a process that was stopped, unless it is
+            # told to end all: when this process has said why it ends.
             time.sleep(min(0.5, self._timeout))
+            atexit.register(self._abort)
             return
         self._ending.set()
         self._thread.join(self._timeout)
+
+    def _abort(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        # Rank 0 has the most to say; where it cannot, another one ends all.
+        time.sleep(_LAST_WORDS_S if self.rank > 0 else 0.0)
+        self._aborting.set()
+        self._thread.join(_LAST_WORDS_S)
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -228,6 +246,8 @@ class World:
         try:
             while not (self._ending.is_set() and self._idle()):
                 self._turn()
+                if self._aborting.is_set() and self.failure is not None:
+                    self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
             self._mpi.Finalize()
         except Exception as error:  # as above
             self.fail(RankError(f"{self.name(self.rank)}: MPI failed: {error}"), tell=False)
@@ -385,7 +405,7 @@ class World:
                     self._post(self._comm.Isend([b"", self._mpi.BYTE], rank, _ALIVE), lambda: None)
         if self.failure is not None:
             if now - self._heard[self.rank] > _GRACE_S:
-                os._exit(self.failure.exit_code)
+                self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
             return
         self._heard[self.rank] = now
         silent = [rank for rank, heard in enumerate(self._heard) if now - heard > self._timeout]

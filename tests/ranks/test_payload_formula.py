@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import pytest
 
 import symlm
-from symlm.training.division import SECTORS, buckets, nodes_of, payload, rank_sectors, sector_windows
+from symlm.ranks.division import SECTORS, buckets, nodes_of, payload, rank_sectors, sector_windows
 
 TREE = [
     *({sector} for sector in range(12)), *({3 * j, 3 * j + 1} for j in range(4)),
