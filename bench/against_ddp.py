@@ -81,7 +81,7 @@ class Sitting:
         words += ["--progress", "off"]
         env = {**os.environ, "SYMLM_CACHE_DIR": str(self.folder / "cache")}
         if ranks > 1:
-            words, env = [*launcher.words(ranks, words, self.hosts)], {**env, **launcher.environment(hosts=True)}
+            words, env = [*launcher.words(ranks, words, self.hosts)], {**env, **launcher.environment(self.hosts)}
         process = self.hosts[0].start(words, env, self.folder, f"symlm-{self.number}")
         if process.handle.wait() != 0:
             sys.exit((self.folder / f"symlm-{self.number}.err").read_text())

@@ -216,8 +216,13 @@ class Hosts:
         """What a launcher calls instead of ssh."""
         return self.folder / "agent"
 
+    @property
+    def temporary(self) -> Path:
+        """A folder for temporary files of this site alone."""
+        return self.folder / "tmp"
+
     def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.temporary.mkdir(parents=True, exist_ok=True)
         addresses = [f"{_NETWORK}.{number}" for number in range(1, len(self.names) + 1)]
         known = "".join(f"{a} {n}\n" for a, n in zip(addresses, self.names, strict=True))
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{known}")

@@ -49,7 +49,7 @@ class Launcher:
             words += [*([":"] if number else []), "-n", "1", *map(str, command)]
         return words
 
-    def environment(self, *, hosts: bool = False) -> dict[str, str]:
+    def environment(self, hosts: Hosts | None = None) -> dict[str, str]:
         """Variables that the processes need. With hosts, what travels between them does so by TCP."""
         if self.kind == "openmpi":
             common = {
@@ -61,12 +61,15 @@ class Launcher:
                 # More ranks than processors: one that waits leaves the processor to the others.
                 "OMPI_MCA_mpi_yield_when_idle": "1",
             }
+            if hosts is not None:
+                # Its folders are named by numbers of processes, which are the same at every site.
+                common["TMPDIR"] = str(hosts.temporary)
             tcp = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": INTERFACE}
-            return {**common, **(tcp if hosts else {})}
+            return {**common, **(tcp if hosts is not None else {})}
         if self.kind == "intel":
             tcp = {"I_MPI_FABRICS": "ofi", "FI_PROVIDER": "tcp", "FI_TCP_IFACE": INTERFACE}
-            return {"I_MPI_PIN": "0", **(tcp if hosts else {})}
-        return {"FI_PROVIDER": "tcp", "FI_TCP_IFACE": INTERFACE, "MPIR_CVAR_NOLOCAL": "1"} if hosts else {}
+            return {"I_MPI_PIN": "0", **(tcp if hosts is not None else {})}
+        return {"FI_PROVIDER": "tcp", "FI_TCP_IFACE": INTERFACE, "MPIR_CVAR_NOLOCAL": "1"} if hosts is not None else {}
 
     def _here(self) -> list[str]:
         return []

@@ -152,7 +152,7 @@ class Jobs:
         own = {"SYMLM_CACHE_DIR": str(self.folder / "cache"), MARK: mark, **(variables or {})}
         if not ranks and isas:
             own["SYMLM_ISA"] = isas[0]
-        env = {**kept, **own, **self.launcher.environment(hosts=hosts is not None)}
+        env = {**kept, **own, **self.launcher.environment(hosts)}
         if hosts is not None:
             inside = hosts[0].start(command, env, self.folder, name)
             process, launcher = inside.handle, inside.pid

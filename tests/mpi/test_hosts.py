@@ -143,7 +143,7 @@ with Hosts(2, Path({str(tmp_path)!r})) as hosts:
 def test_messages_of_mpi_cross_the_cable(make_hosts: MakeHosts, launcher: Launcher, tmp_path: Path, ranks: int) -> None:
     hosts = make_hosts(ranks)
     words = launcher.words(ranks, [sys.executable, "-c", MESSAGE], hosts)
-    process = hosts[0].start(words, {**os.environ, **launcher.environment(hosts=True)}, tmp_path, "mpi")
+    process = hosts[0].start(words, {**os.environ, **launcher.environment(hosts)}, tmp_path, "mpi")
     assert process.handle.wait(HANG_S) == 0, said(tmp_path, "mpi")
     assert said(tmp_path, "mpi").split() == [host.name for host in hosts.hosts]
     assert hosts[0].traffic()[0] > BYTES
