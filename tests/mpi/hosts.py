@@ -154,10 +154,6 @@ class Host:
         """Pull the cable: the port of the switch goes down."""
         _in_network(self.site, "ip", "link", "set", self.port, "down")
 
-    def restore(self) -> None:
-        """Plug the cable in again."""
-        _in_network(self.site, "ip", "link", "set", self.port, "up")
-
     def die(self) -> None:
         """The power fails: nobody hears of it, and no process is left."""
         self.cut()
@@ -210,6 +206,12 @@ class Hosts:
 
     def __len__(self) -> int:
         return len(self.hosts)
+
+    def restore(self, host: Host) -> None:
+        """Plug the cable of a host in again; everybody forgets that it could not be reached."""
+        _in_network(self._site_pid, "ip", "link", "set", host.port, "up")
+        for other in self.hosts:
+            _in_network(other.pid, "ip", "neighbour", "flush", "all")
 
     @property
     def agent(self) -> Path:

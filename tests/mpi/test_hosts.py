@@ -96,7 +96,7 @@ def test_a_cut_cable_carries_nothing(make_hosts: MakeHosts, tmp_path: Path) -> N
     time.sleep(0.5)
     assert hosts[1].traffic() == before
     assert process.handle.poll() is None
-    hosts[1].restore()
+    hosts.restore(hosts[1])
     wait_for(lambda: hosts[1].traffic()[1] > before[1] + BYTES // 20)
 
 
