@@ -9,7 +9,8 @@ mod plan;
 mod work;
 
 pub use engine::{
-    Engine, EvalReport, Exchange, Memory, NamedTensor, SavedFiles, Saving, StepReport, Switches, TensorNumbers, WorkerReport,
+    Engine, EvalReport, Exchange, Memory, NamedTensor, SavedFiles, Saving, StepReport, Switches, TensorNumbers,
+    WorkerReport,
 };
 pub use feed::{Batch, TokenSource, WindowOrder};
 pub use plan::{MemoryPlan, SECTORS, check_memory, sector_windows};

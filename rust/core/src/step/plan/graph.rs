@@ -6,8 +6,8 @@
 //! sectors when its weight gradients are done. Nothing here can move a bit: the plan only decides who computes
 //! what and when.
 
-use super::exchange::{Division, Stage};
 use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCKS};
+use super::messages::{Division, Stage};
 use super::partition::Partition;
 use super::symmetry::{SECTORS, sector_windows};
 use super::task::{RowStage, Task};
@@ -183,7 +183,8 @@ impl<'a> TrainingPlan<'a> {
         let lm_head: Vec<u32> = lm_head_before.into_iter().flatten().collect();
         ends.extend(&lm_head);
         let bottom = self.plan.add(Task::Join, &ends);
-        let matrices: Vec<Vec<u32>> = gradient_before.into_iter().map(|of| of.into_iter().flatten().collect()).collect();
+        let matrices: Vec<Vec<u32>> =
+            gradient_before.into_iter().map(|of| of.into_iter().flatten().collect()).collect();
         if let Some(division) = division {
             let passed = std::mem::take(&mut self.passed);
             return self.exchange(division, &Computed { matrices, lm_head, passed, bottom });

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree that folds them), `limits` (how large a piece of work is),
 //! `partition` (windows into strips and heads, sectors into slots), `tiles` (weight gradients), `slots` (where activations
-//! lie), `division` and `ownership` (what each of several ranks computes and owns), `task` (what a node does), `graph` (which node waits for which), `exchange` (the nodes of several ranks), `names` (of the nodes, for traces), `rounds`
+//! lie), `division`, `ownership` and `messages` (what each of several ranks computes, owns and sends), `task` (what a node does), `graph` (which node waits for which), `exchange` (the nodes of several ranks), `names` (of the nodes, for traces), `rounds`
 //! (the graph for fork-join scheduling), `memory` (what it takes).
 
 mod division;
@@ -10,6 +10,7 @@ mod exchange;
 mod graph;
 pub mod limits;
 mod memory;
+mod messages;
 mod names;
 mod ownership;
 mod partition;
@@ -21,11 +22,11 @@ mod task;
 mod tests;
 mod tiles;
 
-pub(crate) use division::{FoldStep, Node, all_nodes, fold_steps, rank_sectors};
-pub(crate) use exchange::{Division, Message, Stage};
+pub(crate) use division::{FoldStep, fold_steps, rank_sectors};
 pub(crate) use graph::Plan;
 pub use memory::{MemoryPlan, check_memory};
 pub(crate) use memory::{Sizes, copy_bytes};
+pub(crate) use messages::{Division, Message, Stage};
 pub(crate) use ownership::{Piece, pieces};
 pub(crate) use partition::Partition;
 pub(crate) use slots::{Buffer, SlotLayout};

@@ -1,7 +1,7 @@
 //! Names of the nodes, for traces.
 
-use super::exchange::Stage;
 use super::graph::Plan;
+use super::messages::Stage;
 use super::task::{RowStage, Task};
 use crate::model::{Adapters, Layout, MatrixId};
 use crate::trace::TaskNode;

@@ -1,7 +1,7 @@
 //! How the windows of a batch are cut up for the workers at hand.
 
-use super::limits::SECTORS_PER_LOGITS;
 use super::division::{nodes_of, rank_sectors};
+use super::limits::SECTORS_PER_LOGITS;
 use super::symmetry::{SECTORS, sector_windows};
 use crate::config::{AUTO_SECTORS, EngineConfig};
 use crate::contract::NORM_BLOCK;

@@ -65,7 +65,9 @@ pub(super) fn operation(task: Task) -> Option<(u8, isize)> {
         Task::FoldPart { .. } | Task::AdapterGradient { .. } => (8, 0),
         Task::Squares { .. } | Task::OwnSquares { .. } | Task::Note | Task::Learn { .. } => (9, 0),
         Task::Finish => (10, 0),
-        Task::UpdateMatrix { .. } | Task::UpdateNorm { .. } | Task::UpdateFactor { .. } | Task::UpdateOwn { .. } => (11, 0),
+        Task::UpdateMatrix { .. } | Task::UpdateNorm { .. } | Task::UpdateFactor { .. } | Task::UpdateOwn { .. } => {
+            (11, 0)
+        }
         Task::Merge { .. } | Task::Digest { .. } | Task::Check { .. } => (12, 0),
         Task::EvalSum => (13, 0),
     })

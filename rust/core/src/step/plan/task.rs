@@ -1,6 +1,6 @@
 //! What the nodes of the graphs do.
 
-use super::exchange::Stage;
+use super::messages::Stage;
 
 /// A row stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

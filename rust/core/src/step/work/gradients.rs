@@ -188,7 +188,7 @@ impl State {
 
     /// Where a sum over sectors that this process makes lies; `rows`: that of the embedding's rows where it is apart.
     fn partial(&self, node: usize, rows: bool) -> &Arena {
-        self.shared.as_ref().map_or(&self.gradient, |shared| shared.partial(self, node, rows))
+        self.shared.as_ref().map_or(&self.gradient, |shared| shared.partial(&self.gradient, node, rows))
     }
 
     /// Gradient of some rows of the embedding (contract L6), added to the output head's where these are tied.

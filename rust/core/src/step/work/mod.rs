@@ -1,11 +1,12 @@
 //! What the nodes of a plan compute.
 //!
 //! Read in this order: `state` (everything that nodes read and write), `tensors` (by name), `forward`, `backward`, `gradients`,
-//! `update`, `adapters` (the nodes of an update), `mailbox` and `shared` (those of several ranks), `job` (which node calls what), `fill` (the weights at the start and after
+//! `update`, `adapters` (the nodes of an update), `mailbox`, `shared` and `exchange` (those of several ranks), `job` (which node calls what), `fill` (the weights at the start and after
 //! a load).
 
 mod adapters;
 mod backward;
+mod exchange;
 mod fill;
 mod forward;
 mod gradients;

@@ -6,7 +6,10 @@ use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
 use crate::model::{Adapters, MatrixId, Network, Param, Weights};
 use crate::step::feed::{Batch, TokenSource};
-use crate::step::plan::{Buffer, Division, Partition, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
+use crate::step::plan::{
+    Buffer, Division, Partition, Piece, Plan, Sizes, SlotLayout, Tile, gradient_tiles, pieces, rank_sectors,
+    sector_windows,
+};
 use crate::system::arena::Arena;
 use crate::system::float_env::ContractRounding;
 use std::ops::Range;
@@ -187,8 +190,9 @@ impl State {
             config,
         };
         if let Some(division) = state.division() {
-            let mut shared = Shared::new(&state, division)?;
-            shared.connect(&state, &state.shared_plan(&shared.division));
+            let plan = state.shared_plan(&division);
+            let mut shared = state.new_shared(division)?;
+            shared.connect(&state.gradient, state.trained_values(), &plan);
             state.shared = Some(shared);
         }
         Ok(state)
@@ -199,6 +203,24 @@ impl State {
         let (ranks, rank) = (self.config.ranks, self.config.rank);
         let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
         (ranks > 1).then(|| Division::new(&self.weights.layout, adapters, ranks, rank))
+    }
+
+    fn new_shared(&self, division: Division) -> Result<Shared> {
+        let blocks_of = |piece: Piece| {
+            let first = self.square_start[piece.param] + piece.start / SQUARE_BLOCK;
+            first..first + piece.len.div_ceil(SQUARE_BLOCK)
+        };
+        let blocks =
+            |rank| pieces(&division.buckets, self.trained(), rank).into_iter().flat_map(blocks_of).collect::<Vec<_>>();
+        let rows = |sectors: Range<usize>| {
+            let windows = self.partition.windows_of(&sectors);
+            windows.start * self.seq_len()..windows.end * self.seq_len()
+        };
+        let blocks = (0..division.ranks).map(blocks).collect();
+        let rows = rank_sectors(division.ranks).into_iter().map(rows).collect();
+        let embedding = &self.weights.layout.matrices[self.embedding];
+        let end = embedding.offset + embedding.rows * embedding.cols;
+        Shared::new(division, blocks, rows, self.gradient.len(), end)
     }
 
     fn shared_plan(&self, division: &Division) -> Plan {
