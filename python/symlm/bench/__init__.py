@@ -8,6 +8,7 @@ record     task graphs with the measured time of each task
 rounds     turns of all of them, round after round
 figures    medians and ratios, and the JSON file
 simulate   a recorded update on more workers than the machine has
+network    a recorded update on several machines
 report     tables
 charts     pictures
 facts      machine, versions and command, for the JSON file

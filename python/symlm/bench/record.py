@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,10 +73,12 @@ class Recording:
 
 
 class Recorder:
-    """Records each plan that engines make for `WORKERS`, on as many real workers, but not more than `base` has."""
+    """Records each plan that engines make for these numbers of workers, on as many real ones, but not more than `base`
+    has."""
 
-    def __init__(self, engines: Engines, base: Case, *, quick: bool) -> None:
+    def __init__(self, engines: Engines, base: Case, *, quick: bool, workers: Sequence[int] = WORKERS) -> None:
         self.engines = engines
+        self.workers = workers
         self.base = base
         self.turn_seconds = (QUICK_RECORD_SECONDS if quick else RECORD_SECONDS) / RECORD_ROUNDS
         self.recordings: list[Recording] = []
@@ -84,7 +86,7 @@ class Recorder:
 
     def run(self, progress: Callable[[int, int], None], warn: Callable[[str], None]) -> list[Row]:
         """Record in turns, then replay; a `MemoryPlanError` leaves the larger numbers of workers out."""
-        for workers in WORKERS:
+        for workers in self.workers:
             try:
                 self._plan(workers)
             except MemoryPlanError as error:

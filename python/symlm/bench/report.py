@@ -6,8 +6,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..units import count_of
+from ..units import count_of, format_count
 from .figures import Figures
+from .network import NetworkRow
 from .record import Row
 
 LEAST_WIDTH = 100
@@ -95,6 +96,58 @@ def simulation(rows: list[Row], figures: Figures, cores: int) -> Table:
     return table
 
 
+def network(rows: list[NetworkRow]) -> Table:
+    """Predicted speed on several machines, a pair of columns for each rate."""
+    rates = list(dict.fromkeys(row.gbit_s for row in rows))
+    columns = [text for rate in rates for text in (f"{rate:g} Gbit/s", "speed-up")]
+    table = _table("Simulated machines, tokens/s", "machines", "MB sent", *columns)
+    for machines in dict.fromkeys(row.forecast.machines for row in rows):
+        found = [row for row in rows if row.forecast.machines == machines]
+        cells = [cell for row in found for cell in (_number(row.tok_s), _factor(row.speedup))]
+        table.add_row(str(machines), f"{found[0].sent_bytes / 1e6:,.1f}", *cells)
+    return table
+
+
+def network_pays(rows: list[NetworkRow], batch: int) -> Table:
+    """From which batch, and from which model size with this batch, so many machines pay."""
+    rates = list(dict.fromkeys(row.gbit_s for row in rows))
+    columns = [text for rate in rates for text in (f"{rate:g} Gbit/s", f"with {batch:,}")]
+    title = "More than half of each machine is used from a batch of .. windows, with this batch from .. parameters"
+    table = _table(title, "machines", *columns)
+    for machines in [count for count in dict.fromkeys(row.forecast.machines for row in rows) if count > 1]:
+        cells = []
+        for row in rows:
+            if row.forecast.machines == machines:
+                least = row.pays_from_parameters
+                cells.append("never" if row.pays_from_batch is None else f"{row.pays_from_batch:,}")
+                cells.append("never" if least is None else format_count(least) if least else "any size")
+        table.add_row(str(machines), *cells)
+    return table
+
+
+def network_notes(latency: float) -> str:
+    """What the prediction leaves out."""
+    return (
+        "Every machine is taken to be like this one, at a switch that carries all links at full rate; a message takes"
+        f" {latency * 1e6:g} us beside its bytes. The measured speed of this machine is multiplied by the predicted"
+        " speed-up. Data, checkpoints and evaluation are left out."
+    )
+
+
+def show_network(rows: list[NetworkRow], batch: int, latency: float) -> None:
+    """Print the prediction for several machines to standard output."""
+    console = _console()
+    console.print(network(rows))
+    console.print(network_pays(rows, batch))
+    console.print(network_notes(latency), highlight=False)
+
+
+def _console() -> Console:
+    console = Console()
+    # A file or a pipe has no width, and a table must not be cut there.
+    return console if console.is_terminal else Console(width=LEAST_WIDTH)
+
+
 def chain_text(row: Row) -> str:
     """The longest chain by kinds, with the share of each."""
     total = sum(seconds for _, _, seconds in row.chain)
@@ -125,10 +178,7 @@ def simulation_notes(rows: list[Row], cores: int) -> str:
 
 def show(figures: Figures, rows: list[Row], cores: int) -> None:
     """Print everything that was measured to standard output."""
-    console = Console()
-    if not console.is_terminal:
-        # A file or a pipe has no width, and a table must not be cut there.
-        console = Console(width=LEAST_WIDTH)
+    console = _console()
     console.print(end_to_end(figures))
     if figures.plan.scaling:
         console.print(scaling(figures, cores))

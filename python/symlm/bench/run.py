@@ -20,7 +20,7 @@ from ..system.signals import Stopped, StopSignals
 from ..system.target import check_folder, check_target
 from ..text.corpus import Sources
 from ..units import count_of, format_count, format_duration
-from . import charts, report
+from . import charts, network, report
 from .cases import Plan, instruction_sets, plan
 from .engines import HORIZON, Engines, load_tokens, timed_config
 from .facts import facts
@@ -47,6 +47,7 @@ class Bench:
         self.peers: list[TorchPeer] = []
         self.entries: list[Entry] = []
         self.rows: list[Row] = []
+        self.network: list[network.NetworkRow] = []
         self.flops_per_token = 0.0
         self.complete = False
 
@@ -97,9 +98,21 @@ class Bench:
             if complete and self.config.simulate:
                 recorder = Recorder(engines, self.plan.base, quick=self.config.quick)
                 self.rows = recorder.run(display.task("recording"), display.warning)
+            if complete and self.config.simulate_network:
+                self._simulate_network(engines, display)
             self.complete = complete
         finally:
             engines.close()
+
+    def _simulate_network(self, engines: Engines, display: SafeDisplay) -> None:
+        recorder = Recorder(engines, self.plan.base, quick=self.config.quick, workers=(self.threads,))
+        recorder.run(display.task("recording"), display.warning)
+        (recording,) = recorder.recordings
+        model, batch = self.train.model, self.train.batch_size
+        machines = network.Machines(recording.nodes, recording.graph(), model, batch, self.threads)
+        measured = Figures(self.plan, self.entries, self.flops_per_token).medians(self.plan.base.name)["tok_s"]
+        if measured is not None:
+            self.network = network.rows(machines, measured, self.config.link_rates, self.config.link_seconds)
 
     def _say_hello(self, display: SafeDisplay) -> None:
         model, train = self.train.model, self.train
@@ -160,6 +173,8 @@ class Bench:
         except OSError as error:
             failure = error
         report.show(figures, self.rows, self.cores)
+        if self.network:
+            report.show_network(self.network, self.train.batch_size, self.config.link_seconds)
         try:
             if failure is None and charts.available():
                 paths += charts.draw(figures, self._title(), self.cores, folder)
@@ -189,6 +204,7 @@ class Bench:
             "rounds": self.config.round_count,
             **figures.as_dict(),
             "simulation": [row.as_dict() for row in self.rows],
+            "network": [row.as_dict() for row in self.network],
         }
 
     def _title(self) -> str:

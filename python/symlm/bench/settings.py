@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.options import Settings, Spec, convert, option, specs
+from ..config.options import Settings, Spec, convert, flag_of, option, specs
 from ..config.train_config import MODEL_FIELDS, SPECS, TrainConfig
 from ..errors import UsageError, shown
 from ..units import format_count, whole_number
@@ -18,6 +18,9 @@ MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_
 ROUNDS, QUICK_ROUNDS = 9, 3
 TURN_SECONDS, QUICK_TURN_SECONDS = 0.5, 0.25
 LEAST_UPDATES, MOST_UPDATES = 1, 50
+LINK_GBIT = (1.0, 10.0, 25.0)
+LINK_LATENCY_US = 50.0
+MOST_GBIT = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,24 @@ class BenchConfig(Settings):
     simulate: bool = option(
         False, Spec("replay a recorded update on 1 to 128 simulated workers", "bool", default_text="")
     )
+    simulate_network: bool = option(
+        False,
+        Spec("predict the speed on 1 to 12 machines from a recorded update and a link", "bool", default_text=""),
+    )
+    link_gbit: str | None = option(
+        None,
+        Spec(
+            "rates of the simulated links in Gbit/s", "str", metavar="N,N,..", default_text="1,10,25",
+            takes="numbers above 0",
+        ),
+    )  # fmt: skip
+    link_latency: float | None = option(
+        None,
+        Spec(
+            "microseconds that a message takes on the simulated link beside its bytes", "float", low=0, high=1e6,
+            default_text=f"{LINK_LATENCY_US:g}",
+        ),
+    )  # fmt: skip
     peers: str | None = option(None, Spec("also time another library on the same model", "choice", choices=("torch",)))
     torch_python: str | None = option(
         None, Spec("interpreter that has torch", "path", metavar="PATH", default_text="the one that runs symlm")
@@ -62,6 +83,11 @@ class BenchConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.thread_counts
+        _ = self.link_rates
+        for name in ("link_gbit", "link_latency"):
+            if getattr(self, name) is not None and not self.simulate_network:
+                flag = flag_of(name)
+                raise UsageError(f"{flag} without --simulate-network", f"add --simulate-network, or leave {flag} out")
         if self.torch_python is not None and self.peers != "torch":
             raise UsageError("--torch-python without --peers torch", "add --peers torch, or leave it out")
 
@@ -83,6 +109,30 @@ class BenchConfig(Settings):
                 )
             counts.add(count)
         return sorted(counts)
+
+    @property
+    def link_rates(self) -> list[float]:
+        """Rates of the simulated links in Gbit/s, ascending."""
+        if self.link_gbit is None:
+            return list(LINK_GBIT)
+        rates = set()
+        for part in self.link_gbit.split(","):
+            try:
+                rate = float(part)
+            except ValueError:
+                rate = 0.0
+            if not 0 < rate <= MOST_GBIT:
+                raise UsageError(
+                    f"--link-gbit: expected numbers above 0, at most {MOST_GBIT:,.0f}, found {shown(part)}",
+                    "such as --link-gbit 1,2.5,10",
+                )
+            rates.add(rate)
+        return sorted(rates)
+
+    @property
+    def link_seconds(self) -> float:
+        """Latency of the simulated links."""
+        return (LINK_LATENCY_US if self.link_latency is None else self.link_latency) / 1e6
 
     @property
     def round_count(self) -> int:

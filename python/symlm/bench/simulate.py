@@ -106,6 +106,11 @@ class _Pool:
 
 def makespan(graph: TaskGraph, workers: int) -> float:
     """Seconds of an update on `workers` workers."""
+    return max(finish_times(graph, workers), default=0.0)
+
+
+def finish_times(graph: TaskGraph, workers: int) -> list[float]:
+    """When each task ends in an update on `workers` workers, in seconds from its start."""
     successors: list[list[int]] = [[] for _ in graph.after]
     pending = [len(after) for after in graph.after]
     for task, after in enumerate(graph.after):
@@ -118,6 +123,7 @@ def makespan(graph: TaskGraph, workers: int) -> float:
     idle = list(range(workers))
     running: list[tuple[float, int, int]] = []
     now = 0.0
+    ends = [0.0] * len(graph.after)
     while True:
         # Those who finished just now are first in line, as in the real pool, where a sleeper has to wake up.
         while idle and pool.ready:
@@ -125,10 +131,11 @@ def makespan(graph: TaskGraph, workers: int) -> float:
             task = pool.take(worker)
             heapq.heappush(running, (now + graph.seconds[task], worker, task))
         if not running:
-            return now
+            return ends
         now = running[0][0]
         while running and running[0][0] == now:
             _, worker, task = heapq.heappop(running)
+            ends[task] = now
             idle.append(worker)
             for following in successors[task]:
                 pending[following] -= 1

@@ -147,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = StopSignals()
     try:
         with signals, signals.raising():
+            _check_launch(words)
             result = cli.main(args=words, prog_name="symlm", standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -164,6 +165,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a full disk or a reader that has left did not take must not change the exit code at the very end.
         _drop_unwritten(sys.stdout)
         _drop_unwritten(sys.stderr)
+
+
+_OF_SEVERAL = ("train", "finetune", "eval", "doctor")
+"""Commands that several processes may be started with."""
+
+
+def _check_launch(words: Sequence[str]) -> None:
+    from ..ranks.launch import refuse_several
+
+    if words and words[0] in LazyGroup.homes and words[0] not in _OF_SEVERAL:
+        refuse_several(f"symlm {words[0]}")
 
 
 def _make_streams_safe() -> None:

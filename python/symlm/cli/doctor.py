@@ -22,10 +22,11 @@ def command(as_json: bool) -> None:
     """
     from ..run.metrics import to_document
     from ..system.machine import gather_facts, gib, machine_facts
+    from ..system.mpi import describe_mpi
     from ..system.peak import fma_peak
     from .common import tell
 
-    facts, problems = gather_facts(machine_facts() | _FOLDERS)
+    facts, problems = gather_facts(machine_facts() | _FOLDERS | {"mpi": describe_mpi})
     threads = facts["threads_auto"] or 1
     peak, more = gather_facts({"fma_peak_gflops": lambda: fma_peak(threads)})
     facts, problems = facts | peak, problems | more
@@ -53,6 +54,7 @@ def command(as_json: bool) -> None:
         *((f"cgroup {key}", value) for key, value in (facts["cgroup"] or {}).items()),
         row("token cache", "cache", text=lambda: facts["cache"]),
         row("temporary files", "temporary", text=lambda: facts["temporary"]),
+        row("mpi", "mpi", text=lambda: _mpi(facts["mpi"])),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -65,6 +67,15 @@ def _cpus(facts: dict[str, Any]) -> str:
 
 def _memory(available: int | None, gib: Callable[[float], str]) -> str:
     return "unknown" if available is None else f"{gib(available)} available"
+
+
+def _mpi(found: dict[str, Any] | None) -> str:
+    from ..system.mpi import MISSING
+
+    if found is None:
+        return f"none, needed only for several machines ({MISSING})"
+    launchers = ", ".join(found["launchers"].values()) or "no launcher found (mpirun, mpiexec, srun)"
+    return f"mpi4py {found['mpi4py']}, {found['library']}, {launchers}"
 
 
 def _cache() -> str:

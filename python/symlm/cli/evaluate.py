@@ -12,6 +12,7 @@ import click
 
 from ..config.train_config import SPECS
 from ..errors import UsageError
+from ..ranks.launch import idle_rank
 from .common import PATH, Command, checkpoint_option, parse_threads, progress_option, threads_option
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def command(
     during training: whole windows side by side over all documents; what does not fill the last window is left out.
     Of JSON with a prompt and a completion in each object it is that of the completions.
     """
+    if idle_rank():
+        # The figures are those of one process: the first one has them.
+        return
     common: dict[str, Any] = {"checkpoint": checkpoint, "threads": parse_threads(threads), "progress": progress}
     if choices is not None:
         _refuse({"PATH": data, "--per-document": per_document, "--stride": stride, "--against": against}, "--choices")

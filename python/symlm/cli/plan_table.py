@@ -52,6 +52,9 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
         ("sectors", str(config.sectors_in_flight), "in flight"),
         ("threads", str(plan.threads), plan.threads_rule),
     ]
+    if plan.ranks > 1:
+        sent = f"{format_count(plan.sent_bytes)} bytes leave each in an update" if plan.sent_bytes else ""
+        what.append(("ranks", str(plan.ranks), sent))
     return [("training", what), ("memory", in_memory), ("disk", on_disk), ("time", in_time)]
 
 

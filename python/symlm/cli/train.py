@@ -10,6 +10,7 @@ import click
 from ..config.sources import Request, gather
 from ..config.train_config import SPECS, TrainConfig
 from ..errors import Interrupted
+from ..ranks.launch import idle_rank
 from ..run.metrics import to_line
 from ..system.names import command_line
 from .common import PATH, Command, put, say
@@ -31,7 +32,7 @@ def train_as(values: dict[str, Any], complete: Callable[[Mapping[str, Any]], dic
         _note("warning", warning, values["progress"])
     request = Request(TrainConfig(**complete(gathered.values)), frozenset(gathered.values))
     if dry_run:
-        return _dry_run(request)
+        return 0 if idle_rank() else _dry_run(request)
     try:
         run = train(request)
     except Interrupted as stopped:

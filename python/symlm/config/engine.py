@@ -17,11 +17,12 @@ _T = TypeVar(
 
 
 def engine_settings(
-    config: TrainConfig, threads: int, max_steps: int | None = None, plan_threads: int = 0
+    config: TrainConfig, threads: int, max_steps: int | None = None, plan_threads: int = 0, ranks: int = 1
 ) -> _symlm.EngineSettings:
     """The engine of a run with a resolved configuration; UserError where they are beyond the limits.
 
-    `plan_threads` are the workers that the tasks are cut for, 0: as many as there are."""
+    `plan_threads` are the workers that the tasks are cut for, 0: as many as there are. With
+    several `ranks` it is the engine of the first of them."""
     if config.learning_rate is None:
         raise InternalError("an engine needs a configuration with its learning rate")
     steps = max_steps or config.max_steps or 1
@@ -41,6 +42,8 @@ def engine_settings(
         threads=threads,
         sectors_in_flight=0 if config.sectors_in_flight == "auto" else config.sectors_in_flight,
         plan_threads=plan_threads,
+        ranks=ranks,
+        rank=0,
     )
 
 
@@ -80,6 +83,8 @@ def settings_of(values: Mapping[str, Any]) -> _symlm.EngineSettings:
     whole = {
         "sectors_in_flight": 0,
         "plan_threads": 0,
+        "ranks": 1,
+        "rank": 0,
         **values,
         "model": _shape(values.get("model")),
         "train": _made(_symlm.TrainSettings, "train", train),
@@ -105,17 +110,6 @@ def _made(kind: type[_T], what: str, values: object) -> _T:
     for name in sorted(values.keys() - fields):
         raise UsageError(f"{what}: found {shown(name)}, expected the fields {', '.join(sorted(fields))}")
     return kind(**values)
-
-
-def adapter_parameters(config: TrainConfig) -> int:
-    """Floats in all adapters of a run; 0 where the weights are trained."""
-    model = config.model
-    hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
-    sides = {
-        "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),
-        "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
-    }  # fmt: skip
-    return model.num_layers * config.lora_rank * sum(sum(sides[name]) for name in config.lora_target_names)
 
 
 def without_adapters(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The operating system, the machine, and files as bytes.
 
 machine  threads, memory, instruction sets, versions
+mpi      which MPI is there, found without loading it here
 signals  Ctrl-C, SIGTERM and SIGHUP as an orderly stop
 reading  small files that may hold anything: bounded, typed, never executed
 files    files that are on the disk when the call returns; hashes

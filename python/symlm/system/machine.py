@@ -14,11 +14,13 @@ from ..errors import printable, reason
 from .version import version
 
 
-def resolve_threads(threads: int | Literal["auto"]) -> tuple[int, str]:
-    """Number of workers and the rule that decided it."""
+def resolve_threads(threads: int | Literal["auto"], sharing: int = 1) -> tuple[int, str]:
+    """Number of workers and the rule that decided it; so many processes are `sharing` the processors."""
     if threads == "auto":
         cpus = _symlm.available_cpus()
-        return cpus.count, cpus.rule
+        if sharing == 1:
+            return cpus.count, cpus.rule
+        return max(cpus.count // sharing, 1), f"{cpus.rule}, for {sharing} ranks"
     return threads, "--threads"
 
 

@@ -9,13 +9,14 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .. import _symlm
 from ..callbacks import CallbackList
 from ..config.engine import engine_settings
 from ..display import Display
 from ..errors import DataError, Interrupted
+from ..ranks.opening import open_ranks
 from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
@@ -52,8 +53,9 @@ def train_session(
     """Train a session that has begun to its end or to a stop, and leave the folder complete."""
     with contextlib.ExitStack() as ending:
         ending.callback(callbacks.call, "on_end")
-        settings = engine_settings(session.config, session.threads)
-        engine = _symlm.Engine(settings, session.text.train)
+        ranks = 1 if session.world is None else session.world.size
+        settings = engine_settings(session.config, session.threads, ranks=ranks)
+        engine = _engine(session, settings, signals)
         ending.callback(engine.close)
         running = Running(session, engine, settings, display, callbacks, signals)
         ending.callback(running.close)
@@ -67,6 +69,14 @@ def train_session(
         if running.progress.trouble is not None:
             raise running.progress.trouble
         return outcome
+
+
+def _engine(session: Session, settings: _symlm.EngineSettings, signals: StopSignals) -> _symlm.Engine:
+    if session.world is None:
+        return _symlm.Engine(settings, session.text.train)
+    ranked = open_ranks(session.world, session.config, settings, session.text, signals)
+    # It has all that the loop asks of an engine.
+    return cast("_symlm.Engine", ranked)
 
 
 class Loop:

@@ -15,6 +15,8 @@ from ..config.engine import model_shape
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError
+from ..ranks.division import MOST_RANKS, SECTORS, payload, rank_sectors
+from ..ranks.launch import launched
 from ..system.machine import resolve_threads
 from ..system.peak import measured_peak
 from ..text.corpus import Sources, cache_dir, vocab_size_with
@@ -51,6 +53,9 @@ class Plan:
     decided_by: str
     seconds_per_update: float
     seconds: float
+    ranks: int = 1
+    sent_bytes: int = 0
+    """Bytes that one of several ranks sends in an update, the one that sends the most."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -72,6 +77,8 @@ class Plan:
             "updates": self.updates,
             "seconds_per_update_about": self.seconds_per_update,
             "seconds_about": self.seconds,
+            "ranks": self.ranks,
+            "sent_bytes_per_update": self.sent_bytes,
         }
 
 
@@ -92,6 +99,7 @@ def _no_standard_input() -> UsageError:
 def _plan_of(session: Session) -> Plan:
     config = session.config
     threads, rule = resolve_threads(config.threads)
+    ranks = _ranks(config)
     sources = session.sources()
     tokenizer = sources.tokenizer
     vocab_size = config.model.vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
@@ -100,10 +108,11 @@ def _plan_of(session: Session) -> Plan:
     tokens = _tokens(sources, vocab_size)
     held = tokens * config.val_split if sources.val is None else 0
     # First, as when training starts: the threads of the measurement take address space that stays taken.
-    memory = memory_of(filled, threads)
+    memory = memory_of(filled, threads, ranks)
     flops = _symlm.flops_per_token(model_shape(model))
     peak = measured_peak(threads, _PEAK_SECONDS, _PEAK_ROUNDS)
     per_update = config.batch_size * model.seq_len * flops / (peak * 1e9 * USUAL_PART_OF_PEAK)
+    per_update *= max(map(len, rank_sectors(ranks))) / SECTORS
     windows = windows_of_epoch(round(tokens - held), model.seq_len)
     val_windows = windows_held_out(round(held), model.seq_len)
     steps = plan_steps(filled, windows, val_windows=val_windows, seconds_per_step=per_update)
@@ -128,7 +137,25 @@ def _plan_of(session: Session) -> Plan:
         decided_by=steps.decided_by,
         seconds_per_update=per_update,
         seconds=seconds,
+        ranks=ranks,
+        sent_bytes=_sent_bytes(filled, ranks),
     )
+
+
+def _ranks(config: TrainConfig) -> int:
+    """Processes that a launcher says it has started; UsageError for more than a batch has sectors."""
+    launch = launched() if config.mpi != "off" else None
+    ranks = 1 if launch is None else launch.size
+    if ranks > MOST_RANKS:
+        raise UsageError(f"found {ranks} ranks, expected 1 to {MOST_RANKS}", f"mpirun -n {MOST_RANKS} at most")
+    return ranks
+
+
+def _sent_bytes(config: TrainConfig, ranks: int) -> int:
+    """Bytes that a rank sends in an update, 0 where that is not known: adapters send as much as they adapt."""
+    if config.lora_rank:
+        return 0
+    return round(max(payload(config.model, config.batch_size, ranks, rank).total for rank in range(ranks)))
 
 
 def refuse_what_cannot_fit(plan: Plan) -> None:

@@ -72,9 +72,9 @@ class Disk:
         return self.checkpoints * self.checkpoint_bytes + self.base_bytes
 
 
-def memory_of(config: TrainConfig, threads: int) -> Memory:
-    """The memory of a training run with a complete configuration."""
-    plan = _symlm.memory_plan(engine_settings(config, threads, max_steps=_HORIZON))
+def memory_of(config: TrainConfig, threads: int, ranks: int = 1) -> Memory:
+    """The memory of a training run with a complete configuration, that of the first of so many ranks."""
+    plan = _symlm.memory_plan(engine_settings(config, threads, max_steps=_HORIZON, ranks=ranks))
     copies = {part.name: part.bytes for part in plan.beside}
     if not config.sample_every:
         copies.pop("sampling copy", None)

@@ -20,6 +20,7 @@ from ..errors import UsageError, UserError
 from ..layout import BEST, LAST, METRICS, SAMPLES, TOKENIZER, step_name
 from ..model.companions import hand_on
 from ..model.gguf.write import quantisation_note
+from ..ranks.world import World
 from ..run import checkpoint
 from ..run.checkpoint import State
 from ..run.folder import RunFolder
@@ -56,6 +57,8 @@ class Session:
     extension: Extension | None = None
     initial: Initial | None = None
     notes: list[str] = field(default_factory=list)
+    world: World | None = None
+    """The other ranks, where there are any."""
     threads: int = field(init=False)
     threads_rule: str = field(init=False)
     text: Prepared = field(init=False)
@@ -178,7 +181,8 @@ class Session:
             check_input(folder, (*config.data, *config.val_data), "pipe it in again, or name its file")
         if self.extension is not None:
             display.message(f"{folder.path}: {self.extension}")
-        self.threads, self.threads_rule = resolve_threads(config.threads)
+        sharing = 1 if self.world is None else self.world.sharing
+        self.threads, self.threads_rule = resolve_threads(config.threads, sharing)
         # Until the run is set up nothing is half done: a signal may end it anywhere.
         with signals.raising():
             # Before any long work: refuse now what cannot fit. (A named tokenizer may still change the vocabulary.)

@@ -321,6 +321,12 @@ pub struct EngineConfig {
     /// Workers that the tasks are cut for; 0 = as many as there are. For measuring the plan of a larger machine.
     #[serde(default)]
     pub plan_threads: usize,
+    /// Processes that compute the run together; 0 counts as 1.
+    #[serde(default)]
+    pub ranks: usize,
+    /// Which of them this is.
+    #[serde(default)]
+    pub rank: usize,
 }
 
 impl EngineConfig {
@@ -342,6 +348,10 @@ impl EngineConfig {
         }
         if self.sectors_in_flight > 0 {
             limits::SECTORS_IN_FLIGHT.check(self.sectors_in_flight as f64)?;
+        }
+        if self.ranks > SECTORS || self.rank >= self.ranks.max(1) {
+            let (rank, ranks) = (self.rank, self.ranks);
+            return Err(Error::user(format!("rank {rank} of {ranks}, expected 1 to {SECTORS} ranks, counted from 0")));
         }
         Ok(())
     }

@@ -283,6 +283,11 @@ impl Shards {
     ) -> PyResult<Self> {
         detached(py, || data::Shards::random(&path, *vocab_size, *tokens, *seed)).map(|shards| Self(Arc::new(shards)))
     }
+    /// The shard of a file, which is checked.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: Location) -> PyResult<Self> {
+        detached(py, || data::Shards::open(&path)).map(|shards| Self(Arc::new(shards)))
+    }
     /// Number of token ids.
     #[getter]
     fn tokens(&self) -> u64 {

@@ -3,6 +3,7 @@
 use crate::args::{Given, Location, Text};
 use crate::data::Shards;
 use crate::errors::{detached, with_progress};
+use crate::exchange::Exchange;
 use crate::generate::Generator;
 use crate::machine::chosen_isa;
 use crate::records::records;
@@ -273,6 +274,14 @@ impl Engine {
     /// Goes back to the initial weights, with no update done.
     fn restart(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.restart())
+    }
+    /// Takes weights, adapters and moments as they are in memory, and continues after `step` updates.
+    fn set_step(&self, py: Python<'_>, step: u64) -> PyResult<()> {
+        detached(py, || self.0.set_step(step))
+    }
+    /// The way to other ranks.
+    fn exchange(&self, py: Python<'_>) -> PyResult<Exchange> {
+        detached(py, || self.0.exchange()).map(Exchange)
     }
     /// Ids of a window of the update after which `step` updates are done.
     fn window(&self, py: Python<'_>, step: Given<u64>, index: Given<usize>) -> PyResult<Vec<u32>> {

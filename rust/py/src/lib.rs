@@ -5,6 +5,7 @@ mod args;
 mod data;
 mod engine;
 mod errors;
+mod exchange;
 mod generate;
 mod machine;
 mod objects;
@@ -46,6 +47,8 @@ mod _symlm {
     use super::engine::{
         Engine, EvalReport, QueueFill, Saving, StepReport, Task, TensorNumbers, WorkerStats, WrittenFile,
     };
+    #[pymodule_export]
+    use super::exchange::{Exchange, Memory, Outgoing, Transfer};
     #[pymodule_export]
     use super::generate::{Generator, TokenStream};
     #[pymodule_export]

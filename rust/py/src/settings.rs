@@ -190,12 +190,15 @@ settings! {
         lora: Option<LoraConfig>,
     }
     /// Everything that an engine is made from. `sectors_in_flight` 0 is automatic, `plan_threads` 0 as many as `threads`.
+    /// Of `ranks` processes that compute the run together this is number `rank`; 0 counts as 1.
     EngineSettings is EngineConfig, "EngineSettings" {
         model: ModelConfig,
         train: TrainConfig,
         threads: usize,
         sectors_in_flight: usize,
         plan_threads: usize,
+        ranks: usize,
+        rank: usize,
     }
     /// How text is drawn; `stop_ids` are the tokens that end it.
     SampleSettings is SampleOptions, "SampleSettings" {

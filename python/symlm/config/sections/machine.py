@@ -17,6 +17,36 @@ class MachineSettings(Section):
     threads: int | Literal["auto"] = option(
         "auto", Spec("worker threads", "auto_int", core="threads", free=True, metavar="auto|N")
     )
+    mpi: Literal["auto", "on", "off"] = option(
+        "auto",
+        Spec(
+            "several machines: auto joins the processes that mpirun or srun has started, on asks MPI in any case, off "
+            "runs alone",
+            "choice",
+            choices=("auto", "on", "off"),
+            free=True,
+        ),
+    )
+    data_from: Literal["own", "rank0"] = option(
+        "own",
+        Spec(
+            "text of the ranks after 0: each host's own files, or the encoded text of rank 0, which travels once",
+            "choice",
+            choices=("own", "rank0"),
+            free=True,
+        ),
+    )
+    rank_timeout: float = option(
+        60.0,
+        Spec(
+            "longest silence of a rank before the others stop",
+            "duration",
+            low=1,
+            high=86_400,
+            free=True,
+            metavar="DURATION",
+        ),
+    )
     sectors_in_flight: int | Literal["auto"] = option(
         "auto",
         Spec(

@@ -21,6 +21,10 @@ impl Graph {
         }
         node
     }
+    /// Makes a node wait for `times` completions from outside as well ([`super::Door`]).
+    pub fn wait_outside(&mut self, node: u32, times: u32) {
+        self.dependencies[node as usize] += times;
+    }
     /// Number of nodes.
     pub fn len(&self) -> usize {
         self.dependencies.len()

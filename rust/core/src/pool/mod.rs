@@ -32,6 +32,8 @@
 //! **Panics.** A panic in a node is caught; the other nodes of the run are then passed over (their counters still count
 //! down), so that the run ends and the publisher can report it. No lock of the pool is held while a node runs.
 //!
+//! A node may also wait for something outside of the pool ([`Door`]).
+//!
 //! A run may be scheduled in rounds instead, with a barrier between them ([`rounds`]); that is for measuring only. What
 //! the workers do can be recorded ([`record`]), and they can be disturbed ([`chaos`]).
 //!
@@ -42,6 +44,7 @@
 //! schedules on up to 63 workers.
 
 pub mod chaos;
+mod door;
 mod graph;
 pub mod record;
 pub mod rounds;
@@ -54,6 +57,7 @@ use crate::system::sync::deque::{Injector, Stealer, Worker};
 use crate::system::sync::{Mutex, Parker, SPINS, Unparker, lock, thread};
 use chaos::{Calm, Chaos, Disturbed, Mood};
 use crossbeam_utils::CachePadded;
+pub use door::Door;
 pub use graph::Graph;
 use record::{Recorder, Span};
 use rounds::{Round, Rounds};
@@ -281,6 +285,11 @@ impl Pool {
             Some(message) => Err(crate::Error::internal(format!("a worker failed: {message}"))),
             None => Ok(()),
         }
+    }
+
+    /// The way in for nodes of `run` that wait for something outside.
+    pub fn door(&self, run: &Arc<Run>) -> Door {
+        Door { shared: self.shared.clone(), run: Arc::downgrade(run) }
     }
 
     /// Pushes the nodes without dependencies; returns how many.

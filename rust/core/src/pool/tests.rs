@@ -135,3 +135,45 @@ fn a_panic_in_a_node_is_an_error_and_the_pool_goes_on() {
         assert!(error.message.contains("node seven") && !error.message.contains('\n'), "{}", error.message);
     }
 }
+
+#[test]
+fn a_node_waits_for_its_completions_from_outside_and_a_failure_ends_the_run() {
+    struct Ask(std::sync::mpsc::Sender<u32>);
+    impl Program for Ask {
+        fn run(&self, node: u32, _: &mut Scratch) {
+            self.0.send(node).unwrap();
+        }
+    }
+    for threads in [1, 3] {
+        let pool = Pool::new(threads).unwrap();
+        let mut graph = Graph::default();
+        let first = graph.add(true, &[]);
+        let waits = graph.add(true, &[first]);
+        graph.wait_outside(waits, 2);
+        let last = graph.add(false, &[waits]);
+        let (send, asked) = std::sync::mpsc::channel();
+        let run = Run::new(Arc::new(Ask(send)), Arc::new(graph));
+        let door = pool.door(&run);
+        for fails in [false, false, true, false] {
+            let outcome = std::thread::scope(|scope| {
+                let publisher = scope.spawn(|| pool.execute(&run));
+                assert_eq!(asked.recv().unwrap(), first);
+                door.complete(waits);
+                assert!(asked.recv_timeout(std::time::Duration::from_millis(5)).is_err());
+                if fails {
+                    door.fail("gone");
+                }
+                door.complete(waits);
+                publisher.join().unwrap()
+            });
+            let rest: Vec<u32> = asked.try_iter().collect();
+            if fails {
+                assert_eq!(outcome.unwrap_err().message, "a worker failed: gone");
+                assert!(rest.is_empty());
+            } else {
+                outcome.unwrap();
+                assert_eq!(rest, [waits, last]);
+            }
+        }
+    }
+}

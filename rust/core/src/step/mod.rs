@@ -9,8 +9,9 @@ mod plan;
 mod work;
 
 pub use engine::{
-    Engine, EvalReport, NamedTensor, SavedFiles, Saving, StepReport, Switches, TensorNumbers, WorkerReport,
+    Engine, EvalReport, Exchange, Memory, NamedTensor, SavedFiles, Saving, StepReport, Switches, TensorNumbers,
+    WorkerReport,
 };
 pub use feed::{Batch, TokenSource, WindowOrder};
 pub use plan::{MemoryPlan, SECTORS, check_memory, sector_windows};
-pub use work::Tensors;
+pub use work::{Outgoing, Tensors, Transfer};

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::pool::record::Span;
 use crate::pool::{Pool, Run, WorkerStats};
 use crate::step::feed::{Prefetcher, TokenSource};
-use crate::step::work::{EvalState, State};
+use crate::step::work::{EvalState, Shared, State};
 use crate::system::sync::lock;
 use crate::trace::Interval;
 use crossbeam_channel::{Receiver, Sender};
@@ -206,6 +206,13 @@ impl Control {
         })
     }
 
+    /// Whether the new values of other ranks arrived as they left.
+    fn check_copies(&mut self) -> Result<()> {
+        let Some(rank) = self.state.shared.as_ref().and_then(Shared::wrong) else { return Ok(()) };
+        let what = format!("the new values of rank {rank} differ from their digest on this rank");
+        Err(self.broken.insert(Error::internal(what)).clone())
+    }
+
     fn train(&mut self, until: u64, stops: u64) -> Result<()> {
         let mut before = self.pool.stats();
         let mut start = Instant::now();
@@ -220,6 +227,7 @@ impl Control {
                 return Err(Error::internal(format!("batch of step {found} where {expected} was due")));
             }
             let spans = self.update(record)?;
+            self.check_copies()?;
             self.release_batch();
             let end = Instant::now();
             if record {

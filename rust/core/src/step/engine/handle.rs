@@ -114,7 +114,7 @@ impl Engine {
             pool: switches.chaos.map_or_else(|| Pool::new(threads), |chaos| Pool::disturbed(threads, chaos))?,
             broken: None,
             prefetch,
-            training: run(&state, state.plan(true), switches.barriers),
+            training: run(&state, state.plan(true), switches.barriers && state.shared.is_none()),
             evaluation: run(&state, Plan::evaluation(partition), false),
             reports: report_in,
             step: step.clone(),
@@ -123,6 +123,9 @@ impl Engine {
             recording: recording.clone(),
             state: state.clone(),
         };
+        if let Some(shared) = &state.shared {
+            shared.mailbox.open(control.pool.door(&control.training));
+        }
         let thread = std::thread::Builder::new()
             .name("symlm-ctl".into())
             .spawn(move || control.main(&received))
@@ -267,6 +270,9 @@ impl Engine {
 
     fn run_batch(&self, windows: &[Vec<u32>], update: bool, step: u64) -> Result<f64> {
         let (s, seq_len) = (&self.state, self.state.partition.seq_len);
+        if s.shared.is_some() {
+            return Err(Error::internal("one of several ranks cannot compute a batch alone"));
+        }
         if windows.len() != s.partition.batch || windows.iter().any(|w| w.len() != seq_len + 1) {
             return Err(Error::usage(format!("expected {} windows of {} ids", s.partition.batch, seq_len + 1)));
         }

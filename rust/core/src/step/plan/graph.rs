@@ -7,6 +7,7 @@
 //! what and when.
 
 use super::limits::{B_ROWS, FACTOR_ELEMENTS, ROW_BLOCK, SQUARE_BLOCKS};
+use super::messages::{Division, Stage};
 use super::partition::Partition;
 use super::symmetry::{SECTORS, sector_windows};
 use super::task::{RowStage, Task};
@@ -21,10 +22,14 @@ use std::ops::Range;
 pub(crate) struct Plan {
     pub graph: Graph,
     pub tasks: Vec<Task>,
+    /// Nodes that also wait for the messages of a stage.
+    pub arrivals: Vec<(Stage, u32)>,
+    /// The node that waits until everything has left.
+    pub sent: Option<u32>,
 }
 
 impl Plan {
-    fn add(&mut self, task: Task, after: &[u32]) -> u32 {
+    pub(super) fn add(&mut self, task: Task, after: &[u32]) -> u32 {
         // Windows first: they are the long chains. Gradients of weights fill the gaps.
         let urgent =
             !matches!(task, Task::MatrixGradient { .. } | Task::EmbeddingGradient { .. } | Task::NormGradient { .. });
@@ -86,18 +91,39 @@ impl Plan {
 
     /// The graph of an update of all tensors, or of `adapters`; without `update` it ends with the gradients.
     pub fn training(partition: &Partition, layout: &Layout, adapters: Option<&Adapters>, update: bool) -> Self {
-        let tiles = gradient_tiles(layout, adapters, partition.threads).iter().map(Vec::len).collect();
-        TrainingPlan { plan: Self::default(), partition, layout, adapters, tiles }.build(update)
+        TrainingPlan::new(partition, layout, adapters).build(update, None)
+    }
+
+    /// The graph of an update that several ranks compute.
+    pub fn shared(partition: &Partition, layout: &Layout, adapters: Option<&Adapters>, division: &Division) -> Self {
+        let mut plan = TrainingPlan::new(partition, layout, adapters);
+        // First of all, so that whatever arrives early has a place.
+        plan.plan.add(Task::Begin, &[]);
+        plan.build(true, Some(division))
     }
 }
 
-struct TrainingPlan<'a> {
-    plan: Plan,
+pub(super) struct TrainingPlan<'a> {
+    pub plan: Plan,
     partition: &'a Partition,
-    layout: &'a Layout,
-    adapters: Option<&'a Adapters>,
+    pub layout: &'a Layout,
+    pub adapters: Option<&'a Adapters>,
     /// Weight-gradient tiles of every matrix.
     tiles: Vec<usize>,
+    /// Of each layer, the nodes after which all its windows have passed it on the way back.
+    passed: Vec<Vec<u32>>,
+}
+
+/// The last nodes of the gradients, over the sectors of this process.
+pub(super) struct Computed {
+    /// Of the tiles of each matrix.
+    pub matrices: Vec<Vec<u32>>,
+    /// Of the tiles of the output head.
+    pub lm_head: Vec<u32>,
+    /// Of each layer, the nodes after which all its windows have passed it on the way back.
+    pub passed: Vec<Vec<u32>>,
+    /// All windows have reached the embedding.
+    pub bottom: u32,
 }
 
 /// Nodes that leave the operands of weight gradients behind: `[layer]`, for the windows of the group at hand.
@@ -109,19 +135,25 @@ struct Ready {
     qkv: Vec<Vec<u32>>,
 }
 
-impl TrainingPlan<'_> {
-    fn build(mut self, update: bool) -> Plan {
-        let (partition, layers) = (self.partition, self.partition.layers);
+impl<'a> TrainingPlan<'a> {
+    fn new(partition: &'a Partition, layout: &'a Layout, adapters: Option<&'a Adapters>) -> Self {
+        let tiles = gradient_tiles(layout, adapters, partition.threads).iter().map(Vec::len).collect();
+        let passed = vec![Vec::new(); partition.layers];
+        Self { plan: Plan::default(), partition, layout, adapters, tiles, passed }
+    }
+
+    fn build(mut self, update: bool, division: Option<&Division>) -> Plan {
+        let (partition, layers, sectors) = (self.partition, self.partition.layers, self.partition.sectors.clone());
+        let before = |sector: usize, slots: usize| sector.checked_sub(slots)?.checked_sub(sectors.start);
         let mut lm_head_before: Vec<Option<u32>> = vec![None; self.tiles[self.layout.lm_head()]];
         let mut logits_free: Vec<u32> = Vec::new();
         let mut released: Vec<u32> = Vec::new();
         let mut gradient_before: Vec<Vec<Option<u32>>> = self.tiles.iter().map(|&count| vec![None; count]).collect();
         let empty = Ready { mlp: vec![Vec::new(); layers], qkv: vec![Vec::new(); layers] };
-        let (mut ready, mut group_start, mut ends, mut group_end) = (empty.clone(), 0, Vec::new(), 0);
-        for sector in 0..SECTORS {
-            let start: Vec<u32> = sector.checked_sub(partition.slots).map(|s| released[s]).into_iter().collect();
-            let logits: Vec<u32> =
-                sector.checked_sub(partition.logit_slots).map(|s| logits_free[s]).into_iter().collect();
+        let (mut ready, mut group_start, mut ends, mut group_end) = (empty.clone(), sectors.start, Vec::new(), 0);
+        for sector in sectors.clone() {
+            let start: Vec<u32> = before(sector, partition.slots).map(|s| released[s]).into_iter().collect();
+            let logits: Vec<u32> = before(sector, partition.logit_slots).map(|s| logits_free[s]).into_iter().collect();
             let losses = self.windows(sector, &start, &logits, &mut ready, &mut ends);
             let loss_join = self.plan.add(Task::Join, &losses);
             for (tile, before) in lm_head_before.iter_mut().enumerate() {
@@ -134,10 +166,10 @@ impl TrainingPlan<'_> {
                 done.extend(logits_free.last().into_iter().chain([&loss_join]));
             }
             logits_free.push(self.plan.add(Task::Join, &done));
-            if sector + 1 - group_start == partition.group || sector + 1 == SECTORS {
+            if sector + 1 - group_start == partition.group || sector + 1 == sectors.end {
                 let range = group_start..sector + 1;
                 let mut group = self.matrix_gradients(range.clone(), &ready, &mut gradient_before);
-                group.extend(range.clone().map(|s| logits_free[s]));
+                group.extend(range.clone().map(|s| logits_free[s - sectors.start]));
                 if self.adapters.is_some() {
                     // Weight gradients that are not there wait neither for the windows nor for the groups before.
                     group.extend(ends[group_end..].iter().chain(released.last()));
@@ -148,10 +180,16 @@ impl TrainingPlan<'_> {
                 (ready, group_start) = (empty.clone(), sector + 1);
             }
         }
-        let gradients: Vec<u32> = gradient_before.into_iter().flatten().flatten().collect();
-        ends.extend(lm_head_before.iter().flatten());
+        let lm_head: Vec<u32> = lm_head_before.into_iter().flatten().collect();
+        ends.extend(&lm_head);
         let bottom = self.plan.add(Task::Join, &ends);
-        let all = self.last_gradients(gradients, bottom);
+        let matrices: Vec<Vec<u32>> =
+            gradient_before.into_iter().map(|of| of.into_iter().flatten().collect()).collect();
+        if let Some(division) = division {
+            let passed = std::mem::take(&mut self.passed);
+            return self.exchange(division, &Computed { matrices, lm_head, passed, bottom });
+        }
+        let all = self.last_gradients(matrices.concat(), bottom);
         if update {
             self.update(all);
         }
@@ -226,6 +264,7 @@ impl TrainingPlan<'_> {
         let mut nodes = Vec::new();
         for layer in (0..self.partition.layers).rev() {
             let joins = [self.plan.add(Task::Join, &ready.mlp[layer]), self.plan.add(Task::Join, &ready.qkv[layer])];
+            self.passed[layer].push(joins[1]);
             let ids = [MatrixId::Down(layer), MatrixId::GateUp(layer), MatrixId::Out(layer), MatrixId::Qkv(layer)];
             for id in ids {
                 let matrix = self.layout.matrix_index(id);
@@ -283,7 +322,12 @@ impl TrainingPlan<'_> {
                 updates.push(self.plan.add(Task::UpdateFactor { factor, tile }, &[finish]));
             }
         }
-        let updated = self.plan.add(Task::Join, &updates);
+        self.merge_adapted(layout, adapters, &updates);
+    }
+
+    /// Merged weights, once all factors have their new values.
+    pub(super) fn merge_adapted(&mut self, layout: &Layout, adapters: &Adapters, updates: &[u32]) {
+        let updated = self.plan.add(Task::Join, updates);
         for (matrix, m) in layout.matrices.iter().enumerate() {
             for tile in 0..m.rows.div_ceil(ROW_BLOCK) {
                 let rows = block(tile, ROW_BLOCK, m.rows);

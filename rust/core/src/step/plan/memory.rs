@@ -56,7 +56,7 @@ impl Sizes {
             trained: adapters.map_or(layout.len, |all| all.len),
             adapters: adapters.map_or(0, |all| 2 * all.len + all.base_len),
             gradient: adapters.map_or(layout.len, |all| all.adapted_len),
-            triple: partition.group != 3,
+            triple: partition.has_triples() && partition.group != 3,
             // An output head that stays as it is has no gradient.
             lm_head_triple: if adapters.is_none() { m.vocab_size * d } else { 0 },
             slot,

@@ -2,13 +2,17 @@
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree that folds them), `limits` (how large a piece of work is),
 //! `partition` (windows into strips and heads, sectors into slots), `tiles` (weight gradients), `slots` (where activations
-//! lie), `task` (what a node does), `graph` (which node waits for which), `names` (of the nodes, for traces), `rounds`
+//! lie), `division`, `ownership` and `messages` (what each of several ranks computes, owns and sends), `task` (what a node does), `graph` (which node waits for which), `exchange` (the nodes of several ranks), `names` (of the nodes, for traces), `rounds`
 //! (the graph for fork-join scheduling), `memory` (what it takes).
 
+mod division;
+mod exchange;
 mod graph;
 pub mod limits;
 mod memory;
+mod messages;
 mod names;
+mod ownership;
 mod partition;
 mod rounds;
 mod slots;
@@ -18,9 +22,12 @@ mod task;
 mod tests;
 mod tiles;
 
+pub(crate) use division::{FoldStep, fold_steps, rank_sectors};
 pub(crate) use graph::Plan;
 pub use memory::{MemoryPlan, check_memory};
 pub(crate) use memory::{Sizes, copy_bytes};
+pub(crate) use messages::{Division, Message, Stage};
+pub(crate) use ownership::{Piece, pieces};
 pub(crate) use partition::Partition;
 pub(crate) use slots::{Buffer, SlotLayout};
 pub use symmetry::{SECTORS, sector_windows};

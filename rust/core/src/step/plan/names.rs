@@ -1,6 +1,7 @@
 //! Names of the nodes, for traces.
 
 use super::graph::Plan;
+use super::messages::Stage;
 use super::task::{RowStage, Task};
 use crate::model::{Adapters, Layout, MatrixId};
 use crate::trace::TaskNode;
@@ -43,8 +44,27 @@ fn name(task: Task, layout: &Layout, adapters: Option<&Adapters>) -> (&'static s
         Task::UpdateNorm { norm } => ("update", format!("norm {norm}")),
         Task::UpdateFactor { factor, tile } => ("update", format!("factor {factor} tile {tile}")),
         Task::Merge { matrix, tile } => ("merge", format!("{} tile {tile}", matrix_name(matrix))),
+        Task::Begin => ("begin", String::new()),
+        Task::Leave { stage } => ("leave", stage_name(stage)),
+        Task::FoldPart { bucket, start, .. } => ("fold", format!("bucket {bucket} from {start}")),
+        Task::OwnSquares { piece } => ("squares", format!("piece {piece}")),
+        Task::Note => ("note", String::new()),
+        Task::Learn { rank } => ("learn", format!("rank {rank}")),
+        Task::UpdateOwn { piece } => ("update", format!("piece {piece}")),
+        Task::Digest { bucket } => ("digest", format!("bucket {bucket}")),
+        Task::Check { bucket, rank } => ("check", format!("bucket {bucket} rank {rank}")),
         Task::EvalCut => ("evaluation cut", String::new()),
         Task::EvalSum => ("evaluation sum", String::new()),
+    }
+}
+
+fn stage_name(stage: Stage) -> String {
+    match stage {
+        Stage::Gradient { bucket, rows: false } => format!("gradient of bucket {bucket}"),
+        Stage::Gradient { bucket, rows: true } => format!("gradient of the rows of bucket {bucket}"),
+        Stage::Notes => "notes".to_owned(),
+        Stage::Values { bucket } => format!("values of bucket {bucket}"),
+        Stage::Digests => "digests".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! How the windows of a batch are cut up for the workers at hand.
 
+use super::division::{nodes_of, rank_sectors};
 use super::limits::SECTORS_PER_LOGITS;
 use super::symmetry::{SECTORS, sector_windows};
 use crate::config::{AUTO_SECTORS, EngineConfig};
@@ -24,13 +25,19 @@ pub(crate) struct Partition {
     pub group: usize,
     /// Sectors whose logits and their gradients are in memory at once.
     pub logit_slots: usize,
+    /// The sectors that this process computes: those of its rank.
+    pub sectors: Range<usize>,
+    /// The sums over sectors that it makes: one without other ranks.
+    pub nodes: Vec<Range<usize>>,
 }
 
 impl Partition {
     pub fn new(c: &EngineConfig) -> Self {
         let (batch, seq_len) = (c.train.batch_size, c.model.seq_len);
         let threads = if c.plan_threads == 0 { c.threads } else { c.plan_threads };
+        let sectors = rank_sectors(c.ranks.max(1))[c.rank].clone();
         let slots = if c.sectors_in_flight == 0 { AUTO_SECTORS } else { c.sectors_in_flight };
+        let slots = slots.min(sectors.len());
         let group = (slots / 2).clamp(1, 3);
         // At least two units of work per worker, as far as the windows can be split.
         let in_flight = (batch * slots).div_ceil(SECTORS).min(batch);
@@ -43,7 +50,8 @@ impl Partition {
         let task_heads = c.model.num_kv_heads.div_ceil(attention_parts);
         let logit_slots = (batch.min(SECTORS) / SECTORS_PER_LOGITS).clamp(1, slots);
         let (layers, kv_heads) = (c.model.num_layers, c.model.num_kv_heads);
-        Self { batch, seq_len, layers, kv_heads, threads, strip, task_heads, slots, group, logit_slots }
+        let nodes = nodes_of(sectors.clone());
+        Self { batch, seq_len, layers, kv_heads, threads, strip, task_heads, slots, group, logit_slots, sectors, nodes }
     }
 
     pub fn strips(&self) -> usize {
@@ -59,6 +67,19 @@ impl Partition {
     /// The sector of a window.
     pub fn sector_of(&self, window: usize) -> usize {
         (0..SECTORS).find(|&s| sector_windows(self.batch, s).contains(&window)).expect("a window of the batch")
+    }
+    /// The windows of some sectors.
+    pub fn windows_of(&self, sectors: &Range<usize>) -> Range<usize> {
+        sector_windows(self.batch, sectors.start).start..sector_windows(self.batch, sectors.end - 1).end
+    }
+    /// The sum that a sector is a part of, and its place in it.
+    pub fn place(&self, sector: usize) -> (usize, usize) {
+        let node = self.nodes.iter().position(|node| node.contains(&sector)).expect("a sector of this rank");
+        (node, sector - self.nodes[node].start)
+    }
+    /// Whether triples are folded beside a sum: only halves of the tree, and the whole, are made of several.
+    pub fn has_triples(&self) -> bool {
+        self.nodes.iter().any(|node| node.len() > 3)
     }
     /// Most windows of a sector.
     pub fn slot_windows(&self) -> usize {

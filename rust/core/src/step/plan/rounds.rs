@@ -50,7 +50,8 @@ impl Plan {
 pub(super) fn operation(task: Task) -> Option<(u8, isize)> {
     let layer = |l: usize| l as isize;
     Some(match task {
-        Task::Join => return None,
+        // Plans of several ranks are not run in rounds.
+        Task::Join | Task::Begin | Task::Leave { .. } => return None,
         Task::EvalCut => (0, 0),
         Task::Rows { stage: RowStage::Forward(l), .. } => (1, 2 * layer(l)),
         Task::Attention { layer: l, backward: false, .. } => (1, 2 * layer(l) + 1),
@@ -61,11 +62,13 @@ pub(super) fn operation(task: Task) -> Option<(u8, isize)> {
         Task::MatrixGradient { matrix, .. } => (5, -layer(matrix)),
         Task::NormGradient { .. } => (6, 0),
         Task::EmbeddingGradient { .. } => (7, 0),
-        Task::AdapterGradient { .. } => (8, 0),
-        Task::Squares { .. } => (9, 0),
+        Task::FoldPart { .. } | Task::AdapterGradient { .. } => (8, 0),
+        Task::Squares { .. } | Task::OwnSquares { .. } | Task::Note | Task::Learn { .. } => (9, 0),
         Task::Finish => (10, 0),
-        Task::UpdateMatrix { .. } | Task::UpdateNorm { .. } | Task::UpdateFactor { .. } => (11, 0),
-        Task::Merge { .. } => (12, 0),
+        Task::UpdateMatrix { .. } | Task::UpdateNorm { .. } | Task::UpdateFactor { .. } | Task::UpdateOwn { .. } => {
+            (11, 0)
+        }
+        Task::Merge { .. } | Task::Digest { .. } | Task::Check { .. } => (12, 0),
         Task::EvalSum => (13, 0),
     })
 }

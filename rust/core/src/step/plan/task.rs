@@ -1,5 +1,7 @@
 //! What the nodes of the graphs do.
 
+use super::messages::Stage;
+
 /// A row stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowStage {
@@ -44,6 +46,24 @@ pub(crate) enum Task {
     UpdateFactor { factor: usize, tile: usize },
     /// Merged weights and packing for some rows of a matrix.
     Merge { matrix: usize, tile: usize },
+    /// What may arrive and leave from now on is that of this update.
+    Begin,
+    /// Messages to other ranks may leave.
+    Leave { stage: Stage },
+    /// The total of some elements of the own part of a bucket, from the partial sums of all ranks.
+    FoldPart { bucket: usize, start: usize, len: usize },
+    /// Sums of squares of an own piece.
+    OwnSquares { piece: usize },
+    /// Puts the own sums of squares and row losses together, for the other ranks.
+    Note,
+    /// Takes over those of another rank.
+    Learn { rank: usize },
+    /// AdamW for an own piece.
+    UpdateOwn { piece: usize },
+    /// The digest of the own part of a bucket.
+    Digest { bucket: usize },
+    /// Compares the copy of another rank's part of a bucket with its digest.
+    Check { bucket: usize, rank: usize },
     /// Cuts an evaluation batch out of the shards.
     EvalCut,
     /// Adds up the losses of an evaluation batch.

@@ -8,7 +8,7 @@ use crate::contract::NORM_BLOCK;
 use crate::model::MatrixId;
 use crate::pool::Scratch;
 use crate::step::plan::limits::ROW_BLOCK;
-use crate::step::plan::{Buffer, SECTORS, SumPlace, Then, sector_windows, visit};
+use crate::step::plan::{Buffer, SumPlace, Then, sector_windows, visit};
 use crate::system::arena::{Arena, row_stride};
 use std::ops::Range;
 use symlm_kernels::gemm::{Fold, weight_gradient, weight_gradient_scratch};
@@ -58,7 +58,6 @@ impl State {
         // SAFETY: see the top of this file.
         unsafe {
             let shared = |arena: &Arena| MatMut::from_raw(arena.ptr(at), rows.len(), cols.len(), m.cols);
-            let mut total = shared(&self.gradient);
             let mut pair = shared(&self.pair);
             let mut triple = match &self.triple {
                 Some(arena) => shared(arena),
@@ -76,7 +75,9 @@ impl State {
             let end = sectors.end;
             for sector in sectors {
                 let coming = if sector + 1 < end { Some(operands(sector + 1)) } else { next };
-                self.fold_sector(sector, operands(sector), coming, &mut total, &mut pair, &mut triple, block);
+                let (node, place) = self.partition.place(sector);
+                let mut total = shared(self.partial(node, false));
+                self.fold_sector(place, operands(sector), coming, &mut total, &mut pair, &mut triple, block);
             }
         }
     }
@@ -96,16 +97,18 @@ impl State {
             let dy = self.logits.mat(logits, tokens, m.rows, stride).col_range(rows.clone());
             let x = self.sector_rows(self.slot_layout.normed, sector).col_range(cols.clone());
             let shared = |ptr: *mut f32| MatMut::from_raw(ptr, rows.len(), cols.len(), m.cols);
-            let mut total = shared(self.gradient.ptr(m.offset + at));
+            let (node, place) = self.partition.place(sector);
+            let mut total = shared(self.partial(node, false).ptr(m.offset + at));
             let mut pair = shared(self.pair.ptr(m.offset + at));
             let mut triple = shared(self.lm_head_triple.ptr(at));
-            self.fold_sector(sector, (dy, x), None, &mut total, &mut pair, &mut triple, block);
+            self.fold_sector(place, (dy, x), None, &mut total, &mut pair, &mut triple, block);
         }
     }
 
+    /// Adds one sector, which is at `place` in the sum that it is a part of.
     fn fold_sector(
         &self,
-        sector: usize,
+        place: usize,
         (dy, x): (Mat<'_>, Mat<'_>),
         coming: Option<(Mat<'_>, Mat<'_>)>,
         total: &mut MatMut<'_>,
@@ -113,7 +116,7 @@ impl State {
         triple: &mut MatMut<'_>,
         block: &mut [f32],
     ) {
-        let step = visit(sector);
+        let step = visit(place);
         let place = match step.place {
             SumPlace::Total => total.reborrow(),
             SumPlace::Triple => triple.reborrow(),
@@ -129,12 +132,13 @@ impl State {
         }
     }
 
-    /// Folds one value per sector (a row of `width` elements each) through the tree into `total`.
+    /// Folds one value per sector (a row of `width` elements each) of a sum of the tree into `total`.
     ///
     /// `sector_sum(sector, out)` adds the sector's terms to `out`, which is +0 on entry. `work` is 3 x width.
     fn fold_rows(
         &self,
         width: usize,
+        sectors: &Range<usize>,
         total: &mut [f32],
         work: &mut [f32],
         mut sector_sum: impl FnMut(usize, &mut [f32]),
@@ -142,10 +146,10 @@ impl State {
         let (sum, rest) = work.split_at_mut(width);
         let (triple, pair) = rest.split_at_mut(width);
         let pair = &mut pair[..width];
-        for sector in 0..SECTORS {
+        for sector in sectors.clone() {
             sum.fill(0.0);
             sector_sum(sector, sum);
-            let step = visit(sector);
+            let step = visit(sector - sectors.start);
             let place = match step.place {
                 SumPlace::Total => &mut *total,
                 SumPlace::Triple => &mut *triple,
@@ -168,22 +172,39 @@ impl State {
         let d = self.config.model.hidden_size;
         let blocks = self.seq_len().div_ceil(NORM_BLOCK);
         let [work, _, _] = scratch.buffers([3 * d, 0, 0]);
-        // SAFETY: see the top of this file.
-        let total = unsafe { self.gradient.slice_mut(self.weights.layout.norms[norm].offset, d) };
-        self.fold_rows(d, total, work, |sector, sum| {
-            let windows = sector_windows(self.partition.batch, sector);
-            let first = (norm * self.partition.batch + windows.start) * blocks;
-            for block in first..first + windows.len() * blocks {
-                // SAFETY: see the top of this file.
-                reduce::add(self.isa, sum, unsafe { self.norm_blocks.slice(block * d, d) });
-            }
-        });
+        for (node, sectors) in self.partition.nodes.iter().enumerate() {
+            // SAFETY: see the top of this file.
+            let total = unsafe { self.partial(node, false).slice_mut(self.weights.layout.norms[norm].offset, d) };
+            self.fold_rows(d, sectors, total, work, |sector, sum| {
+                let windows = sector_windows(self.partition.batch, sector);
+                let first = (norm * self.partition.batch + windows.start) * blocks;
+                for block in first..first + windows.len() * blocks {
+                    // SAFETY: see the top of this file.
+                    reduce::add(self.isa, sum, unsafe { self.norm_blocks.slice(block * d, d) });
+                }
+            });
+        }
+    }
+
+    /// Where a sum over sectors that this process makes lies; `rows`: that of the embedding's rows where it is apart.
+    fn partial(&self, node: usize, rows: bool) -> &Arena {
+        self.shared.as_ref().map_or(&self.gradient, |shared| shared.partial(&self.gradient, node, rows))
     }
 
     /// Gradient of some rows of the embedding (contract L6), added to the output head's where these are tied.
     pub(super) fn embedding_gradient(&self, tile: usize, scratch: &mut Scratch) {
+        for node in 0..self.partition.nodes.len() {
+            self.embedding_sums(node, tile, scratch);
+        }
+    }
+
+    fn embedding_sums(&self, node: usize, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[self.embedding];
         let (d, stride) = (m.cols, self.slot_layout.layers[0].x.stride);
+        let tied = self.lm_head == self.embedding;
+        // With other ranks the two parts of a tied matrix are added when both are whole.
+        let apart = tied && self.shared.is_some();
+        let (sums, sectors) = (self.partial(node, apart), &self.partition.nodes[node]);
         let [work, folded, _] = scratch.buffers([3 * d, d, 0]);
         let folded = &mut folded[..d];
         let batch = self.batch();
@@ -192,19 +213,19 @@ impl State {
             // SAFETY: see the top of this file.
             let (dx, total) = unsafe {
                 let dx = self.embedded.mat(0, self.partition.batch * self.seq_len(), d, stride);
-                (dx, self.gradient.slice_mut(m.offset + row * d, d))
+                (dx, sums.slice_mut(m.offset + row * d, d))
             };
             if tokens.is_empty() {
-                // The tree over twelve zeros.
+                // The tree over zeros.
                 folded.fill(0.0);
             } else {
-                self.fold_rows(d, folded, work, |sector, sum| {
+                self.fold_rows(d, sectors, folded, work, |sector, sum| {
                     let windows = sector_windows(self.partition.batch, sector);
                     let limit = |window: usize| tokens.partition_point(|&t| (t as usize) < window * self.seq_len());
                     embedding::scatter_row(self.isa, dx, &tokens[limit(windows.start)..limit(windows.end)], sum);
                 });
             }
-            if self.lm_head == self.embedding {
+            if tied && !apart {
                 reduce::add(self.isa, total, folded);
             } else {
                 total.copy_from_slice(folded);

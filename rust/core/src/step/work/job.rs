@@ -62,6 +62,19 @@ impl Program for Job {
                     s.merge(matrix, tile);
                 }
             }
+            Task::Begin => s.begin(),
+            Task::Leave { stage } => s.leave(stage),
+            Task::FoldPart { bucket, start, len } => s.fold_part(bucket, start, len, scratch),
+            Task::OwnSquares { piece } => s.own_squares(piece),
+            Task::Note => s.note(),
+            Task::Learn { rank } => s.learn(rank),
+            Task::UpdateOwn { piece } => {
+                if !s.failed.load(Ordering::Relaxed) {
+                    s.update_own(piece);
+                }
+            }
+            Task::Digest { bucket } => s.digest(bucket),
+            Task::Check { bucket, rank } => s.check(bucket, rank),
             Task::EvalCut => s.eval_cut(),
             Task::EvalSum => s.eval_sum(),
         }

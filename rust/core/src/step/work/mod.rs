@@ -1,20 +1,25 @@
 //! What the nodes of a plan compute.
 //!
 //! Read in this order: `state` (everything that nodes read and write), `tensors` (by name), `forward`, `backward`, `gradients`,
-//! `update`, `adapters` (the nodes of an update), `job` (which node calls what), `fill` (the weights at the start and after
+//! `update`, `adapters` (the nodes of an update), `mailbox`, `shared` and `exchange` (those of several ranks), `job` (which node calls what), `fill` (the weights at the start and after
 //! a load).
 
 mod adapters;
 mod backward;
+mod exchange;
 mod fill;
 mod forward;
 mod gradients;
 mod job;
+mod mailbox;
+mod shared;
 mod state;
 mod tensors;
 mod update;
 
 pub(crate) use fill::{Initialise, PackAll};
 pub(crate) use job::Job;
+pub use mailbox::{Outgoing, Transfer};
+pub(crate) use shared::Shared;
 pub(crate) use state::{EvalState, State};
 pub use tensors::Tensors;

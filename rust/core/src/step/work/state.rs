@@ -1,11 +1,15 @@
 //! Everything the nodes of the graphs read and write.
 
+use super::shared::Shared;
 use crate::config::EngineConfig;
 use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
 use crate::model::{Adapters, MatrixId, Network, Param, Weights};
 use crate::step::feed::{Batch, TokenSource};
-use crate::step::plan::{Buffer, Partition, Plan, Sizes, SlotLayout, Tile, gradient_tiles, sector_windows};
+use crate::step::plan::{
+    Buffer, Division, Partition, Piece, Plan, Sizes, SlotLayout, Tile, gradient_tiles, pieces, rank_sectors,
+    sector_windows,
+};
 use crate::system::arena::Arena;
 use crate::system::float_env::ContractRounding;
 use std::ops::Range;
@@ -120,6 +124,8 @@ pub(crate) struct State {
     /// Set when the loss or the gradient norm is NaN or infinite: the update is then skipped.
     pub failed: AtomicBool,
     pub evaluation: Mutex<EvalState>,
+    /// What there is because of other ranks.
+    pub shared: Option<Shared>,
 }
 
 impl State {
@@ -150,7 +156,7 @@ impl State {
         let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
         let (lm_head, len) = (weights.layout.lm_head(), sizes.parameters);
         let train = &config.train;
-        Ok(Self {
+        let mut state = Self {
             isa,
             tiles,
             lm_head,
@@ -177,11 +183,49 @@ impl State {
             counted: Mutex::new(vec![m.seq_len; partition.batch]),
             failed: AtomicBool::new(false),
             evaluation: Mutex::new(EvalState::default()),
+            shared: None,
             slot_layout: sizes.slot,
             partition,
             weights,
             config,
-        })
+        };
+        if let Some(division) = state.division() {
+            let plan = state.shared_plan(&division);
+            let mut shared = state.new_shared(division)?;
+            shared.connect(&state.gradient, state.trained_values(), &plan);
+            state.shared = Some(shared);
+        }
+        Ok(state)
+    }
+
+    /// What this engine computes and owns, where it is one of several ranks.
+    fn division(&self) -> Option<Division> {
+        let (ranks, rank) = (self.config.ranks, self.config.rank);
+        let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
+        (ranks > 1).then(|| Division::new(&self.weights.layout, adapters, ranks, rank))
+    }
+
+    fn new_shared(&self, division: Division) -> Result<Shared> {
+        let blocks_of = |piece: Piece| {
+            let first = self.square_start[piece.param] + piece.start / SQUARE_BLOCK;
+            first..first + piece.len.div_ceil(SQUARE_BLOCK)
+        };
+        let blocks =
+            |rank| pieces(&division.buckets, self.trained(), rank).into_iter().flat_map(blocks_of).collect::<Vec<_>>();
+        let rows = |sectors: Range<usize>| {
+            let windows = self.partition.windows_of(&sectors);
+            windows.start * self.seq_len()..windows.end * self.seq_len()
+        };
+        let blocks = (0..division.ranks).map(blocks).collect();
+        let rows = rank_sectors(division.ranks).into_iter().map(rows).collect();
+        let embedding = &self.weights.layout.matrices[self.embedding];
+        let end = embedding.offset + embedding.rows * embedding.cols;
+        Shared::new(division, blocks, rows, self.gradient.len(), end)
+    }
+
+    fn shared_plan(&self, division: &Division) -> Plan {
+        let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
+        Plan::shared(&self.partition, &self.weights.layout, adapters, division)
     }
 
     pub fn seq_len(&self) -> usize {
@@ -190,6 +234,9 @@ impl State {
 
     /// The graph of an update; without `update` it ends with the gradients.
     pub fn plan(&self, update: bool) -> Plan {
+        if let Some(shared) = self.shared.as_ref().filter(|_| update) {
+            return self.shared_plan(&shared.division);
+        }
         let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
         Plan::training(&self.partition, &self.weights.layout, adapters, update)
     }

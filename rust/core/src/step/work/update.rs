@@ -17,15 +17,22 @@ use symlm_kernels::reduce;
 impl State {
     /// Sums of squares of some blocks of a tensor (contract O1).
     pub(super) fn square_sums(&self, param: usize, block: usize) {
-        let p = &self.trained()[param];
-        let blocks = square_blocks(p.len(), block);
-        let (start, end) = (blocks.start * SQUARE_BLOCK, (blocks.end * SQUARE_BLOCK).min(p.len()));
+        let len = self.trained()[param].len();
+        let blocks = square_blocks(len, block);
+        let (start, end) = (blocks.start * SQUARE_BLOCK, (blocks.end * SQUARE_BLOCK).min(len));
+        self.square_range(param, start, end - start);
+    }
+
+    /// The same of `len` elements from the start of a block on, of as many blocks as one task has at most.
+    pub(super) fn square_range(&self, param: usize, start: usize, len: usize) {
+        let (blocks, first) = (len.div_ceil(SQUARE_BLOCK), start / SQUARE_BLOCK);
         let mut sums = [0.0; SQUARE_BLOCKS];
-        let (sums, gradient) = (&mut sums[..blocks.len()], self.trained_gradient());
+        let (sums, gradient) = (&mut sums[..blocks], self.trained_gradient());
         // SAFETY: see the top of this file.
-        reduce::sum_squares_blocks(self.isa, unsafe { gradient.slice(p.offset + start, end - start) }, sums);
+        let values = unsafe { gradient.slice(self.trained()[param].offset + start, len) };
+        reduce::sum_squares_blocks(self.isa, values, sums);
         for (i, sum) in sums.iter().enumerate() {
-            self.squares[self.square_start[param] + blocks.start + i].store(sum.to_bits(), Ordering::Relaxed);
+            self.squares[self.square_start[param] + first + i].store(sum.to_bits(), Ordering::Relaxed);
         }
     }
 

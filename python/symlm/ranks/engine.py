@@ -1,0 +1,162 @@
+"""`RankedEngine`: the engine of rank 0, which tells the other ranks what it does.
+
+To the training loop it is an engine like any other. Weights are the same on all ranks, so what only reads them stays
+here; what changes them is told to all; moments and gradients are gathered before somebody looks at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import _symlm
+from ..errors import InternalError, RankError, SymlmError
+from ..system.signals import StopSignals
+from .world import World
+
+
+class RankedEngine:
+    """As `_symlm.Engine`. Attributes that are not here are those of the engine of this rank."""
+
+    def __init__(self, world: World, engine: _symlm.Engine, signals: StopSignals) -> None:
+        self._world = world
+        self._engine = engine
+        self._signals = signals
+        self._exchange = engine.exchange()
+        self._gathered: int | None = None
+        world.attach(self._exchange)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run_until(self, step: int) -> None:
+        """As the engine's."""
+        self._tell({"do": "train", "until": step})
+        self._engine.run_until(step)
+
+    def poll(self, timeout_s: float) -> _symlm.StepReport | None:
+        """As the engine's; RankError where another rank has failed. A signal at another rank counts as one here."""
+        take_signals(self._world, self._signals)
+        report: _symlm.StepReport | None = failing(self._world, self._exchange, lambda: self._engine.poll(timeout_s))
+        return report
+
+    def evaluate(self, shards: _symlm.Shards, max_windows: int, progress: Any) -> _symlm.EvalReport:
+        """As the engine's, on this rank alone: the figures are the same."""
+
+        def move(done: int, total: int) -> None:
+            self._world.check()
+            take_signals(self._world, self._signals)
+            if progress is not None:
+                progress(done, total)
+
+        return self._engine.evaluate(shards, max_windows, move)
+
+    def load(self, folder: str, state: _symlm.EngineState) -> None:
+        """As the engine's, for all ranks."""
+        self._engine.load(folder, state)
+        self._share()
+
+    def load_weights(self, path: str) -> None:
+        """As the engine's, for all ranks."""
+        self._engine.load_weights(path)
+        self._share()
+
+    def restart(self) -> None:
+        """As the engine's, for all ranks."""
+        self._tell({"do": "restart"})
+        self._engine.restart()
+
+    def pass_over(self) -> None:
+        """As the engine's, for all ranks."""
+        self._tell({"do": "pass_over"})
+        self._engine.pass_over()
+
+    def save_begin(self, folder: str) -> _symlm.Saving:
+        """As the engine's, with the moments of all ranks."""
+        self._gather_moments()
+        return self._engine.save_begin(folder)
+
+    def moments_sha256(self) -> str:
+        """As the engine's, of the moments of all ranks."""
+        self._gather_moments()
+        return self._engine.moments_sha256()
+
+    def tensor_numbers(self) -> list[_symlm.TensorNumbers]:
+        """As the engine's, of all ranks."""
+        self._gather_moments()
+        self._gather("gradient", self._exchange.owned_gradient())
+        return self._engine.tensor_numbers()
+
+    def close(self) -> None:
+        """End the engines of all ranks."""
+        if self._world.failure is None:
+            self._world.tell({"do": "close"})
+        else:
+            self._exchange.fail("another rank has failed")
+        self._engine.close()
+        self._world.detach()
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._world.check()
+        self._gathered = None
+        self._world.tell(message)
+
+    def _share(self) -> None:
+        """Give all ranks what this one has loaded."""
+        self._tell({"do": "state", "step": self._engine.step})
+        parts = self._exchange.whole_state()
+        others = [rank for rank in range(self._world.size) if rank != self._world.rank]
+        self._world.move([(rank, False, part.address, part.bytes) for rank in others for part in parts])
+
+    def _gather_moments(self) -> None:
+        # They are those of the last update until the next one.
+        if self._gathered != self._engine.step:
+            self._gather("moments", self._exchange.owned_moments())
+            self._gathered = self._engine.step
+
+    def _gather(self, what: str, owned: list[list[_symlm.Memory]]) -> None:
+        self._world.check()
+        self._world.tell({"do": "gather", "what": what})
+        others = [rank for rank in range(self._world.size) if rank != self._world.rank]
+        self._world.move([(rank, True, part.address, part.bytes) for rank in others for part in owned[rank]])
+
+
+def failing(world: World, exchange: _symlm.Exchange, call: Callable[[], Any]) -> Any:
+    """The result of a call of an engine; where it fails because of another rank the error says so."""
+    try:
+        return call()
+    except InternalError:
+        world.check()
+        owner = exchange.wrong_copy
+        if owner is None:
+            raise
+        world.fail(
+            RankError(
+                f"{world.name(world.rank)}: its copy of the new values of {world.name(owner)} is not what was sent",
+                "the memory or the network of one of the two hosts is at fault; resume without it",
+            )
+        )
+        world.check()
+        raise
+    finally:
+        world.check()
+
+
+def take_signals(world: World, signals: StopSignals) -> None:
+    """Take over what the other ranks say: a signal that one of them got, or an error."""
+    while (received := world.receive(0.0)) is not None:
+        rank, message = received
+        if message["do"] == "signal" and signals.received is None:
+            signals.received = message["signum"]
+        elif message["do"] == "error":
+            raise error_of(world, rank, message)
+
+
+def error_of(world: World, rank: int, message: dict[str, Any]) -> SymlmError:
+    """The error that another rank has told of, with its host."""
+    from ..errors import DataError, MemoryPlanError, UsageError, UserError
+
+    kinds: dict[int, type[SymlmError]] = {
+        kind.exit_code: kind for kind in (UserError, UsageError, DataError, MemoryPlanError, InternalError)
+    }
+    return kinds.get(message["code"], RankError)(f"{world.name(rank)}: {message['message']}", message["hint"])

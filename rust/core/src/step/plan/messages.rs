@@ -1,0 +1,100 @@
+//! What travels between ranks in an update.
+//!
+//! Every rank knows the messages of all from the division alone, so that nothing has to be announced. A message leaves
+//! when the task for it has run; a node that stands for arrivals is completed from outside, once for each message.
+
+use super::division::{Node, all_nodes};
+use super::ownership::{Bucket, Piece, buckets, pieces};
+use crate::model::{Adapters, Layout};
+
+/// Messages that leave together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Partial sums of a bucket's gradient; `rows`: those of the embedding's rows where the head has some too.
+    Gradient { bucket: usize, rows: bool },
+    /// Sums of squares and row losses.
+    Notes,
+    /// New values of a bucket.
+    Values { bucket: usize },
+    /// Digests of the new values.
+    Digests,
+}
+
+/// One message of a stage, as this rank sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub stage: Stage,
+    /// The other rank.
+    pub peer: usize,
+    /// Whether it comes from there.
+    pub incoming: bool,
+    /// The partial sum that it is a part of, counted over all ranks; 0 in stages without.
+    pub node: usize,
+}
+
+/// Who computes and owns what, seen from one rank.
+#[derive(Clone, Debug)]
+pub(crate) struct Division {
+    pub ranks: usize,
+    pub rank: usize,
+    /// Partial sums of all ranks.
+    pub nodes: Vec<Node>,
+    pub buckets: Vec<Bucket>,
+    /// What this rank owns.
+    pub pieces: Vec<Piece>,
+}
+
+impl Division {
+    pub fn new(layout: &Layout, adapters: Option<&Adapters>, ranks: usize, rank: usize) -> Self {
+        let buckets = buckets(layout, adapters, ranks);
+        let params = adapters.map_or(&layout.params, |adapters| &adapters.params);
+        let pieces = pieces(&buckets, params, rank);
+        Self { ranks, rank, nodes: all_nodes(ranks), buckets, pieces }
+    }
+
+    /// All other ranks.
+    pub fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let rank = self.rank;
+        (0..self.ranks).filter(move |&other| other != rank)
+    }
+
+    /// All stages of an update, in the order in which they begin.
+    pub fn stages(&self) -> Vec<Stage> {
+        let count = self.buckets.len();
+        let gradients = (0..count).map(|bucket| Stage::Gradient { bucket, rows: false });
+        let rows = (0..count).filter(|&b| self.buckets[b].tied).map(|bucket| Stage::Gradient { bucket, rows: true });
+        let values = (0..count).map(|bucket| Stage::Values { bucket });
+        gradients.chain(rows).chain([Stage::Notes]).chain(values).chain([Stage::Digests]).collect()
+    }
+
+    /// The messages of a stage that this rank sends and receives.
+    pub fn messages(&self, stage: Stage) -> Vec<Message> {
+        let message = |peer, incoming, node| Message { stage, peer, incoming, node };
+        let mut all = Vec::new();
+        for peer in self.others() {
+            match stage {
+                Stage::Gradient { bucket, .. } => {
+                    let parts = &self.buckets[bucket].gradient;
+                    for (number, node) in self.nodes.iter().enumerate() {
+                        if node.rank == peer && !parts[self.rank].is_empty() {
+                            all.push(message(peer, true, number));
+                        } else if node.rank == self.rank && !parts[peer].is_empty() {
+                            all.push(message(peer, false, number));
+                        }
+                    }
+                }
+                Stage::Values { bucket } => {
+                    let parts = &self.buckets[bucket].values;
+                    all.extend((!parts[peer].is_empty()).then(|| message(peer, true, 0)));
+                    all.extend((!parts[self.rank].is_empty()).then(|| message(peer, false, 0)));
+                }
+                Stage::Notes | Stage::Digests => all.extend([true, false].map(|incoming| message(peer, incoming, 0))),
+            }
+        }
+        all
+    }
+
+    pub fn incoming(&self, stage: Stage) -> u32 {
+        self.messages(stage).iter().filter(|message| message.incoming).count() as u32
+    }
+}
