@@ -211,7 +211,7 @@ class World:
             exchange.fail(error.message)
 
     def leave(self) -> None:
-        """End the thread in good order, once all ranks do the same. After a failure nothing is waited for."""
+        """End the thread once all ranks do the same. After a failure nothing is waited for."""
         if self.failure is not None:
             # Time for the news to go out. A launcher may wait for ever for a process that was stopped, unless it is
             # told to end all: when this process has said why it ends.

@@ -1,5 +1,6 @@
 //! The resolved configuration that the engine computes from. Defaults live in the Python dataclasses alone.
 
+use crate::contract::SECTORS;
 use crate::error::{Error, Result, brief};
 use crate::limits::{self, MAX_POSITIONS};
 use serde::{Deserialize, Serialize};
