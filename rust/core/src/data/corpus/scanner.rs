@@ -84,7 +84,10 @@ pub(crate) fn select(object: &str, fields: &[&str]) -> String {
         let end = value_end(bytes, skip(name_end, b" \t\r\n:"));
         // A name that cannot be read is none of them.
         let name = serde_json::from_str::<String>(&object[at..name_end]).unwrap_or_default();
-        if fields.contains(&name.as_str()) {
+        if fields
+            .iter()
+            .any(|field| name == **field || field.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.')))
+        {
             kept.push(&object[at..end]);
         }
         at = skip(end, b" \t\r\n,");
