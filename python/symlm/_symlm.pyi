@@ -724,9 +724,7 @@ class Corpus:
 @final
 class ObjectFile:
     @staticmethod
-    def open(
-        path: str | PathLike[str], fields: Sequence[str], most: int, tables: Sequence[str] = ()
-    ) -> ObjectFile: ...
+    def open(path: str | PathLike[str], fields: Sequence[str], most: int, tables: Sequence[str] = ()) -> ObjectFile: ...
     def __iter__(self) -> Objects: ...
 
 @final

@@ -11,7 +11,7 @@ from .. import _symlm
 
 
 def table_command() -> list[str]:
-    """The command that takes the rows out of Parquet and Arrow: this interpreter, without the current folder in its path."""
+    """The command that takes the rows out of Parquet and Arrow: this interpreter, not in the current folder."""
     if not sys.executable:
         return []
     return [sys.executable, "-P", str(Path(__file__).with_name("table_reader.py"))]

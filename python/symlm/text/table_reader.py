@@ -2,13 +2,13 @@
 
 Usage: table_reader.py FILE COLUMNS, a JSON list of names; a name with dots may be that of a field inside of a column.
 
-The file may be damaged, or made to do harm: the library that reads it is native code and asks for whatever memory the file
-says. So this process has limits, and whoever started it takes its end for that of the file. It writes frames: a kind (one
-byte), the bytes that follow (u32), how much of the file is read (u16, thousandths); then, by the kind:
+The file may be damaged, or made to do harm: the library that reads it is native code and asks for whatever memory the
+file says. So this process has limits, and whoever started it takes its end for that of the file. It writes frames: a
+kind (one byte), the bytes that follow (u32), how much of the file is read (u16, thousandths); then, by the kind:
 
 R  rows, an object on each line
-T  rows of text: columns and rows (u32); for each column the bytes of its name (u32), its name, the bytes of each row (i32),
-   all rows
+T  rows of text: columns and rows (u32); for each column the bytes of its name (u32), its name, the bytes of each row
+   (i32), all rows
 !  an error: an object with `kind`, `message`, `hint`
 E  all is there
 """
@@ -145,7 +145,7 @@ def _first(line: str, schema: pa.Schema, names: list[str]) -> str:
 
 
 def texts(batch: pa.RecordBatch, names: list[str]) -> list[bytes] | None:
-    """Contents of frames for the rows of a batch, if the columns asked for hold nothing but text: much quicker than JSON."""
+    """Contents of frames for the rows of a batch, if all columns asked for are text: much quicker than JSON."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -164,7 +164,8 @@ def texts(batch: pa.RecordBatch, names: list[str]) -> list[bytes] | None:
     content = [struct.pack("<II", len(columns), batch.num_rows)]
     for name, column, lengths in columns:
         label = _encoded(name).encode()
-        content += [struct.pack("<I", len(label)), label, _rows(lengths, 4, lengths.offset, lengths.offset + len(lengths))]
+        sizes = memoryview(lengths.buffers()[1])[lengths.offset * 4 : (lengths.offset + len(lengths)) * 4]
+        content += [struct.pack("<I", len(label)), label, sizes]
         offsets = column.buffers()[1]
         width, form = (8, "q") if pa.types.is_large_string(column.type) else (4, "i")
         begin = struct.unpack_from(f"<{form}", offsets, column.offset * width)[0]
@@ -172,10 +173,6 @@ def texts(batch: pa.RecordBatch, names: list[str]) -> list[bytes] | None:
         data = column.buffers()[2]
         content.append(b"" if data is None else memoryview(data)[begin:end])
     return [b"".join(content)]
-
-
-def _rows(array: pa.Array, width: int, begin: int, end: int) -> memoryview:
-    return memoryview(array.buffers()[1])[begin * width : end * width]
 
 
 def frames(path: str, names: list[str]) -> Iterator[tuple[bytes, bytes, float]]:
