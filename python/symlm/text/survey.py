@@ -165,11 +165,11 @@ def _runs(words: Words) -> Hashes:
     ids = (words & ~np.uint32(CONTEXT)).astype(np.uint64) * np.uint64(_MIX)
     ids ^= ids >> np.uint64(29)
     total, step = ids.copy(), 1
-    factor = np.uint64(_FACTOR)
+    factor = _FACTOR
     # Twice as long in each round: RUN is a power of two.
     while step < RUN:
-        total = total[:-step] * factor + total[step:]
-        factor = factor * factor
+        total = total[:-step] * np.uint64(factor) + total[step:]
+        factor = factor * factor % (1 << 64)
         step *= 2
     return total
 
