@@ -23,7 +23,7 @@ CONTEXT = 1 << 31
 """Marks a word that does not count as a target."""
 
 _BLOCK = 1 << 20
-"""Words that are looked at together; a document may be longer."""
+"""Words that are read together; a document may be longer."""
 
 RUN = 32
 """Tokens of a run that stands in both parts: held-out text with many of those says little about new text."""

@@ -1,4 +1,4 @@
-"""Takes the rows of a Parquet or Arrow file out of it, as objects of JSON. Run as a script, in a process of its own.
+"""Takes the rows of a Parquet or Arrow file out of it, as objects of JSON. Run as a script, in a separate process.
 
 Usage: table_reader.py FILE COLUMNS, a JSON list of names; a name with dots may be that of a field inside of a column.
 
