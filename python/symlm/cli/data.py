@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,6 +15,7 @@ from .flags import setting_option
 
 if TYPE_CHECKING:
     from .. import _symlm
+    from ..config.train_config import Progress
     from ..text.corpus import Sources
     from ..text.survey import Part, Survey, Words
 
@@ -42,7 +43,7 @@ def _show(
     values = {name: value for name, value in settings.items() if value not in (None, ())}
     sources = _sources({**values, "data": data}, tokenizer)
     count, _ = resolve_threads(parse_threads(threads))
-    display = make_display(progress)
+    display = make_display(cast("Progress", progress))
     try:
         prepared = sources.prepare(count, display)
         corpora = [sources.train] if sources.val is None else [sources.train, sources.val]

@@ -110,7 +110,7 @@ def _pieces(shards: _symlm.Shards, between: int) -> Iterator[Words]:
     for block in _blocks(shards, _BLOCK):
         ends = np.flatnonzero(block == between)
         begin = 0
-        for end in ends:
+        for end in ends.tolist():
             rest.append(block[begin:end])
             # Nothing stands before a token that begins the first document too.
             if any(len(part) for part in rest):
@@ -130,7 +130,7 @@ def _examples(window: Words) -> Iterator[Words]:
     if counts[-1]:
         ends = np.append(ends, len(window))
     begin = 0
-    for end in ends:
+    for end in ends.tolist():
         yield window[begin:end]
         begin = end
 

@@ -161,7 +161,7 @@ def texts(batch: pa.RecordBatch, names: list[str]) -> list[bytes] | None:
         half = batch.num_rows // 2
         parts = [texts(batch.slice(0, half), names), texts(batch.slice(half), names)]
         return None if None in parts else [content for part in parts for content in part or []]
-    content = [struct.pack("<II", len(columns), batch.num_rows)]
+    content: list[bytes | memoryview] = [struct.pack("<II", len(columns), batch.num_rows)]
     for name, column, lengths in columns:
         label = _encoded(name).encode()
         sizes = memoryview(lengths.buffers()[1])[lengths.offset * 4 : (lengths.offset + len(lengths)) * 4]

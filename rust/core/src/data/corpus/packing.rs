@@ -185,7 +185,7 @@ impl Read for Unpacked {
             if much { Error::new(ErrorKind::OutOfMemory, Memory) } else { error }
         })?;
         if n == 0 && !buffer.is_empty() && self.bytes == 0 && self.packed().bytes() == 0 {
-            // To zstd no byte at all is no frame at all.
+            // An empty file has no frame, which zstd does not mind.
             return Err(ErrorKind::UnexpectedEof.into());
         }
         self.bytes += n as u64;
