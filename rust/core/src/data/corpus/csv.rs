@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, Error, Read, Result};
 
-use super::records::MAX_RECORD_BYTES;
+use super::format::MAX_RECORD_BYTES;
 use crate::error::{Error as DataError, brief};
 
 /// Rows are made objects until there are so many bytes of them.

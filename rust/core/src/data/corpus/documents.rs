@@ -6,8 +6,9 @@ use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
 use super::fields;
+use super::format::MAX_RECORD_BYTES;
 use super::raw::Raw;
-use super::records::{MAX_RECORD_BYTES, Records};
+use super::records::Records;
 use super::source::Source;
 use crate::data::pretoken::{PieceSize, piece_len};
 use crate::error::Result;

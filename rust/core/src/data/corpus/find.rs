@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::dataset::{is_dataset, tables};
 use super::fields::{Shape, shape};
-use super::format::Format;
+use super::format::{Format, MAX_RECORD_BYTES};
 use super::names::{is_hidden, is_perhaps_text, is_text_name};
 use super::own::{has_own_fields, is_own_file, is_own_folder};
 use super::pattern::{BRACKETS, MAX_DEPTH, expand, is_pattern};
-use super::records::{MAX_RECORD_BYTES, Records};
-use super::source::{Source, Wanted};
+use super::records::Records;
+use super::source::Source;
 use super::spool::{Interrupted, pipe};
 use super::values::names;
+use super::wanted::Wanted;
 use crate::error::{Error, Result};
 use crate::foreign::HEAD_BYTES;
 use crate::system::files::{entries, head, is_file, metadata};

@@ -1,5 +1,8 @@
 //! How a file is divided into documents.
 
+/// A longer object or row is refused: it has to be held in memory at once.
+pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
+
 /// How a file is divided into documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {

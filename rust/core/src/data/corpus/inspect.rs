@@ -3,8 +3,8 @@
 use super::documents::Fields;
 use super::fields::{self, Shape, shape};
 use super::find::first_record;
-use super::format::Format;
-use super::records::{MAX_RECORD_BYTES, Records};
+use super::format::{Format, MAX_RECORD_BYTES};
+use super::records::Records;
 use super::source::Source;
 use crate::error::{Error, Result};
 

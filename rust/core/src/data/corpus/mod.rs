@@ -3,7 +3,7 @@
 //! | files | job |
 //! |---|---|
 //! | `names`, `pattern`, `own`, `dataset`, `find` | which files are meant, and which are symlm's |
-//! | `format`, `source`, `spool` | what one is; a copy of what can be read only once |
+//! | `format`, `wanted`, `source`, `spool` | what one is; a copy of what can be read only once |
 //! | `counted`, `gzip`, `packing`, `csv`, `table`, `raw` | its bytes, counted, hashed, unpacked; rows as objects of JSON |
 //! | `scanner`, `records`, `lenient`, `values`, `fields` | the objects of JSON, whatever they were, and their texts |
 //! | `inspect`, `documents` | what the files hold, by what they begin with; their documents in pieces |
@@ -32,6 +32,7 @@ mod source;
 mod spool;
 mod table;
 mod values;
+mod wanted;
 
 pub(super) use documents::{Example, Fields, Piece};
 pub use inspect::DataFormat;

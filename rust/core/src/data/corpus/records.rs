@@ -11,8 +11,6 @@ use super::scanner::{Extent, Scanner};
 use super::source::Source;
 use crate::error::Result;
 
-/// A longer object is refused: it has to be held in memory at once.
-pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 /// The buffer of one huge object is not kept for the rest of the file.
 const KEPT_BYTES: usize = 256 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";

@@ -12,21 +12,12 @@ use super::names::{self, extension, is_markup};
 use super::packing::{Memory, Packing, Unpacked};
 use super::raw::{Bytes, Raw};
 use super::table::{Rows, is_table};
+use super::wanted::Wanted;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::{HEAD_BYTES, LfsPointer, foreign, is_html};
-use crate::system::child::Command;
 use crate::system::files::{TempPath, head, open};
 
 const BUFFER_BYTES: usize = 256 * 1024;
-
-/// What is taken out of tables, and what takes it out of those that are not read here.
-#[derive(Debug, Default)]
-pub(crate) struct Wanted {
-    /// Names of columns; a name with dots may be that of a field inside of one.
-    pub(crate) columns: Vec<String>,
-    /// The program that reads Parquet and Arrow.
-    pub(crate) tables: Option<Command>,
-}
 
 /// One file of a corpus.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::packing::{Packing, may_be_packed};
-use super::source::{Source, Wanted};
+use super::source::Source;
 use super::table::may_be_table;
+use super::wanted::Wanted;
 use crate::data::progress::INTERVAL;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::HEAD_BYTES;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::records::MAX_RECORD_BYTES;
-use super::source::Wanted;
+use super::format::MAX_RECORD_BYTES;
+use super::wanted::Wanted;
 use crate::error::{Error as CoreError, ErrorKind as Kind, brief};
 use crate::system::child::{Child, Command};
 use crate::system::files::open;
