@@ -32,8 +32,9 @@ pub(crate) enum Packing {
     Bzip2,
 }
 
+type Kind = (Packing, &'static str, &'static [&'static str], &'static [u8], &'static str);
 /// What is known of each kind: its name, extensions, first bytes, and the command that checks a file.
-const KINDS: [(Packing, &str, &[&str], &[u8], &str); 4] = [
+const KINDS: [Kind; 4] = [
     (Packing::Gzip, "gzip", &["gz"], b"\x1f\x8b", "gzip -t"),
     (Packing::Zstd, "zstd", &["zst", "zstd"], b"\x28\xb5\x2f\xfd", "zstd -t"),
     (Packing::Xz, "xz", &["xz"], b"\xfd7zXZ\0", "xz -t"),
@@ -65,7 +66,7 @@ impl Packing {
         let found = KINDS.iter().find(|(_, _, _, magic, _)| head.starts_with(magic));
         match found.map(|(packing, ..)| *packing) {
             Some(Self::Bzip2) => {
-                let marked = BZIP2_MARKS.iter().any(|mark| head.get(4..).is_some_and(|rest| rest.starts_with(mark)));
+                let marked = has_mark(head);
                 let text = std::str::from_utf8(&head[..head.len().min(64)]);
                 let binary = text.is_err_and(|e| e.error_len().is_some()) || head.contains(&0);
                 if marked && binary { Self::Bzip2 } else { Self::None }
@@ -78,7 +79,7 @@ impl Packing {
     pub(crate) fn may_begin(self, head: &[u8]) -> bool {
         let magic = KINDS.iter().find(|(packing, ..)| *packing == self).map_or(&b""[..], |(_, _, _, magic, _)| magic);
         let cut = head.len() < magic.len() && magic.starts_with(head);
-        cut || self == Self::Bzip2 && head.len() < BZIP2_HEAD && head.starts_with(magic)
+        cut || self == Self::Bzip2 && head.starts_with(magic) && (head.len() < BZIP2_HEAD || has_mark(head))
     }
 
     pub(crate) fn is_packed(self) -> bool {
@@ -105,6 +106,11 @@ impl Packing {
     pub(crate) fn check(self) -> &'static str {
         KINDS.iter().find(|(packing, ..)| *packing == self).map_or("file", |(.., check)| check)
     }
+}
+
+/// Whether a file that begins like bzip2 data has the mark of a block, or of the end.
+fn has_mark(head: &[u8]) -> bool {
+    BZIP2_MARKS.iter().any(|mark| head.get(4..).is_some_and(|rest| rest.starts_with(mark)))
 }
 
 /// Whether a byte begins compressed data of some kind.

@@ -51,7 +51,7 @@ fn what_is_wrong_is_said_with_the_line() {
     ] {
         assert!(message(text).contains(expected), "{text:?}: {}", message(text));
     }
-    let late = |tail: &[u8]| message([b"id,text\n1,a\n".repeat(1), b"2,b\n".repeat(40_000), tail.to_vec()].concat());
+    let late = |tail: &[u8]| message([b"id,text\n1,a\n".to_vec(), b"2,b\n".repeat(40_000), tail.to_vec()].concat());
     assert!(late(b"3,a\0b\n").contains("line 40003: found a NUL byte"), "{}", late(b"3,a\0b\n"));
     assert!(late(b"3,a\xffb\n").contains("not UTF-8 in the row of line 40003"), "{}", late(b"3,a\xffb\n"));
     assert!(message(b"id,text\n1,\0\n").contains("NUL byte"));
