@@ -19,7 +19,7 @@ done
 endef
 
 FUZZ_SECONDS ?= 300
-FUZZ_TARGETS ?= safetensors tokenizer documents gzip shards config
+FUZZ_TARGETS ?= safetensors tokenizer documents gzip packing csv shards config
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test test-interop test-mpi check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets, `seeds/TARGET/NAME`: what is right, and what is wrong in one way."""
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import struct
 from pathlib import Path
 
@@ -84,6 +86,22 @@ write("gzip", "named", b"\x1f\x8b\x08\x18" + bytes(6) + b"name\0comment\0" + pac
 write("gzip", "extra", b"\x1f\x8b\x08\x04" + bytes(6) + b"\xff\xff" + b"x" * 100)
 write("gzip", "members", b"\x04\x03" + b"text that is packed by the target")
 write("gzip", "empty_member", gzip.compress(b"", mtime=0) + packed)
+
+
+write("packing", "zstd_cut", b"\0\3" + b"\x28\xb5\x2f\xfd\x00\x58\x49\x00\x00some text")
+write("packing", "zstd_packed", b"\0\3a text that is packed by the target")
+write("packing", "zstd_skipped", b"\0\0\x50\x2a\x4d\x18\x04\0\0\0\1\2\3\4")
+write("packing", "xz", b"\1\0" + lzma.compress(b"some text"))
+write("packing", "xz_cut", b"\1\0" + lzma.compress(b"some text")[:-7])
+write("packing", "bzip2", b"\2\0" + bz2.compress(b"some text"))
+write("packing", "bzip2_packed", b"\2\1a text that is packed by the target")
+write("csv", "plain", 'id,text\n1,a\n2,"b ""c"", d\ne"\r\n\n3,\n')
+write("csv", "semicolons", "id;text\n1;a\n")
+write("csv", "ragged", "id,text\n1\n")
+write("csv", "open_quote", 'text\n"a\nb')
+write("csv", "behind_a_quote", 'text\n"a" b\n')
+write("csv", "nul", b"text\na\0b\n")
+write("csv", "examples", 'prompt,completion\r"a","b"\r')
 
 
 def numbers(tokens: int, vocab: int, width: int = 2, version: int = 1) -> bytes:

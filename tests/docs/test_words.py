@@ -69,6 +69,7 @@ KEPT: Mapping[str, tuple[str, str]] = {
     "are no good": (r"there (?:is|are|was|were) no good", "nothing is called anything here"),
     "gradient_norm": (r"\"gradient_norm\"", "a field of numbers.json"),
     "iteration": (r"StopIteration|stopiteration", "names of the library"),
+    "data set": (r"datasets?|dataset_dict|dataset_info", "the library of that name, and what it saves"),
     "separator": (r"separator_", "`str.separator` of a library"),
 }
 """Uses of a word that stay, each with the reason."""

@@ -42,6 +42,7 @@ class LazyGroup(Group):
         "eval": "evaluate",
         "export": "export",
         "tokenizer": "tokenizer",
+        "data": "data",
         "replay": "replay",
         "verify": "verify",
         "plot": "plot",

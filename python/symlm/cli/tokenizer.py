@@ -32,12 +32,12 @@ def command() -> None:
 @threads_option
 def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, force: bool, threads: str) -> None:
     """Train a tokenizer from PATHs and write it as tokenizer.json."""
-    from .. import _symlm
     from ..config.options import convert
     from ..config.train_config import SPECS
     from ..display import make_display
     from ..system.machine import resolve_threads
     from ..text.corpus import builtin_files, tell_halves, tell_of
+    from ..text.opening import open_corpus
 
     size = convert("vocab_size", SPECS["vocab_size"], vocab_size)
     count, _ = resolve_threads(parse_threads(threads))
@@ -46,7 +46,7 @@ def train(data: tuple[str, ...], vocab_size: str, out: str, text_field: str, for
         raise UserError(f"{target}: exists", "choose another --out, or use --force")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target.parent}: no such folder", "make it first, or choose another --out")
-    corpus = _symlm.Corpus.open(list(data) or builtin_files(), text_field)
+    corpus = open_corpus(list(data) or builtin_files(), text_field)
     display = make_display("auto")
     try:
         tell_of([corpus], display)

@@ -78,8 +78,9 @@ command = Command(
     ],
     help="""Train a model from text.
 
-    PATH is a file, a folder, a glob or - for standard input; .txt, .md, .py, .jsonl, .json, and .gz of these. Without a
-    PATH the Python sources of the running interpreter's standard library are used, with preset tiny: about a minute.
+    PATH is a file, a folder, a glob or - for standard input: .txt, .md, .py, .jsonl, .json, .csv, .tsv, also as .gz,
+    .zst, .xz and .bz2; .parquet and folders saved by datasets (pip install 'symlm[data]'). Without a PATH the Python
+    sources of the running interpreter's standard library are used, with preset tiny: about a minute.
 
     Every setting can also come from a TOML file (-c) or from the environment (SYMLM_BATCH_SIZE=16); the command line
     counts most, then the environment, then the file.""",

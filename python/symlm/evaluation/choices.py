@@ -19,6 +19,7 @@ from ..system.machine import resolve_threads
 from ..system.names import as_location
 from ..system.reading import kind, parse_json
 from ..text.corpus import tell_halves
+from ..text.opening import open_objects
 from ..text.remarks import begins_twice, told
 from ..units import count_of
 from .scoring import Scorer, log_likelihood
@@ -83,7 +84,7 @@ class Questions:
     def __init__(self, path: str | Path) -> None:
         self.path = path = as_location("questions", path)
         self.halves = 0
-        self._file = _symlm.ObjectFile.open(path, ("prompt", "choices", "answer"), MOST_ITEM_BYTES)
+        self._file = open_objects(path, ("prompt", "choices", "answer"), MOST_ITEM_BYTES)
 
     def __iter__(self) -> Iterator[Item]:
         objects = iter(self._file)

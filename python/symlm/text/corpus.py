@@ -15,6 +15,7 @@ from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
 from ..system.names import as_location, as_path
 from ..units import count_of, format_count
+from .opening import open_corpus
 from .remarks import warn_of_cut, warn_of_two_begins
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def encode_text(
     Without a `data_format` these are texts, and examples are a UsageError.
     """
     paths = [data] if isinstance(data, (str, bytes, os.PathLike)) else data
-    corpus = _symlm.Corpus.open([as_location("data", path) for path in paths], text_field, data_format or "auto")
+    corpus = open_corpus([as_location("data", path) for path in paths], text_field, data_format or "auto")
     if data_format is None and corpus.data_format == "completion":
         raise UsageError(
             "found a prompt and a completion in each object, expected texts, of which every token counts",
@@ -195,10 +196,10 @@ class Sources:
     ) -> None:
         self.config = config
         paths = list(config.data) or builtin_files()
-        self.train = _symlm.Corpus.open(paths, config.text_field, config.data_format or "auto")
+        self.train = open_corpus(paths, config.text_field, config.data_format or "auto")
         self.val = None
         if config.val_data:
-            self.val = _symlm.Corpus.open(list(config.val_data), config.text_field, self.train.data_format)
+            self.val = open_corpus(list(config.val_data), config.text_field, self.train.data_format)
         of_model = None if config.init_from is None else config.model
         self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]

@@ -20,6 +20,7 @@ from ..ranks.launch import launched
 from ..system.machine import resolve_threads
 from ..system.peak import measured_peak
 from ..text.corpus import Sources, cache_dir, vocab_size_with
+from ..text.opening import open_objects
 from .resources import Disk, Memory, check_fits, disk_of, memory_of
 from .schedule import FORWARD_COST, eval_windows, final_eval_windows, plan_steps, windows_held_out, windows_of_epoch
 from .session import Session
@@ -27,7 +28,9 @@ from .session import Session
 USUAL_PART_OF_PEAK = 0.7
 """Part of the processor's measured peak that training usually reaches; the time of a plan follows from it."""
 
-_GZIP_FACTOR = 3
+_PACKED = {".gz": 3, ".zst": 3, ".xz": 4, ".bz2": 4, ".parquet": 2}
+"""Bytes of text for each byte on disk, of English."""
+
 _SAMPLE_BYTES = 1 << 20
 _SHORT_IDS = 1 << 16
 """Vocabularies up to this have ids of two bytes."""
@@ -169,9 +172,9 @@ def _tokens(sources: Sources, vocab_size: int) -> float:
     total = 0.0
     for path in sources.train.paths:
         size = path.stat().st_size
-        packed = path.suffix.lower() == ".gz"
+        packed = _PACKED.get(path.suffix.lower(), 1)
         share = 1.0 if sources.train.data_format == "text" else _text_share(path)
-        total += size * (_GZIP_FACTOR if packed else 1) * share
+        total += size * packed * share
     return total / per_token
 
 
@@ -180,7 +183,7 @@ def _text_share(path: Path) -> float:
     text = total = 0
     # Unreadable objects are skipped here; preparing the text reports them.
     with contextlib.suppress(DataError, ValueError, KeyError, TypeError, RecursionError):
-        objects = iter(_symlm.ObjectFile.open(path, ("prompt", "completion"), _SAMPLE_BYTES))
+        objects = iter(open_objects(path, ("prompt", "completion"), _SAMPLE_BYTES))
         for found in objects:
             example = json.loads(found.json)
             text += len((example["prompt"] + example["completion"]).encode("utf-8"))

@@ -7,7 +7,7 @@ use symlm_core::data::{Corpus, DataFormat};
 
 fn read(name: &str, data: &[u8], format: DataFormat) -> Option<Vec<String>> {
     let path = symlm_fuzz::file(name, data);
-    let corpus = match Corpus::open_interruptible(&[&path], "text", format, &mut || Ok(())) {
+    let corpus = match Corpus::open_interruptible(&[&path], "text", format, Vec::new(), &mut || Ok(())) {
         Ok(corpus) => corpus,
         Err(error) => {
             symlm_fuzz::check(&error, &path);

@@ -184,17 +184,24 @@ pub struct Corpus(data::Corpus);
 
 #[pymethods]
 impl Corpus {
-    /// Files, folders, globs or "-"; fails early on what cannot be text.
+    /// Files, folders, globs or "-"; fails early on what cannot be text. `tables` is the command that reads Parquet and Arrow.
     #[staticmethod]
     #[pyo3(
-        signature = (paths, text_field = Text("text"), data_format = Text("auto")),
-        text_signature = "(paths, text_field='text', data_format='auto')"
+        signature = (paths, text_field = Text("text"), data_format = Text("auto"), tables = Vec::new()),
+        text_signature = "(paths, text_field='text', data_format='auto', tables=())"
     )]
-    fn open(py: Python<'_>, paths: Vec<Location>, text_field: Text<'_>, data_format: Text<'_>) -> PyResult<Self> {
+    fn open(
+        py: Python<'_>,
+        paths: Vec<Location>,
+        text_field: Text<'_>,
+        data_format: Text<'_>,
+        tables: Vec<Location>,
+    ) -> PyResult<Self> {
+        let tables: Vec<_> = tables.into_iter().map(|word| word.into_path().into_os_string()).collect();
         let paths: Vec<_> = paths.into_iter().map(Location::into_path).collect();
         interruptible(py, |interrupted| {
             let format = data::DataFormat::from_name(&data_format)?;
-            data::Corpus::open_interruptible(&paths, &text_field, format, interrupted)
+            data::Corpus::open_interruptible(&paths, &text_field, format, tables, interrupted)
         })
         .map(Self)
     }
@@ -212,6 +219,15 @@ impl Corpus {
     #[getter]
     fn halves(&self) -> u64 {
         self.0.halves()
+    }
+    /// Documents without text, which are left out; 0 where the text came from the cache.
+    #[getter]
+    fn empty(&self) -> u64 {
+        self.0.empty()
+    }
+    /// Reads all text for what it tells.
+    fn read_through(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        with_progress(py, progress, |p| self.0.read_through(p))
     }
     /// Number of files.
     #[getter]
@@ -327,6 +343,19 @@ impl Shards {
     #[getter]
     fn path(&self) -> &Path {
         self.0.path()
+    }
+    /// `count` words from `start` as little-endian u32: ids, with the highest bit where they do not count as targets.
+    fn words<'py>(&self, py: Python<'py>, start: u64, count: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let words = detached(py, || {
+            if start.checked_add(count as u64).is_none_or(|end| end > self.0.tokens()) {
+                let tokens = self.0.tokens();
+                return Err(symlm_core::Error::usage(format!("ids {start}+{count} found, expected up to {tokens}")));
+            }
+            let mut words = vec![0; count];
+            self.0.copy_words(start, &mut words)?;
+            Ok(words.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
+        })?;
+        Ok(PyBytes::new(py, &words))
     }
     /// `count` ids from `start`; with `masked` those that do not count as targets are negative: -1 - id.
     #[pyo3(signature = (start, count, *, masked = false))]

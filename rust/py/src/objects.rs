@@ -4,6 +4,7 @@ use crate::args::{Given, Location};
 use crate::errors::{detached, interruptible};
 use crate::records::records;
 use pyo3::prelude::*;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use symlm_core::data;
 
@@ -23,20 +24,28 @@ records! {
 #[pyclass(frozen, module = "symlm._symlm")]
 pub struct ObjectFile {
     file: data::ObjectFile,
-    fields: Vec<String>,
     most: usize,
 }
 
 #[pymethods]
 impl ObjectFile {
     /// Opens a file, a pipe, or "-"; of each object only `fields` are given, and none may have more than `most` bytes.
+    /// `tables` is the command that reads Parquet and Arrow.
     #[staticmethod]
-    fn open(py: Python<'_>, path: Location, fields: Vec<String>, most: Given<usize>) -> PyResult<Self> {
-        let file = interruptible(py, |interrupted| data::ObjectFile::open(&path, interrupted))?;
-        Ok(Self { file, fields, most: *most })
+    #[pyo3(signature = (path, fields, most, tables = Vec::new()), text_signature = "(path, fields, most, tables=())")]
+    fn open(
+        py: Python<'_>,
+        path: Location,
+        fields: Vec<String>,
+        most: Given<usize>,
+        tables: Vec<PathBuf>,
+    ) -> PyResult<Self> {
+        let tables: Vec<_> = tables.into_iter().map(PathBuf::into_os_string).collect();
+        let file = interruptible(py, |interrupted| data::ObjectFile::open(&path, &fields, tables, interrupted))?;
+        Ok(Self { file, most: *most })
     }
     fn __iter__(&self, py: Python<'_>) -> PyResult<Objects> {
-        detached(py, || self.file.objects(&self.fields, self.most)).map(|objects| Objects(Mutex::new(objects)))
+        detached(py, || self.file.objects(self.most)).map(|objects| Objects(Mutex::new(objects)))
     }
 }
 

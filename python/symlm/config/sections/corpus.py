@@ -39,11 +39,18 @@ class CorpusSettings(Section):
     val_split: float = option(
         0.05, Spec("part of the text that is held out for validation; 0: no validation", "float", low=0.0, high=0.5)
     )
-    text_field: str = option("text", Spec("field of a JSON object that holds the text", "str"))
+    text_field: str = option(
+        "text",
+        Spec(
+            "field of a JSON object, or column of a table, that holds the text; dots lead into fields (meta.text)",
+            "str",
+        ),
+    )
     data_format: DataFormat | None = option(
         None,
         Spec(
-            "what a JSON object holds: a text, or a prompt and a completion, of which only the completion is learnt",
+            "what a JSON object or a row holds: a text, or a prompt and a completion, of which only the completion is "
+            "learnt",
             "choice",
             choices=get_args(DataFormat),
             default_text="auto: by the first line",

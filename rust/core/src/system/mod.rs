@@ -2,6 +2,7 @@
 //! threads. Nothing else in this crate calls the system; `tests/layers.rs` holds that.
 
 pub mod arena;
+pub(crate) mod child;
 pub(crate) mod files;
 pub mod float_env;
 mod hex;

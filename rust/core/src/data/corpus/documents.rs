@@ -3,12 +3,13 @@
 //! Pieces are cut where the pre-tokenizer cuts anyway, so their ids one after the other are those of the document.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use super::counted::Counted;
 use super::fields;
-use super::records::{MAX_RECORD_BYTES, Records};
-use super::source::{Format, Raw, Source};
+use super::format::MAX_RECORD_BYTES;
+use super::raw::Raw;
+use super::records::Records;
+use super::source::Source;
 use crate::data::pretoken::{PieceSize, piece_len};
 use crate::error::Result;
 
@@ -53,31 +54,39 @@ pub(crate) struct Documents<'a> {
     open: Option<Open>,
     done_bytes: u64,
     digests: Vec<[u8; 32]>,
-    /// Characters so far that are half of a surrogate pair.
-    halves: u64,
-    /// Takes their number at the end.
-    all_halves: &'a AtomicU64,
+    told: Told,
+    /// Takes it at the end.
+    all_told: &'a Mutex<Told>,
+}
+
+/// What there is to tell about a text that was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Characters that are half of a surrogate pair.
+    pub(crate) halves: u64,
+    /// Documents without text, which are left out.
+    pub(crate) empty: u64,
 }
 
 /// A file as it is read: as one text, or object by object.
 #[derive(Debug)]
 enum Input {
     Text(Raw),
-    Json(Records<Raw>),
+    Records(Records<Raw>),
 }
 
 impl Input {
-    fn counted(&self) -> &Counted {
+    fn disk_bytes(&self) -> u64 {
         match self {
-            Self::Text(raw) => raw.counted(),
-            Self::Json(records) => records.raw().counted(),
+            Self::Text(raw) => raw.disk_bytes(),
+            Self::Records(records) => records.raw().disk_bytes(),
         }
     }
 
     fn into_raw(self) -> Raw {
         match self {
             Self::Text(raw) => raw,
-            Self::Json(records) => records.into_raw(),
+            Self::Records(records) => records.into_raw(),
         }
     }
 }
@@ -99,22 +108,32 @@ struct Open {
     tail: Vec<u8>,
     /// Bytes of text decoded so far.
     offset: u64,
-    /// Characters so far that are half of a surrogate pair.
-    halves: u64,
+    /// So far.
+    told: Told,
     /// Whether the file has nothing left.
     at_end: bool,
 }
 
 impl<'a> Documents<'a> {
-    /// `halves` takes the number of characters that are half of a surrogate pair, when all is read.
-    pub(crate) fn new(sources: &'a [Source], fields: &'a Fields, size: PieceSize, halves: &'a AtomicU64) -> Self {
+    /// `told` takes what there is to tell when all is read.
+    pub(crate) fn new(sources: &'a [Source], fields: &'a Fields, size: PieceSize, told: &'a Mutex<Told>) -> Self {
         let digests = Vec::new();
-        Self { sources, fields, size, next: 0, open: None, done_bytes: 0, digests, halves: 0, all_halves: halves }
+        Self {
+            sources,
+            fields,
+            size,
+            next: 0,
+            open: None,
+            done_bytes: 0,
+            digests,
+            told: Told::default(),
+            all_told: told,
+        }
     }
 
     /// Bytes on disk read so far.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.done_bytes + self.open.as_ref().map_or(0, |open| open.input.counted().bytes())
+        self.done_bytes + self.open.as_ref().map_or(0, |open| open.input.disk_bytes())
     }
 
     /// Hashes of the files read to their end.
@@ -138,7 +157,7 @@ impl<'a> Documents<'a> {
         loop {
             let Some(open) = &mut self.open else {
                 let Some(source) = self.sources.get(self.next) else {
-                    self.all_halves.store(self.halves, Ordering::Relaxed);
+                    *self.all_told.lock().unwrap_or_else(PoisonError::into_inner) = self.told;
                     return Ok(None);
                 };
                 self.open = Some(Open::new(source)?);
@@ -149,8 +168,9 @@ impl<'a> Documents<'a> {
                 return Ok(Some(taken));
             }
             if let Some(open) = self.open.take() {
-                let read = open.input.counted().bytes();
-                self.halves += open.halves;
+                let read = open.input.disk_bytes();
+                self.told.halves += open.told.halves;
+                self.told.empty += open.told.empty;
                 self.digests.push(open.input.into_raw().into_digest().map_err(|e| source.read_error(&e))?);
                 self.done_bytes += read;
                 self.next += 1;
@@ -161,10 +181,10 @@ impl<'a> Documents<'a> {
 
 impl Open {
     fn new(source: &Source) -> Result<Self> {
-        let raw = source.open()?;
-        let input = match source.format {
-            Format::Text => Input::Text(raw),
-            Format::Json => Input::Json(Records::new(raw, MAX_RECORD_BYTES)),
+        let input = if source.format.has_records() {
+            Input::Records(Records::of(source, MAX_RECORD_BYTES)?)
+        } else {
+            Input::Text(source.open()?)
         };
         Ok(Self {
             input,
@@ -175,7 +195,7 @@ impl Open {
             complete: false,
             tail: Vec::new(),
             offset: 0,
-            halves: 0,
+            told: Told::default(),
             at_end: false,
         })
     }
@@ -195,7 +215,7 @@ impl Open {
             }
             match &self.input {
                 Input::Text(_) => self.read_text(source)?,
-                Input::Json(_) => self.read_record(source, fields)?,
+                Input::Records(_) => self.read_record(source, fields)?,
             }
         }
     }
@@ -250,16 +270,17 @@ impl Open {
         let text = String::from_utf8_lossy(&self.tail[..valid]);
         let text = if self.offset == 0 { text.strip_prefix(BOM).unwrap_or(&text) } else { &text };
         self.text.push_str(text);
+        self.told.empty += u64::from(self.at_end && self.offset == 0 && text.is_empty());
         self.offset += valid as u64;
         self.tail.drain(..valid);
         Ok(())
     }
 
-    /// Reads the next document of a file of JSON.
+    /// Reads the next document of a file of records.
     fn read_record(&mut self, source: &Source, fields: &Fields) -> Result<()> {
         self.text.clear();
         self.position = 0;
-        let Input::Json(records) = &mut self.input else { return Ok(()) };
+        let Input::Records(records) = &mut self.input else { return Ok(()) };
         let Some(place) = records.next(source)? else {
             self.at_end = true;
             return Ok(());
@@ -267,12 +288,13 @@ impl Open {
         match fields {
             Fields::Text(field) => {
                 let found = fields::document(records.record(), field, source, place)?;
-                self.halves += found.halves;
+                self.told.halves += found.halves;
                 [self.text] = found.texts;
+                self.told.empty += u64::from(self.text.is_empty());
             }
             Fields::Example => {
                 let found = fields::example(records.record(), source, place)?;
-                self.halves += found.halves;
+                self.told.halves += found.halves;
                 let [prompt, completion] = found.texts;
                 self.prompt = prompt.len();
                 self.text = prompt + &completion;

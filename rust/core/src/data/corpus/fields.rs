@@ -1,20 +1,15 @@
 //! One object of JSON: the texts of its fields.
 
-use std::borrow::Cow;
+use serde::de::IgnoredAny;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use super::lenient::replaced;
 use super::records::{Place, kind_of};
-use super::scanner::select;
 use super::source::Source;
+use super::values::{Found, names, parse};
 use super::wrapped::{comma_behind, wrapped};
 use crate::error::{Error, Result};
 
 /// So many names of fields are listed when the wanted one is missing.
 const NAMES_SHOWN: usize = 6;
-/// And at most this many are read to tell what an object is.
-const NAMES_KNOWN: usize = 16;
 
 /// The fields of an example.
 pub(crate) const EXAMPLE: [&str; 2] = ["prompt", "completion"];
@@ -29,16 +24,10 @@ const CHATS: [&[&str]; 7] = [
     &["instruction", "output"],
     &["instruction", "response"],
 ];
+/// Stands beside an instruction.
+const INPUT: &str = "input";
 const CHAT_HINT: &str = "chat data cannot be read yet: write what the model is to answer as \"completion\", and all that \
                          comes before it as \"prompt\", both as plain text";
-
-/// What an object has under a name asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Found {
-    Text(String),
-    Other(&'static str),
-    Missing,
-}
 
 /// The text of an object, and how many of its characters are half of a surrogate pair, read as U+FFFD.
 pub(crate) struct Texts<const N: usize> {
@@ -63,6 +52,14 @@ pub(crate) fn example(record: &[u8], source: &Source, place: Place) -> Result<Te
     Ok(found)
 }
 
+/// The columns that are taken out of tables.
+pub(crate) fn columns(field: &str) -> Vec<String> {
+    let known = EXAMPLE.into_iter().chain(CHATS.into_iter().flatten().copied()).chain([INPUT]);
+    let mut columns = vec![field.to_owned()];
+    columns.extend(known.filter(|name| *name != field).map(str::to_owned));
+    columns
+}
+
 /// What an object is, by the names of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -79,7 +76,7 @@ pub(crate) enum Shape {
 pub(crate) fn shape(record: &[u8], field: &str) -> Shape {
     let names = names(record);
     let has = |wanted: &str| names.iter().any(|(name, _)| name == wanted);
-    if has(field) {
+    if has(field) || has_inside(record, field) {
         Shape::Text
     } else if EXAMPLE.iter().all(|name| has(name)) {
         Shape::Example
@@ -90,15 +87,10 @@ pub(crate) fn shape(record: &[u8], field: &str) -> Shape {
     }
 }
 
-/// Names of the first fields of a record, each with the kind of its value; none if it cannot be read.
-pub(crate) fn names(record: &[u8]) -> Vec<(String, &'static str)> {
-    let Ok(text) = std::str::from_utf8(record) else { return Vec::new() };
-    let parse = |text: &str| {
-        let names = |kinds| Names { kinds }.deserialize(&mut serde_json::Deserializer::from_str(text)).ok();
-        names(true).or_else(|| names(false))
-    };
-    let lenient = || replaced(text, true).and_then(|(text, _)| parse(&text));
-    parse(text).or_else(lenient).unwrap_or_default()
+/// Whether an object has a field of a name with dots inside of another.
+fn has_inside(record: &[u8], field: &str) -> bool {
+    let text = std::str::from_utf8(record).ok().filter(|_| field.contains('.'));
+    text.and_then(|text| parse(text, &[field]).ok()).is_some_and(|(found, _)| found[0] != Found::Missing)
 }
 
 /// The characters of a record.
@@ -171,175 +163,4 @@ fn missing(record: &[u8], expected: &str, hint: &str, source: &Source, place: Pl
     let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|(name, _)| format!("{name:?}")).collect();
     let found = if shown.is_empty() { "no fields".into() } else { format!("fields {}", shown.join(", ")) };
     source.error(format!("{place}: found {found}, {expected}")).hint(hint)
-}
-
-/// What there is under each of the names, and how many halves of surrogate pairs are in that.
-fn parse(text: &str, fields: &[&str]) -> serde_json::Result<(Vec<Found>, u64)> {
-    let parse = |text: &str| {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let found = Fields(fields).deserialize(&mut deserializer)?;
-        deserializer.end()?;
-        Ok(found)
-    };
-    match parse(text) {
-        Ok(found) => Ok((found, 0)),
-        Err(error) => match replaced(text, true) {
-            Some((lenient, _)) => {
-                let found = parse(&lenient)?;
-                let halves = replaced(&select(text, fields), false).map_or(0, |(_, halves)| halves);
-                Ok((found, halves))
-            }
-            None => Err(error),
-        },
-    }
-}
-
-/// Takes the names of the fields of an object, with the kinds of their values where these can be told.
-struct Names {
-    kinds: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Names {
-    type Value = Vec<(String, &'static str)>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Names {
-    type Value = Vec<(String, &'static str)>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-        let mut names = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
-            let known = names.len() < NAMES_KNOWN;
-            let kind = if known && self.kinds {
-                match map.next_value_seed(Content)? {
-                    Found::Other(kind) => kind,
-                    _ => "a string",
-                }
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                "a value"
-            };
-            if known {
-                names.push((name.chars().take(40).collect(), kind));
-            }
-        }
-        Ok(names)
-    }
-}
-
-/// Takes some fields out of an object and skips the others without storing them.
-struct Fields<'f>(&'f [&'f str]);
-
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = Vec<Found>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Vec<Found>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-        let mut found = vec![Found::Missing; self.0.len()];
-        while let Some(Name(name)) = map.next_key()? {
-            if let Some(index) = self.0.iter().position(|field| name == *field) {
-                found[index] = map.next_value_seed(Content)?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// The value of a field asked for. Anything but a text is skipped without being stored.
-struct Content;
-
-impl<'de> DeserializeSeed<'de> for Content {
-    type Value = Found;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Found, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Content {
-    type Value = Found;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_str<E>(self, text: &str) -> std::result::Result<Found, E> {
-        Ok(Found::Text(text.to_owned()))
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<Found, E> {
-        Ok(Found::Other("null"))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<Found, E> {
-        Ok(Found::Other("a boolean"))
-    }
-
-    fn visit_u64<E>(self, _: u64) -> std::result::Result<Found, E> {
-        Ok(Found::Other("a number"))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> std::result::Result<Found, E> {
-        Ok(Found::Other("a number"))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<Found, E> {
-        Ok(Found::Other("a number"))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Found, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Found::Other("a list"))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Found, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Found::Other("an object"))
-    }
-}
-
-/// The name of a field, borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> serde::Deserialize<'de> for Name<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct NameVisitor;
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Cow<'de, str>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a field name")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> std::result::Result<Self::Value, E> {
-                Ok(Cow::Borrowed(name))
-            }
-
-            fn visit_str<E>(self, name: &str) -> std::result::Result<Self::Value, E> {
-                Ok(Cow::Owned(name.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(NameVisitor).map(Name)
-    }
 }

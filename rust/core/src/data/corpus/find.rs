@@ -2,14 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::fields::{Shape, names, shape};
-use super::names::{JSON, LOOK_BYTES, extension, is_hidden, is_text_name};
+use super::dataset::{is_dataset, tables};
+use super::fields::{Shape, shape};
+use super::format::{Format, MAX_RECORD_BYTES};
+use super::names::{LOOK_BYTES, is_hidden, is_perhaps_text, is_text_name};
 use super::own::{has_own_fields, is_own_file, is_own_folder};
 use super::pattern::{BRACKETS, MAX_DEPTH, expand, is_pattern};
-use super::records::{MAX_RECORD_BYTES, Records};
-use super::source::{Format, Source};
+use super::records::Records;
+use super::source::Source;
 use super::spool::{Interrupted, pipe};
+use super::values::names;
+use super::wanted::Wanted;
 use crate::error::{Error, Result};
 use crate::foreign::HEAD_BYTES;
 use crate::system::files::{entries, head, is_file, metadata};
@@ -21,11 +26,19 @@ const NAMED: usize = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) sources: Vec<Source>,
+    wanted: Arc<Wanted>,
     own_folders: Vec<PathBuf>,
     own_files: Vec<PathBuf>,
+    /// Tables without a column of text.
+    others: Vec<PathBuf>,
 }
 
 impl Found {
+    /// Nothing yet; `wanted` is what tables are asked for.
+    pub(crate) fn new(wanted: Arc<Wanted>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     /// Adds the files that `path` stands for: a file, a folder, a pattern or a pipe.
     pub(crate) fn add(&mut self, path: &Path, text_field: &str, interrupted: Interrupted<'_>) -> Result<()> {
         match metadata(path) {
@@ -35,12 +48,12 @@ impl Found {
                 if self.sources.len() > before.0 { Ok(()) } else { Err(self.nothing(path, before.1)) }
             }
             Ok(metadata) if metadata.is_file() => {
-                self.sources.push(Source::file(path.to_owned(), metadata.len()));
+                self.sources.push(Source::file(path.to_owned(), metadata.len(), &self.wanted));
                 Ok(())
             }
             // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
             Ok(_) => {
-                self.sources.push(pipe(path, interrupted)?);
+                self.sources.push(pipe(path, &self.wanted, interrupted)?);
                 Ok(())
             }
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::cannot_read(path, &error)),
@@ -84,7 +97,7 @@ impl Found {
                 // One without text is passed over, as where the folder above is named.
                 self.add_folder(&path, text_field)?;
             } else if metadata.is_file() {
-                let source = Source::file(path, metadata.len());
+                let source = Source::file(path, metadata.len(), &self.wanted);
                 if is_own(&source) {
                     self.own_files.push(source.path);
                 } else {
@@ -96,13 +109,23 @@ impl Found {
     }
 
     fn add_folder(&mut self, folder: &Path, text_field: &str) -> Result<()> {
+        if is_dataset(folder) {
+            for path in tables(folder)? {
+                let metadata = metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
+                self.sources.push(Source::file(path, metadata.len(), &self.wanted));
+            }
+            return Ok(());
+        }
         let mut paths = Vec::new();
         self.walk(folder, 0, &mut paths)?;
         sort_by_bytes(&mut paths);
         for path in paths {
             let metadata = metadata(&path).map_err(|e| Error::cannot_read(&path, &e))?;
-            let mut source = Source::file(path, metadata.len());
-            if extension(&source.path).0 == JSON && !holds_text(&mut source, text_field) {
+            let mut source = Source::file(path, metadata.len(), &self.wanted);
+            if is_perhaps_text(&source.path) && !holds_text(&mut source, text_field)? {
+                if source.format.has_rows() {
+                    self.others.push(source.path);
+                }
                 continue;
             }
             if is_own(&source) {
@@ -125,6 +148,10 @@ impl Found {
             }
             return Ok(());
         }
+        if is_dataset(folder) {
+            paths.extend(tables(folder)?);
+            return Ok(());
+        }
         let entries = entries(folder).map_err(|e| Error::cannot_read(folder, &e))?;
         for entry in entries {
             let entry = entry.map_err(|e| Error::cannot_read(folder, &e))?;
@@ -135,7 +162,7 @@ impl Found {
             let kind = entry.file_type().map_err(|e| Error::cannot_read(&path, &e))?;
             if kind.is_dir() {
                 self.walk(&path, depth + 1, paths)?;
-            } else if (is_text_name(&path) || extension(&path).0 == JSON) && (kind.is_file() || is_file(&path)) {
+            } else if (is_text_name(&path) || is_perhaps_text(&path)) && (kind.is_file() || is_file(&path)) {
                 paths.push(path);
             }
         }
@@ -144,18 +171,19 @@ impl Found {
 
     /// The error of a folder or a pattern without text.
     fn nothing(&self, path: &Path, before: usize) -> Error {
-        let (path, extensions) = (path.display(), "expected .txt, .md, .py, .jsonl or one of them with .gz");
+        let (path, extensions) =
+            (path.display(), "expected .txt, .md, .py, .jsonl or one of them with .gz, .zst, .xz or .bz2");
         if self.left_out() > before {
             let error = format!("found nothing in {path} but what symlm wrote ({}), {extensions}", self.listed());
             return Error::data(error).hint("a file that is named is taken, whoever wrote it");
         }
         Error::data(format!("found no text files in {path}, {extensions}")).hint(
-            "files with other extensions can be named one by one or by a glob; .json is taken from a folder only if its \
-             objects have the text or an example",
+            "files with other extensions can be named one by one or by a glob; .json, .csv, .tsv and .parquet are taken from a \
+             folder only if they have the text or an example",
         )
     }
 
-    /// What of symlm's own was left out; `None` if nothing was.
+    /// What was left out; `None` if nothing was.
     pub(crate) fn note(&self) -> Option<String> {
         let count = |count: usize, what: &str| match count {
             0 => None,
@@ -164,7 +192,15 @@ impl Found {
         };
         let counts = [count(self.own_folders.len(), "folder"), count(self.own_files.len(), "file")];
         let counts: Vec<_> = counts.into_iter().flatten().collect();
-        (!counts.is_empty()).then(|| format!("left out {} that symlm wrote: {}", counts.join(" and "), self.listed()))
+        let own = (!counts.is_empty())
+            .then(|| format!("left out {} that symlm wrote: {}", counts.join(" and "), self.listed()));
+        let tables = count(self.others.len(), "table").map(|counted| {
+            let names: Vec<_> = self.others.iter().take(NAMED).map(|path| plain(path).display().to_string()).collect();
+            let more = if self.others.len() > NAMED { ", .." } else { "" };
+            format!("left out {counted} without text or examples: {}{more}", names.join(", "))
+        });
+        let notes: Vec<_> = own.into_iter().chain(tables).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     fn listed(&self) -> String {
@@ -212,21 +248,29 @@ fn is_own(source: &Source) -> bool {
     if is_own_file(&source.path, &head) {
         return true;
     }
-    source.format == Format::Json && !source.gzip && has_own_fields(&first_record(source, names).unwrap_or_default())
+    source.format == Format::Json
+        && !source.packing.is_packed()
+        && has_own_fields(&first_record(source, names).unwrap_or_default())
 }
 
-/// Whether a file of JSON begins with a text or an example.
-fn holds_text(source: &mut Source, text_field: &str) -> bool {
-    if source.identify().is_err() {
-        return false;
+/// Whether a file of JSON begins with a text or an example, or a table has such columns. A table that cannot be read is an
+/// error: unlike most files of JSON it was meant as data.
+fn holds_text(source: &mut Source, text_field: &str) -> Result<bool> {
+    if let Err(error) = source.identify() {
+        return if source.format.has_rows() { Err(error) } else { Ok(false) };
     }
-    let found = first_record(source, |record| shape(record, text_field));
-    matches!(found, Some(Shape::Text | Shape::Example))
+    let found = if source.format.has_rows() {
+        let mut records = Records::of(source, MAX_RECORD_BYTES)?;
+        records.next(source)?.map(|_| shape(records.record(), text_field))
+    } else {
+        first_record(source, |record| shape(record, text_field))
+    };
+    Ok(matches!(found, Some(Shape::Text | Shape::Example)))
 }
 
 /// What `look` finds in the first object of a file; `None` if there is none. What is wrong with the file shows later.
 pub(crate) fn first_record<T>(source: &Source, look: impl Fn(&[u8]) -> T) -> Option<T> {
-    let mut records = Records::new(source.open().ok()?, MAX_RECORD_BYTES);
+    let mut records = Records::of(source, MAX_RECORD_BYTES).ok()?;
     records.next(source).ok()??;
     Some(look(records.record()))
 }

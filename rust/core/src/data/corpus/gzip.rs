@@ -1,4 +1,4 @@
-//! Unpacking gzip data: member by member, with the zeros that tapes and tar put behind the last one, up to a measure.
+//! Unpacking gzip data: member by member, with the zeros that tapes and tar put behind the last one.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 
@@ -7,23 +7,17 @@ use flate2::bufread::GzDecoder;
 use super::counted::Counted;
 
 /// What every member begins with.
-pub(crate) const MAGIC: &[u8] = b"\x1f\x8b";
-/// Bytes that any gzip file may unpack to.
-const UNPACKED_BYTES: u64 = 64 << 20;
-/// Beyond that, so many for each byte on disk. Text has 2 to 20; what has more is nothing to learn from, but may fill
-/// a disk: the format goes up to 1,032.
-const UNPACKED_RATIO: u64 = 200;
+const MAGIC: &[u8] = b"\x1f\x8b";
 
 /// Something behind the last member that is neither a member nor zeros.
 #[derive(Debug, thiserror::Error)]
 #[error("found bytes that are not gzip data behind the last member")]
 pub(crate) struct Garbage;
 
-/// Unpacks gzip data up to a measure.
+/// Unpacks the members of gzip data.
 #[derive(Debug)]
-pub(crate) struct Unpacked {
+pub(crate) struct Members {
     state: State,
-    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -35,9 +29,9 @@ enum State {
     Between,
 }
 
-impl Unpacked {
+impl Members {
     pub(crate) fn new(packed: BufReader<Counted>) -> Self {
-        Self { state: State::Member(Box::new(GzDecoder::new(packed))), bytes: 0 }
+        Self { state: State::Member(Box::new(GzDecoder::new(packed))) }
     }
 
     /// The reader of the bytes on disk.
@@ -94,7 +88,7 @@ fn pass_padding(packed: &mut BufReader<Counted>) -> std::io::Result<bool> {
     }
 }
 
-impl Read for Unpacked {
+impl Read for Members {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -104,16 +98,6 @@ impl Read for Unpacked {
             if n == 0 {
                 self.next_member()?;
                 continue;
-            }
-            self.bytes += n as u64;
-            let packed = member.get_ref().get_ref().bytes();
-            if self.bytes > UNPACKED_BYTES && self.bytes / UNPACKED_RATIO > packed {
-                let what = format!(
-                    "found gzip data that unpacks to more than {UNPACKED_RATIO} times its size ({} MiB of {packed} bytes), \
-                     expected text",
-                    self.bytes >> 20
-                );
-                return Err(Error::new(ErrorKind::FileTooLarge, what));
             }
             return Ok(n);
         }

@@ -1,18 +1,17 @@
 //! Looking at the beginning of files: what they hold, and whether that can be text at all.
 
-use std::io::Read;
-
 use super::documents::Fields;
 use super::fields::{self, Shape, shape};
 use super::find::first_record;
-use super::records::{MAX_RECORD_BYTES, Records};
-use super::source::{Format, Source};
+use super::format::{Format, MAX_RECORD_BYTES};
+use super::records::Records;
+use super::source::Source;
 use crate::error::{Error, Result};
 
 /// Bytes of every file that are read when a corpus is opened.
 const PREFIX_BYTES: usize = 64 * 1024;
 
-/// What the objects of JSON files hold.
+/// What objects of JSON and rows of tables hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DataFormat {
     /// Examples if that is what the first object of one of the files is and it has no text, else texts.
@@ -43,7 +42,7 @@ impl DataFormat {
 /// refused, from a file of JSON.
 pub(crate) fn by_content(source: &mut Source, text_field: &str, format: DataFormat) {
     let begins = |source: &Source| first_record(source, |record| shape(record, text_field) != Shape::Other);
-    if format == DataFormat::Completion || begins(source) == Some(true) {
+    if source.format == Format::Text && (format == DataFormat::Completion || begins(source) == Some(true)) {
         source.format = Format::Json;
     }
 }
@@ -52,7 +51,7 @@ pub(crate) fn by_content(source: &mut Source, text_field: &str, format: DataForm
 pub(crate) fn choose(sources: &[Source], text_field: &str, format: DataFormat) -> Result<Fields> {
     let begins = |source: &Source| {
         let example = |record: &[u8]| shape(record, text_field) == Shape::Example;
-        source.format == Format::Json && first_record(source, example) == Some(true)
+        source.format.has_records() && first_record(source, example) == Some(true)
     };
     let examples = match format {
         DataFormat::Auto => sources.iter().any(begins),
@@ -62,24 +61,25 @@ pub(crate) fn choose(sources: &[Source], text_field: &str, format: DataFormat) -
     if !examples {
         return Ok(Fields::Text(text_field.to_owned()));
     }
-    match sources.iter().find(|source| source.format != Format::Json) {
+    match sources.iter().find(|source| !source.format.has_records()) {
         None => Ok(Fields::Example),
         Some(source) => Err(source
-            .error("found a file of plain text, expected only .jsonl or .json with a prompt and a completion in each object")
+            .error("found a file of plain text, expected only objects or rows with a prompt and a completion each")
             .hint("train on one kind at a time; --data-format text says that every object holds a text")),
     }
 }
 
 /// The beginning of a file, which has to be text.
 pub(crate) fn check_prefix(source: &Source) -> Result<Vec<u8>> {
-    let mut prefix = Vec::new();
-    let raw = source.open()?;
-    raw.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).map_err(|e| source.read_error(&e))?;
+    if source.format == Format::Table {
+        return Ok(Vec::new());
+    }
+    let prefix = source.prefix(PREFIX_BYTES)?;
     if prefix.starts_with(&[0xff, 0xfe]) || prefix.starts_with(&[0xfe, 0xff]) {
         let error = source.error("found UTF-16 text, expected UTF-8");
         return Err(error.hint("convert it with iconv -f utf-16 -t utf-8"));
     }
-    if source.gzip {
+    if source.packing.is_packed() {
         source.check_unpacked(&prefix)?;
     }
     if let Some(at) = memchr::memchr(0, &prefix) {
@@ -106,7 +106,7 @@ pub(crate) fn inspect(source: &Source, fields: &Fields) -> Result<bool> {
         let first = records.next(source);
         return Ok(first.is_ok_and(|place| place.is_some()) && shape(records.record(), field) != Shape::Other);
     }
-    let mut records = Records::new(source.open()?, MAX_RECORD_BYTES);
+    let mut records = Records::of(source, MAX_RECORD_BYTES)?;
     if let Some(place) = records.next(source)? {
         match fields {
             Fields::Text(field) => fields::document(records.record(), field, source, place).map(drop)?,

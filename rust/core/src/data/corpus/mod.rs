@@ -2,16 +2,20 @@
 //!
 //! | files | job |
 //! |---|---|
-//! | `names`, `pattern`, `own`, `find` | which files are meant, and which are symlm's |
-//! | `counted`, `gzip`, `source`, `spool` | the bytes of one, counted, hashed, decompressed; a copy of what can be read only once |
-//! | `scanner`, `records`, `lenient`, `fields`, `wrapped` | the objects of a file of JSON, and their texts; objects that stand otherwise |
+//! | `names`, `pattern`, `own`, `dataset`, `find` | which files are meant, and which are symlm's |
+//! | `format`, `wanted`, `source`, `spool` | what one is; a copy of what can be read only once |
+//! | `counted`, `gzip`, `packing`, `csv`, `table`, `raw` | its bytes, counted, hashed, unpacked; rows as objects of JSON |
+//! | `scanner`, `records`, `lenient`, `values`, `fields`, `wrapped` | the objects of JSON, whatever they were, and their texts; objects that stand otherwise |
 //! | `inspect`, `documents` | what the files hold, by what they begin with; their documents in pieces |
 //! | `open`, `objects` | all of it for a corpus, and for one file of objects |
 
 mod counted;
+mod csv;
+mod dataset;
 mod documents;
 mod fields;
 mod find;
+mod format;
 mod gzip;
 mod inspect;
 mod lenient;
@@ -19,11 +23,16 @@ mod names;
 mod objects;
 mod open;
 mod own;
+mod packing;
 mod pattern;
+mod raw;
 mod records;
 mod scanner;
 mod source;
 mod spool;
+mod table;
+mod values;
+mod wanted;
 mod wrapped;
 
 pub(super) use documents::{Example, Fields, Piece};
@@ -32,4 +41,3 @@ pub use objects::{Object, ObjectFile, Objects};
 pub use open::Corpus;
 pub(super) use own::SHARD;
 pub use own::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
-pub(super) use source::Format;

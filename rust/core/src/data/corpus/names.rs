@@ -3,22 +3,37 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Extensions that are taken from folders; each also with `.gz` behind it.
-const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
-/// This one too, where what the file holds is text: most such files are settings.
-pub(super) const JSON: &str = "json";
-/// Extensions of files that hold JSON.
-const JSON_EXTENSIONS: [&str; 3] = ["jsonl", JSON, "ndjson"];
+use super::format::Format;
+use super::packing::Packing;
 
-/// The extension in lower case, and whether `.gz` stood behind it.
-pub(super) fn extension(path: &Path) -> (String, bool) {
+/// Extensions that are taken from folders; each also with that of a compression behind it.
+const EXTENSIONS: [&str; 4] = ["txt", "md", "py", "jsonl"];
+/// These too, where what the file holds is text: most files of JSON are settings, and many tables are figures.
+const PERHAPS: [&str; 4] = ["json", "csv", "tsv", "parquet"];
+/// Extensions of what is not text although it is written in characters.
+const MARKUP: [&str; 3] = ["html", "htm", "xhtml"];
+
+/// The extension in lower case, and the compression whose extension stood behind it.
+pub(super) fn extension(path: &Path) -> (String, Packing) {
     let lower = |part: Option<&OsStr>| part.map_or_else(String::new, |e| e.to_string_lossy().to_lowercase());
     let outer = lower(path.extension());
-    if outer == "gz" {
+    let packing = Packing::of_extension(&outer);
+    if packing.is_packed() {
         let inner = path.file_stem().map(Path::new).and_then(Path::extension);
-        (lower(inner), true)
+        (lower(inner), packing)
     } else {
-        (outer, false)
+        (outer, packing)
+    }
+}
+
+/// How a file with this extension is divided.
+pub(super) fn format(extension: &str) -> Format {
+    match extension {
+        "jsonl" | "json" | "ndjson" => Format::Json,
+        "csv" => Format::Csv,
+        "tsv" => Format::Tsv,
+        "parquet" | "arrow" => Format::Table,
+        _ => Format::Text,
     }
 }
 
@@ -31,9 +46,14 @@ pub(super) fn is_text_name(path: &Path) -> bool {
     EXTENSIONS.contains(&extension(path).0.as_str())
 }
 
-/// Whether a file is called like JSON of texts.
-pub(super) fn is_json(extension: &str) -> bool {
-    JSON_EXTENSIONS.contains(&extension)
+/// Whether a folder is searched for files of this name, which are taken if they hold text.
+pub(super) fn is_perhaps_text(path: &Path) -> bool {
+    PERHAPS.contains(&extension(path).0.as_str())
+}
+
+/// Whether a file is called like one of HTML.
+pub(super) fn is_markup(extension: &str) -> bool {
+    MARKUP.contains(&extension)
 }
 
 /// Whether a search passes a name over.

@@ -1,57 +1,71 @@
 //! A file of JSON objects for those who take other fields out of it than a corpus does.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 
 use super::fields::characters;
+use super::format::Format;
 use super::inspect::check_prefix;
 use super::lenient::replaced;
+use super::raw::Raw;
 use super::records::Records;
 use super::scanner::select;
-use super::source::{Format, Raw, Source};
+use super::source::Source;
 use super::spool::{Interrupted, STANDARD_INPUT, pipe, standard_input};
+use super::wanted::Wanted;
 use super::wrapped::check_alone;
 use crate::error::{Error, Result};
+use crate::system::child::Command;
 use crate::system::files::metadata;
 
-/// A file of JSON objects, of whatever name: on lines, over lines, in arrays, compressed or not. Standard input and pipes
+/// A file of JSON objects, of whatever name: on lines, over lines, in arrays, compressed or not; or of rows. Standard input and pipes
 /// are copied first, so that it can be read more than once.
 #[derive(Debug)]
 pub struct ObjectFile {
     source: Arc<Source>,
+    fields: Vec<String>,
 }
 
 impl ObjectFile {
-    /// Opens a file; `-` is the standard input.
+    /// Opens a file, for these fields of its objects; `-` is the standard input. `tables` is the command that reads Parquet
+    /// and Arrow.
     ///
     /// # Errors
     /// `Data` when it cannot be read or holds something else than text, and what `interrupted` returns.
-    pub fn open(path: &Path, interrupted: Interrupted<'_>) -> Result<Self> {
+    pub fn open(path: &Path, fields: &[String], tables: Vec<OsString>, interrupted: Interrupted<'_>) -> Result<Self> {
+        let wanted = Arc::new(Wanted { columns: fields.to_vec(), tables: Command::new(tables) });
         let mut source = if path.as_os_str() == STANDARD_INPUT {
-            standard_input(interrupted)?
+            standard_input(&wanted, interrupted)?
         } else {
             let metadata = metadata(path).map_err(|e| Error::cannot_read(path, &e))?;
             if metadata.is_dir() {
                 let error = Error::data(format!("{}: found a folder, expected a file", path.display()));
                 return Err(error.hint("name one file"));
             }
-            if metadata.is_file() { Source::file(path.to_owned(), metadata.len()) } else { pipe(path, interrupted)? }
+            if metadata.is_file() {
+                Source::file(path.to_owned(), metadata.len(), &wanted)
+            } else {
+                pipe(path, &wanted, interrupted)?
+            }
         };
-        source.format = Format::Json;
+        if source.format == Format::Text {
+            source.format = Format::Json;
+        }
         source.identify()?;
         check_prefix(&source)?;
-        Ok(Self { source: Arc::new(source) })
+        Ok(Self { source: Arc::new(source), fields: fields.to_vec() })
     }
 
-    /// Reads the objects from the first on: of each only `fields`, and none of more than `most` bytes.
+    /// Reads the objects from the first on: of each only the fields asked for, and none of more than `most` bytes.
     ///
     /// # Errors
     /// `Data` when the file cannot be read.
-    pub fn objects(&self, fields: &[String], most: usize) -> Result<Objects> {
-        let records = Records::new(self.source.open()?, most);
-        Ok(Objects { source: Arc::clone(&self.source), records, fields: fields.to_vec(), halves: 0 })
+    pub fn objects(&self, most: usize) -> Result<Objects> {
+        let records = Records::of(&self.source, most)?;
+        Ok(Objects { source: Arc::clone(&self.source), records, fields: self.fields.clone(), halves: 0 })
     }
 }
 

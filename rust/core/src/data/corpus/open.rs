@@ -1,21 +1,27 @@
 //! A corpus: files that were found and inspected.
 
+use std::ffi::OsString;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::documents::{Documents, Fields};
+use super::documents::{Documents, Fields, Told};
+use super::fields::columns;
 use super::find::Found;
 use super::inspect::{DataFormat, by_content, choose, inspect, no_bytes};
 use super::source::Source;
 use super::spool::{Interrupted, STANDARD_INPUT, standard_input};
+use super::wanted::Wanted;
 use crate::data::pretoken::PieceSize;
+use crate::data::progress::{Meter, Progress};
 use crate::error::{Error, Result};
+use crate::system::child::Command;
 
 /// An inspected list of text files.
 ///
 /// A `.jsonl`, `.json` or `.ndjson` file has a document in each JSON object: one a line, over several lines, one behind
 /// the other, or in arrays. So has the standard input or a pipe that begins with one. Any other file is one document.
-/// Each may be compressed by gzip. Order is that of the paths given, within folders and globs that of the bytes of the
+/// So has a row of `.csv`, `.tsv`, `.parquet` and the tables of a folder that `datasets` saved. All but the last two may be
+/// compressed by gzip, zstd, xz or bzip2. Order is that of the paths given, within folders and globs that of the bytes of the
 /// path.
 #[derive(Debug)]
 pub struct Corpus {
@@ -24,22 +30,22 @@ pub struct Corpus {
     bytes: u64,
     note: Option<String>,
     like_json: Option<usize>,
-    halves: AtomicU64,
+    told: Mutex<Told>,
 }
 
 impl Corpus {
     /// Finds the files and checks everything that is cheap: that they exist and can be read, that there is text at
     /// all, and that each begins as UTF-8 text (or JSON with the field `text_field`).
     ///
-    /// `paths` may name files, folders (searched recursively for `.txt`, `.md`, `.py`, `.jsonl`, and `.json` that begins
-    /// with a text or an example; hidden entries and links to folders are left out), globs, and `-` for the standard
+    /// `paths` may name files, folders (searched recursively for `.txt`, `.md`, `.py`, `.jsonl`, and `.json`, `.csv`,
+    /// `.tsv` and `.parquet` that begin with a text or an example; hidden entries and links to folders are left out), globs, and `-` for the standard
     /// input, which is copied to a temporary file first, as are pipes. What symlm writes itself is left out of folders
     /// and globs.
     pub fn open<P: AsRef<Path>>(paths: &[P], text_field: &str) -> Result<Self> {
-        Self::open_interruptible(paths, text_field, DataFormat::Text, &mut || Ok(()))
+        Self::open_interruptible(paths, text_field, DataFormat::Text, Vec::new(), &mut || Ok(()))
     }
 
-    /// As [`Corpus::open`] for lines of any format; `interrupted` is called again and again while a pipe is waited for and
+    /// As [`Corpus::open`] for records of any format; `tables` is the command that reads Parquet and Arrow, and `interrupted` is called again and again while a pipe is waited for and
     /// read, and may stop it by an error.
     ///
     /// # Errors
@@ -48,6 +54,7 @@ impl Corpus {
         paths: &[P],
         text_field: &str,
         format: DataFormat,
+        tables: Vec<OsString>,
         interrupted: Interrupted<'_>,
     ) -> Result<Self> {
         if paths.is_empty() {
@@ -55,7 +62,8 @@ impl Corpus {
                 Error::data("found no paths, expected at least one text file or folder").hint("name a text file")
             );
         }
-        let mut found = Found::default();
+        let wanted = Arc::new(Wanted { columns: columns(text_field), tables: Command::new(tables) });
+        let mut found = Found::new(Arc::clone(&wanted));
         let mut has_input = false;
         for path in paths {
             let path = path.as_ref();
@@ -66,7 +74,7 @@ impl Corpus {
             if std::mem::replace(&mut has_input, true) {
                 return Err(Error::usage("found - twice, the standard input can only be read once"));
             }
-            found.sources.push(standard_input(interrupted)?);
+            found.sources.push(standard_input(&wanted, interrupted)?);
         }
         let note = found.note();
         let mut sources = found.sources;
@@ -87,7 +95,7 @@ impl Corpus {
         if bytes == 0 {
             return Err(no_bytes(&sources));
         }
-        Ok(Self { sources, fields, bytes, note, like_json, halves: AtomicU64::new(0) })
+        Ok(Self { sources, fields, bytes, note, like_json, told: Mutex::default() })
     }
 
     /// Number of files.
@@ -113,7 +121,12 @@ impl Corpus {
     /// Characters that are half of a surrogate pair and were read as U+FFFD, when all text was read last; 0 if it was not
     /// read, but taken from the cache.
     pub fn halves(&self) -> u64 {
-        self.halves.load(Ordering::Relaxed)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).halves
+    }
+
+    /// Documents without text, which are left out; as [`Self::halves`] of what was read last.
+    pub fn empty(&self) -> u64 {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).empty
     }
 
     /// Bytes on disk.
@@ -136,7 +149,7 @@ impl Corpus {
 
     /// The stream of all documents.
     pub(crate) fn documents(&self, size: PieceSize) -> Documents<'_> {
-        Documents::new(&self.sources, &self.fields, size, &self.halves)
+        Documents::new(&self.sources, &self.fields, size, &self.told)
     }
 
     /// Reads all text and hands it on piece by piece, each with whether a document begins or ends with it.
@@ -149,6 +162,19 @@ impl Corpus {
             take(&piece.text, piece.first, piece.last)?;
         }
         Ok(())
+    }
+
+    /// Reads all text and drops it, for what it tells: [`Self::halves`], [`Self::empty`], and what is wrong with it.
+    ///
+    /// # Errors
+    /// `Data` with the file, and what `progress` returns.
+    pub fn read_through(&self, progress: Progress<'_>) -> Result<()> {
+        let mut meter = Meter::new(progress, self.bytes);
+        let mut documents = self.documents(PieceSize::default());
+        while documents.next_piece()?.is_some() {
+            meter.at(documents.disk_bytes())?;
+        }
+        meter.finish()
     }
 
     /// The error of a corpus in which no document has text.

@@ -6,12 +6,11 @@
 use std::fmt;
 use std::io::{BufRead, ErrorKind, Read};
 
+use super::raw::Raw;
 use super::scanner::{Extent, Scanner};
 use super::source::Source;
 use crate::error::Result;
 
-/// A longer object is refused: it has to be held in memory at once.
-pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 /// The buffer of one huge object is not kept for the rest of the file.
 const KEPT_BYTES: usize = 256 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -25,6 +24,8 @@ pub(crate) struct Place {
     pub(crate) line: u64,
     /// Its number in the array, from 1; `None` outside of one.
     pub(crate) element: Option<u64>,
+    /// Whether it is a row of a table, each of which is a line here.
+    pub(crate) row: bool,
 }
 
 impl Place {
@@ -38,7 +39,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.element {
             Some(element) => write!(f, "element {element} (line {})", self.line),
-            None => write!(f, "line {}", self.line),
+            None => write!(f, "{} {}", if self.row { "row" } else { "line" }, self.line),
         }
     }
 }
@@ -61,6 +62,15 @@ pub(crate) struct Records<R> {
     line: u64,
     /// Elements so far of the array that is read.
     elements: Option<u64>,
+    /// Whether the objects are rows of a table.
+    rows: bool,
+}
+
+impl Records<Raw> {
+    /// Those of a file, none of more than `most` bytes.
+    pub(crate) fn of(source: &Source, most: usize) -> Result<Self> {
+        Ok(Self { rows: source.format.has_rows(), ..Self::new(source.open()?, most) })
+    }
 }
 
 impl<R: BufRead> Records<R> {
@@ -75,6 +85,7 @@ impl<R: BufRead> Records<R> {
             passed: 0,
             line: 1,
             elements: None,
+            rows: false,
         }
     }
 
@@ -117,7 +128,7 @@ impl<R: BufRead> Records<R> {
     fn top(&mut self, source: &Source) -> Result<Next> {
         let cannot_read = |error: std::io::Error| source.read_error(&error);
         self.skip_space().map_err(cannot_read)?;
-        let place = Place { line: self.line, element: None };
+        let place = Place { line: self.line, element: None, row: self.rows };
         match self.peek().map_err(cannot_read)? {
             None => return Ok(Next::End),
             Some(b'[') if self.opens_array().map_err(cannot_read)? => {
@@ -178,7 +189,7 @@ impl<R: BufRead> Records<R> {
             next = self.peek().map_err(cannot_read)?;
         }
         let (line, before) = (self.line, format!("after element {count} (line {})", self.line));
-        let place = Place { line, element: Some(count + 1) };
+        let place = Place { line, element: Some(count + 1), row: false };
         match next {
             Some(b']') if after_comma => {
                 let error = source.error(format!("found a comma and ] {before}, expected another object"));

@@ -70,8 +70,10 @@ impl Scanner {
 
 /// An object with only these fields of an object, in their order; what is not valid JSON in them stays so.
 pub(crate) fn select(object: &str, fields: &[&str]) -> String {
-    let kept: Vec<_> = members(object).filter(|member| fields.contains(&member.name.as_str())).collect();
-    let kept: Vec<_> = kept.iter().map(|member| member.text).collect();
+    let wanted = |name: &str| {
+        fields.iter().any(|field| name == *field || field.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    };
+    let kept: Vec<_> = members(object).filter(|member| wanted(&member.name)).map(|member| member.text).collect();
     format!("{{{}}}", kept.join(", "))
 }
 

@@ -1,12 +1,14 @@
 //! Copies of what can be read only once: the standard input, pipes, devices.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::gzip::MAGIC;
+use super::packing::{Packing, may_be_packed};
 use super::source::Source;
+use super::table::may_be_table;
+use super::wanted::Wanted;
 use crate::data::progress::INTERVAL;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::HEAD_BYTES;
@@ -21,20 +23,26 @@ pub(crate) const STANDARD_INPUT: &str = "-";
 pub(crate) type Interrupted<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// Copies the standard input.
-pub(crate) fn standard_input(interrupted: Interrupted<'_>) -> Result<Source> {
+pub(crate) fn standard_input(wanted: &Arc<Wanted>, interrupted: Interrupted<'_>) -> Result<Source> {
     let name = "standard input";
     let mut stream = Stream::standard_input().map_err(|e| Error::cannot_read(Path::new(name), &e))?;
-    spool(&mut stream, name, Path::new(""), interrupted)
+    spool(&mut stream, name, Path::new(""), wanted, interrupted)
 }
 
 /// Copies a pipe or a device.
-pub(crate) fn pipe(path: &Path, interrupted: Interrupted<'_>) -> Result<Source> {
+pub(crate) fn pipe(path: &Path, wanted: &Arc<Wanted>, interrupted: Interrupted<'_>) -> Result<Source> {
     let mut stream = Stream::open(path).map_err(|e| Error::cannot_read(path, &e))?;
-    spool(&mut stream, &path.display().to_string(), path, interrupted)
+    spool(&mut stream, &path.display().to_string(), path, wanted, interrupted)
 }
 
 /// Copies a stream to a temporary file. What it is called says how it is divided, where it is called anything.
-fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted<'_>) -> Result<Source> {
+fn spool(
+    stream: &mut Stream,
+    name: &str,
+    given: &Path,
+    wanted: &Arc<Wanted>,
+    interrupted: Interrupted<'_>,
+) -> Result<Source> {
     let failed = |error: &std::io::Error| {
         let folder = temporary_folder();
         let error = Error::user(format!(
@@ -45,9 +53,10 @@ fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted
         error.hint("TMPDIR says where temporary files go")
     };
     let mut copy = temporary().map_err(|e| failed(&e))?;
-    let named = given.extension().is_some_and(|extension| extension != OsStr::new("gz"));
-    let mut source =
-        Source { path: copy.path().to_owned(), name: name.to_owned(), named, ..Source::file(given.to_owned(), 0) };
+    let extension = given.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    let named = extension.is_some_and(|extension| !Packing::of_extension(&extension).is_packed());
+    let known = Source::file(given.to_owned(), 0, wanted);
+    let mut source = Source { path: copy.path().to_owned(), name: name.to_owned(), named, ..known };
     let mut buffer = vec![0; READ_BYTES];
     let (mut head, mut checked, mut room) = (Vec::new(), Instant::now(), Room::default());
     loop {
@@ -65,8 +74,9 @@ fn spool(stream: &mut Stream, name: &str, given: &Path, interrupted: Interrupted
         }
         head.extend_from_slice(&buffer[..n.min(HEAD_BYTES - head.len())]);
         // Stops at once on a stream of binary data, which may never end.
-        if !source.gzip
-            && head.first() != MAGIC.first()
+        if !source.packing.is_packed()
+            && !may_be_packed(head.first())
+            && !may_be_table(&head)
             && let Some(at) = memchr::memchr(0, &buffer[..n])
         {
             source.check_head(&head)?;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::{Shards, remove_unfinished};
 use super::making::{Making, Paths};
-use crate::data::corpus::{Corpus, Fields, Format};
+use crate::data::corpus::{Corpus, Fields};
 use crate::data::progress::{Meter, Progress};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
@@ -113,7 +113,7 @@ impl Corpus {
             }
         }
         for (source, digest) in self.sources().iter().zip(digests) {
-            key.update([u8::from(source.format == Format::Json), u8::from(source.gzip)]);
+            key.update([source.format.key(), source.packing.key()]);
             key.update(digest);
         }
         key.finalize().into()

@@ -8,7 +8,7 @@ const LINES: &[u8] = b"{\"prompt\": \"the cat\", \"completion\": \" sat on a mat
     {\"completion\": \" bread\", \"id\": 7, \"prompt\": \"garden and\"}\n{\"prompt\": \"\", \"completion\": \"nobody\"}\n";
 
 fn open_as(path: &Path, format: DataFormat) -> Result<Corpus> {
-    Corpus::open_interruptible(&[path.display().to_string()], "text", format, &mut || Ok(()))
+    Corpus::open_interruptible(&[path.display().to_string()], "text", format, Vec::new(), &mut || Ok(()))
 }
 
 fn examples(bytes: &[u8]) -> (tempfile::TempDir, Corpus) {

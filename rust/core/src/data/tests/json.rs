@@ -5,7 +5,7 @@ use super::*;
 fn read(name: &str, bytes: impl AsRef<[u8]>) -> Result<Vec<String>> {
     let files = folder(&[(name, bytes.as_ref())]);
     let path = files.path().join(name);
-    let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, &mut || Ok(()))?;
+    let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, Vec::new(), &mut || Ok(()))?;
     corpus.read(&mut |_, _, _| Ok(()))?;
     Ok(documents(&corpus))
 }
@@ -171,7 +171,10 @@ fn a_folder_takes_json_that_begins_with_text() {
     assert_eq!(documents(&open(files.path()).unwrap()), ["a", "b1", "b2", "c"]);
     let only = folder(&[("package.json", b"{\"name\": \"x\"}")]);
     let error = open(only.path()).unwrap_err();
-    assert!(error.message.contains("found no text files") && error.hint.unwrap().contains(".json is taken"));
+    assert!(
+        error.message.contains("found no text files")
+            && error.hint.unwrap().contains(".json, .csv, .tsv and .parquet are taken")
+    );
 }
 
 #[test]
@@ -203,24 +206,29 @@ fn a_pipe_is_read_by_its_content() {
         writer.write_all(&bytes).unwrap();
         drop(writer);
         let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
-        let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, &mut || Ok(())).unwrap();
+        let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, Vec::new(), &mut || Ok(())).unwrap();
         assert_eq!(documents(&corpus).len(), expected);
     }
     let (reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(b"\xfd7zXZ\0\0\x04").unwrap();
+    writer.write_all(b"7z\xbc\xaf\x27\x1c\0\x04").unwrap();
     drop(writer);
     let error = open(Path::new(&format!("/proc/self/fd/{}", reader.as_raw_fd()))).unwrap_err();
-    assert!(error.message.contains("found xz data"), "{error}");
+    assert!(error.message.contains("found a 7z archive"), "{error}");
 }
 
 #[test]
 fn objects_with_the_fields_asked_for() {
     let text = "{\"prompt\": \"a \\ud83d\", \"x\": [\"}\", {\"y\": \"\\ud83d\"}], \"answer\": NaN , \"\\u0063\":{\"d\": []}}\n[{\"x\": 1}]\n{\n[2]";
     let files = folder(&[("a.txt", text.as_bytes())]);
-    let file = ObjectFile::open(&files.path().join("a.txt"), &mut || Ok(())).unwrap();
-    let fields = ["prompt", "answer", "c"].map(str::to_owned);
+    let file = ObjectFile::open(
+        &files.path().join("a.txt"),
+        &["prompt", "answer", "c"].map(str::to_owned),
+        Vec::new(),
+        &mut || Ok(()),
+    )
+    .unwrap();
     for _ in 0..2 {
-        let mut objects = file.objects(&fields, 1 << 20).unwrap();
+        let mut objects = file.objects(1 << 20).unwrap();
         let mut found = Vec::new();
         while let Some(object) = objects.next_object().unwrap() {
             found.push((object.number, object.place, object.json));
@@ -230,6 +238,6 @@ fn objects_with_the_fields_asked_for() {
         assert_eq!(found[1], (1, "element 1 (line 2)".into(), "{}".into()));
         assert_eq!((found[2].0, found.len(), objects.halves()), (3, 3, 1));
     }
-    let mut objects = file.objects(&fields, 20).unwrap();
+    let mut objects = file.objects(20).unwrap();
     assert!(objects.next_object().unwrap_err().message.contains("line 1 is longer than"));
 }

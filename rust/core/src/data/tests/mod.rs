@@ -1,12 +1,14 @@
 //! Tests of the modules together.
 
 mod corpus;
+mod csv;
 mod examples;
 mod gzip;
 mod hostile;
 mod json;
 mod library;
 mod own;
+mod packing;
 mod pair;
 mod shards;
 mod threads;

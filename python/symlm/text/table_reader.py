@@ -1,0 +1,250 @@
+"""Takes the rows of a Parquet or Arrow file out of it, as objects of JSON. Run as a script, in a separate process.
+
+Usage: table_reader.py FILE COLUMNS, a JSON list of names; a name with dots may be that of a field inside of a column.
+
+The file may be damaged, or made to do harm: the library that reads it is native code and asks for whatever memory the
+file says. So this process has limits, and whoever started it takes its end for that of the file. It writes frames: a
+kind (one byte), the bytes that follow (u32), how much of the file is read (u16, thousandths); then, by the kind:
+
+R  rows, an object on each line
+T  rows of text: columns and rows (u32); for each column the bytes of its name (u32), its name, the bytes of each row
+   (i32), all rows
+!  an error: an object with `kind`, `message`, `hint`
+E  all is there
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_MEMORY = 2 << 30
+"""Bytes of memory that this process may ask for."""
+
+MOST_ROW = 64 << 20
+"""Bytes of the longest row, as an object of JSON: as of other formats."""
+
+FRAME_BYTES = 1 << 20
+TEXTS_BYTES = 16 << 20
+BATCH_BYTES = 2 << 20
+"""Rows are read so many bytes at a time, by what the file says they take on average."""
+
+MOST_ROWS = 4096
+OTHERS = 16
+"""Names of other columns that are told once, for messages."""
+
+ROWS, TEXTS, ERROR, END = b"R", b"T", b"!", b"E"
+
+
+class Refused(Exception):
+    """What is wrong with the file, and what helps."""
+
+    def __init__(self, message: str, hint: str | None = None, kind: str = "data") -> None:
+        super().__init__(message)
+        self.message, self.hint, self.kind = message, hint, kind
+
+
+def write(out: BinaryIO, kind: bytes, content: bytes, part: float) -> None:
+    """Write a frame."""
+    out.write(struct.pack("<cIH", kind, len(content), min(int(part * 1000), 1000)) + content)
+    out.flush()
+
+
+def batches(path: str, names: list[str]) -> tuple[pa.Schema, Iterator[tuple[pa.RecordBatch, float]]]:
+    """The schema of a file, and its rows with how much of it is read then; of Parquet only the columns asked for."""
+    import pyarrow as pa
+
+    with open(path, "rb") as file:  # noqa: PTH123 - a name of any bytes
+        head = file.read(6)
+    if head.startswith(b"PAR1"):
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16, memory_map=False)
+        return file.schema_arrow, _parquet(file, names)
+    source = pa.OSFile(path)
+    if head == b"ARROW1":
+        opened = pa.ipc.open_file(source)
+        count = opened.num_record_batches
+        return opened.schema, ((opened.get_batch(i), (i + 1) / count) for i in range(count))
+    stream = pa.ipc.open_stream(source)
+    return stream.schema, ((batch, source.tell() / source.size()) for batch in stream)
+
+
+def _parquet(file: Any, names: list[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
+    rows = file.metadata.num_rows
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    at_once = max(1, min(MOST_ROWS, BATCH_BYTES * rows // max(size, 1)))
+    done = 0
+    schema = file.schema_arrow
+    columns = [leaf for name in schema.names for leaf in _asked(schema.field(name), names)]
+    if not columns:
+        return
+    for batch in file.iter_batches(batch_size=at_once, columns=columns, use_threads=False):
+        done += batch.num_rows
+        yield batch, done / max(rows, 1)
+
+
+def _asked(field: pa.Field, names: list[str]) -> list[str]:
+    """What is read of a column: all of it, or of one with fields inside those that are asked for; nothing."""
+    import pyarrow as pa
+
+    if field.name in names:
+        return [field.name]
+    inside = [name for name in names if name.startswith(f"{field.name}.")]
+    if not inside or not pa.types.is_struct(field.type):
+        return []
+    leaves = [name for name in inside if name[len(field.name) + 1 :] in {part.name for part in field.type}]
+    return leaves or [field.name]
+
+
+def _wanted(name: str, names: list[str]) -> bool:
+    return any(asked == name or asked.startswith(f"{name}.") for asked in names)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column; text may be stored as bytes, as old programs do."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        column = column.cast(pa.large_string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _encoded(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def lines(batch: pa.RecordBatch, names: list[str]) -> Iterator[str]:
+    """The rows of a batch as objects of JSON, with the columns asked for."""
+    kept = [name for name in batch.schema.names if _wanted(name, names)]
+    columns = [_values(batch.column(i)) for i, name in enumerate(batch.schema.names) if name in kept]
+    heads = [("{" if i == 0 else ", ") + _encoded(name) + ": " for i, name in enumerate(kept)]
+    if len(kept) == 1:
+        return (f"{heads[0]}{_encoded(value)}}}\n" for value in columns[0])
+    rows = zip(*columns, strict=True)
+    return ("".join(h + _encoded(v) for h, v in zip(heads, row, strict=True)) + "}\n" for row in rows)
+
+
+def _first(line: str, schema: pa.Schema, names: list[str]) -> str:
+    """The first row, with the names of some other columns before it."""
+    others = [name for name in schema.names if not _wanted(name, names)][:OTHERS]
+    told = ", ".join(f"{_encoded(name[:40])}: null" for name in others)
+    return "{" + told + (", " if told and line != "{}\n" else "") + line[1:]
+
+
+def texts(batch: pa.RecordBatch, names: list[str]) -> list[bytes] | None:
+    """Contents of frames for the rows of a batch, if all columns asked for are text: much quicker than JSON."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kept = [(name, batch.column(i)) for i, name in enumerate(batch.schema.names) if _wanted(name, names)]
+    for _, column in kept:
+        if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return None
+    columns = [(name, column, pc.binary_length(column).cast(pa.int32())) for name, column in kept]
+    size = sum(pc.sum(lengths).as_py() or 0 for _, _, lengths in columns)
+    if size > TEXTS_BYTES:
+        if batch.num_rows == 1:
+            return None
+        half = batch.num_rows // 2
+        parts = [texts(batch.slice(0, half), names), texts(batch.slice(half), names)]
+        return None if None in parts else [content for part in parts for content in part or []]
+    content: list[bytes | memoryview] = [struct.pack("<II", len(columns), batch.num_rows)]
+    for name, column, lengths in columns:
+        label = _encoded(name).encode()
+        sizes = memoryview(lengths.buffers()[1])[lengths.offset * 4 : (lengths.offset + len(lengths)) * 4]
+        content += [struct.pack("<I", len(label)), label, sizes]
+        offsets = column.buffers()[1]
+        width, form = (8, "q") if pa.types.is_large_string(column.type) else (4, "i")
+        begin = struct.unpack_from(f"<{form}", offsets, column.offset * width)[0]
+        end = struct.unpack_from(f"<{form}", offsets, (column.offset + len(column)) * width)[0]
+        data = column.buffers()[2]
+        content.append(b"" if data is None else memoryview(data)[begin:end])
+    return [b"".join(content)]
+
+
+def frames(path: str, names: list[str]) -> Iterator[tuple[bytes, bytes, float]]:
+    """The rows of a file in frames, each with its kind."""
+    schema, parts = batches(path, names)
+    row, pending, size, part = 0, [], 0, 0.0
+    if not any(_wanted(name, names) for name in schema.names):
+        # One row suffices to say so.
+        yield ROWS, _first("{}\n", schema, names).encode(), 1.0
+        return
+    for batch, part in parts:
+        # The first row tells more than the others.
+        told = 1 if row == 0 else 0
+        plain = texts(batch.slice(told), names)
+        rest = batch if plain is None else batch.slice(0, told)
+        for line in lines(rest, names):
+            row += 1
+            raw = (_first(line, schema, names) if row == 1 else line).encode("utf-8", "surrogatepass")
+            if len(raw) > MOST_ROW:
+                raise Refused(f"row {row} is longer than {MOST_ROW >> 20} MiB", "divide this one")
+            pending.append(raw)
+            size += len(raw)
+            if size >= FRAME_BYTES:
+                yield ROWS, b"".join(pending), part
+                pending, size = [], 0
+        if plain:
+            yield ROWS, b"".join(pending), part
+            pending, size = [], 0
+            row += batch.num_rows - rest.num_rows
+        for content in plain or []:
+            yield TEXTS, content, part
+    yield ROWS, b"".join(pending), part
+
+
+def read(path: str, names: list[str], out: BinaryIO) -> None:
+    """Write the rows of a file as frames, or what is wrong with it."""
+    # Its own allocator keeps what a batch took for the next, some 40 MB.
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+    try:
+        try:
+            import pyarrow as pa
+        except ImportError:
+            what = "pyarrow, which reads Parquet and Arrow, is not installed"
+            raise Refused(what, "pip install 'symlm[data]'", "user") from None
+        # What a file asks for counts from here on, not what the library takes to load.
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+        try:
+            for kind, content, part in frames(path, names):
+                write(out, kind, content, part)
+        except MemoryError:
+            what = f"reading it takes more than {MOST_MEMORY >> 30} GiB of memory at once"
+            raise Refused(what, "write it again in smaller row groups") from None
+        except UnicodeDecodeError:
+            raise Refused("found bytes that are not UTF-8 in a column of text, expected UTF-8 text") from None
+        except (pa.ArrowException, ValueError, OSError, KeyError, RecursionError, OverflowError) as error:
+            what = " ".join(str(error).split())[:160] or type(error).__name__
+            raise Refused(f"damaged or unknown table: {what}", "write it again, or write it as .jsonl") from None
+        write(out, END, b"", 1.0)
+    except Refused as refused:
+        told = {"kind": refused.kind, "message": refused.message, "hint": refused.hint}
+        write(out, ERROR, json.dumps(told).encode(), 1.0)
+
+
+def main() -> None:
+    """Read what the arguments name."""
+    # Whoever reads the frames decides when to stop, and then nobody reads them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    read(sys.argv[1], json.loads(sys.argv[2]), sys.stdout.buffer)
+    # Threads and memory of the library need not be put in order.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

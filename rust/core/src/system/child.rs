@@ -1,0 +1,67 @@
+//! Another process whose output is read.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Result};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStdout, Stdio};
+
+/// A program and its first arguments.
+#[derive(Debug, Clone)]
+pub(crate) struct Command(Vec<OsString>);
+
+impl Command {
+    /// Of a program and its first arguments; `None` if there is no program.
+    pub(crate) fn new(words: Vec<OsString>) -> Option<Self> {
+        (!words.is_empty()).then_some(Self(words))
+    }
+
+    /// Starts it with more arguments. It has no input, and what it says besides its output is dropped.
+    pub(crate) fn start(&self, arguments: &[&OsStr]) -> Result<Child> {
+        let mut command = std::process::Command::new(&self.0[0]);
+        command.args(&self.0[1..]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let output = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        Ok(Child { child, output })
+    }
+}
+
+/// A process; killed when it is dropped before its end.
+#[derive(Debug)]
+pub(crate) struct Child {
+    child: std::process::Child,
+    output: ChildStdout,
+}
+
+impl Child {
+    /// What it writes.
+    pub(crate) fn output(&mut self) -> &mut impl Read {
+        &mut self.output
+    }
+
+    /// Ends it, and says how it ended.
+    pub(crate) fn wait(&mut self) -> Result<String> {
+        // One that has ended already keeps its status.
+        let status = match self.child.try_wait()? {
+            Some(status) => status,
+            None => {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                self.child.kill()?;
+                self.child.wait()?
+            }
+        };
+        Ok(match (status.signal(), status.code()) {
+            (Some(signal), _) => format!("signal {signal}"),
+            (_, Some(code)) => format!("exit code {code}"),
+            _ => "for no known reason".into(),
+        })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // It may have ended; then there is only its status to take.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
