@@ -30,6 +30,7 @@ def engine_config(config: TrainConfig, threads: int, max_steps: int | None = Non
             "schedule": config.schedule,
             "min_lr_ratio": config.min_lr_ratio,
             **dataclasses.asdict(config.optimizer),
+            "precision": config.precision,
             **engine_part(config),
         },
         "threads": threads,
@@ -43,7 +44,9 @@ def engine_settings(values: Mapping[str, Any]) -> _symlm.EngineSettings:
     train = values.get("train")
     if isinstance(train, dict):
         lora = train.get("lora")
-        train = {**train, "lora": None if lora is None else _made(_symlm.LoraSettings, "lora", lora)}
+        made = None if lora is None else _made(_symlm.LoraSettings, "lora", lora)
+        # Runs from before there was a choice are f32.
+        train = {"precision": "f32", **train, "lora": made}
     whole = {
         "sectors_in_flight": 0,
         "plan_threads": 0,
@@ -96,6 +99,12 @@ def adapter_parameters(config: TrainConfig) -> int:
         "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
     }  # fmt: skip
     return model.num_layers * config.lora_rank * sum(sum(sides[name]) for name in config.lora_target_names)
+
+
+def in_f32(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same engine with products in f32, as every use of the weights outside of their run computes."""
+    train = settings.get("train")
+    return {**settings, "train": {**train, "precision": "f32"}} if isinstance(train, dict) else dict(settings)
 
 
 def has_adapters(settings: Mapping[str, Any]) -> bool:

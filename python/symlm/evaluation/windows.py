@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_config, engine_settings, without_adapters
+from ..config.engine import engine_config, engine_settings, in_f32, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.train_config import DataFormat, Progress, TrainConfig
 from ..display import Display, make_display
@@ -84,7 +84,7 @@ def evaluate(
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
-        made_from = _imported(shape, seq_len) if state is None else without_adapters(state.config)
+        made_from = _imported(shape, seq_len) if state is None else in_f32(without_adapters(state.config))
         settings = {**made_from, "threads": count, "sectors_in_flight": 0}
         report = _report(files, settings, shards, max_windows, display)
         blocks = text_blocks(shards, tokenizer)

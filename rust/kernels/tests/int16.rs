@@ -235,3 +235,17 @@ fn rows_are_quantised_as_the_contract_says() {
         }
     }
 }
+
+/// Every instruction has a peak that it can be compared with, and every round counts.
+#[test]
+fn the_peak_does_what_it_says() {
+    for integers in all() {
+        let Some((sum, operations)) = int16::integer_loop(integers, 10) else {
+            assert_eq!(integers.isa().name().split('-').next(), Some("portable"));
+            continue;
+        };
+        // Twelve chains of 3 * 3 + 1 * 1 in each lane.
+        let lanes = if integers.isa() == Isa::Avx512 { 16 } else { 8 };
+        assert_eq!((sum, operations), (12 * lanes * 10 * 10, 12 * lanes as u64 * 4 * 10), "{}", integers.name());
+    }
+}

@@ -245,14 +245,27 @@ unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const
             }
         }
         if O::INTEGERS {
+            // Short loops, or the compiler leaves them as they are and keeps the accumulators in memory from the start.
             for (r, row) in acc.iter_mut().enumerate() {
-                let scale = s.splat(*t.scales.row.add(r * t.scales.row_stride));
-                for (v, x) in row.iter_mut().enumerate() {
+                let scale = s.splat(*t.scales.row.wrapping_add(r * t.scales.row_stride));
+                for x in row.iter_mut() {
                     *x = s.mul(s.ints_to_f32(*x), scale);
-                    if !t.scales.column.is_null() {
-                        *x = s.mul(*x, load!(t.scales.column.add(v * LANES)));
+                }
+            }
+            if !t.scales.column.is_null() {
+                let mut scales = [s.zero(); VECTORS];
+                for (v, scale) in scales.iter_mut().enumerate() {
+                    *scale = load!(t.scales.column.add(v * LANES));
+                }
+                for row in acc.iter_mut() {
+                    for (x, scale) in row.iter_mut().zip(scales) {
+                        *x = s.mul(*x, scale);
                     }
-                    if !t.start.is_null() {
+                }
+            }
+            if !t.start.is_null() {
+                for (r, row) in acc.iter_mut().enumerate() {
+                    for (v, x) in row.iter_mut().enumerate() {
                         *x = s.add(load!(t.start.add(r * t.start_stride + v * LANES)), *x);
                     }
                 }

@@ -1,6 +1,6 @@
 //! What a tile does at each step: a multiply-add of floats, or two of 16-bit integers whose sum is a 32-bit one.
 
-use crate::simd::{LANES, Portable, Simd};
+use crate::simd::{LANES, Lanes, Portable, Simd};
 
 /// The step of a tile.
 pub(super) trait Op<S: Simd> {
@@ -27,25 +27,17 @@ pub(super) struct Pairs;
 impl<const HARDWARE_FMA: bool> Op<Portable<HARDWARE_FMA>> for Pairs {
     const INTEGERS: bool = true;
     #[inline(always)]
-    fn step(
-        s: Portable<HARDWARE_FMA>,
-        a: P<HARDWARE_FMA>,
-        b: P<HARDWARE_FMA>,
-        acc: P<HARDWARE_FMA>,
-    ) -> P<HARDWARE_FMA> {
-        let (a, b, mut acc) = (s.to_array(a), s.to_array(b), s.to_array(acc));
+    fn step(_: Portable<HARDWARE_FMA>, a: Lanes, b: Lanes, mut acc: Lanes) -> Lanes {
         for lane in 0..LANES {
-            let (x, y) = (a[lane].to_bits() as i32, b[lane].to_bits() as i32);
+            let (x, y) = (a.0[lane].to_bits() as i32, b.0[lane].to_bits() as i32);
             let low = i32::from(x as i16) * i32::from(y as i16);
-            let high = (x >> 16) * (y >> 16);
-            acc[lane] = f32::from_bits((acc[lane].to_bits() as i32).wrapping_add(low.wrapping_add(high)) as u32);
+            let high = i32::from((x >> 16) as i16) * i32::from((y >> 16) as i16);
+            let sum = (acc.0[lane].to_bits() as i32).wrapping_add(low.wrapping_add(high));
+            acc.0[lane] = f32::from_bits(sum as u32);
         }
-        // SAFETY: sixteen lanes of an array.
-        unsafe { s.load(acc.as_ptr()) }
+        acc
     }
 }
-
-type P<const HARDWARE_FMA: bool> = <Portable<HARDWARE_FMA> as Simd>::F;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::Dot;

@@ -17,6 +17,7 @@ mod integers;
 mod portable;
 
 pub use integers::Integers;
+pub(crate) use portable::F as Lanes;
 pub use portable::{Portable, soft_fma};
 use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]

@@ -45,7 +45,7 @@ pub fn soft_fma(a: f32, b: f32, c: f32) -> f32 {
 /// Sixteen f32 in an array.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct F(pub(super) [f32; LANES]);
+pub struct F(pub(crate) [f32; LANES]);
 
 /// Lane by lane, as a loop: a closure might be compiled apart, without the instructions of the caller.
 macro_rules! lanes {

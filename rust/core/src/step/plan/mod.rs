@@ -20,9 +20,9 @@ mod tiles;
 
 pub(crate) use graph::Plan;
 pub use memory::{MemoryPlan, check_memory};
-pub(crate) use memory::{Sizes, copy_bytes};
+pub(crate) use memory::{RowScratch, Sizes, copy_bytes};
 pub(crate) use partition::Partition;
-pub(crate) use slots::{Buffer, SlotLayout};
+pub(crate) use slots::{Buffer, InputBuffer, SlotLayout};
 pub use symmetry::{SECTORS, sector_windows};
 pub(crate) use symmetry::{SumPlace, Then, visit};
 pub(crate) use task::{RowStage, Task};

@@ -1,6 +1,6 @@
 //! What the nodes of a plan compute.
 //!
-//! Read in this order: `state` (everything that nodes read and write), `tensors` (by name), `forward`, `backward`, `gradients`,
+//! Read in this order: `state` (everything that nodes read and write), `rows` (of it, for products), `tensors` (by name), `forward`, `backward`, `gradients`,
 //! `update`, `adapters` (the nodes of an update), `job` (which node calls what), `fill` (the weights at the start and after
 //! a load).
 
@@ -10,6 +10,7 @@ mod fill;
 mod forward;
 mod gradients;
 mod job;
+mod rows;
 mod state;
 mod tensors;
 mod update;

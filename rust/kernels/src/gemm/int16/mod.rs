@@ -14,10 +14,12 @@
 //! panels and arenas of f32, and the tiles of `micro` run on them with another step.
 
 mod gradient;
+mod peak;
 mod product;
 mod quantise;
 
 pub use gradient::{weight_gradient, weight_gradient_scratch};
+pub use peak::integer_loop;
 pub use product::{product, product_add};
 pub use quantise::{Quantised, QuantisedMut, pack_weights, packed_len, pairs, quantise_rows, row_pairs};
 

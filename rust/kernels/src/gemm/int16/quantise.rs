@@ -91,9 +91,8 @@ impl<'a> QuantisedMut<'a> {
         let groups = check(pairs.rows(), pairs.cols(), cols, scales.len());
         Self { pairs, cols, scales, groups }
     }
-    /// A readable view of the same integers.
-    pub fn view(&self) -> Quantised<'_> {
-        Quantised { pairs: self.pairs.as_mat(), cols: self.cols, scales: self.scales, groups: self.groups }
+    fn into_view(self) -> Quantised<'a> {
+        Quantised { pairs: self.pairs.into_mat(), cols: self.cols, scales: self.scales, groups: self.groups }
     }
 }
 
@@ -127,19 +126,25 @@ pub(super) fn integers<S: Simd>(s: S, x: S::F, inverse: S::F) -> S::F {
 ///
 /// # Panics
 /// If the shapes do not fit, or a group is no multiple of 16.
-pub fn quantise_rows(isa: Isa, x: Mat<'_>, factors: Option<&[f32]>, group: Option<usize>, mut to: QuantisedMut<'_>) {
+pub fn quantise_rows<'a>(
+    isa: Isa,
+    x: Mat<'_>,
+    factors: Option<&[f32]>,
+    group: Option<usize>,
+    mut to: QuantisedMut<'a>,
+) -> Quantised<'a> {
     let group = group.unwrap_or(x.cols()).max(1);
     assert_eq!((x.rows(), x.cols()), (to.pairs.rows(), to.cols), "shape of the integers");
     assert!(group >= x.cols() || group.is_multiple_of(LANES), "a group of {group}");
     assert_eq!(to.scales.len(), x.rows() * groups(x.cols(), group), "scales of the integers");
-    let to = QuantisedMut { pairs: to.pairs.reborrow(), ..to };
     match factors {
         Some(factors) => {
             assert_eq!(factors.len(), x.cols(), "factors of the columns");
-            dispatch(isa, Rows::<true> { x, factors, group, to });
+            dispatch(isa, Rows::<true> { x, factors, group, to: &mut to });
         }
-        None => dispatch(isa, Rows::<false> { x, factors: &[], group, to }),
+        None => dispatch(isa, Rows::<false> { x, factors: &[], group, to: &mut to }),
     }
+    to.into_view()
 }
 
 /// Groups of a row; an empty row is one.
@@ -147,17 +152,17 @@ fn groups(cols: usize, group: usize) -> usize {
     cols.div_ceil(group).max(1)
 }
 
-struct Rows<'a, const FACTORS: bool> {
+struct Rows<'a, 'b, const FACTORS: bool> {
     x: Mat<'a>,
     factors: &'a [f32],
     group: usize,
-    to: QuantisedMut<'a>,
+    to: &'a mut QuantisedMut<'b>,
 }
 
-impl<const FACTORS: bool> Kernel for Rows<'_, FACTORS> {
+impl<const FACTORS: bool> Kernel for Rows<'_, '_, FACTORS> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn run<S: Simd>(self, s: S) {
         let (n, groups) = (self.x.cols(), groups(self.x.cols(), self.group));
         for row in 0..self.x.rows() {
             let x = self.x.row(row).as_ptr();
@@ -217,9 +222,8 @@ pub unsafe fn pack_weights(
     let (count, cols) = (w.rows(), w.cols());
     assert!(first.is_multiple_of(PANEL) && first + count <= rows, "rows {first}+{count} of {rows}");
     let stride = row_pairs(cols);
-    let integers = MatMut::new(scratch, count, stride, stride);
-    quantise_rows(isa, w, None, None, QuantisedMut::new(integers, cols, scales));
-    let integers = Mat::new(scratch, count, stride, stride);
+    let to = QuantisedMut::new(MatMut::new(scratch, count, stride, stride), cols, scales);
+    let integers = quantise_rows(isa, w, None, None, to).pairs();
     let k = pairs(cols);
     for start in (0..count).step_by(PANEL) {
         let some = integers.row_range(start..count.min(start + PANEL)).col_range(0..k);
