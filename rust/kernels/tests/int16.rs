@@ -216,7 +216,7 @@ fn what_is_tiny_is_zero() {
     }
 }
 
-/// A group of a row that is no whole vector, by definition.
+/// Groups of rows that fill no vectors, by definition.
 #[test]
 fn rows_are_quantised_as_the_contract_says() {
     let rng = &mut Lcg(77);

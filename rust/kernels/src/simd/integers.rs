@@ -76,7 +76,7 @@ impl Integers {
         Integers::ALL.into_iter().find(|integers| integers.name() == name)
     }
 
-    /// The fastest that goes with an instruction set; an AVX-512 without either of its own uses AVX2's.
+    /// The fastest that goes with an instruction set; an AVX-512 without either uses AVX2's.
     pub fn of(isa: Isa) -> Integers {
         let fits = |integers: &Integers| match isa {
             Isa::Avx512 => true,

@@ -8,7 +8,7 @@
 //!
 //! Rows of weights and of activations are quantised once, where they are produced. A factor that changes along a product (the
 //! scale of a row of weights in an input gradient, that of a token in a weight gradient) goes into the other operand before
-//! that is quantised, so the same integers serve both products they occur in.
+//! that is quantised, so the same integers serve both products.
 //!
 //! Two integers that follow each other in k are a pair, which takes the place of an f32: matrices of pairs are views,
 //! panels and arenas of f32, and the tiles of `micro` run on them with another step.

@@ -125,7 +125,7 @@ pub(super) fn integers<S: Simd>(s: S, x: S::F, inverse: S::F) -> S::F {
 /// `group` columns, or the whole row.
 ///
 /// # Panics
-/// If the shapes do not fit, or a group is no multiple of 16.
+/// If the shapes do not fit, or a group is not a multiple of 16.
 pub fn quantise_rows<'a>(
     isa: Isa,
     x: Mat<'_>,
@@ -209,7 +209,7 @@ impl<const FACTORS: bool> Kernel for Rows<'_, '_, FACTORS> {
 /// whole panels of 32 rows, in `backward` their pairs.
 ///
 /// # Panics
-/// If the rows do not fit, or `first` is no multiple of 32.
+/// If the rows do not fit, or `first` is not a multiple of 32.
 pub unsafe fn pack_weights(
     isa: Isa,
     w: Mat<'_>,
