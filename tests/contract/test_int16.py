@@ -176,7 +176,7 @@ def test_a_configuration_without_the_key_is_f32() -> None:
 
 
 def test_integers_take_less_memory() -> None:
-    def bytes_of(precision: str) -> int:
+    def bytes_of(precision: str) -> float:
         config = TrainConfig(preset="3m", precision=precision).with_model()  # type: ignore[arg-type]
         plan = _symlm.memory_plan(engine_settings(engine_config(config, 2)))
         return sum(part.bytes for part in plan.engine)
