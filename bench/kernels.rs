@@ -11,6 +11,7 @@ mod attention;
 mod case;
 #[path = "../rust/kernels/tests/common/mod.rs"]
 mod common;
+mod int16;
 mod memory_layout;
 mod models;
 mod passes;
@@ -32,6 +33,7 @@ fn main() {
         .noise_threshold(0.1)
         .configure_from_args();
     let products = products::run(&mut criterion);
+    let integers = int16::run(&mut criterion);
     let mut others = attention::run(&mut criterion);
     others.extend(adapters::run(&mut criterion));
     others.extend(passes::run(&mut criterion));
@@ -40,5 +42,6 @@ fn main() {
     let timing = std::env::args().any(|argument| argument == "--bench");
     if timing && !std::env::args().any(|argument| argument == "--test") {
         tables::print(&products, &others);
+        int16::print(&integers);
     }
 }

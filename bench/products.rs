@@ -17,14 +17,15 @@ const CHECKED: usize = 1 << 24;
 
 /// A product m x k by k x n. Of a weight gradient m are the outputs, n the inputs and k the tokens of a sector.
 #[derive(Clone, Copy, PartialEq)]
-struct Shape {
-    gradient: bool,
-    m: usize,
-    n: usize,
-    k: usize,
+pub struct Shape {
+    pub gradient: bool,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
 }
 
-fn shapes() -> Unique<Shape> {
+/// Those of all presets, with who has them.
+pub fn shapes() -> Unique<Shape> {
     let mut shapes = Unique::new();
     for model in &MODELS {
         for (name, outputs, inputs, rows) in model.matrices() {

@@ -12,7 +12,7 @@ from ..errors import UsageError, shown
 from ..units import format_count, whole_number
 
 BENCH_PRESET = "3m"
-MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_flight", "tokenizer")
+MODEL_SETTINGS = ("preset", *MODEL_FIELDS, "batch_size", "threads", "sectors_in_flight", "precision", "tokenizer")
 """Settings of a training run that a benchmark has too."""
 
 ROUNDS, QUICK_ROUNDS = 9, 3

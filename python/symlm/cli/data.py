@@ -74,10 +74,10 @@ def _show(
 
 def _sources(values: dict[str, Any], tokenizer: str | None) -> Sources:
     """The texts, and the tokenizer of a file or a model; windows are then those of `symlm finetune`."""
+    from ..config.finetune import USUAL_WINDOW
     from ..config.sources import gather
     from ..model.resolve import resolve_model
     from ..text.corpus import Sources
-    from ..config.finetune import USUAL_WINDOW
 
     if tokenizer is None or not Path(tokenizer).is_dir():
         return Sources(gather(values, {}).config(), tokenizer)

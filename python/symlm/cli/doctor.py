@@ -47,6 +47,7 @@ def command(as_json: bool) -> None:
             "instruction set", "isa", "isa_available",
             text=lambda: f"{facts['isa']} (available: {', '.join(facts['isa_available'])})",
         ),
+        row("integer products", "integer_instructions", text=lambda: facts["integer_instructions"]),
         row("threads", "threads_auto", text=lambda: f"{threads} ({facts['threads_auto_rule']})"),
         row("cpus", "cpus_online", "cpus_in_affinity_mask", text=lambda: _cpus(facts)),
         row("fma peak", "fma_peak_gflops", text=lambda: f"{facts['fma_peak_gflops']} GFLOP/s with {threads} threads"),

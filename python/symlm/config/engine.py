@@ -37,6 +37,7 @@ def engine_settings(
             schedule=config.schedule,
             min_lr_ratio=config.min_lr_ratio,
             **dataclasses.asdict(config.optimizer),
+            precision=config.precision,
             lora=_lora(config),
         ),
         threads=threads,
@@ -79,7 +80,9 @@ def settings_of(values: Mapping[str, Any]) -> _symlm.EngineSettings:
     train = values.get("train")
     if isinstance(train, dict):
         lora = train.get("lora")
-        train = {**train, "lora": None if lora is None else _made(_symlm.LoraSettings, "lora", lora)}
+        made = None if lora is None else _made(_symlm.LoraSettings, "lora", lora)
+        # Runs from before there was a choice are f32.
+        train = {"precision": "f32", **train, "lora": made}
     whole = {
         "sectors_in_flight": 0,
         "plan_threads": 0,
@@ -110,6 +113,12 @@ def _made(kind: type[_T], what: str, values: object) -> _T:
     for name in sorted(values.keys() - fields):
         raise UsageError(f"{what}: found {shown(name)}, expected the fields {', '.join(sorted(fields))}")
     return kind(**values)
+
+
+def in_f32(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same engine with products in f32, as every use of the weights outside of their run computes."""
+    train = values.get("train")
+    return {**values, "train": {**train, "precision": "f32"}} if isinstance(train, dict) else dict(values)
 
 
 def without_adapters(values: Mapping[str, Any]) -> dict[str, Any]:

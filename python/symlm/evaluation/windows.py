@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_settings, made_from, settings_of, without_adapters
+from ..config.engine import engine_settings, in_f32, made_from, settings_of, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.options import convert
 from ..config.train_config import SPECS, DataFormat, Progress, TrainConfig
@@ -86,7 +86,7 @@ def evaluate(
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
-        kept = _imported(shape, seq_len) if state is None else without_adapters(state.config)
+        kept = _imported(shape, seq_len) if state is None else in_f32(without_adapters(state.config))
         settings = {**kept, "threads": count, "sectors_in_flight": 0}
         report = _report(files, settings, shards, max_windows, display)
         blocks = text_blocks(shards, tokenizer)

@@ -72,6 +72,7 @@ def machine_facts() -> dict[str, Callable[[], Any]]:
         "threads_auto_rule": lambda: _symlm.available_cpus().rule,
         "isa": _symlm.isa,
         "isa_available": lambda: list(_symlm.available_isas()),
+        "integer_instructions": _symlm.integer_instructions,
         "isa_from_environment": lambda: os.environ.get("SYMLM_ISA"),
         "cgroup": cgroup_limits,
         "memory_available_bytes": lambda: _memory()[0],

@@ -21,6 +21,7 @@ from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
 from .due.evaluation import Evaluation
+from .due.final_f32 import evaluate_in_f32
 from .due.part import Part
 from .due.sample import Sample
 from .due.saves import Saves
@@ -256,12 +257,14 @@ class Loop:
             part.finish()
         if running.must_stop:
             return running.stop_reason()
+        in_f32 = evaluate_in_f32(running, self._evaluation.last_windows)
         stats = running.engine.worker_stats()
         running.journal.event({
             "event": "end",
             "step": progress.step,
             "tokens": progress.tokens,
             **progress.metrics(),
+            **in_f32,
             "worker_busy_frac": progress.total.busy_frac,
             "tasks_per_worker": [worker.tasks for worker in stats],
             "steals_per_worker": [worker.steals for worker in stats],

@@ -126,6 +126,9 @@ def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:
     for part in ("model", "train"):
         known = state.config.get(part)
         known = known if isinstance(known, dict) else {}
+        if part == "train":
+            # Checkpoints from before there was a choice are f32.
+            known = {"precision": "f32", **known}
         for name in sorted({*now[part], *known} - free, key=str):
             if name not in known or name not in now[part] or known[name] != now[part][name]:
                 raise DataError(

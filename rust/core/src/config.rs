@@ -178,6 +178,17 @@ pub enum Schedule {
     Constant,
 }
 
+/// What products with weights are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Floats of 32 bits.
+    #[default]
+    F32,
+    /// Integers of 16 bits (contract, "Integer products").
+    Int16,
+}
+
 /// What one training run computes, with every limit resolved to step numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +219,9 @@ pub struct TrainConfig {
     pub grad_clip: f64,
     /// Seed of everything random.
     pub seed: u64,
+    /// What products with weights are computed in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Adapters that are trained in place of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,

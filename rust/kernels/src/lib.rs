@@ -24,4 +24,4 @@ pub mod simd;
 pub const ANY_ORDER: bool = cfg!(feature = "any-order");
 
 pub use mat::{Mat, MatMut};
-pub use simd::Isa;
+pub use simd::{Integers, Isa};

@@ -155,6 +155,10 @@ impl<'a> MatMut<'a> {
     pub fn as_mat(&self) -> Mat<'_> {
         Mat { ptr: self.ptr, rows: self.rows, cols: self.cols, stride: self.stride, life: PhantomData }
     }
+    /// A readable view in place of this one.
+    pub fn into_mat(self) -> Mat<'a> {
+        Mat { ptr: self.ptr, rows: self.rows, cols: self.cols, stride: self.stride, life: PhantomData }
+    }
     /// The rows of `range`.
     pub fn row_range(&mut self, range: Range<usize>) -> MatMut<'_> {
         cut(&range, self.rows);

@@ -10,14 +10,20 @@ mod known {
     pub mod attention;
     pub mod elementwise;
     pub mod gemm;
+    pub mod int16;
 }
 
 use common::{Lcg, isas};
 use sha2::{Digest, Sha256};
 use symlm_kernels::Isa;
 
-const TABLES: [&[Answer]; 4] =
-    [known::elementwise::ANSWERS, known::gemm::ANSWERS, known::attention::ANSWERS, known::gemm::ADAPTERS];
+const TABLES: [&[Answer]; 5] = [
+    known::elementwise::ANSWERS,
+    known::gemm::ANSWERS,
+    known::attention::ANSWERS,
+    known::gemm::ADAPTERS,
+    known::int16::ANSWERS,
+];
 
 const CONTRACT: &str = include_str!("../../../docs/contract.md");
 

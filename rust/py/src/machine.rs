@@ -7,7 +7,7 @@ use crate::settings::{EngineSettings, ModelShape};
 use pyo3::prelude::*;
 use symlm_core::system::machine;
 use symlm_core::{Error, model, step};
-use symlm_kernels::Isa;
+use symlm_kernels::{Integers, Isa};
 
 records! {
     /// Processors that this process may use.
@@ -57,6 +57,13 @@ pub fn isa(py: Python<'_>) -> PyResult<&'static str> {
 #[pyfunction]
 pub fn available_isas() -> Vec<&'static str> {
     Isa::available().into_iter().map(Isa::name).collect()
+}
+
+/// The instructions that multiply 16-bit integers beside the instruction set in use; `SYMLM_INT16` overrides the choice.
+#[pyfunction]
+pub fn integer_instructions(py: Python<'_>) -> PyResult<&'static str> {
+    let found = machine::active_isa().and_then(machine::active_integers);
+    found.map(Integers::name).map_err(|e| to_py(py, e))
 }
 
 /// The number of threads that `--threads auto` means, and the rule that decided.

@@ -7,7 +7,7 @@ use crate::records::{records, shown};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
-use symlm_core::config::{self, EngineConfig, LoraConfig, ModelConfig, Schedule, TrainConfig};
+use symlm_core::config::{self, EngineConfig, LoraConfig, ModelConfig, Precision, Schedule, TrainConfig};
 use symlm_core::generate::SampleOptions;
 use symlm_core::{Error, Result, limits};
 
@@ -91,6 +91,22 @@ impl Value for Schedule {
     fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let known = SCHEDULES.iter().find(|known| known.1 == *self);
         let (name, _) = known.ok_or_else(|| PyValueError::new_err("a schedule without a name"))?;
+        Ok(name.into_pyobject(py)?.into_any())
+    }
+}
+
+/// Names of the precisions.
+const PRECISIONS: [(&str, Precision); 2] = [("f32", Precision::F32), ("int16", Precision::Int16)];
+
+impl Value for Precision {
+    const EXPECTED: &'static str = "f32 or int16";
+    fn taken(object: &Bound<'_, PyAny>) -> Option<Self> {
+        let name = object.extract::<String>().ok()?;
+        PRECISIONS.iter().find(|known| known.0 == name).map(|known| known.1)
+    }
+    fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let known = PRECISIONS.iter().find(|known| known.1 == *self);
+        let (name, _) = known.ok_or_else(|| PyValueError::new_err("a precision without a name"))?;
         Ok(name.into_pyobject(py)?.into_any())
     }
 }
@@ -187,6 +203,7 @@ settings! {
         eps: f64,
         grad_clip: f64,
         seed: u64,
+        precision: Precision,
         lora: Option<LoraConfig>,
     }
     /// Everything that an engine is made from. `sectors_in_flight` 0 is automatic, `plan_threads` 0 as many as `threads`.

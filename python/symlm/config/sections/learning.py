@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 from ..options import Section, Spec, option
 from .length import MAX_STEPS
 
+Precision = Literal["f32", "int16"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 _FROM_PRESET = "from the preset"
 
@@ -52,5 +53,14 @@ class LearningSettings(Section):
             low=0,
             high=MAX_STEPS,
             default_text="from --decay-frac",
+        ),
+    )
+    precision: Precision = option(
+        "f32",
+        Spec(
+            "what products with weights compute in: f32, or integers of 16 bits, which are faster and have other bits",
+            "choice",
+            choices=get_args(Precision),
+            before="f32",
         ),
     )

@@ -47,6 +47,11 @@ class Evaluation:
         if self._last > self._usual and (report := self._evaluate(self._last)) is not None:
             self._record(report, final=True)
 
+    @property
+    def last_windows(self) -> int:
+        """Windows of the last evaluation of a run that ends."""
+        return max(self._usual, self._last)
+
     def run_at_stop(self) -> None:
         """As `run`, but not compared: which step is the best does not depend on where a run was stopped."""
         if (report := self._evaluate(self._usual)) is not None:

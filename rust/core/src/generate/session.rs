@@ -4,7 +4,7 @@ use super::model::Model;
 use super::rows::{OwnedArena, Rows};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::{Block, MlpRows};
+use crate::model::{Block, MlpRows, Operand};
 use crate::system::float_env::ContractRounding;
 use std::sync::Arc;
 use symlm_kernels::gemm::{PANEL, Packed, packed_len};
@@ -165,7 +165,7 @@ impl Session {
         let vocab = model.config().vocab_size;
         let last = self.normed.first(rows).row_range(rows - 1..rows);
         let out = MatMut::new(self.logits.get_mut(), 1, vocab, vocab);
-        model.network().logits(last, out);
+        model.network().logits(Operand::Floats(last), out);
         Ok(self.logits.get())
     }
 
@@ -202,7 +202,7 @@ impl Session {
                 self.final_norm(&model, rows);
                 let normed = self.normed.first(rows).row_range(skipped..rows);
                 let out = MatMut::new(&mut wanted[(at + skipped - first) * vocab..], rows - skipped, vocab, vocab);
-                model.network().logits(normed, out);
+                model.network().logits(Operand::Floats(normed), out);
             }
         }
         Ok(wanted)
@@ -226,17 +226,22 @@ impl Session {
         network.embed(&self.context[start..start + rows], self.residual.first_mut(rows));
         for l in 0..c.num_layers {
             let block = Block::new(network, l);
-            let (normed, rstd) = (self.normed.first_mut(rows), &mut self.rstd[..rows]);
+            let (normed, rstd) = (self.normed.first_mut(rows).into(), &mut self.rstd[..rows]);
             block.attention_in(self.residual.first(rows), start, normed, rstd, self.qkv.first_mut(rows));
             let qkv = self.qkv.first(rows);
             self.cache.store(l, start, qkv.col_range(keys.clone()), qkv.col_range(values.clone()));
             self.attention(model, l, start, rows);
-            block.attention_out(self.residual.first(rows), self.attended.first(rows), self.middle.first_mut(rows));
+            block.attention_out(
+                self.residual.first(rows),
+                self.attended.first(rows),
+                None,
+                self.middle.first_mut(rows),
+            );
             let mlp = MlpRows {
-                normed: self.normed.first_mut(rows),
+                normed: self.normed.first_mut(rows).into(),
                 rstd: &mut self.rstd[..rows],
                 gate_up: self.gate_up.first_mut(rows),
-                hidden: self.hidden.first_mut(rows),
+                hidden: self.hidden.first_mut(rows).into(),
             };
             block.mlp(self.middle.first(rows), mlp, self.residual.first_mut(rows));
         }
@@ -268,7 +273,7 @@ impl Session {
     }
 
     fn final_norm(&mut self, model: &Model, rows: usize) {
-        let (x, normed) = (self.residual.first(rows), self.normed.first_mut(rows));
+        let (x, normed) = (self.residual.first(rows), self.normed.first_mut(rows).into());
         model.network().final_norm(x, normed, &mut self.rstd[..rows]);
     }
 }

@@ -14,9 +14,9 @@
 //! and saves the statistics of the softmax, generation has a cache of keys and values. Both are kernels of `symlm_kernels::attention`
 //! with the same bits.
 
-use super::LayerMatrices;
 use super::network::Network;
-use symlm_kernels::gemm::{Left, Right, product, product_add};
+use super::{GradientRoom, Inputs, LayerMatrices, Operand};
+use symlm_kernels::gemm::int16::QuantisedMut;
 use symlm_kernels::{Mat, MatMut, mlp, norm, rope};
 
 /// A layer's weights, and what it takes to compute with them.
@@ -30,13 +30,13 @@ pub struct Block<'a> {
 /// What the MLP leaves behind.
 pub struct MlpRows<'a> {
     /// Normalised input.
-    pub normed: MatMut<'a>,
+    pub normed: Inputs<'a>,
     /// 1 / rms of each row.
     pub rstd: &'a mut [f32],
     /// Gate and up.
     pub gate_up: MatMut<'a>,
     /// SwiGLU output.
-    pub hidden: MatMut<'a>,
+    pub hidden: Inputs<'a>,
 }
 
 /// What the way back through the MLP reads and writes.
@@ -59,18 +59,6 @@ impl<'a> Block<'a> {
         Self { network, matrices: network.weights.layout.layers[layer], layer }
     }
 
-    /// The weights of a product forward.
-    fn forward(&self, matrix: usize) -> Right<'a> {
-        // SAFETY: nobody writes, by the promise of `Network::new`.
-        unsafe { self.network.weights.forward(matrix) }
-    }
-
-    /// The weights of a product backward.
-    fn backward(&self, matrix: usize) -> Right<'a> {
-        // SAFETY: nobody writes, by the promise of `Network::new`.
-        unsafe { self.network.weights.backward(matrix) }
-    }
-
     fn attention_norm(&self) -> &'a [f32] {
         self.network.norm(2 * self.layer)
     }
@@ -84,45 +72,52 @@ impl<'a> Block<'a> {
         &self,
         x: Mat<'_>,
         position: usize,
-        mut normed: MatMut<'_>,
+        mut normed: Inputs<'_>,
         rstd: &mut [f32],
         mut qkv: MatMut<'_>,
     ) {
         let Network { isa, weights, rope, .. } = self.network;
-        norm::forward(isa, x, self.attention_norm(), self.network.eps(), normed.reborrow(), rstd);
-        product(isa, Left::Rows(normed.as_mat()), self.forward(self.matrices.qkv), qkv.reborrow());
+        norm::forward(isa, x, self.attention_norm(), self.network.eps(), normed.values.reborrow(), rstd);
+        self.network.forward(normed.operand(isa), self.matrices.qkv, None, qkv.reborrow());
         let rotated = qkv.col_range(weights.config.rotated_columns());
         rope::forward(isa, rotated, weights.config.head_dim(), rope, position);
     }
 
     /// The residual stream behind the attention.
-    pub fn attention_out(&self, x: Mat<'_>, attended: Mat<'_>, middle: MatMut<'_>) {
-        product_add(self.network.isa, Left::Rows(attended), self.forward(self.matrices.out), x, middle);
+    pub fn attention_out<'b>(
+        &self,
+        x: Mat<'_>,
+        attended: Mat<'b>,
+        integers: Option<QuantisedMut<'b>>,
+        middle: MatMut<'_>,
+    ) {
+        let attended = Operand::new(self.network.isa, attended, integers);
+        self.network.forward(attended, self.matrices.out, Some(x), middle);
     }
 
     /// The residual stream behind the MLP.
     pub fn mlp(&self, middle: Mat<'_>, rows: MlpRows<'_>, x: MatMut<'_>) {
         let isa = self.network.isa;
         let MlpRows { mut normed, rstd, mut gate_up, mut hidden } = rows;
-        norm::forward(isa, middle, self.mlp_norm(), self.network.eps(), normed.reborrow(), rstd);
-        product(isa, Left::Rows(normed.as_mat()), self.forward(self.matrices.gate_up), gate_up.reborrow());
-        mlp::forward(isa, gate_up.as_mat(), hidden.reborrow());
-        product_add(isa, Left::Rows(hidden.as_mat()), self.forward(self.matrices.down), middle, x);
+        norm::forward(isa, middle, self.mlp_norm(), self.network.eps(), normed.values.reborrow(), rstd);
+        self.network.forward(normed.operand(isa), self.matrices.gate_up, None, gate_up.reborrow());
+        mlp::forward(isa, gate_up.as_mat(), hidden.values.reborrow());
+        self.network.forward(hidden.operand(isa), self.matrices.down, Some(middle), x);
     }
 
     /// From the gradient behind the MLP to that behind the attention, which takes the place of `middle`.
-    pub fn mlp_backward(&self, dx: Mat<'_>, rows: MlpGradients<'_>, middle: MatMut<'_>) {
+    pub fn mlp_backward(&self, dx: Mat<'_>, rows: MlpGradients<'_>, middle: MatMut<'_>, room: &mut GradientRoom<'_>) {
         let isa = self.network.isa;
         let MlpGradients { rstd, mut gate_up, mut d_hidden, mut d_normed, norm_blocks } = rows;
-        product(isa, Left::Rows(dx), self.backward(self.matrices.down), d_hidden.reborrow());
+        self.network.backward(dx, self.matrices.down, d_hidden.reborrow(), room);
         mlp::backward(isa, d_hidden.as_mat(), gate_up.reborrow());
-        product(isa, Left::Rows(gate_up.as_mat()), self.backward(self.matrices.gate_up), d_normed.reborrow());
+        self.network.backward(gate_up.as_mat(), self.matrices.gate_up, d_normed.reborrow(), room);
         norm::backward(isa, d_normed.as_mat(), self.mlp_norm(), rstd, Some(dx), middle, norm_blocks);
     }
 
     /// From the gradient behind the attention to that at its output before the projection.
-    pub fn attention_out_backward(&self, d_middle: Mat<'_>, d_attended: MatMut<'_>) {
-        product(self.network.isa, Left::Rows(d_middle), self.backward(self.matrices.out), d_attended);
+    pub fn attention_out_backward(&self, d_middle: Mat<'_>, d_attended: MatMut<'_>, room: &mut GradientRoom<'_>) {
+        self.network.backward(d_middle, self.matrices.out, d_attended, room);
     }
 
     /// Gradients of rotated queries and keys become those before the rotation.
@@ -142,9 +137,10 @@ impl<'a> Block<'a> {
         rstd: &[f32],
         x: MatMut<'_>,
         norm_blocks: MatMut<'_>,
+        room: &mut GradientRoom<'_>,
     ) {
         let isa = self.network.isa;
-        product(isa, Left::Rows(d_qkv), self.backward(self.matrices.qkv), d_normed.reborrow());
+        self.network.backward(d_qkv, self.matrices.qkv, d_normed.reborrow(), room);
         norm::backward(isa, d_normed.as_mat(), self.attention_norm(), rstd, Some(d_middle), x, norm_blocks);
     }
 }

@@ -1,8 +1,8 @@
 //! The one table of parameters: name, shape, offset, initialisation, decay; and the matrices that the step multiplies with.
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Precision};
 use crate::rng::{self, Stream};
-use symlm_kernels::gemm::packed_len;
+use symlm_kernels::gemm::{int16, packed_len};
 
 /// First values of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,6 +99,8 @@ pub struct Matrix {
     pub forward: Option<usize>,
     /// First element of its panels for the input gradient (k = outputs), if any.
     pub backward: Option<usize>,
+    /// The first of the scales of its rows, where it is multiplied with as integers.
+    pub scales: usize,
 }
 
 /// Positions of the four matrices of a layer in [`Layout::matrices`].
@@ -136,6 +138,8 @@ pub struct Layout {
     pub len: usize,
     /// Elements of the arena of packed panels.
     pub packed_len: usize,
+    /// Scales of the rows of all matrices.
+    pub scales_len: usize,
 }
 
 /// Tensors start on a cache line.
@@ -143,6 +147,7 @@ pub(super) const ALIGN: usize = 16;
 
 struct Builder {
     layout: Layout,
+    precision: Precision,
 }
 
 impl Builder {
@@ -172,22 +177,39 @@ impl Builder {
         let mut place = |used: bool, k: usize, n: usize| {
             used.then(|| {
                 let at = self.layout.packed_len;
-                self.layout.packed_len += packed_len(k, n);
+                self.layout.packed_len += match self.precision {
+                    Precision::F32 => packed_len(k, n),
+                    Precision::Int16 => int16::packed_len(k, n),
+                };
                 at
             })
         };
         let (forward, backward) = (place(used[0], cols, rows), place(used[1], rows, cols));
-        let offset = first.unwrap_or_default();
-        self.layout.matrices.push(Matrix { id, rows, cols, offset, forward, backward });
+        let (offset, scales) = (first.unwrap_or_default(), self.layout.scales_len);
+        self.layout.scales_len += rows;
+        self.layout.matrices.push(Matrix { id, rows, cols, offset, forward, backward, scales });
         self.layout.matrices.len() - 1
     }
 }
 
 impl Layout {
-    /// The table of a model.
+    /// The table of a model, multiplied with as f32.
     pub fn new(c: &ModelConfig) -> Self {
-        let empty = Layout { params: vec![], matrices: vec![], layers: vec![], norms: vec![], len: 0, packed_len: 0 };
-        let mut b = Builder { layout: empty };
+        Self::of(c, Precision::F32)
+    }
+
+    /// The table of a model; panels and scales are those of a precision.
+    pub fn of(c: &ModelConfig, precision: Precision) -> Self {
+        let empty = Layout {
+            params: vec![],
+            matrices: vec![],
+            layers: vec![],
+            norms: vec![],
+            len: 0,
+            packed_len: 0,
+            scales_len: 0,
+        };
+        let mut b = Builder { layout: empty, precision };
         let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_size());
         let std = 0.02;
         let residual_std = std / libm::sqrt(2.0 * c.num_layers as f64);

@@ -5,10 +5,12 @@ pub mod block;
 mod flops;
 pub mod layout;
 pub mod network;
+pub mod products;
 pub mod weights;
 
 pub use adapters::{Adapter, Adapters};
 pub use block::{Block, MlpGradients, MlpRows};
 pub use layout::{Initial, LayerMatrices, Layout, Matrix, MatrixId, Param};
 pub use network::Network;
+pub use products::{GradientRoom, Inputs, Operand};
 pub use weights::Weights;

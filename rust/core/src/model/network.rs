@@ -3,8 +3,7 @@
 //! A pass is `embed`, then each [`Block`](super::Block), then `final_norm` and `logits`. Training and generation call the same
 //! functions, on as many rows as they like: every element is its own chain, so no bit depends on the number.
 
-use super::Weights;
-use symlm_kernels::gemm::{Left, product};
+use super::{GradientRoom, Inputs, Operand, Weights};
 use symlm_kernels::rope::Table;
 use symlm_kernels::{Isa, Mat, MatMut, embedding, norm};
 
@@ -44,22 +43,19 @@ impl<'a> Network<'a> {
     }
 
     /// `normed = norm(x)` behind the last layer.
-    pub fn final_norm(&self, x: Mat<'_>, normed: MatMut<'_>, rstd: &mut [f32]) {
-        norm::forward(self.isa, x, self.last_norm(), self.eps(), normed, rstd);
+    pub fn final_norm<'b>(&self, x: Mat<'_>, mut normed: Inputs<'b>, rstd: &mut [f32]) -> Operand<'b> {
+        norm::forward(self.isa, x, self.last_norm(), self.eps(), normed.values.reborrow(), rstd);
+        normed.operand(self.isa)
     }
 
     /// `logits = normed Wᵀ`.
-    pub fn logits(&self, normed: Mat<'_>, logits: MatMut<'_>) {
-        // SAFETY: nobody writes, by the promise of `new`.
-        let w = unsafe { self.weights.forward(self.weights.layout.lm_head()) };
-        product(self.isa, Left::Rows(normed), w, logits);
+    pub fn logits(&self, normed: Operand<'_>, logits: MatMut<'_>) {
+        self.forward(normed, self.weights.layout.lm_head(), None, logits);
     }
 
     /// The gradient at the normed rows from that at the logits.
-    pub fn logits_backward(&self, d_logits: Mat<'_>, d_normed: MatMut<'_>) {
-        // SAFETY: nobody writes, by the promise of `new`.
-        let w = unsafe { self.weights.backward(self.weights.layout.lm_head()) };
-        product(self.isa, Left::Rows(d_logits), w, d_normed);
+    pub fn logits_backward(&self, d_logits: Mat<'_>, d_normed: MatMut<'_>, room: &mut GradientRoom<'_>) {
+        self.backward(d_logits, self.weights.layout.lm_head(), d_normed, room);
     }
 
     /// The gradient behind the last layer takes the place of `x`; `blocks` get that of the norm's weight.

@@ -1,12 +1,12 @@
 //! Weights and their packed copies.
 
-use super::{Layout, MatrixId};
-use crate::config::ModelConfig;
+use super::{Layout, Matrix, MatrixId};
+use crate::config::{ModelConfig, Precision};
 use crate::error::Result;
 use crate::system::arena::Arena;
 use std::ops::Range;
-use symlm_kernels::gemm::{PANEL, Packed, Right, pack, packed_len};
-use symlm_kernels::{Isa, Mat};
+use symlm_kernels::gemm::{PANEL, Packed, Right, int16, pack, packed_len};
+use symlm_kernels::{Integers, Isa, Mat};
 
 /// The tensors of a model and the panels that the products read.
 ///
@@ -20,19 +20,33 @@ pub struct Weights {
     /// Tensors, row-major, at the offsets of the table.
     pub values: Arena,
     packed: Arena,
+    /// What the panels are multiplied with, if they hold integers.
+    pub integers: Option<Integers>,
+    /// Scales of the rows of the integers.
+    scales: Arena,
 }
 
 impl Weights {
-    /// All zeros.
+    /// All zeros, to be multiplied with as f32.
     ///
     /// # Errors
     /// `User` for an impossible shape, `Memory` if the system refuses.
     pub fn zeros(config: &ModelConfig) -> Result<Self> {
+        Self::new(config, None)
+    }
+
+    /// All zeros.
+    ///
+    /// # Errors
+    /// As [`Weights::zeros`].
+    pub fn new(config: &ModelConfig, integers: Option<Integers>) -> Result<Self> {
         config.check()?;
-        let layout = Layout::new(config);
+        let precision = if integers.is_some() { Precision::Int16 } else { Precision::F32 };
+        let layout = Layout::of(config, precision);
         let values = Arena::new(layout.len)?;
         let packed = Arena::new(layout.packed_len)?;
-        Ok(Self { config: config.clone(), layout, values, packed })
+        let scales = Arena::new(if integers.is_some() { layout.scales_len } else { 0 })?;
+        Ok(Self { config: config.clone(), layout, values, packed, integers, scales })
     }
 
     /// Initial values of a tensor from element `start` on (contract R1).
@@ -55,18 +69,29 @@ impl Weights {
     pub fn pack_all(&mut self, isa: Isa) {
         for index in 0..self.layout.matrices.len() {
             let rows = self.layout.matrices[index].rows;
+            let mut work = vec![0.0; self.pack_scratch(index, rows)];
             // SAFETY: &mut self: nobody else reads or writes.
-            unsafe { self.pack_rows(isa, index, 0..rows) };
+            unsafe { self.pack_rows(isa, index, 0..rows, &mut work) };
         }
     }
 
-    /// Packs rows of a matrix into its panels. `rows` starts at a multiple of 32 and ends at one or at the last row.
+    /// Elements of workspace for packing some rows of a matrix.
+    pub fn pack_scratch(&self, matrix: usize, rows: usize) -> usize {
+        if self.integers.is_some() { rows * int16::row_pairs(self.layout.matrices[matrix].cols) } else { 0 }
+    }
+
+    /// Packs rows of a matrix into its panels. `rows` starts at a multiple of 32 and ends at one or at the last row. The
+    /// workspace has [`Weights::pack_scratch`] elements.
     ///
     /// # Safety
     /// Nobody writes these rows or touches their part of the panels meanwhile.
-    pub unsafe fn pack_rows(&self, isa: Isa, matrix: usize, rows: Range<usize>) {
+    pub unsafe fn pack_rows(&self, isa: Isa, matrix: usize, rows: Range<usize>, work: &mut [f32]) {
         let m = &self.layout.matrices[matrix];
         assert!(rows.start.is_multiple_of(PANEL) && (rows.end.is_multiple_of(PANEL) || rows.end == m.rows));
+        if self.integers.is_some() {
+            // SAFETY: passed on to the caller.
+            return unsafe { self.pack_integers(isa, m, rows, work) };
+        }
         if let Some(backward) = m.backward {
             assert!(backward + packed_len(m.rows, m.cols) <= self.packed.len());
             // SAFETY: in bounds; these rows of the panels are ours, by the caller's guarantee.
@@ -84,6 +109,58 @@ impl Weights {
                 let panel = self.packed.slice_mut(forward + start * m.cols, PANEL * m.cols);
                 pack::transposed_panel(isa, w, panel);
             }
+        }
+    }
+
+    /// As [`Weights::pack_rows`], of integers.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn pack_integers(&self, isa: Isa, m: &Matrix, rows: Range<usize>, work: &mut [f32]) {
+        // What is only looked up has no panels.
+        let (Some(forward), Some(backward)) = (m.forward, m.backward) else { return };
+        assert!(forward + int16::packed_len(m.cols, m.rows) <= self.packed.len());
+        assert!(backward + int16::packed_len(m.rows, m.cols) <= self.packed.len());
+        let panels = [forward, backward].map(|at| self.packed.ptr(at));
+        // SAFETY: in bounds; these rows, their scales and their parts of the panels are ours, by the caller's guarantee.
+        unsafe {
+            let w = self.values.mat(m.offset + rows.start * m.cols, rows.len(), m.cols, m.cols);
+            let scales = self.scales.slice_mut(m.scales + rows.start, rows.len());
+            int16::pack_weights(isa, w, rows.start, m.rows, scales, panels, work);
+        }
+    }
+
+    /// The integers of `y = x Wᵀ`, k = inputs, n = outputs, and the scales of its columns.
+    ///
+    /// # Safety
+    /// Nobody updates the weights while it lives.
+    ///
+    /// # Panics
+    /// If the matrix is never multiplied with.
+    pub unsafe fn forward_integers(&self, matrix: usize) -> (Packed<'_>, &[f32]) {
+        let m = &self.layout.matrices[matrix];
+        let at = m.forward.expect("this matrix has forward panels");
+        // SAFETY: no writer, by the caller's guarantee.
+        unsafe {
+            let panels = self.packed.slice(at, int16::packed_len(m.cols, m.rows));
+            (Packed::new(panels, int16::pairs(m.cols), m.rows), self.scales.slice(m.scales, m.rows))
+        }
+    }
+
+    /// The integers of `dx = dy W`, k = outputs, n = inputs, and the scales along k.
+    ///
+    /// # Safety
+    /// Nobody updates the weights while it lives.
+    ///
+    /// # Panics
+    /// If the matrix is never multiplied with.
+    pub unsafe fn backward_integers(&self, matrix: usize) -> (Packed<'_>, &[f32]) {
+        let m = &self.layout.matrices[matrix];
+        let at = m.backward.expect("this matrix has backward panels");
+        // SAFETY: no writer, by the caller's guarantee.
+        unsafe {
+            let panels = self.packed.slice(at, int16::packed_len(m.rows, m.cols));
+            (Packed::new(panels, int16::pairs(m.rows), m.cols), self.scales.slice(m.scales, m.rows))
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use symlm_kernels::{Isa, peak};
+use symlm_kernels::{Integers, Isa, peak};
 
 /// The instruction set to use: the one that `SYMLM_ISA` names, else the fastest.
 ///
@@ -20,6 +20,25 @@ pub fn active_isa() -> Result<Isa> {
         Error::usage(format!("SYMLM_ISA is {name:?}, symlm has {} on this machine", isa_names()))
             .hint("unset SYMLM_ISA to use the fastest")
     })
+}
+
+/// The instructions that multiply 16-bit integers beside an instruction set: those that `SYMLM_INT16` names if they belong
+/// to it, else the fastest.
+///
+/// # Errors
+/// `Usage` if the name is unknown or the CPU lacks them.
+pub fn active_integers(isa: Isa) -> Result<Integers> {
+    let Some(name) = std::env::var_os("SYMLM_INT16").filter(|name| !name.is_empty()) else {
+        return Ok(Integers::of(isa));
+    };
+    let name = name.to_string_lossy();
+    let found = Integers::from_name(&name).filter(|integers| integers.is_available());
+    let found = found.ok_or_else(|| {
+        let names: Vec<_> = Integers::available().into_iter().map(Integers::name).collect();
+        Error::usage(format!("SYMLM_INT16 is {name:?}, symlm has {} on this machine", names.join(", ")))
+            .hint("unset SYMLM_INT16 to use the fastest")
+    })?;
+    Ok(if found.isa() == isa { found } else { Integers::of(isa) })
 }
 
 /// The instruction set with this name, if this machine can run it.

@@ -17,10 +17,11 @@
 //! side, they are two streams. A copy of x serves all 256 rows, one of dy all columns. The parts are short for the caches
 //! alone: a chain that is stored and continued has the bits of one that was not cut.
 
-use super::micro::{Rows, Table, Tile, tiles};
+use super::micro::{Rows, Scales, Table, Tile, tiles};
 use super::{At, Left, Right, at, direct, pack, tile_height};
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
+use std::ops::Range;
 
 /// Tokens of one weight-gradient chain (contract G3).
 pub const TOKEN_BLOCK: usize = if crate::ANY_ORDER { 1 << 31 } else { 1024 };
@@ -39,10 +40,10 @@ pub enum Fold {
 const TOKEN_PART: usize = 256;
 
 /// Most rows of `dw` that are worked on at a time: their columns of `dy` stay in the second-level cache.
-const GRADIENT_ROWS: usize = 256;
+pub(super) const GRADIENT_ROWS: usize = 256;
 
 /// Most columns of a panel of `x`, those of the widest tile.
-const MOST_WIDTH: usize = 32;
+pub(super) const MOST_WIDTH: usize = 32;
 
 /// Weight gradient of one sector (contract G3), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs.
 ///
@@ -101,7 +102,20 @@ pub fn weight_gradient(
                 };
                 let (dy, x) = (dy.row_range(part.clone()).col_range(range.clone()), x.row_range(part.clone()));
                 let then = if range.end < rows { None } else { then };
-                dispatch(isa, Part { dy, x, then, start, add, c, columns, panel, tiles: tiles(isa) });
+                dispatch(
+                    isa,
+                    Part {
+                        operands: Floats { dy, x },
+                        then,
+                        start,
+                        add,
+                        c,
+                        columns,
+                        panel,
+                        scales: &mut [],
+                        tiles: tiles(isa),
+                    },
+                );
             }
         }
     }
@@ -121,7 +135,7 @@ fn check(dy: Mat<'_>, x: Mat<'_>, (rows, cols): (usize, usize), scratch: &[f32])
 
 /// Folds the sums of several blocks into `dw`.
 #[inline(always)]
-fn fold_sums(isa: Isa, sums: &[f32], mut dw: MatMut<'_>, fold: Fold) {
+pub(super) fn fold_sums(isa: Isa, sums: &[f32], mut dw: MatMut<'_>, fold: Fold) {
     let cols = dw.cols();
     for i in 0..dw.rows() {
         let sum = &sums[i * cols..(i + 1) * cols];
@@ -139,41 +153,83 @@ pub fn weight_gradient_scratch(tokens: usize, rows: usize, cols: usize) -> usize
     rows * cols * areas + pack::columns_len(longest, rows.min(GRADIENT_ROWS)) + longest * MOST_WIDTH
 }
 
+/// What a part multiplies, and how it is copied.
+pub(super) trait Operands {
+    /// Steps of the product, rows and columns of its result.
+    fn shape(&self) -> (usize, usize, usize);
+    /// Copies the left operand in groups of a few rows of the result (see [`pack::copy_columns`]); gives the rows of a group.
+    fn copy_columns<S: Simd>(&self, s: S, to: &mut [f32], scales: &mut [f32]) -> usize;
+    /// Copies some columns of the right operand, a step behind the other, `width` apart.
+    fn copy_panel<S: Simd>(&self, s: S, columns: Range<usize>, to: &mut [f32], width: usize);
+    /// The rows that the copy of the columns from `j` on reads.
+    fn rows_from(&self, j: usize) -> Rows;
+}
+
+/// Both operands as they lie.
+struct Floats<'a> {
+    dy: Mat<'a>,
+    x: Mat<'a>,
+}
+
+impl Operands for Floats<'_> {
+    #[inline(always)]
+    fn shape(&self) -> (usize, usize, usize) {
+        (self.x.rows(), self.dy.cols(), self.x.cols())
+    }
+    #[inline(always)]
+    fn copy_columns<S: Simd>(&self, s: S, to: &mut [f32], _: &mut [f32]) -> usize {
+        pack::copy_columns(s, self.dy, to)
+    }
+    #[inline(always)]
+    fn copy_panel<S: Simd>(&self, s: S, columns: Range<usize>, to: &mut [f32], width: usize) {
+        copy_panel(s, self.x.col_range(columns), to, width);
+    }
+    #[inline(always)]
+    fn rows_from(&self, j: usize) -> Rows {
+        Rows { ptr: self.x.ptr().wrapping_add(j), stride: self.x.stride(), count: self.x.rows() }
+    }
+}
+
 /// `c = add + chain`, the chains over some tokens, continuing from `start`.
 ///
 /// Copied, the columns of `dy` that a tile needs and the panel of `x` that all tiles read are two streams from the nearest
 /// caches.
-struct Part<'a> {
-    dy: Mat<'a>,
-    x: Mat<'a>,
+pub(super) struct Part<'a, O> {
+    pub operands: O,
     /// What is brought near meanwhile.
-    then: Option<(Mat<'a>, Mat<'a>)>,
-    /// All three of dy.cols() rows and x.cols() columns.
-    start: At,
-    add: At,
-    c: At,
-    columns: &'a mut [f32],
-    panel: &'a mut [f32],
-    tiles: &'static Table,
+    pub then: Option<(Mat<'a>, Mat<'a>)>,
+    /// All three of the shape of the result.
+    pub start: At,
+    pub add: At,
+    pub c: At,
+    pub columns: &'a mut [f32],
+    pub panel: &'a mut [f32],
+    /// Where the factors of integer sums go, one for each row of the result; empty for floats.
+    pub scales: &'a mut [f32],
+    pub tiles: &'static Table,
 }
 
-impl Kernel for Part<'_> {
+impl<O: Operands> Kernel for Part<'_, O> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (k, m, n) = (self.x.rows(), self.dy.cols(), self.x.cols());
+        let (k, m, n) = self.operands.shape();
         let width = S::TILE_VECTORS * LANES;
-        let group = pack::copy_columns(s, self.dy, self.columns);
+        let group = self.operands.copy_columns(s, self.columns, self.scales);
+        let scales = match self.scales {
+            [] => Scales::NONE,
+            scales => Scales { row: scales.as_ptr(), row_stride: 1, ..Scales::NONE },
+        };
         let tiles_of_panel = m.div_ceil(group) * group.div_ceil(S::TILE_ROWS);
         let mut requests = Requests::new(self.then, tiles_of_panel * n.div_ceil(width));
-        let x_rows = k.div_ceil(tiles_of_panel);
         let mut j = 0;
         while j < n {
             let tail = j + width > n;
             let cols = if tail { (n - j).min(LANES) } else { width };
-            copy_panel(s, self.x.col_range(j..j + cols), self.panel, width);
+            self.operands.copy_panel(s, j..j + cols, self.panel, width);
             // The tiles of this panel bring the rows of the next one near, all of them or nearly so.
-            let mut x_row = self.x.ptr().wrapping_add(j + cols);
+            let mut coming = self.operands.rows_from(j + cols);
+            coming.count = if j + cols < n { coming.count.div_ceil(tiles_of_panel) } else { 0 };
             let mut i = 0;
             while i < m {
                 let group_end = (i / group * group + group).min(m);
@@ -193,13 +249,11 @@ impl Kernel for Part<'_> {
                     c: self.c.element(i, j),
                     c_stride: self.c.stride,
                     lanes: cols,
-                    near: [
-                        Rows { ptr: self.c.element(next_i, next_j), stride: self.c.stride, count: rows },
-                        Rows { ptr: x_row, stride: self.x.stride(), count: if j + cols < n { x_rows } else { 0 } },
-                    ],
+                    scales: scales.at(i, j),
+                    near: [Rows { ptr: self.c.element(next_i, next_j), stride: self.c.stride, count: rows }, coming],
                     ahead: requests.take(),
                 };
-                x_row = x_row.wrapping_add(x_rows * self.x.stride());
+                coming.ptr = coming.ptr.wrapping_add(coming.count * coming.stride);
                 // SAFETY: `columns` holds k rows of each group, the panel k rows of `width`, the results m x n elements
                 // (the caller's guarantee), and the tile was compiled for the token at hand.
                 unsafe { self.tiles.get(rows, true, tail)(&tile) };

@@ -10,6 +10,9 @@
 //! C[r][v] = add[r][v] + acc[r][v], or acc[r][v]
 //! ```
 //!
+//! With 16-bit integers ([`super::int16`]) an element of A or B is a pair of them, a step adds both products to a 32-bit
+//! accumulator, which starts at 0, and `acc[r][v] = start[r][v] + (f32(acc[r][v]) * row[r]) * column[v]` follows the loop.
+//!
 //! k is the outermost loop because every element is one chain over it, ascending (contract G1): between two links of a
 //! chain lie the multiply-adds of all the others, which hides their latency. A step reads ROWS + VECTORS operands for
 //! ROWS * VECTORS multiply-adds, so a tile is as large as the registers allow: in a low one the reads set the pace.
@@ -21,8 +24,9 @@
 //! Tiles are separate functions, compiled with the instructions of their token and called through a table: every
 //! product shares them, which keeps the compiled code (and the time to compile it) small.
 
+use super::ops::{Fused, Op, Pairs};
 use super::pack::PANEL;
-use crate::simd::{Isa, LANES, Simd};
+use crate::simd::{Integers, Isa, LANES, Simd};
 
 /// Operands of a tile. Row stride and pointer of an absent operand are unused.
 pub(crate) struct Tile {
@@ -44,12 +48,33 @@ pub(crate) struct Tile {
     pub c_stride: usize,
     /// Columns of a tail tile, at most 16.
     pub lanes: usize,
+    /// Of integers only.
+    pub scales: Scales,
     /// Asked for during the first steps, a row of the tile's width at each: where the next tile's results will go, then rows
     /// that will be copied.
     pub near: [Rows; 2],
     /// Asked for into a larger cache, the first line of a row at each step: after `near` (`TRANSPOSED`), or at every step,
     /// whatever the number of rows.
     pub ahead: Rows,
+}
+
+/// Factors of integer sums, by rows and, where not null, by columns of the result.
+#[derive(Clone, Copy)]
+pub(crate) struct Scales {
+    pub row: *const f32,
+    pub row_stride: usize,
+    pub column: *const f32,
+}
+
+impl Scales {
+    pub const NONE: Scales = Scales { row: std::ptr::null(), row_stride: 0, column: std::ptr::null() };
+
+    /// Those of the tile that begins at an element of the result.
+    #[inline(always)]
+    pub fn at(self, i: usize, j: usize) -> Self {
+        let column = if self.column.is_null() { self.column } else { self.column.wrapping_add(j) };
+        Scales { row: self.row.wrapping_add(i * self.row_stride), column, ..self }
+    }
 }
 
 /// Rows to bring near.
@@ -94,7 +119,7 @@ impl Table {
 /// The operands have the extents that [`Tile`] says, for a tile of this shape.
 #[allow(clippy::pointers_in_nomem_asm_block)] // the block is empty
 #[inline(always)]
-unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
+unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
     s: S,
     t: &Tile,
 ) {
@@ -108,7 +133,7 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
             };
         }
         let mut acc = [[s.zero(); VECTORS]; ROWS];
-        if !t.start.is_null() {
+        if !O::INTEGERS && !t.start.is_null() {
             for (r, row) in acc.iter_mut().enumerate() {
                 for (v, x) in row.iter_mut().enumerate() {
                     *x = load!(t.start.add(r * t.start_stride + v * LANES));
@@ -139,7 +164,7 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                     for (r, row) in rows.iter_mut().enumerate() {
                         let x = s.splat(*a.add(if TRANSPOSED { $n * t.a_stride + r } else { r * t.a_stride + $n }));
                         for v in 0..VECTORS {
-                            row[v] = s.fma(x, columns[v], row[v]);
+                            row[v] = O::step(s, x, columns[v], row[v]);
                         }
                     }
                 }
@@ -219,6 +244,33 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const TRANSPOSE
                 step!();
             }
         }
+        if O::INTEGERS {
+            // Short loops, or the compiler leaves them as they are and keeps the accumulators in memory from the start.
+            for (r, row) in acc.iter_mut().enumerate() {
+                let scale = s.splat(*t.scales.row.wrapping_add(r * t.scales.row_stride));
+                for x in row.iter_mut() {
+                    *x = s.mul(s.ints_to_f32(*x), scale);
+                }
+            }
+            if !t.scales.column.is_null() {
+                let mut scales = [s.zero(); VECTORS];
+                for (v, scale) in scales.iter_mut().enumerate() {
+                    *scale = load!(t.scales.column.add(v * LANES));
+                }
+                for row in acc.iter_mut() {
+                    for (x, scale) in row.iter_mut().zip(scales) {
+                        *x = s.mul(*x, scale);
+                    }
+                }
+            }
+            if !t.start.is_null() {
+                for (r, row) in acc.iter_mut().enumerate() {
+                    for (v, x) in row.iter_mut().enumerate() {
+                        *x = s.add(load!(t.start.add(r * t.start_stride + v * LANES)), *x);
+                    }
+                }
+            }
+        }
         if !t.add.is_null() {
             for (r, row) in acc.iter_mut().enumerate() {
                 for (v, x) in row.iter_mut().enumerate() {
@@ -248,39 +300,58 @@ macro_rules! table {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Table, Tile, tile};
+    use super::super::ops::Dot;
+    use super::{Fused, Pairs, Table, Tile, tile};
     use crate::simd::{Avx2, Avx512, Portable};
 
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    unsafe fn avx512<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
-        // SAFETY: passed on to the caller, who has the token.
-        unsafe { tile::<Avx512, ROWS, VECTORS, TRANSPOSED, TAIL>(Avx512::new(), t) }
+    /// Tiles of a token and a step, compiled with their instructions.
+    macro_rules! tiles {
+        ($function:ident, $token:ty, $op:ty, $features:literal) => {
+            #[target_feature(enable = $features)]
+            unsafe fn $function<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
+                t: &Tile,
+            ) {
+                // SAFETY: passed on to the caller, who has the token.
+                unsafe { tile::<$token, $op, ROWS, VECTORS, TRANSPOSED, TAIL>(<$token>::new(), t) }
+            }
+        };
     }
 
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
-        // SAFETY: passed on to the caller, who has the token.
-        unsafe { tile::<Avx2, ROWS, VECTORS, TRANSPOSED, TAIL>(Avx2::new(), t) }
-    }
-
-    #[target_feature(enable = "avx,fma")]
-    unsafe fn portable<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
-        // SAFETY: passed on to the caller.
-        unsafe { tile::<Portable<true>, ROWS, VECTORS, TRANSPOSED, TAIL>(Portable::new(), t) }
-    }
+    tiles!(avx512, Avx512, Fused, "avx512f,avx2,fma");
+    tiles!(avx2, Avx2, Fused, "avx2,fma");
+    tiles!(portable, Portable<true>, Fused, "avx,fma");
+    tiles!(dot_wide, Avx512, Dot, "avx512f,avx2,fma");
+    tiles!(pairs_wide, Avx512, Pairs, "avx512f,avx512bw,avx2,fma");
+    tiles!(dot_narrow, Avx2, Dot, "avx2,fma");
+    tiles!(pairs_narrow, Avx2, Pairs, "avx2,fma");
 
     pub(super) static AVX512: Table = table!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     pub(super) static AVX2: Table = table!(avx2, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
     pub(super) static PORTABLE: Table = table!(portable, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
+    pub(super) static DOT_WIDE: Table = table!(dot_wide, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    pub(super) static PAIRS_WIDE: Table = table!(pairs_wide, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    pub(super) static DOT_NARROW: Table = table!(dot_narrow, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
+    pub(super) static PAIRS_NARROW: Table = table!(pairs_narrow, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
 }
 
-unsafe fn soft<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(t: &Tile) {
-    use crate::simd::Portable;
-    // SAFETY: passed on to the caller.
-    unsafe { tile::<Portable<{ cfg!(target_arch = "aarch64") }>, ROWS, VECTORS, TRANSPOSED, TAIL>(Portable::new(), t) }
+/// Without vector instructions, or with those that every CPU of the architecture has.
+macro_rules! soft_tiles {
+    ($function:ident, $op:ty) => {
+        unsafe fn $function<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
+            t: &Tile,
+        ) {
+            type Token = crate::simd::Portable<{ cfg!(target_arch = "aarch64") }>;
+            // SAFETY: passed on to the caller.
+            unsafe { tile::<Token, $op, ROWS, VECTORS, TRANSPOSED, TAIL>(Token::new(), t) }
+        }
+    };
 }
+
+soft_tiles!(soft, Fused);
+soft_tiles!(soft_pairs, Pairs);
 
 static SOFT: Table = table!(soft, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
+static SOFT_PAIRS: Table = table!(soft_pairs, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
 
 /// The tiles of an instruction set. The portable one's are chosen by whether the CPU has FMA, as in `dispatch`.
 pub(super) fn tiles(isa: Isa) -> &'static Table {
@@ -293,4 +364,18 @@ pub(super) fn tiles(isa: Isa) -> &'static Table {
     }
     let _ = isa;
     &SOFT
+}
+
+/// The tiles of 16-bit integers.
+pub(super) fn integer_tiles(integers: Integers) -> &'static Table {
+    #[cfg(target_arch = "x86_64")]
+    match integers {
+        Integers::Avx512Vnni => return &x86::DOT_WIDE,
+        Integers::Avx512Bw => return &x86::PAIRS_WIDE,
+        Integers::AvxVnni => return &x86::DOT_NARROW,
+        Integers::Avx2 => return &x86::PAIRS_NARROW,
+        Integers::Portable | Integers::PortableSoft => {}
+    }
+    let _ = integers;
+    &SOFT_PAIRS
 }

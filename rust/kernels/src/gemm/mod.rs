@@ -18,13 +18,15 @@
 //! cannot move a bit, because every element is its own chain and a chain that is cut over k continues where it was.
 
 mod gradient;
+pub mod int16;
 pub(crate) mod micro;
+mod ops;
 pub mod pack;
 
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 pub use gradient::{Fold, TOKEN_BLOCK, weight_gradient, weight_gradient_scratch};
-use micro::{Rows, Table, Tile, tiles};
+use micro::{Rows, Scales, Table, Tile, tiles};
 pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
 
@@ -109,6 +111,8 @@ struct Gemm<'a> {
     a: Left<'a>,
     b: Right<'a>,
     results: Results,
+    /// Of integers only.
+    scales: Scales,
     tiles: &'static Table,
 }
 
@@ -180,6 +184,7 @@ impl Kernel for Gemm<'_> {
                     c: c.ptr,
                     c_stride: c.stride,
                     lanes: cols,
+                    scales: Scales::NONE,
                     ahead: Rows::NONE,
                     near: [Rows::NONE; 2],
                 };
@@ -199,6 +204,7 @@ impl Kernel for Gemm<'_> {
                     let (next_i, next_j) = if i + rows < end { (i + rows, j) } else { (first, next_j) };
                     tile.near[0] = Rows { ptr: c.element(next_i, next_j), stride: c.stride, count: rows };
                     (tile.start, tile.add, tile.c) = (start.element(i, j), add.element(i, j), c.element(i, j));
+                    tile.scales = self.scales.at(i, j);
                     // SAFETY: `gemm` checked the shapes, the results have m x n elements (its caller's guarantee), and
                     // the tile was compiled for the token at hand.
                     unsafe { self.tiles.get(rows, transposed, tail)(&tile) };
@@ -227,7 +233,8 @@ unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, results: Results) {
         let start = if block == 0 { start } else { c };
         let add = if range.end == k { add } else { At::NONE };
         let (a, b) = (a.k_range(range.clone()), b.k_range(range));
-        dispatch(isa, Gemm { a, b, results: Results { start, add, c }, tiles: tiles(isa) });
+        let results = Results { start, add, c };
+        dispatch(isa, Gemm { a, b, results, scales: Scales::NONE, tiles: tiles(isa) });
     }
 }
 

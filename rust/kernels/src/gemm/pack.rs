@@ -151,7 +151,7 @@ pub fn rows(w: Mat<'_>, out: &mut [f32]) {
 }
 
 /// Columns of a group of a [`copy_columns`] copy: whole tiles of the token, at most sixteen.
-fn group<S: Simd>(cols: usize) -> usize {
+pub(super) fn group<S: Simd>(cols: usize) -> usize {
     let most = LANES / S::TILE_ROWS * S::TILE_ROWS;
     // Groups of equal width: a low tile is bound by latency.
     cols.div_ceil(cols.div_ceil(most).max(1))

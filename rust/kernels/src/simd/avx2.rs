@@ -43,6 +43,16 @@ fn lane_masks(n: usize) -> [__m256i; 2] {
 }
 
 #[inline(always)]
+pub(crate) fn ints(x: Pair) -> [__m256i; 2] {
+    unsafe { [_mm256_castps_si256(x[0]), _mm256_castps_si256(x[1])] }
+}
+
+#[inline(always)]
+pub(crate) fn bits(x: [__m256i; 2]) -> Pair {
+    unsafe { [_mm256_castsi256_ps(x[0]), _mm256_castsi256_ps(x[1])] }
+}
+
+#[inline(always)]
 fn exponent_add8(p: __m256, t: __m256) -> __m256 {
     unsafe {
         let shifted = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
@@ -248,5 +258,48 @@ impl Simd for Avx2 {
             unsafe { _mm256_storeu_pd(a.as_mut_ptr().add(4 * i), part) };
         }
         a
+    }
+    #[inline(always)]
+    fn to_ints(self, x: Pair) -> Pair {
+        let x = unsafe { [_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1])] };
+        bits(x)
+    }
+    #[inline(always)]
+    fn ints_to_f32(self, x: Pair) -> Pair {
+        let x = ints(x);
+        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
+    }
+    #[inline(always)]
+    fn max_bits(self, a: Pair, x: Pair) -> Pair {
+        let (a, x) = (ints(a), ints(x));
+        unsafe {
+            let sign_off = _mm256_set1_epi32(0x7FFF_FFFF);
+            let magnitude = [_mm256_and_si256(x[0], sign_off), _mm256_and_si256(x[1], sign_off)];
+            bits([_mm256_max_epi32(a[0], magnitude[0]), _mm256_max_epi32(a[1], magnitude[1])])
+        }
+    }
+    #[inline(always)]
+    fn pairs(self, low: Pair, high: Pair) -> Pair {
+        let (low, high) = (ints(low), ints(high));
+        unsafe {
+            let high = [_mm256_slli_epi32::<16>(high[0]), _mm256_slli_epi32::<16>(high[1])];
+            bits([_mm256_blend_epi16::<0xAA>(low[0], high[0]), _mm256_blend_epi16::<0xAA>(low[1], high[1])])
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i16(self, p: *const i16) -> Pair {
+        unsafe {
+            let (low, high) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(p.add(8).cast()));
+            bits([_mm256_cvtepi16_epi32(low), _mm256_cvtepi16_epi32(high)])
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, p: *mut i16, x: Pair) {
+        let x = ints(x);
+        unsafe {
+            // Packing works within halves of a register: put the quarters in order.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x[0], x[1]));
+            _mm256_storeu_si256(p.cast(), packed);
+        }
     }
 }

@@ -192,4 +192,35 @@ impl Simd for Avx512 {
         }
         a
     }
+    #[inline(always)]
+    fn to_ints(self, x: __m512) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_cvtps_epi32(x)) }
+    }
+    #[inline(always)]
+    fn ints_to_f32(self, x: __m512) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(x)) }
+    }
+    #[inline(always)]
+    fn max_bits(self, a: __m512, x: __m512) -> __m512 {
+        unsafe {
+            let magnitude = _mm512_and_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x7FFF_FFFF));
+            _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), magnitude))
+        }
+    }
+    #[inline(always)]
+    fn pairs(self, low: __m512, high: __m512) -> __m512 {
+        unsafe {
+            let low = _mm512_and_epi32(_mm512_castps_si512(low), _mm512_set1_epi32(0xFFFF));
+            let high = _mm512_slli_epi32::<16>(_mm512_castps_si512(high));
+            _mm512_castsi512_ps(_mm512_or_epi32(low, high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i16(self, p: *const i16) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, p: *mut i16, x: __m512) {
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_castps_si512(x))) }
+    }
 }

@@ -10,11 +10,14 @@
 //! is 6 x 16 (24 of 32 registers). On aarch64 the portable token is used, where `f32::mul_add` is one instruction.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod integers;
 mod portable;
 
+pub use integers::Integers;
+pub(crate) use portable::F as Lanes;
 pub use portable::{Portable, soft_fma};
 use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
@@ -98,6 +101,27 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn add_square_d(self, d: Self::D, v: Self::F) -> Self::D;
     /// Lanes as an array.
     fn to_array_d(self, d: Self::D) -> [f64; LANES];
+
+    // Integers: sixteen i32, held as the bits of sixteen f32.
+
+    /// The nearest integers, ties to even; every lane is below 2^22 in magnitude.
+    fn to_ints(self, x: Self::F) -> Self::F;
+    /// The nearest f32 to each integer.
+    fn ints_to_f32(self, x: Self::F) -> Self::F;
+    /// The larger of the bits of `a`, which has no signs, and of `x` without its signs: infinities and NaN are above all.
+    fn max_bits(self, a: Self::F, x: Self::F) -> Self::F;
+    /// Pairs of 16-bit integers: the low half from `low`, the high half from `high`.
+    fn pairs(self, low: Self::F, high: Self::F) -> Self::F;
+    /// Sixteen 16-bit integers from memory.
+    ///
+    /// # Safety
+    /// `p..p+16` is readable.
+    unsafe fn load_i16(self, p: *const i16) -> Self::F;
+    /// Sixteen integers to memory, which fit into 16 bits.
+    ///
+    /// # Safety
+    /// `p..p+16` is writable.
+    unsafe fn store_i16(self, p: *mut i16, x: Self::F);
 
     /// Asks for the cache line of `p` in the second-level cache. A hint: any address will do.
     #[inline(always)]

@@ -45,7 +45,7 @@ pub fn soft_fma(a: f32, b: f32, c: f32) -> f32 {
 /// Sixteen f32 in an array.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct F(pub(super) [f32; LANES]);
+pub struct F(pub(crate) [f32; LANES]);
 
 /// Lane by lane, as a loop: a closure might be compiled apart, without the instructions of the caller.
 macro_rules! lanes {
@@ -185,5 +185,38 @@ impl<const HARDWARE_FMA: bool> Simd for Portable<HARDWARE_FMA> {
     #[inline(always)]
     fn to_array_d(self, d: [f64; LANES]) -> [f64; LANES] {
         d
+    }
+    #[inline(always)]
+    fn to_ints(self, x: F) -> F {
+        // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+        const ROUND: f32 = 12_582_912.0;
+        lanes!(i, f32::from_bits((x.0[i] + ROUND).to_bits().wrapping_sub(ROUND.to_bits())))
+    }
+    #[inline(always)]
+    fn ints_to_f32(self, x: F) -> F {
+        lanes!(i, x.0[i].to_bits() as i32 as f32)
+    }
+    #[inline(always)]
+    fn max_bits(self, a: F, x: F) -> F {
+        lanes!(i, f32::from_bits(a.0[i].to_bits().max(x.0[i].to_bits() & 0x7FFF_FFFF)))
+    }
+    #[inline(always)]
+    fn pairs(self, low: F, high: F) -> F {
+        lanes!(i, f32::from_bits(low.0[i].to_bits() & 0xFFFF | high.0[i].to_bits() << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_i16(self, p: *const i16) -> F {
+        // SAFETY: the caller guarantees sixteen readable integers; read_unaligned needs no alignment.
+        let x = unsafe { p.cast::<[i16; LANES]>().read_unaligned() };
+        lanes!(i, f32::from_bits(i32::from(x[i]) as u32))
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, p: *mut i16, x: F) {
+        let mut low = [0; LANES];
+        for (low, x) in low.iter_mut().zip(x.0) {
+            *low = x.to_bits() as i16;
+        }
+        // SAFETY: the caller guarantees sixteen writable integers.
+        unsafe { p.cast::<[i16; LANES]>().write_unaligned(low) }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod chains;
+pub mod int16;
 pub mod spec;
 
 use symlm_kernels::{Isa, Mat, MatMut};

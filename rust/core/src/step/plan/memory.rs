@@ -4,15 +4,15 @@ use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, TILE_COLS};
 use super::partition::Partition;
 use super::slots::SlotLayout;
 use super::tiles::tile_height;
-use crate::config::{EngineConfig, ModelConfig};
+use crate::config::{EngineConfig, ModelConfig, Precision};
 use crate::contract::NORM_BLOCK;
 use crate::error::{Error, Result};
 use crate::generate::Session;
-use crate::model::{Adapters, Layout};
+use crate::model::{Adapters, GradientRoom, Layout};
 use crate::system::arena::row_stride;
 use crate::system::machine;
 use symlm_kernels::attention;
-use symlm_kernels::gemm::weight_gradient_scratch;
+use symlm_kernels::gemm::{int16, weight_gradient_scratch};
 
 /// Bytes of a graph node with its edges, roughly.
 const NODE_BYTES: f64 = 160.0;
@@ -41,9 +41,15 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub fn new(m: &ModelConfig, partition: &Partition, layout: &Layout, adapters: Option<&Adapters>) -> Self {
+    pub fn new(
+        m: &ModelConfig,
+        precision: Precision,
+        partition: &Partition,
+        layout: &Layout,
+        adapters: Option<&Adapters>,
+    ) -> Self {
         let rows = partition.slot_windows() * m.seq_len;
-        let slot = SlotLayout::new(m, rows);
+        let slot = SlotLayout::new(m, precision, rows);
         let (tokens, d) = (partition.batch * m.seq_len, m.hidden_size);
         let logit_rows = rows * row_stride(m.vocab_size);
         Self {
@@ -77,9 +83,10 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// The plan of a training run.
     pub fn new(c: &EngineConfig) -> Self {
-        let (m, partition, layout) = (&c.model, Partition::new(c), Layout::new(&c.model));
+        let (m, precision, partition) = (&c.model, c.train.precision, Partition::new(c));
+        let layout = Layout::of(m, precision);
         let adapters = c.train.lora.as_ref().map(|lora| Adapters::new(&layout, lora));
-        let sizes = Sizes::new(m, &partition, &layout, adapters.as_ref());
+        let sizes = Sizes::new(m, precision, &partition, &layout, adapters.as_ref());
         let floats = |count: usize| 4.0 * count as f64;
         let tokens = partition.batch * partition.seq_len;
         // Inputs, targets and their order, for each buffer and the batch at hand.
@@ -88,24 +95,25 @@ impl MemoryPlan {
         let nodes = 2.0 * (partition.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
         let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.lm_head_triple;
+        let scales = if precision == Precision::Int16 { layout.scales_len } else { 0 };
         let rotary = 2 * partition.seq_len * m.head_dim();
         let mut engine = vec![
             ("parameters", floats(sizes.parameters)),
-            ("packed parameters", floats(layout.packed_len)),
+            ("packed parameters", floats(layout.packed_len + scales)),
             ("gradient", floats(sizes.gradient)),
             ("partial gradients", floats(sums)),
             ("optimizer", floats(2 * sizes.trained)),
             ("activations", floats(activations)),
             ("logits", floats(sizes.logits)),
             ("batches", batches),
-            ("workers", c.threads as f64 * floats(scratch(m, &partition))),
+            ("workers", c.threads as f64 * floats(scratch(m, precision, &partition))),
             ("task graphs", NODE_BYTES * nodes + floats(rotary)),
         ];
         if adapters.is_some() {
             engine.push(("adapters", floats(sizes.adapters)));
         }
-        // Of the packed copies only the one for the forward pass is touched.
-        let forward = layout.packed_len / 2;
+        // A copy for samples computes in f32, and of its panels only those for the forward pass are touched.
+        let forward = Layout::new(m).packed_len / 2;
         let beside = vec![
             ("checkpoint copy", copy_bytes(&layout, adapters.as_ref())),
             ("sampling copy", floats(sizes.parameters + forward + Session::elements(m))),
@@ -119,13 +127,44 @@ impl MemoryPlan {
     }
 }
 
+/// What a stage of some rows takes with `int16` beside the slots: values until they are integers, and the integers of gradients.
+pub(crate) struct RowScratch {
+    /// Values of normalised rows, then those of the MLP's hidden rows.
+    pub values: [usize; 2],
+    /// Pairs and scales of gradients.
+    pub room: [usize; 2],
+}
+
+impl RowScratch {
+    pub fn new(m: &ModelConfig, precision: Precision, rows: usize) -> Self {
+        if precision == Precision::F32 {
+            return Self { values: [0; 2], room: [0; 2] };
+        }
+        let widest = (2 * m.intermediate_size).max(m.hidden_size + 2 * m.kv_size());
+        let [layer, logits] =
+            [GradientRoom::elements(rows, widest), GradientRoom::elements(LOGIT_ROWS.min(rows), m.vocab_size)];
+        let values = [m.hidden_size, m.intermediate_size].map(|cols| rows * row_stride(cols));
+        Self { values, room: [layer[0].max(logits[0]), layer[1].max(logits[1])] }
+    }
+}
+
 /// Elements of the buffers that a worker grows to.
-fn scratch(m: &ModelConfig, partition: &Partition) -> usize {
+fn scratch(m: &ModelConfig, precision: Precision, partition: &Partition) -> usize {
     let (rows, cols) = (tile_height(partition.threads), TILE_COLS);
     let area = rows.min(m.vocab_size.max(2 * m.intermediate_size)) * cols.min(m.hidden_size.max(m.intermediate_size));
     let tokens = partition.slot_windows() * partition.seq_len;
-    let first = [area, attention::scratch_len(partition.seq_len, m.head_dim()), LOGIT_ROWS * row_stride(m.vocab_size)];
-    first.into_iter().max().unwrap_or_default() + weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size))
+    let strip = RowScratch::new(m, precision, partition.strip.min(partition.seq_len));
+    let first = [
+        area,
+        attention::scratch_len(partition.seq_len, m.head_dim()),
+        LOGIT_ROWS * row_stride(m.vocab_size),
+        strip.values.iter().sum(),
+    ];
+    let gradient = match precision {
+        Precision::F32 => weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size)),
+        Precision::Int16 => int16::weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size)),
+    };
+    first.into_iter().max().unwrap_or_default() + gradient.max(strip.room[0]) + strip.room[1]
 }
 
 /// Bytes of a copy: the weights, two moments of what is trained, and the adapters if there are any.

@@ -50,7 +50,7 @@ impl State {
     ///
     /// # Safety
     /// Nobody else touches these rows or their panels, or writes base and factors.
-    pub(super) unsafe fn merge_rows(&self, matrix: usize, rows: Range<usize>) {
+    pub(super) unsafe fn merge_rows(&self, matrix: usize, rows: Range<usize>, scratch: &mut Scratch) {
         if let Some(adapters) = &self.adapters {
             let (rank, s) = (adapters.table.rank, adapters.table.scale);
             for adapter in adapters.table.of_matrix(matrix) {
@@ -70,13 +70,13 @@ impl State {
             }
         }
         // SAFETY: passed on to the caller.
-        unsafe { self.weights.pack_rows(self.isa, matrix, rows) };
+        unsafe { self.pack_rows(matrix, rows, scratch) };
     }
 
     /// Merges and packs a tile of a matrix after an update.
-    pub(super) fn merge(&self, matrix: usize, tile: usize) {
+    pub(super) fn merge(&self, matrix: usize, tile: usize, scratch: &mut Scratch) {
         let rows = block(tile, ROW_BLOCK, self.weights.layout.matrices[matrix].rows);
         // SAFETY: see the top of this file.
-        unsafe { self.merge_rows(matrix, rows) };
+        unsafe { self.merge_rows(matrix, rows, scratch) };
     }
 }

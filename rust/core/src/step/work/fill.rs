@@ -96,11 +96,11 @@ impl PackAll {
 }
 
 impl Program for PackAll {
-    fn run(&self, node: u32, _: &mut Scratch) {
+    fn run(&self, node: u32, scratch: &mut Scratch) {
         let (matrix, start) = self.parts[node as usize];
         let rows = start..(start + ROW_BLOCK).min(self.state.weights.layout.matrices[matrix].rows);
         // SAFETY: each node packs its own rows, and nothing writes weights meanwhile.
-        unsafe { self.state.merge_rows(matrix, rows) };
+        unsafe { self.state.merge_rows(matrix, rows, scratch) };
     }
 }
 

@@ -4,6 +4,7 @@
 //! strip or heads; `plan` orders the stages of a window by dependencies, gives a slot to the next sector only when its
 //! readers are done, and puts the optimizer's nodes after everything that reads weights.
 
+use super::rows::RowMemory;
 use super::state::State;
 use crate::model::{Block, MlpRows};
 use crate::pool::Scratch;
@@ -19,7 +20,8 @@ use symlm_kernels::{MatMut, loss};
 impl State {
     /// From the attention of layer `l - 1` to that of layer `l`: the end of one layer and the beginning of the next are one
     /// task, so that a strip of rows stays in the cache. The first comes from the token ids, the last ends with the final norm.
-    pub(super) fn forward(&self, l: usize, window: usize, rows: &Range<usize>, batch: &Batch) {
+    pub(super) fn forward(&self, l: usize, window: usize, rows: &Range<usize>, batch: &Batch, scratch: &mut Scratch) {
+        let memory = &mut self.row_memory(rows.len(), scratch);
         // SAFETY: see the top of this file.
         unsafe {
             if l == 0 {
@@ -27,14 +29,15 @@ impl State {
                 let ids = &batch.inputs[start + rows.start..start + rows.end];
                 self.network().embed(ids, self.residual(0, window, rows));
             } else {
-                self.leave_layer(l - 1, window, rows);
+                self.leave_layer(l - 1, window, rows, memory);
             }
             if l < self.partition.layers {
-                self.enter_layer(l, window, rows);
+                self.enter_layer(l, window, rows, memory);
             } else {
                 let (x, place) = (self.residual(l, window, rows), self.places[window]);
                 let rstd = self.row_values(self.slot_layout.rstd, place, rows);
-                self.network().final_norm(x.as_mat(), self.write(self.slot_layout.normed, place, rows), rstd);
+                let normed = self.inputs(self.slot_layout.normed, place, rows, memory.normed);
+                self.network().final_norm(x.as_mat(), normed, rstd);
             }
         }
     }
@@ -43,12 +46,13 @@ impl State {
     ///
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
-    unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
+    unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>, memory: &mut RowMemory<'_>) {
         let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see the top of this file.
         unsafe {
             let x = self.residual(l, window, rows);
-            let (normed, qkv) = (self.write(b.attention_normed, place, rows), self.write(b.qkv, place, rows));
+            let normed = self.inputs(b.attention_normed, place, rows, memory.normed);
+            let qkv = self.write(b.qkv, place, rows);
             let rstd = self.row_values(b.attention_rstd, place, rows);
             Block::new(self.network(), l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
         }
@@ -58,19 +62,20 @@ impl State {
     ///
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
-    unsafe fn leave_layer(&self, l: usize, window: usize, rows: &Range<usize>) {
+    unsafe fn leave_layer(&self, l: usize, window: usize, rows: &Range<usize>, memory: &mut RowMemory<'_>) {
         let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see the top of this file.
         unsafe {
             let block = Block::new(self.network(), l);
             let (x, attended) = (self.residual(l, window, rows), self.read(b.attended, place, rows));
             let mut middle = self.write(b.middle, place, rows);
-            block.attention_out(x.as_mat(), attended, middle.reborrow());
+            let integers = self.integers(b.attended_input, place, rows);
+            block.attention_out(x.as_mat(), attended, integers, middle.reborrow());
             let mlp = MlpRows {
-                normed: self.write(b.mlp_normed, place, rows),
+                normed: self.inputs(b.mlp_normed, place, rows, memory.normed),
                 rstd: self.row_values(b.mlp_rstd, place, rows),
                 gate_up: self.write(b.gate_up, place, rows),
-                hidden: self.write(b.hidden, place, rows),
+                hidden: self.inputs(b.hidden, place, rows, memory.hidden),
             };
             block.mlp(middle.as_mat(), mlp, self.residual(l + 1, window, rows));
         }
@@ -118,7 +123,7 @@ impl State {
             let mut logits = MatMut::new(work, part.len(), vocab, stride);
             // SAFETY: see the top of this file.
             unsafe {
-                let normed = self.read(self.slot_layout.normed, self.places[window], &part);
+                let normed = self.operand(self.slot_layout.normed, self.places[window], &part);
                 let losses = self.losses.slice_mut(start + part.start, part.len());
                 let targets = &batch.targets[start + part.start..start + part.end];
                 if targets.iter().any(|&target| target != loss::IGNORED) {

@@ -5,12 +5,13 @@
 
 use super::state::State;
 use crate::contract::NORM_BLOCK;
-use crate::model::MatrixId;
+use crate::model::{MatrixId, Operand};
 use crate::pool::Scratch;
 use crate::step::plan::limits::ROW_BLOCK;
-use crate::step::plan::{Buffer, SumPlace, Then, sector_windows, visit};
+use crate::step::plan::{Buffer, InputBuffer, SumPlace, Then, sector_windows, visit};
 use crate::system::arena::{Arena, row_stride};
 use std::ops::Range;
+use symlm_kernels::gemm::int16::{self, Quantised};
 use symlm_kernels::gemm::{Fold, weight_gradient, weight_gradient_scratch};
 use symlm_kernels::{Mat, MatMut, embedding, reduce};
 
@@ -23,24 +24,43 @@ impl State {
         unsafe { self.slots.mat(at, rows, buffer.cols, buffer.stride) }
     }
 
+    /// As [`State::sector_rows`], of rows that were multiplied with weights.
+    unsafe fn sector_inputs(&self, input: InputBuffer, sector: usize) -> Operand<'_> {
+        // SAFETY: passed on to the caller.
+        let values = unsafe { self.sector_rows(input.buffer, sector) };
+        let Some(scales) = input.scales else { return Operand::Floats(values) };
+        let at = sector % self.partition.slots * self.slot_layout.len + scales;
+        // SAFETY: passed on to the caller.
+        Operand::Integers(Quantised::new(values, input.cols, unsafe { self.slots.slice(at, values.rows()) }))
+    }
+
+    /// Elements of workspace of a weight gradient.
+    fn gradient_scratch(&self, tokens: usize, rows: usize, cols: usize) -> usize {
+        match self.weights.integers {
+            None => weight_gradient_scratch(tokens, rows, cols),
+            Some(_) => int16::weight_gradient_scratch(tokens, rows, cols),
+        }
+    }
+
     /// Gradient at the outputs of a matrix and its inputs, for the tokens of a sector.
-    unsafe fn operands(&self, matrix: usize, sector: usize) -> (Mat<'_>, Mat<'_>) {
+    unsafe fn operands(&self, matrix: usize, sector: usize) -> (Mat<'_>, Operand<'_>) {
         // SAFETY: passed on to the caller.
         unsafe {
             let rows = |buffer| self.sector_rows(buffer, sector);
+            let inputs = |input| self.sector_inputs(input, sector);
             match self.weights.layout.matrices[matrix].id {
                 MatrixId::Qkv(l) => {
-                    (rows(self.slot_layout.layers[l].qkv), rows(self.slot_layout.layers[l].attention_normed))
+                    (rows(self.slot_layout.layers[l].qkv), inputs(self.slot_layout.layers[l].attention_normed))
                 }
                 MatrixId::Out(l) => {
-                    (rows(self.slot_layout.layers[l].middle), rows(self.slot_layout.layers[l].attended))
+                    (rows(self.slot_layout.layers[l].middle), inputs(self.slot_layout.layers[l].attended_input))
                 }
                 MatrixId::GateUp(l) => {
-                    (rows(self.slot_layout.layers[l].gate_up), rows(self.slot_layout.layers[l].mlp_normed))
+                    (rows(self.slot_layout.layers[l].gate_up), inputs(self.slot_layout.layers[l].mlp_normed))
                 }
                 MatrixId::Down(l) => {
                     let next = self.slot_layout.layers.get(l + 1).map_or(self.slot_layout.last, |b| b.x);
-                    (rows(next), rows(self.slot_layout.layers[l].hidden))
+                    (rows(next), inputs(self.slot_layout.layers[l].hidden))
                 }
                 MatrixId::Embedding | MatrixId::LmHead => unreachable!("the output head has its own nodes"),
             }
@@ -53,7 +73,7 @@ impl State {
         let (rows, cols) = self.tiles[matrix][tile].clone();
         let area = rows.len() * cols.len();
         let tokens = self.partition.slot_windows() * self.seq_len();
-        let [own, block, _] = scratch.buffers([area, weight_gradient_scratch(tokens, rows.len(), cols.len()), 0]);
+        let [own, block, _] = scratch.buffers([area, self.gradient_scratch(tokens, rows.len(), cols.len()), 0]);
         let at = m.offset + rows.start * m.cols + cols.start;
         // SAFETY: see the top of this file.
         unsafe {
@@ -88,14 +108,14 @@ impl State {
         let (rows, cols) = self.tiles[self.lm_head][tile].clone();
         let windows = sector_windows(self.partition.batch, sector);
         let tokens = windows.len() * self.seq_len();
-        let [block, _, _] = scratch.buffers([weight_gradient_scratch(tokens, rows.len(), cols.len()), 0, 0]);
+        let [block, _, _] = scratch.buffers([self.gradient_scratch(tokens, rows.len(), cols.len()), 0, 0]);
         let stride = row_stride(m.rows);
         let at = rows.start * m.cols + cols.start;
         // SAFETY: see the top of this file.
         unsafe {
             let logits = self.places.get(windows.start).map_or(0, |p| p.logits);
             let dy = self.logits.mat(logits, tokens, m.rows, stride).col_range(rows.clone());
-            let x = self.sector_rows(self.slot_layout.normed, sector).col_range(cols.clone());
+            let x = self.sector_inputs(self.slot_layout.normed, sector).col_range(cols.clone());
             let shared = |ptr: *mut f32| MatMut::from_raw(ptr, rows.len(), cols.len(), m.cols);
             let (node, place) = self.partition.place(sector);
             let mut total = shared(self.partial(node, false).ptr(m.offset + at));
@@ -109,8 +129,8 @@ impl State {
     fn fold_sector(
         &self,
         place: usize,
-        (dy, x): (Mat<'_>, Mat<'_>),
-        coming: Option<(Mat<'_>, Mat<'_>)>,
+        (dy, x): (Mat<'_>, Operand<'_>),
+        coming: Option<(Mat<'_>, Operand<'_>)>,
         total: &mut MatMut<'_>,
         pair: &mut MatMut<'_>,
         triple: &mut MatMut<'_>,
@@ -122,7 +142,13 @@ impl State {
             SumPlace::Triple => triple.reborrow(),
             SumPlace::Pair => pair.reborrow(),
         };
-        weight_gradient(self.isa, dy, x, place, step.fold, coming, block);
+        let coming = coming.map(|(dy, x)| (dy, x.memory()));
+        match (x, self.weights.integers) {
+            (Operand::Integers(x), Some(integers)) => {
+                int16::weight_gradient(integers, dy, x, place, step.fold, coming, block);
+            }
+            (x, _) => weight_gradient(self.isa, dy, x.memory(), place, step.fold, coming, block),
+        }
         for i in 0..total.rows() {
             match step.then {
                 Then::Nothing => break,

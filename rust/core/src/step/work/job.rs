@@ -24,10 +24,10 @@ impl Program for Job {
                     return;
                 }
                 match stage {
-                    RowStage::Forward(l) => s.forward(l, window, &rows, &batch),
-                    RowStage::Loss => s.loss(window, &rows, &batch),
+                    RowStage::Forward(l) => s.forward(l, window, &rows, &batch, scratch),
+                    RowStage::Loss => s.loss(window, &rows, &batch, scratch),
                     RowStage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
-                    RowStage::Backward(l) => s.backward(l, window, &rows),
+                    RowStage::Backward(l) => s.backward(l, window, &rows, scratch),
                 }
             }
             Task::Attention { window, layer, part, backward } => {
@@ -44,7 +44,7 @@ impl Program for Job {
             Task::Finish => s.finish(),
             Task::UpdateMatrix { matrix, tile } => {
                 if !s.failed.load(Ordering::Relaxed) {
-                    s.update_matrix(matrix, tile);
+                    s.update_matrix(matrix, tile, scratch);
                 }
             }
             Task::UpdateNorm { norm } => {
@@ -59,7 +59,7 @@ impl Program for Job {
             }
             Task::Merge { matrix, tile } => {
                 if !s.failed.load(Ordering::Relaxed) {
-                    s.merge(matrix, tile);
+                    s.merge(matrix, tile, scratch);
                 }
             }
             Task::Begin => s.begin(),

@@ -1,7 +1,8 @@
 //! What the nodes of a plan compute.
 //!
-//! Read in this order: `state` (everything that nodes read and write), `tensors` (by name), `forward`, `backward`, `gradients`,
-//! `update`, `adapters` (the nodes of an update), `mailbox`, `shared` and `exchange` (those of several ranks), `job` (which node calls what), `fill` (the weights at the start and after
+//! Read in this order: `state` (everything that nodes read and write), `rows` (of it, for products), `tensors` (by name),
+//! `forward`, `backward`, `gradients`, `update`, `adapters` (the nodes of an update), `mailbox`, `shared` and `exchange` (those of
+//! several ranks), `job` (which node calls what), `fill` (the weights at the start and after
 //! a load).
 
 mod adapters;
@@ -12,6 +13,7 @@ mod forward;
 mod gradients;
 mod job;
 mod mailbox;
+mod rows;
 mod shared;
 mod state;
 mod tensors;

@@ -1,7 +1,7 @@
 //! Everything the nodes of the graphs read and write.
 
 use super::shared::Shared;
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, Precision};
 use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
 use crate::model::{Adapters, MatrixId, Network, Param, Weights};
@@ -12,6 +12,7 @@ use crate::step::plan::{
 };
 use crate::system::arena::Arena;
 use crate::system::float_env::ContractRounding;
+use crate::system::machine;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -133,10 +134,14 @@ impl State {
         // The rotary tables are computed here, on the caller's thread.
         let _environment = ContractRounding::enter();
         let (m, partition) = (&config.model, Partition::new(&config));
-        let weights = Weights::zeros(m)?;
+        let integers = match config.train.precision {
+            Precision::F32 => None,
+            Precision::Int16 => Some(machine::active_integers(isa)?),
+        };
+        let weights = Weights::new(m, integers)?;
         let table = config.train.lora.as_ref().map(|lora| Adapters::new(&weights.layout, lora));
         let tiles = gradient_tiles(&weights.layout, table.as_ref(), partition.threads);
-        let sizes = Sizes::new(m, &partition, &weights.layout, table.as_ref());
+        let sizes = Sizes::new(m, config.train.precision, &partition, &weights.layout, table.as_ref());
         let (slot, logit_rows) = (sizes.slot.len, sizes.logit_rows);
         let places = (0..partition.batch)
             .map(|window| {

@@ -6,9 +6,11 @@
 use super::state::{State, StepResult};
 use crate::contract::SQUARE_BLOCK;
 use crate::model::MatrixId;
+use crate::pool::Scratch;
 use crate::step::plan::limits::{ROW_BLOCK, SQUARE_BLOCKS};
 use crate::step::plan::square_blocks;
 use crate::system::sync::lock;
+use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use symlm_kernels::adamw::{self, Hyper};
@@ -76,13 +78,23 @@ impl State {
     }
 
     /// Updates and packs some rows of a matrix.
-    pub(super) fn update_matrix(&self, matrix: usize, tile: usize) {
+    pub(super) fn update_matrix(&self, matrix: usize, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[matrix];
         let rows = tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows);
         self.adamw(m.offset + rows.start * m.cols, rows.len() * m.cols, &self.hyper());
         // SAFETY: see the top of this file.
-        unsafe { self.weights.pack_rows(self.isa, matrix, rows) };
+        unsafe { self.pack_rows(matrix, rows, scratch) };
         debug_assert!(m.forward.is_some() || m.id == MatrixId::Embedding);
+    }
+
+    /// Packs some rows of a matrix.
+    ///
+    /// # Safety
+    /// As [`Weights::pack_rows`](crate::model::Weights::pack_rows).
+    pub(super) unsafe fn pack_rows(&self, matrix: usize, rows: Range<usize>, scratch: &mut Scratch) {
+        let [work, _, _] = scratch.buffers([self.weights.pack_scratch(matrix, rows.len()), 0, 0]);
+        // SAFETY: passed on to the caller.
+        unsafe { self.weights.pack_rows(self.isa, matrix, rows, work) };
     }
 
     /// Updates a norm weight, without decay.
