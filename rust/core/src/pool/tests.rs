@@ -151,20 +151,22 @@ fn a_node_waits_for_its_completions_from_outside_and_a_failure_ends_the_run() {
         let waits = graph.add(true, &[first]);
         graph.wait_outside(waits, 2);
         let last = graph.add(false, &[waits]);
-        let (send, asked) = std::sync::mpsc::channel();
+        let (send, mut asked) = std::sync::mpsc::channel();
         let run = Run::new(Arc::new(Ask(send)), Arc::new(graph));
         let door = pool.door(&run);
         for fails in [false, false, true, false] {
             let outcome = std::thread::scope(|scope| {
-                let publisher = scope.spawn(|| pool.execute(&run));
-                assert_eq!(asked.recv().unwrap(), first);
-                door.complete(waits);
-                assert!(asked.recv_timeout(std::time::Duration::from_millis(5)).is_err());
-                if fails {
-                    door.fail("gone");
-                }
-                door.complete(waits);
-                publisher.join().unwrap()
+                let (door, asked) = (&door, &mut asked);
+                scope.spawn(move || {
+                    assert_eq!(asked.recv().unwrap(), first);
+                    door.complete(waits);
+                    assert!(asked.recv_timeout(std::time::Duration::from_millis(5)).is_err());
+                    if fails {
+                        door.fail("gone");
+                    }
+                    door.complete(waits);
+                });
+                pool.execute(&run)
             });
             let rest: Vec<u32> = asked.try_iter().collect();
             if fails {
