@@ -66,13 +66,15 @@ impl State {
         let place = |depth: usize| depth * FOLD..depth * FOLD + range.len();
         for &step in &shared.steps {
             match step {
-                // SAFETY: passed on to the caller.
                 FoldStep::Set { node } => {
-                    at_hand.copy_from_slice(unsafe { shared.source(&self.gradient, node, bucket, rows, range) });
+                    // SAFETY: passed on to the caller.
+                    let sum = unsafe { shared.source(&self.gradient, node, bucket, rows, range) };
+                    at_hand.copy_from_slice(sum);
                 }
-                // SAFETY: as above.
                 FoldStep::Add { node } => {
-                    reduce::add(self.isa, at_hand, unsafe { shared.source(&self.gradient, node, bucket, rows, range) });
+                    // SAFETY: passed on to the caller.
+                    let sum = unsafe { shared.source(&self.gradient, node, bucket, rows, range) };
+                    reduce::add(self.isa, at_hand, sum);
                 }
                 FoldStep::Aside => {
                     aside[place(depth)].copy_from_slice(at_hand);
