@@ -53,7 +53,7 @@ fn the_content_says_what_is_compressed() {
 fn other_formats_are_named_with_the_way_to_unpack_them() {
     for (name, bytes, what, how) in [
         ("a.zip", &b"PK\x03\x04\x14\0"[..], "a zip archive", "unzip"),
-        ("a.txt.gz", &gzip(&gzip(b"text")), "gzip data in other compressed data", "unpack it once"),
+        ("a.txt.gz", &gzip(&gzip(b"text")), "gzip data within gzip data", "gzip -dc FILE > NEW"),
         ("a.txt.gz", &gzip(b"PAR1\xff\0"), "a Parquet table in compressed data", "compressed inside"),
         ("a.txt", b"%PDF-1.7\nplain", "a PDF", "pdftotext"),
         ("a.gz", &gzip(&[&[b'x'; 257][..], b"ustar\x0000", &[0; 300]].concat()), "a tar archive", "tar -xf"),
