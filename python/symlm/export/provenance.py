@@ -96,7 +96,9 @@ def _settings(run: RunFolder) -> Facts:
     for name in _PATHS:
         value = getattr(config, name, None)
         if value:
-            names[name] = tuple(Path(path).name for path in value) if isinstance(value, tuple) else Path(value).name
+            # As a `Path` it stands for itself, whatever it begins with.
+            cut = [Path(Path(path).name) for path in (value if isinstance(value, tuple) else (value,))]
+            names[name] = tuple(cut) if isinstance(value, tuple) else cut[0]
     lines = to_toml(replace(config, **names), {}).splitlines()
     kept = {n for n, home in HOMES.items() if home not in _NOT_OF_THE_MODEL and n not in INVOCATION_FIELDS}
     wanted = [line for line in lines if line.split(" = ", maxsplit=1)[0] in kept]
