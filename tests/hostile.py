@@ -120,6 +120,7 @@ CALLS: dict[str, tuple[str, dict[str, str]]] = {
     "plot": ("plot", {"runs": "run", "out": "new.svg"}),
     "bench": ("bench", BENCH | {name: value for name, value in SMALL.items() if name != "threads"}),
     "doctor": ("doctor", {}),
+    "data show": ("data show", {"data": "text.txt", "vocab_size": "300"}),
 }
 """Every command, with a call of it that works."""
 

@@ -126,14 +126,15 @@ def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:
     for part in ("model", "train"):
         known = state.config.get(part)
         known = known if isinstance(known, dict) else {}
+        given = now[part]
         if part == "train":
             # Checkpoints from before there was a choice are f32.
-            known = {"precision": "f32", **known}
-        for name in sorted({*now[part], *known} - free, key=str):
-            if name not in known or name not in now[part] or known[name] != now[part][name]:
+            known, given = {"precision": "f32", **known}, {"precision": "f32", **given}
+        for name in sorted({*given, *known} - free, key=str):
+            if name not in known or name not in given or known[name] != given[name]:
                 raise DataError(
                     f"{path}: was made with {name} {shown(known.get(name))}, but {CONFIG} of its run gives "
-                    f"{shown(now[part].get(name))}",
+                    f"{shown(given.get(name))}",
                     f"restore {CONFIG} of the run; it must stay as symlm wrote it",
                 )
 

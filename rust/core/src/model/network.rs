@@ -4,6 +4,7 @@
 //! functions, on as many rows as they like: every element is its own chain, so no bit depends on the number.
 
 use super::{GradientRoom, Inputs, Operand, Weights};
+use symlm_kernels::gemm::{Left, int16, product, product_add};
 use symlm_kernels::rope::Table;
 use symlm_kernels::{Isa, Mat, MatMut, embedding, norm};
 
@@ -61,5 +62,45 @@ impl<'a> Network<'a> {
     /// The gradient behind the last layer takes the place of `x`; `blocks` get that of the norm's weight.
     pub fn final_norm_backward(&self, d_normed: Mat<'_>, rstd: &[f32], x: MatMut<'_>, blocks: MatMut<'_>) {
         norm::backward(self.isa, d_normed, self.last_norm(), rstd, None, x, blocks);
+    }
+}
+
+impl Network<'_> {
+    /// `y = x Wᵀ`, added to `residual` if there is one.
+    pub(super) fn forward(&self, x: Operand<'_>, matrix: usize, residual: Option<Mat<'_>>, y: MatMut<'_>) {
+        match x {
+            Operand::Floats(x) => {
+                // SAFETY: nobody writes, by the promise of `Network::new`.
+                let (x, w) = (Left::Rows(x), unsafe { self.weights.forward(matrix) });
+                match residual {
+                    None => product(self.isa, x, w, y),
+                    Some(residual) => product_add(self.isa, x, w, residual, y),
+                }
+            }
+            Operand::Integers(x) => {
+                let integers = self.weights.integers.expect("weights of integers");
+                // SAFETY: nobody writes, by the promise of `Network::new`.
+                let (w, scales) = unsafe { self.weights.forward_integers(matrix) };
+                match residual {
+                    None => int16::product(integers, x, w, Some(scales), y),
+                    Some(residual) => int16::product_add(integers, x, w, Some(scales), residual, y),
+                }
+            }
+        }
+    }
+
+    /// `dx = dy W`.
+    pub(super) fn backward(&self, dy: Mat<'_>, matrix: usize, dx: MatMut<'_>, room: &mut GradientRoom<'_>) {
+        let Some(integers) = self.weights.integers else {
+            // SAFETY: nobody writes, by the promise of `Network::new`.
+            return product(self.isa, Left::Rows(dy), unsafe { self.weights.backward(matrix) }, dx);
+        };
+        // SAFETY: as above.
+        let (w, scales) = unsafe { self.weights.backward_integers(matrix) };
+        let (rows, cols, width) = (dy.rows(), dy.cols(), int16::row_pairs(dy.cols()));
+        let pairs = MatMut::new(room.pairs, rows, width, width);
+        let to = int16::QuantisedMut::new(pairs, cols, &mut room.scales[..rows * cols.div_ceil(int16::BLOCK)]);
+        let dy = int16::quantise_rows(self.isa, dy, Some(scales), Some(int16::BLOCK), to);
+        int16::product(integers, dy, w, None, dx);
     }
 }

@@ -1,8 +1,7 @@
-//! Products with weights, in f32 or in integers, as the weights are packed.
+//! What is multiplied with weights, in f32 or in integers, as the weights are packed.
 
-use super::network::Network;
 use std::ops::Range;
-use symlm_kernels::gemm::{Left, int16, product, product_add};
+use symlm_kernels::gemm::int16;
 use symlm_kernels::{Isa, Mat, MatMut};
 
 /// Rows to be multiplied with weights: their values, and where their integers go if the weights are integers.
@@ -74,45 +73,5 @@ impl GradientRoom<'_> {
     /// Elements of both for so many rows and columns.
     pub fn elements(rows: usize, cols: usize) -> [usize; 2] {
         [rows * int16::row_pairs(cols), rows * cols.div_ceil(int16::BLOCK)]
-    }
-}
-
-impl Network<'_> {
-    /// `y = x Wᵀ`, added to `residual` if there is one.
-    pub(super) fn forward(&self, x: Operand<'_>, matrix: usize, residual: Option<Mat<'_>>, y: MatMut<'_>) {
-        match x {
-            Operand::Floats(x) => {
-                // SAFETY: nobody writes, by the promise of `Network::new`.
-                let (x, w) = (Left::Rows(x), unsafe { self.weights.forward(matrix) });
-                match residual {
-                    None => product(self.isa, x, w, y),
-                    Some(residual) => product_add(self.isa, x, w, residual, y),
-                }
-            }
-            Operand::Integers(x) => {
-                let integers = self.weights.integers.expect("weights of integers");
-                // SAFETY: nobody writes, by the promise of `Network::new`.
-                let (w, scales) = unsafe { self.weights.forward_integers(matrix) };
-                match residual {
-                    None => int16::product(integers, x, w, Some(scales), y),
-                    Some(residual) => int16::product_add(integers, x, w, Some(scales), residual, y),
-                }
-            }
-        }
-    }
-
-    /// `dx = dy W`.
-    pub(super) fn backward(&self, dy: Mat<'_>, matrix: usize, dx: MatMut<'_>, room: &mut GradientRoom<'_>) {
-        let Some(integers) = self.weights.integers else {
-            // SAFETY: nobody writes, by the promise of `Network::new`.
-            return product(self.isa, Left::Rows(dy), unsafe { self.weights.backward(matrix) }, dx);
-        };
-        // SAFETY: as above.
-        let (w, scales) = unsafe { self.weights.backward_integers(matrix) };
-        let (rows, cols, width) = (dy.rows(), dy.cols(), int16::row_pairs(dy.cols()));
-        let pairs = MatMut::new(room.pairs, rows, width, width);
-        let to = int16::QuantisedMut::new(pairs, cols, &mut room.scales[..rows * cols.div_ceil(int16::BLOCK)]);
-        let dy = int16::quantise_rows(self.isa, dy, Some(scales), Some(int16::BLOCK), to);
-        int16::product(integers, dy, w, None, dx);
     }
 }
