@@ -2,7 +2,7 @@
 that has torch but need not have symlm.
 
 Usage: ddp_rank.py SPEC, a JSON object as for `symlm/bench/torch_peer.py` with updates, warm_up, rank, world, address
-and peer (that script). Rank 0 writes the seconds of each update as JSON. With a world of 1 there is no DDP.
+and peer, the path of that script. Rank 0 prints the seconds of each update as JSON. A world of 1 runs without DDP.
 """
 
 from __future__ import annotations

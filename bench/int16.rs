@@ -1,4 +1,4 @@
-//! Products of 16-bit integers, as a training step with `--precision int16` has them, beside their peak and the f32 products.
+//! The integer products of a training step with `--precision int16`, beside the integer peak and the same products in f32.
 
 use crate::common::Lcg;
 use crate::models::{TILE_ROWS, row_stride, tile_cols};
@@ -72,7 +72,7 @@ pub fn print(rows: &[Row]) {
     }
 }
 
-/// Both products of one shape, their operands as they lie in a training step.
+/// One shape in integers and in f32, with its operands laid out as in a training step.
 struct Problem {
     shape: Shape,
     integers: Integers,
