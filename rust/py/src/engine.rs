@@ -117,7 +117,7 @@ impl Saving {
         self.state.clone()
     }
     /// Whether everything is written, or has failed; waits for it up to `timeout_s`.
-    #[pyo3(signature = (timeout_s = Given(0.0)), text_signature = "(timeout_s=0.0)")]
+    #[pyo3(signature = (timeout_s = Given(0.0)), text_signature = "($self, timeout_s=0.0)")]
     fn wait(&self, py: Python<'_>, timeout_s: Given<f64>) -> PyResult<bool> {
         let timeout = Duration::try_from_secs_f64(timeout_s.clamp(0.0, 3600.0)).unwrap_or_default();
         detached(py, || {

@@ -29,7 +29,7 @@ impl Generator {
         detached(py, || Model::load(&shape.0, machine::active_isa()?, &safetensors_path)).map(Self::new)
     }
     /// Little-endian f32 logits, len(ids) x vocabulary, or the `last` rows of them.
-    #[pyo3(signature = (ids, last = Given(None)), text_signature = "(ids, last=None)")]
+    #[pyo3(signature = (ids, last = Given(None)), text_signature = "($self, ids, last=None)")]
     fn logits<'py>(
         &self,
         py: Python<'py>,
