@@ -120,7 +120,7 @@ CALLS: dict[str, tuple[str, dict[str, str]]] = {
     "plot": ("plot", {"runs": "run", "out": "new.svg"}),
     "bench": ("bench", BENCH | {name: value for name, value in SMALL.items() if name != "threads"}),
     "doctor": ("doctor", {}),
-    "data show": ("data show", {"data": "text.txt", "vocab_size": "300"}),
+    "data show": ("data show", {"data": "text.txt", "vocab_size": "258", "seq_len": "8"}),
 }
 """Every command, with a call of it that works."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..text.corpus import Sources
     from ..text.survey import Part, Survey, Words
 
+MOST_SHOWN = 10**9
+"""Documents, and tokens of each, that may be asked for."""
+
 _SETTINGS = ("val_data", "val_split", "text_field", "data_format", "preset", "vocab_size", "seq_len")
 
 
@@ -216,12 +219,12 @@ _show_command = Command(
         ),
         *(setting_option(name, SPECS[name]) for name in _SETTINGS),
         click.Option(
-            ["--show", "documents"], type=click.IntRange(min=0), default=3, show_default=True, metavar="N",
+            ["--show", "documents"], type=click.IntRange(0, MOST_SHOWN), default=3, show_default=True, metavar="N",
             help="Documents or examples to print.",
         ),
         click.Option(
-            ["--show-tokens", "tokens"], type=click.IntRange(min=1), default=200, show_default=True, metavar="N",
-            help="Tokens of each that are printed.",
+            ["--show-tokens", "tokens"], type=click.IntRange(1, MOST_SHOWN), default=200, show_default=True,
+            metavar="N", help="Tokens of each that are printed.",
         ),
         click.Option(
             ["--plot"], type=PATH, default=None, metavar="FILE",
