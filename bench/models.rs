@@ -24,7 +24,7 @@ const fn model(
     Model { name, hidden, heads, kv_heads, inner, vocabulary, positions, batch }
 }
 
-/// The presets of `python/symlm/presets.py`, and two models of the published benchmarks: a larger one, and one whose
+/// The presets of `python/symlm/config/presets.py`, and two models of the published benchmarks: a larger one, and one whose
 /// sizes fit no tile.
 pub const MODELS: [Model; 8] = [
     model("tiny", 128, [4, 4], 256, 512, [32, 128]),

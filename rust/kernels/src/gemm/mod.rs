@@ -198,8 +198,7 @@ impl Kernel for Gemm<'_> {
                 while i < end {
                     let rows = tile_height(end - i, S::TILE_ROWS);
                     tile.a = a.wrapping_add(i * row_step);
-                    let ahead = next_panel.wrapping_add(number * k * step);
-                    tile.ahead = Rows { ptr: ahead, stride: step, count: k };
+                    tile.ahead = Rows { ptr: next_panel.wrapping_add(number * k * step), stride: step, count: k };
                     number += 1;
                     let (next_i, next_j) = if i + rows < end { (i + rows, j) } else { (first, next_j) };
                     tile.near[0] = Rows { ptr: c.element(next_i, next_j), stride: c.stride, count: rows };

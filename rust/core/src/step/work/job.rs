@@ -42,24 +42,13 @@ impl Program for Job {
             Task::AdapterGradient { adapter, tile } => s.adapter_gradient(adapter, tile, scratch),
             Task::Squares { param, block } => s.square_sums(param, block),
             Task::Finish => s.finish(),
-            Task::UpdateMatrix { matrix, tile } => {
+            Task::UpdateMatrix { .. }
+            | Task::UpdateNorm { .. }
+            | Task::UpdateFactor { .. }
+            | Task::Merge { .. }
+            | Task::UpdateOwn { .. } => {
                 if !s.failed.load(Ordering::Relaxed) {
-                    s.update_matrix(matrix, tile, scratch);
-                }
-            }
-            Task::UpdateNorm { norm } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.update_norm(norm);
-                }
-            }
-            Task::UpdateFactor { factor, tile } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.update_factor(factor, tile);
-                }
-            }
-            Task::Merge { matrix, tile } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.merge(matrix, tile, scratch);
+                    update(s, self.tasks[node as usize], scratch);
                 }
             }
             Task::Begin => s.begin(),
@@ -68,15 +57,22 @@ impl Program for Job {
             Task::OwnSquares { piece } => s.own_squares(piece),
             Task::Note => s.note(),
             Task::Learn { rank } => s.learn(rank),
-            Task::UpdateOwn { piece } => {
-                if !s.failed.load(Ordering::Relaxed) {
-                    s.update_own(piece);
-                }
-            }
             Task::Digest { bucket } => s.digest(bucket),
             Task::Check { bucket, rank } => s.check(bucket, rank),
             Task::EvalCut => s.eval_cut(),
             Task::EvalSum => s.eval_sum(),
         }
+    }
+}
+
+/// The tasks that change weights, none of which runs in an update whose loss or gradient is not finite.
+fn update(s: &State, task: Task, scratch: &mut Scratch) {
+    match task {
+        Task::UpdateMatrix { matrix, tile } => s.update_matrix(matrix, tile, scratch),
+        Task::UpdateNorm { norm } => s.update_norm(norm),
+        Task::UpdateFactor { factor, tile } => s.update_factor(factor, tile),
+        Task::Merge { matrix, tile } => s.merge(matrix, tile, scratch),
+        Task::UpdateOwn { piece } => s.update_own(piece),
+        other => unreachable!("{other:?} changes no weights"),
     }
 }

@@ -129,6 +129,27 @@ pub(crate) struct State {
     pub shared: Option<Shared>,
 }
 
+fn window_places(partition: &Partition, sizes: &Sizes, seq_len: usize) -> Vec<WindowPlace> {
+    let place = |window| {
+        let sector = partition.sector_of(window);
+        WindowPlace {
+            slot: sector % partition.slots * sizes.slot.len,
+            logits: sector % partition.logit_slots * sizes.logit_rows,
+            row: (window - sector_windows(partition.batch, sector).start) * seq_len,
+        }
+    };
+    (0..partition.batch).map(place).collect()
+}
+
+/// The first sum of squares of each tensor, and the number of all.
+fn square_starts(params: &[Param]) -> Vec<usize> {
+    let mut starts = vec![0];
+    for p in params {
+        starts.push(starts[starts.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
+    }
+    starts
+}
+
 impl State {
     pub fn new(isa: Isa, config: EngineConfig) -> Result<Self> {
         // The rotary tables are computed here, on the caller's thread.
@@ -142,22 +163,8 @@ impl State {
         let table = config.train.lora.as_ref().map(|lora| Adapters::new(&weights.layout, lora));
         let tiles = gradient_tiles(&weights.layout, table.as_ref(), partition.threads);
         let sizes = Sizes::new(m, config.train.precision, &partition, &weights.layout, table.as_ref());
-        let (slot, logit_rows) = (sizes.slot.len, sizes.logit_rows);
-        let places = (0..partition.batch)
-            .map(|window| {
-                let sector = partition.sector_of(window);
-                let row = (window - sector_windows(partition.batch, sector).start) * m.seq_len;
-                WindowPlace {
-                    slot: sector % partition.slots * slot,
-                    logits: sector % partition.logit_slots * logit_rows,
-                    row,
-                }
-            })
-            .collect();
-        let mut square_start = vec![0];
-        for p in table.as_ref().map_or(&weights.layout.params, |table| &table.params) {
-            square_start.push(square_start[square_start.len() - 1] + p.len().div_ceil(SQUARE_BLOCK));
-        }
+        let places = window_places(&partition, &sizes, m.seq_len);
+        let square_start = square_starts(table.as_ref().map_or(&weights.layout.params, |table| &table.params));
         let squares = (0..square_start[square_start.len() - 1]).map(|_| AtomicU64::new(0)).collect();
         let (lm_head, len) = (weights.layout.lm_head(), sizes.parameters);
         let train = &config.train;
