@@ -43,6 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("values")
     (folder / "a.txt").write_text("the cat sat on the mat and looked at the moon\n" * 400)
     (folder / "q.jsonl").write_text(QUESTION)
+    (folder / "q.txt").write_text("the cat sat")
     config = symlm.TrainConfig(
         preset="tiny", vocab_size=280, seq_len=16, batch_size=12, max_steps=2, threads=1, progress="off",
         out_dir=folder / "run",

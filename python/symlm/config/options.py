@@ -134,6 +134,9 @@ def _check_limits(name: str, spec: Spec, value: float) -> None:
     expected = None
     if isinstance(value, float) and not math.isfinite(value):
         expected = "a finite number"
+    elif spec.low is not None and value <= 0 < spec.low < 1e-30:
+        # The least number that an f32 holds is not what somebody wants to know who wrote 0.
+        expected = "a number above 0"
     elif spec.low is not None and value < spec.low:
         expected = f"at least {_bound(spec.low)}"
     elif spec.above is not None and value <= spec.above:
