@@ -340,8 +340,8 @@ def test_ctrl_c_writes_what_was_measured(environment: dict[str, str], tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--scaling", "1,x"], 2, "--scaling: expected numbers from 1 to 1024, found 'x'"),
-        (["--scaling", "0"], 2, "--scaling: expected numbers from 1 to 1024, found '0'"),
+        (["--scaling", "1,x"], 2, "--scaling: expected whole numbers from 1 to 1,024, found 'x'"),
+        (["--scaling", "0"], 2, "--scaling: expected whole numbers from 1 to 1,024, found '0'"),
         (["--rounds", "0"], 2, "--rounds: expected at least 1"),
         (["--peers", "jax"], 2, "--peers: expected one of torch"),
         (["--preset", "4m"], 2, "--preset: expected one of"),

@@ -22,6 +22,7 @@ from hostile import CALLS, arguments, commands, make_things
 from symlm.cli import main
 from symlm.errors import UsageError, UserError
 from symlm.model.foreign import Unpacked
+from symlm.system.files import temporary_file
 from symlm.system.names import path_of
 from test_hostile_inputs import documented_codes
 
@@ -195,14 +196,25 @@ def test_a_missing_temporary_folder_is_named(place: Path) -> None:
     assert "hint: TMPDIR says where temporary files go" in result.stderr
 
 
-def test_a_missing_temporary_folder_is_missing_for_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_temporary_folder_is_missing_for_all(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Python itself would take another one."""
     monkeypatch.setenv("TMPDIR", "/nowhere")
     with pytest.raises(UserError, match="temporary folder in /nowhere"):
         Unpacked()
     tokenizer = symlm.Tokenizer.from_file(place / "run" / "tokenizer.json")
-    with pytest.raises(UserError, match="temporary file in /nowhere"):
+    with pytest.raises(UserError, match="temporary folder in /nowhere"):
         pickle.dumps(tokenizer)
+    out = str(place / "figures")
+    assert main(["bench", "--quick", "--preset", "tiny", "--no-scaling", "--no-switches", "--out-dir", out]) == 1
+    said = capsys.readouterr().err
+    assert "cannot make a temporary folder in /nowhere: no such file or directory" in said
+    assert "hint: TMPDIR says where temporary files go" in said
+    with pytest.raises(UserError, match="temporary file in /nowhere"):
+        temporary_file()
+    assert main(["doctor"]) == 0
+    assert "temporary files" in (said := capsys.readouterr().out) and "unknown: /nowhere cannot be written to" in said
     monkeypatch.setenv("TMPDIR", "")
     assert Unpacked().folder.parent == Path("/tmp")
 

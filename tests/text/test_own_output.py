@@ -17,6 +17,7 @@ from symlm.bench.run import RESULT
 from symlm.config.sources import to_toml
 from symlm.config.train_config import TrainConfig
 from symlm.display import tensorboard
+from symlm.errors import DataError
 from symlm.evaluation.choices import ItemResult
 from symlm.evaluation.rolling import DocumentLoss
 from symlm.layout import (
@@ -94,6 +95,31 @@ def test_a_run_in_the_folder_of_its_text(folder: Path, inside: In, out: tuple[st
     assert (folder / "t.json").read_bytes() == (run / TOKENIZER).read_bytes()
 
 
+def test_a_run_whose_files_were_edited(folder: Path, inside: In) -> None:
+    """Either of the two files tells what the folder is."""
+    inside("train", ".", *SHORT, "--out-dir", "run")
+    config, environment = folder / "run" / CONFIG, folder / "run" / ENVIRONMENT
+    written = config.read_text(encoding="utf-8"), environment.read_text(encoding="utf-8")
+
+    def files() -> int:
+        return _open(folder, ".").files
+
+    config.write_text("".join(written[0].splitlines(keepends=True)[1:]))
+    assert files() == 1
+    inside("train", ".", *SHORT, "--out-dir", "run", "--resume", "auto")
+    config.unlink()
+    assert files() == 1
+    config.write_text(written[0])
+    environment.write_text("{}")
+    assert files() == 1
+    environment.unlink()
+    assert files() == 1
+    # Nothing tells that symlm wrote it.
+    config.unlink()
+    with pytest.raises(DataError, match=r"metrics\.jsonl: line 1: found fields"):
+        files()
+
+
 def test_exports_and_results_in_the_folder_of_texts(folder: Path, inside: In) -> None:
     inside("train", ".", *SHORT, "--out-dir", "run", "--tensorboard", "logs", "--trace", "trace.json")
     questions = folder / "q.jsonl.off"
@@ -150,12 +176,15 @@ def test_the_names_are_those_of_the_modules_that_write_them() -> None:
     assert [(folder.what, folder.names) for folder in own.folders] == [
         ("run", [CONFIG, ENVIRONMENT]),
         ("run", [CONFIG, CHECKPOINTS]),
+        ("run", [ENVIRONMENT, CONFIG]),
+        ("run", [ENVIRONMENT, CHECKPOINTS]),
         ("checkpoint", [STATE, MANIFEST]),
         ("export", [FACTS, MODEL_CONFIG]),
         ("ollama", [GGUF_NAME, MODELFILE]),
     ]
-    run, _, checkpoint, _, ollama = own.folders
+    run, _, recorded, _, checkpoint, _, ollama = own.folders
     assert to_toml(TrainConfig()).startswith(run.mark) and run.mark.startswith("# symlm")
+    assert recorded.mark == '"threads_rule"'
     assert checkpoint.mark in State({}, {}, {}).to_json()
     assert ollama.mark == "symlm."
     assert {own.lock, *own.begun} == set(START)

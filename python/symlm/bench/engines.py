@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
-from pathlib import Path
 
 from .. import _symlm
 from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError, NanError
-from ..system.files import temporary_folder
+from ..system.files import temporary
 from ..system.signals import StopSignals
 from ..text.corpus import ProgressFactory, Sources
 from .cases import Case
@@ -39,8 +37,8 @@ def load_tokens(
         return prepared.train, prepared.tokenizer.vocab_size
     tokens = max(RANDOM_TOKENS, RANDOM_BATCHES * config.batch_size * model.seq_len + 1)
     # The map of the file outlives its name.
-    with tempfile.TemporaryDirectory(prefix="symlm-bench-", dir=temporary_folder()) as folder:
-        shards = _symlm.Shards.random(str(Path(folder) / "random.ids"), model.vocab_size, tokens, config.seed)
+    with temporary() as folder:
+        shards = _symlm.Shards.random(str(folder / "random.ids"), model.vocab_size, tokens, config.seed)
     return shards, model.vocab_size
 
 

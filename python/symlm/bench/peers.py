@@ -10,13 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..config.train_config import TrainConfig
 from ..errors import UserError
-from ..system.files import temporary_folder
+from ..system.files import temporary_file
 from ..system.signals import StopSignals
 
 POLL_S = 0.2
@@ -67,7 +66,7 @@ class TorchPeer:
         self.version = ""
         self.parameters = 0
         self._signals = signals
-        self._log = tempfile.TemporaryFile(dir=temporary_folder())  # noqa: SIM115 - closed by `close`
+        self._log = temporary_file()
         spec = {
             "model": config.model.as_dict(),
             "threads": threads,

@@ -104,7 +104,7 @@ class BenchConfig(Settings):
             count = whole_number(part.strip())
             if count is None or not 1 <= count <= most:
                 raise UsageError(
-                    f"--scaling: expected numbers from 1 to {most}, found {shown(part)}",
+                    f"--scaling: expected whole numbers from 1 to {most:,}, found {shown(part)}",
                     "such as --scaling 1,2,4,8",
                 )
             counts.add(count)

@@ -82,18 +82,22 @@ def _mpi(found: dict[str, Any] | None) -> str:
 def _cache() -> str:
     from ..text.corpus import cache_dir
 
-    return _writable(cache_dir(), "set SYMLM_CACHE_DIR to a folder that may be written to")
+    folder = cache_dir()
+    # It is made when it is needed.
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    return _writable(folder, there, "set SYMLM_CACHE_DIR to a folder that may be written to")
 
 
 def _temporary() -> str:
     from ..system.files import temporary_folder
 
-    return _writable(Path(temporary_folder()), "set TMPDIR to a folder that may be written to")
+    # Nothing makes this one.
+    folder = Path(temporary_folder())
+    return _writable(folder, folder, "set TMPDIR to a folder that exists and may be written to")
 
 
-def _writable(folder: Path, hint: str) -> str:
-    """The folder; UserError when no files can be made in it, whether it is there yet or not."""
-    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+def _writable(folder: Path, there: Path, hint: str) -> str:
+    """The folder; UserError when no files can be made in `there`, which is it or will hold it."""
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder} cannot be written to", hint)
     return str(folder)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .train_config import LIMIT_FIELDS, TrainConfig
+from .options import convert
+from .train_config import LIMIT_FIELDS, SPECS, TrainConfig
 
 FINETUNE: dict[str, Any] = {
     "epochs": 3.0,
@@ -37,7 +38,8 @@ def finetune_values(values: Mapping[str, Any]) -> dict[str, Any]:
     if any(values.get(name) is not None for name in LIMIT_FIELDS):
         # A limit that is asked for decides alone.
         del defaults["epochs"]
-    if values.get("lora_rank"):
+    rank = values.get("lora_rank")
+    if rank is not None and convert("lora_rank", SPECS["lora_rank"], rank):
         defaults["learning_rate"] = LORA_RATE
     return {**defaults, **values}
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import DataError, UsageError, shown
 from ..layout import GENERATION_CONFIG
 from ..system.reading import Fields, parse_json, read_object
+from ..system.values import items, plain, whole
 from .rope import ROPE_THETA, RopeScaling, read_rope
 
 RMS_NORM_EPS = 1e-5
@@ -48,28 +49,41 @@ class ModelConfig:
     """Positions that the model was made for, where a run with shorter windows starts from it; None: `seq_len`."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in _SIZES and (not math.isfinite(value) or value <= 0):
-                raise UsageError(f"{field.name}: expected a number above 0, found {value}")
-        ids = [("bos_token_id", self.bos_token_id), *(("eos_token_ids", id_) for id_ in self.eos_token_ids)]
-        for name, id_ in ids:
-            if id_ is not None and not 0 <= id_ < self.vocab_size:
-                raise UsageError(f"{name}: expected a token of the {self.vocab_size:,} in the vocabulary, found {id_}")
+        for name in _SIZES:
+            value = plain(getattr(self, name))
+            kind = (int, float) if name in _FLOATS else int
+            if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
+                expected = "a number above 0" if name in _FLOATS else "a whole number above 0"
+                raise UsageError(f"{name}: expected {expected}, found {shown(value)}")
+            object.__setattr__(self, name, value)
+        if not isinstance(self.tie_embeddings, bool):
+            raise UsageError(f"tie_embeddings: expected True or False, found {shown(self.tie_embeddings)}")
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
+            raise UsageError(f"rope_scaling: expected a RopeScaling, found {shown(self.rope_scaling)}")
+        object.__setattr__(self, "positions", plain(self.positions))
+
+        def token(name: str, raw: Any) -> int:
+            return whole(name, raw, 0, self.vocab_size - 1, ", a token of the vocabulary")
+
+        if self.bos_token_id is not None:
+            object.__setattr__(self, "bos_token_id", token("bos_token_id", self.bos_token_id))
+        ends = items("eos_token_ids", self.eos_token_ids, "token ids")
+        object.__setattr__(self, "eos_token_ids", tuple(token("eos_token_ids", id_) for id_ in ends))
+        heads = _divisors(self.hidden_size, self.num_heads)
         if self.hidden_size % self.num_heads:
             raise UsageError(
                 f"{self.num_heads} heads do not divide the hidden size {self.hidden_size}",
-                f"with --hidden-size {self.hidden_size}, --num-heads can be {_divisors(self.hidden_size)}",
+                f"with --hidden-size {self.hidden_size}, --num-heads can be {heads}",
             )
         if self.num_heads % self.num_kv_heads:
             raise UsageError(
                 f"{self.num_kv_heads} key/value heads do not divide the {self.num_heads} heads",
-                f"--num-kv-heads can be {_divisors(self.num_heads, even_quotient=False)}",
+                f"--num-kv-heads can be {_divisors(self.num_heads, self.num_kv_heads, even=False)}",
             )
         if self.head_dim % 2:
             raise UsageError(
                 f"a head of {self.head_dim} floats is odd; rotary embedding needs pairs",
-                f"--num-heads can be {_divisors(self.hidden_size)}",
+                f"--num-heads can be {heads}",
             )
         _check_positions(self.seq_len if self.positions is None else self.positions, self.seq_len)
         if self.parameters > MAX_PARAMETERS:
@@ -205,6 +219,10 @@ _SIZES = (
 )  # fmt: skip
 """Fields of `ModelConfig` that are numbers above 0."""
 
+_MOST_DIVISORS = 12
+_MOST_SEARCHED = 1 << 40
+_FLOATS = ("rope_theta", "rms_norm_eps")
+
 
 def _check_positions(positions: Any, seq_len: int) -> None:
     """UsageError unless windows of `seq_len` tokens fit, and the engine could have as many."""
@@ -311,9 +329,11 @@ def _one_or_list(ids: tuple[int, ...]) -> int | list[int] | None:
     return ids[0] if len(ids) == 1 else list(ids)
 
 
-def _divisors(number: int, even_quotient: bool = True) -> str:
-    """The divisors of `number` as text, nearest to what people choose first dropped if there are many."""
-    found = [
-        d for d in range(1, min(number, 1024) + 1) if number % d == 0 and (not even_quotient or number // d % 2 == 0)
-    ]
-    return ", ".join(map(str, found[:12])) if found else "none; choose an even --hidden-size"
+def _divisors(number: int, asked: int, even: bool = True) -> str:
+    """The divisors of `number` nearest to the one that was asked for; with `even` those that leave an even quotient."""
+    small = [d for d in range(1, math.isqrt(min(number, _MOST_SEARCHED)) + 1) if number % d == 0]
+    found = sorted({*small, *(number // d for d in small)})
+    found = [d for d in found if not even or number // d % 2 == 0]
+    nearest = sorted(sorted(found, key=lambda d: abs(d - asked))[:_MOST_DIVISORS])
+    more = ", .." if len(nearest) < len(found) else ""
+    return ", ".join(f"{d:,}" for d in nearest) + more if found else "none; choose an even --hidden-size"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from ..errors import UsageError, shown
 from ..system.names import path_of, text_of
+from ..system.values import is_path, plain, several
 from ..units import did_you_mean, parse_count, parse_duration
 
 T = TypeVar("T")
@@ -70,13 +71,20 @@ def specs(cls: type) -> dict[str, Spec]:
 
 
 class Settings:
-    """A frozen dataclass of options. Values are converted and checked when the object is made; None stays None."""
+    """A frozen dataclass of options. Values are converted and checked when the object is made. None is the default,
+    except where the type has it too: there it stays None."""
 
     def __post_init__(self) -> None:
-        for name, spec in specs(type(self)).items():
-            value = getattr(self, name)
+        cls: type = type(self)
+        for field in dataclasses.fields(cls):
+            spec: Spec | None = field.metadata.get("spec")
+            if spec is None:
+                continue
+            value = getattr(self, field.name)
             if value is not None:
-                object.__setattr__(self, name, convert(name, spec, value))
+                object.__setattr__(self, field.name, convert(field.name, spec, value))
+            elif not str(field.type).endswith("| None"):
+                object.__setattr__(self, field.name, spec.default)
 
 
 class Section(Settings):
@@ -111,6 +119,7 @@ def limited(spec: Spec) -> Spec:
 
 def convert(name: str, spec: Spec, raw: Any) -> Any:
     """Turn a value from any source into the type of the field and check its limits; UsageError if that fails."""
+    raw = plain(raw)
     try:
         value = _CONVERT[spec.kind](spec, raw)
     except (ValueError, OverflowError) as error:
@@ -125,6 +134,9 @@ def _check_limits(name: str, spec: Spec, value: float) -> None:
     expected = None
     if isinstance(value, float) and not math.isfinite(value):
         expected = "a finite number"
+    elif spec.low is not None and value <= 0 < spec.low < 1e-30:
+        # The least number that an f32 holds is not what somebody wants to know who wrote 0.
+        expected = "a number above 0"
     elif spec.low is not None and value < spec.low:
         expected = f"at least {_bound(spec.low)}"
     elif spec.above is not None and value <= spec.above:
@@ -262,10 +274,7 @@ def _path(_: Spec, raw: Any) -> str:
 
 
 def _paths(_: Spec, raw: Any) -> tuple[str, ...]:
-    items = [raw] if isinstance(raw, (str, bytes)) or hasattr(raw, "__fspath__") else raw
-    if not isinstance(items, (list, tuple)):
-        raise ValueError(f"expected a path or a list of paths, found {shown(raw)}")
-    return tuple(map(path_of, items))
+    return tuple(map(path_of, (raw,) if is_path(raw) else several(raw, "a path or a list of paths")))
 
 
 _CONVERT = {

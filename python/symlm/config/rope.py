@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import DataError, UsageError, shown
 from ..system.reading import Fields
+from ..system.values import plain
 
 ROPE_THETA = 10000.0
 _WHAT = "model configuration"
@@ -40,9 +41,9 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not math.isfinite(value) or value <= 0:
-                raise UsageError(f"rope scaling: {field.name}: expected a number above 0, found {value}")
+            value = plain(getattr(self, field.name))
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise UsageError(f"rope scaling: {field.name}: expected a number above 0, found {shown(value)}")
         if self.factor < 1:
             raise UsageError(f"rope scaling: factor: expected a number from 1, found {self.factor}")
         if self.high_freq_factor <= self.low_freq_factor:

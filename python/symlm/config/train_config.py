@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import UsageError, shown
 from ..units import did_you_mean
 from .model_config import ModelConfig
 from .options import Section, specs
@@ -196,5 +196,5 @@ def _section(name: str, cls: type[Section], given: object, own: dict[str, Any]) 
     if given is None:
         return cls(**own)
     if not isinstance(given, cls):
-        raise TypeError(f"{name}: expected {cls.__name__}, found {type(given).__name__}")
+        raise UsageError(f"{name}: expected {cls.__name__}, found {shown(given)}")
     return dataclasses.replace(given, **own) if own else given  # type: ignore[type-var]

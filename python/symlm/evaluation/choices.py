@@ -18,6 +18,7 @@ from ..layout import BEST
 from ..system.machine import resolve_threads
 from ..system.names import as_location
 from ..system.reading import kind, parse_json
+from ..system.values import check_callable
 from ..text.corpus import tell_halves
 from ..text.opening import open_objects
 from ..text.remarks import begins_twice, told
@@ -148,6 +149,7 @@ def evaluate_choices(
 
     The accuracies `acc` and `acc_norm` are those of lm-evaluation-harness. The whole file is checked first.
     """
+    check_callable("each", each)
     questions = Questions(path)
     path = questions.path
     total = sum(1 for _ in questions)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ..errors import DataError, UsageError, shown
+from ..system.values import items
 from ..units import did_you_mean
 
 _MOST_DICTIONARY = 64 << 20
@@ -55,13 +56,14 @@ def parse_compressors(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_compressors(names: object) -> None:
-    """UsageError unless these are names of compressors, in a list."""
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise UsageError(f"against: found {shown(names)}, expected a list of {', '.join(COMPRESSORS)}")
-    for name in names:
-        if name not in COMPRESSORS:
-            raise UsageError(f"against: found {shown(name)}, expected {', '.join(COMPRESSORS)}")
+def known_compressors(names: object) -> tuple[str, ...]:
+    """Names of compressors, one or several, each once; UsageError for one that is not known."""
+    known = ", ".join(COMPRESSORS)
+    given = (names,) if isinstance(names, str) else items("against", names, f"a list of {known}")
+    for name in given:
+        if not isinstance(name, str) or name not in COMPRESSORS:
+            raise UsageError(f"against: found {shown(name)}, expected {known}")
+    return tuple(dict.fromkeys(given))
 
 
 def compressed_sizes(

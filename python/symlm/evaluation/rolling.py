@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,12 +13,12 @@ from .. import _symlm
 from ..config.options import convert
 from ..config.train_config import SPECS, Progress
 from ..display import make_display
-from ..errors import UsageError, shown
 from ..generate.generator import Generator
 from ..layout import BEST
 from ..system.machine import resolve_threads
+from ..system.values import check_callable, whole
 from ..text.corpus import ID_BLOCK, encode_text, text_blocks
-from .compress import check_compressors, compressed_sizes
+from .compress import compressed_sizes, known_compressors
 from .scoring import Scorer, rolling_windows
 from .windows import perplexity_of, weights_bytes
 
@@ -66,7 +66,7 @@ class _Window(NamedTuple):
 
 def evaluate_rolling(
     model: str | Path,
-    data: str | Path | Sequence[str | Path],
+    data: str | Path | Iterable[str | Path],
     *,
     checkpoint: str | int = BEST,
     threads: int | Literal["auto"] = "auto",
@@ -74,7 +74,7 @@ def evaluate_rolling(
     stride: int | None = None,
     per_document: bool = False,
     each: Callable[[DocumentLoss], None] | None = None,
-    against: Sequence[str] = (),
+    against: str | Iterable[str] = (),
     progress: Progress = "auto",
 ) -> RollingEvaluation:
     """Evaluate a model on every token of `data`, also those that fill no whole window.
@@ -83,12 +83,12 @@ def evaluate_rolling(
     lie side by side. The first token is predicted from the start of a text. With `per_document` each document begins
     afresh, `each` is called with its result, and the tokens between documents are not counted.
     """
-    check_compressors(against)
+    against = known_compressors(against)
+    check_callable("each", each)
     generator = Generator.from_pretrained(model, checkpoint)
     scorer = Scorer(generator, resolve_threads(convert("threads", SPECS["threads"], threads))[0])
-    if stride is not None and (not isinstance(stride, int) or not 1 <= stride <= scorer.most_scored):
-        raise UsageError(f"--stride: expected 1 to {scorer.most_scored} tokens (one window), found {shown(stride)}")
-    step = stride or scorer.most_scored
+    most = scorer.most_scored
+    step = most if stride is None else whole("--stride", stride, 1, most, " tokens (one window)")
     tokenizer = generator.tokenizer
     display = make_display(convert("progress", SPECS["progress"], progress))
     try:

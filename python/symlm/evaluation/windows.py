@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from ..model.resolve import resolve_model
 from ..run.checkpoint import State, verify_weights
 from ..system.machine import resolve_threads
 from ..text.corpus import encode_text, text_blocks
-from .compress import check_compressors, compressed_sizes
+from .compress import compressed_sizes, known_compressors
 
 IMPORTED_WINDOW = 1024
 IMPORTED_BATCH = 12
@@ -51,14 +51,14 @@ class Evaluation:
 
 def evaluate(
     model: str | Path,
-    data: str | Path | Sequence[str | Path],
+    data: str | Path | Iterable[str | Path],
     *,
     checkpoint: str | int = BEST,
     threads: int | Literal["auto"] = "auto",
     text_field: str = "text",
     data_format: DataFormat = "auto",
     max_windows: int = 0,
-    against: Sequence[str] = (),
+    against: str | Iterable[str] = (),
     progress: Progress = "auto",
 ) -> Evaluation:
     """Evaluate any MODEL on `data`; `max_windows` 0 takes all windows. These are as long as in the training of a
@@ -69,8 +69,8 @@ def evaluate(
 
     Objects of JSON with a prompt and a completion count by their completions; `data_format` is as in `TrainConfig`.
     """
-    check_compressors(against)
-    files = resolve_model(model, str(checkpoint))
+    against = known_compressors(against)
+    files = resolve_model(model, checkpoint)
     verify_weights(files.folder)
     state = State.read(files.folder) if files.has_state else None
     count, _ = resolve_threads(convert("threads", SPECS["threads"], threads))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import DataError, InternalError, UsageError, UserError, reason
+from ..errors import DataError, InternalError, UsageError, UserError, reason, shown
 from ..generate.generator import Generator
 from ..layout import BEST, GGUF_NAME, TEMP_PREFIX
 from ..model.files import ModelFiles
@@ -24,6 +24,7 @@ from ..run.checkpoint import verify_weights
 from ..system.files import sync_file
 from ..system.names import as_path
 from ..system.target import check_folder
+from ..system.values import check_callable
 from .files import write_gguf, write_hf, write_ollama
 from .source import Source, Target
 
@@ -72,16 +73,18 @@ def export(
 
     UserError when the target cannot be written, DataError when the model cannot be written so.
     """
-    if to not in TARGETS:
-        raise UsageError(f"to: found {to}, expected one of {', '.join(TARGETS)}")
+    if not isinstance(to, str) or to not in TARGETS:
+        raise UsageError(f"to: found {shown(to)}, expected one of {', '.join(TARGETS)}")
+    check_callable("report", report)
     known = tuple(DTYPES) if to == "hf" else write.GGUF_DTYPES
-    if dtype is not None and dtype not in known:
-        raise UsageError(f"--dtype: {dtype} cannot be written to {to}", f"expected one of {', '.join(known)}")
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in known):
+        found = dtype if isinstance(dtype, str) else shown(dtype)
+        raise UsageError(f"--dtype: {found} cannot be written to {to}", f"expected one of {', '.join(known)}")
     path = as_path("out", out)
     _check_target(path, to, force)
     if to != "hf":
         write.load_library()
-    files = resolve_model(model, str(checkpoint))
+    files = resolve_model(model, checkpoint)
     verify_weights(files.folder)
     if files.note is not None:
         report(files.note)

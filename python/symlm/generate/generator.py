@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,14 +12,15 @@ from .. import _symlm
 from ..config.engine import model_shape
 from ..config.model_config import ModelConfig
 from ..config.sampling import Sampling, SamplingSettings
-from ..errors import DataError, UsageError, shown
+from ..errors import DataError, UsageError
 from ..layout import BEST
 from ..model.files import ModelFiles
 from ..model.resolve import resolve_model
 from ..run.checkpoint import verify_weights
 from ..system.files import file_hash
-from ..system.names import as_text
+from ..system.values import items, texts, whole
 from ..text.remarks import begins_twice, told
+from ..units import count_of
 from .pickling import Origin
 from .text_stream import text_pieces, without_first
 
@@ -48,7 +49,7 @@ class Generator:
 
         A run without any evaluation has no best checkpoint: its last one is taken and `note` says so.
         """
-        files = resolve_model(path, str(checkpoint))
+        files = resolve_model(path, checkpoint)
         verify_weights(files.folder)
         model = files.model_config()
         tokenizer = files.load_tokenizer()
@@ -85,7 +86,7 @@ class Generator:
         return self.tokenizer.encode_prompt(prompt)
 
     def stream(
-        self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
+        self, prompt: str, *, stop: str | Iterable[str] = (), **sampling: Unpack[SamplingSettings]
     ) -> Iterator[str]:
         """Text that continues `prompt`, piece by piece as it is drawn; the prompt itself is not repeated.
 
@@ -102,9 +103,7 @@ class Generator:
         A prompt that begins with the token that the tokenizer puts there too is a UserWarning.
         """
         options = dataclasses.asdict(Sampling(**sampling))
-        if not isinstance(stop, (str, list, tuple)):
-            raise UsageError(f"stop: found {shown(stop)}, expected a text or a list of texts")
-        stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
+        stops = texts("stop", stop)
         settings = _symlm.SampleSettings(**options, stop_ids=list(self.model.eos_token_ids))
         if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
             warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=2)
@@ -112,31 +111,21 @@ class Generator:
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
 
-    def generate(self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
+    def generate(self, prompt: str, *, stop: str | Iterable[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole text that `stream` with the same arguments gives."""
         return "".join(self.stream(prompt, stop=stop, **sampling))
 
-    def logits(self, ids: Sequence[int], last: int | None = None) -> npt.NDArray[np.float32]:
+    def logits(self, ids: Iterable[int], last: int | None = None) -> npt.NDArray[np.float32]:
         """Logits after each token, or after each of the `last` ones, float32 of shape [tokens, vocabulary]; the bits of
         the training's forward pass."""
         import numpy as np
 
-        try:
-            checked = list(ids)
-        except TypeError:
-            raise UsageError(f"logits: found {shown(ids)}, expected token ids") from None
-        if not checked:
+        given = items("logits", ids, "token ids")
+        if not given:
             raise UsageError("logits need at least one token")
-        for id_ in checked:
-            # `numpy` integers are whole numbers too, texts and truth values are none.
-            if isinstance(id_, bool) or not hasattr(id_, "__index__") or not 0 <= id_ < self.model.vocab_size:
-                raise UsageError(
-                    f"logits: found {shown(id_)}, expected token ids from 0 to {self.model.vocab_size - 1}"
-                )
-        if last is not None and (
-            isinstance(last, bool) or not hasattr(last, "__index__") or not 1 <= last <= len(checked)
-        ):
-            raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {shown(last)}")
+        checked = [whole("logits", id_, 0, self.model.vocab_size - 1, ", token ids") for id_ in given]
+        if last is not None:
+            last = whole("last", last, 1, len(checked), f" of {count_of(len(checked), 'token')}")
         raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
         return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
 

@@ -7,7 +7,6 @@ there; the files must be what they were.
 from __future__ import annotations
 
 import copyreg
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .._symlm import MAX_VOCAB, Tokenizer
 from ..errors import DataError, UsageError, UserError, reason
-from ..system.files import temporary_folder
+from ..system.files import TMPDIR_HINT, temporary, temporary_folder
 
 if TYPE_CHECKING:
     from ..model.files import ModelFiles
@@ -27,8 +26,8 @@ _State = tuple[bytes, int | None, int]
 
 def _tokenizer_state(tokenizer: Tokenizer) -> tuple[Callable[..., Tokenizer], _State]:
     try:
-        with tempfile.TemporaryDirectory(prefix="symlm-", dir=temporary_folder()) as folder:
-            path = Path(folder) / "tokenizer.json"
+        with temporary() as folder:
+            path = folder / "tokenizer.json"
             tokenizer.save(path)
             return restored_tokenizer, (path.read_bytes(), tokenizer.eot_id, _embedded(tokenizer))
     except OSError as error:
@@ -38,8 +37,8 @@ def _tokenizer_state(tokenizer: Tokenizer) -> tuple[Callable[..., Tokenizer], _S
 def restored_tokenizer(content: bytes, eos_id: int | None, embedded: int) -> Tokenizer:
     """The tokenizer of a `tokenizer.json` with this content, for a model with `embedded` rows in its embedding."""
     try:
-        with tempfile.TemporaryDirectory(prefix="symlm-", dir=temporary_folder()) as folder:
-            path = Path(folder) / "tokenizer.json"
+        with temporary() as folder:
+            path = folder / "tokenizer.json"
             path.write_bytes(content)
             return Tokenizer.of_model(path, eos_id, embedded)
     except OSError as error:
@@ -47,10 +46,7 @@ def restored_tokenizer(content: bytes, eos_id: int | None, embedded: int) -> Tok
 
 
 def _no_room(error: OSError) -> UserError:
-    return UserError(
-        f"cannot write a temporary file in {temporary_folder()}: {reason(error)}",
-        "TMPDIR says where temporary files go",
-    )
+    return UserError(f"cannot write a temporary file in {temporary_folder()}: {reason(error)}", TMPDIR_HINT)
 
 
 def _embedded(tokenizer: Tokenizer) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from pathlib import Path
 
-from ..errors import DataError, UserError, reason, shown
+from ..errors import DataError, UserError, shown
 from ..layout import MODEL_CONFIG, WEIGHTS, WEIGHTS_INDEX
-from ..system.files import temporary_folder
+from ..system.files import make_temporary
 from ..system.reading import open_binary, read_object
 
 _GGUF_MAGIC = b"GGUF"
@@ -23,13 +22,7 @@ class Unpacked:
     """A temporary folder, removed when nothing holds this object any more, at the latest when the process ends."""
 
     def __init__(self) -> None:
-        place = temporary_folder()
-        try:
-            self.folder = Path(tempfile.mkdtemp(prefix="symlm-", dir=place))
-        except OSError as error:
-            raise UserError(
-                f"cannot make a temporary folder in {place}: {reason(error)}", "TMPDIR says where temporary files go"
-            ) from None
+        self.folder = make_temporary()
         weakref.finalize(self, shutil.rmtree, self.folder, True)
 
 

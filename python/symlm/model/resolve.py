@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ..config.model_config import note_of_ends
-from ..errors import DataError, UserError
+from ..errors import DataError, UsageError, UserError, shown
 from ..layout import (
     ADAPTER_CONFIG,
     BEST,
@@ -23,6 +23,7 @@ from ..run.checkpoint import verify_weights
 from ..run.folder import RunFolder, run_of_checkpoint
 from ..run.metrics import read_lines
 from ..system.names import as_path
+from ..system.values import plain
 from ..units import whole_number
 from .files import ModelFiles
 from .foreign import Unpacked, check_weights, is_gguf, no_tokenizer, weights_of
@@ -30,7 +31,7 @@ from .gguf.read import unpack_gguf
 from .peft import find_base, unpack_adapter
 
 
-def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
+def resolve_model(model: str | Path, which: str | int = BEST) -> ModelFiles:
     """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step), a checkpoint folder, a
     model folder of transformers, an adapter folder of PEFT or a GGUF file.
 
@@ -38,6 +39,9 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
     the newest that is whole; `note` says so.
     """
     path = as_path("model", model)
+    which = plain(which)
+    if isinstance(which, bool) or not isinstance(which, (str, int)):
+        raise UsageError(f"checkpoint: found {shown(which)}, expected best, last or a step")
     if not path.exists():
         raise UserError(f"{path}: no such model", "give a run folder, a model folder or a GGUF file")
     if not path.is_dir():
@@ -55,7 +59,7 @@ def resolve_model(model: str | Path, which: str = BEST) -> ModelFiles:
     if not (run.exists or (path / CHECKPOINTS).is_dir()):
         check_weights(path)
         raise UserError(f"{path}: neither a run folder nor a model folder", f"expected {CONFIG} or {WEIGHTS} in it")
-    folder, note = _choose(run, which)
+    folder, note = _choose(run, str(which))
     return _files(folder, path, note)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..config.engine import made_from, settings_of
 from ..config.train_config import TrainConfig
 from ..errors import UserError
 from ..layout import TOKENIZER
-from ..system.files import temporary_folder
+from ..system.files import temporary, write_atomic
 from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
 from ..text.corpus import Prepared, Sources, ensure_cache_dir
@@ -37,9 +36,9 @@ def open_ranks(
     world: World, config: TrainConfig, settings: _symlm.EngineSettings, text: Prepared, signals: StopSignals
 ) -> RankedEngine:
     """The engine of rank 0, once all others have theirs. UserError where a host has another text, with its name."""
-    with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
-        text.tokenizer.save(str(Path(folder) / TOKENIZER))
-        tokenizer = (Path(folder) / TOKENIZER).read_bytes()
+    with temporary() as folder:
+        text.tokenizer.save(str(folder / TOKENIZER))
+        tokenizer = (folder / TOKENIZER).read_bytes()
     travels = shard.Shard.of(text.train) if config.data_from == "rank0" else None
     kept = {**made_from(settings), "sectors_in_flight": settings.sectors_in_flight}
     world.tell({"do": "open", "opening": Opening(config, kept, tokenizer, travels)})
@@ -108,9 +107,9 @@ def follow_opening(world: World, opening: Opening, data: tuple[str, ...]) -> _sy
         # Held-out text that lies apart is read by rank 0 alone.
         config = dataclasses.replace(config, val_data=(), val_split=0.0)
     threads, _ = resolve_threads(config.threads, world.sharing)
-    with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
-        path = Path(folder) / TOKENIZER
-        path.write_bytes(opening.tokenizer)
+    with temporary() as folder:
+        path = folder / TOKENIZER
+        write_atomic(path, opening.tokenizer.decode("utf-8"))
         if opening.shard is None:
             text = Sources(config, path).prepare(threads, Silent())
             train, tokenizer = text.train, text.tokenizer

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ..errors import UserError, reason
 from ..layout import TEMP_PREFIX
@@ -21,6 +25,37 @@ def temporary_folder() -> str:
     are too small.
     """
     return os.environ.get("TMPDIR") or "/tmp"
+
+
+TMPDIR_HINT = "TMPDIR says where temporary files go"
+
+
+def make_temporary() -> Path:
+    """A new temporary folder, which the caller removes; UserError where none can be made."""
+    place = temporary_folder()
+    try:
+        return Path(tempfile.mkdtemp(prefix="symlm-", dir=place))
+    except OSError as error:
+        raise UserError(f"cannot make a temporary folder in {place}: {reason(error)}", TMPDIR_HINT) from None
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A temporary folder for a while; UserError where none can be made."""
+    folder = make_temporary()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_file() -> IO[bytes]:
+    """A file without a name, which is gone when it is closed; UserError where none can be made."""
+    place = temporary_folder()
+    try:
+        return tempfile.TemporaryFile(dir=place)
+    except OSError as error:
+        raise UserError(f"cannot make a temporary file in {place}: {reason(error)}", TMPDIR_HINT) from None
 
 
 def sync_file(path: Path) -> None:

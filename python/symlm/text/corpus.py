@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +13,8 @@ from .. import _symlm
 from ..config.train_config import DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
-from ..system.names import as_location, as_path
+from ..system.names import as_path
+from ..system.values import locations
 from ..units import count_of, format_count
 from .opening import open_corpus
 from .remarks import warn_of_cut, warn_of_two_begins
@@ -127,7 +128,7 @@ ID_BLOCK = 1 << 16
 
 
 def encode_text(
-    data: str | Path | Sequence[str | Path],
+    data: str | Path | Iterable[str | Path],
     text_field: str,
     tokenizer: _symlm.Tokenizer,
     seq_len: int,
@@ -139,8 +140,7 @@ def encode_text(
 
     Without a `data_format` these are texts, and examples are a UsageError.
     """
-    paths = [data] if isinstance(data, (str, bytes, os.PathLike)) else data
-    corpus = open_corpus([as_location("data", path) for path in paths], text_field, data_format or "auto")
+    corpus = open_corpus(list(locations("data", data)), text_field, "auto" if data_format is None else data_format)
     if data_format is None and corpus.data_format == "completion":
         raise UsageError(
             "found a prompt and a completion in each object, expected texts, of which every token counts",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from ..callbacks import Callback, CallbackList
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..display import Display, make_display
-from ..errors import Interrupted
+from ..errors import Interrupted, UsageError, shown
 from ..layout import TENSORBOARD
 from ..ranks.follower import follow
 from ..ranks.joining import check_settings, joined, lead, wants_ranks
@@ -22,6 +21,7 @@ from ..ranks.world import World
 from ..system.names import command_line
 from ..system.peak import measured_peak
 from ..system.signals import StopSignals
+from ..system.values import items
 from .loop import train_session
 from .opening import AUTO, resume_command
 from .plan import Plan, make_plan
@@ -56,17 +56,19 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig | None = None,
-        data: str | Path | Sequence[str | Path] | None = None,
-        callbacks: Sequence[Callback] = (),
+        data: str | Path | Iterable[str | Path] | None = None,
+        callbacks: Iterable[Callback] = (),
     ) -> None:
-        config = config or TrainConfig()
-        if data is not None:
-            paths: Any = data
-            if isinstance(data, Iterable) and not isinstance(data, (str, bytes, os.PathLike)):
-                paths = tuple(data)
-            config = dataclasses.replace(config, data=paths)
-        self.config = config
-        self.callbacks = tuple(callbacks)
+        config = TrainConfig() if config is None else config
+        if not isinstance(config, TrainConfig):
+            raise UsageError(f"config: found {shown(config)}, expected a TrainConfig")
+        # The types of the fields are those that they have afterwards.
+        paths: Any = data
+        self.config = config if paths is None else dataclasses.replace(config, data=paths)
+        self.callbacks = items("callbacks", callbacks, "a list of callbacks")
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise UsageError(f"callbacks: found {shown(callback)}, expected objects of symlm.Callback")
 
     def fit(self) -> Run:
         """Train to the end, or until a limit, a callback or a signal stops it.

@@ -254,9 +254,7 @@ impl LoraConfig {
     /// `User` with the field, what was found and what was expected.
     pub fn check(&self) -> Result<()> {
         limits::LORA_RANK.check(self.rank as f64)?;
-        if !positive_f32(f64::from(self.scale())) {
-            return Err(Error::user(format!("the alpha of adapters is {}, expected a positive number", self.alpha)));
-        }
+        limits::LORA_ALPHA.check(self.alpha)?;
         let known = ADAPTER_TARGETS;
         let unknown = self.targets.iter().find(|name| !known.contains(&name.as_str()));
         if let Some(name) = unknown {
@@ -287,11 +285,6 @@ impl TrainConfig {
         ];
         for (limits, number) in numbers {
             limits.check(number)?;
-        }
-        for (name, x) in [("learning_rate", self.learning_rate), ("eps", self.eps)] {
-            if !positive_f32(x) {
-                return Err(Error::user(format!("{name} is {x}, expected a positive number that an f32 holds")));
-            }
         }
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check)
     }

@@ -19,6 +19,10 @@ pub const MAX_POSITIONS: usize = 1 << 17;
 /// Most threads that compute or read text.
 pub const MAX_THREADS: usize = 1 << 10;
 
+/// Numbers that become an f32 keep their precision from here on.
+const LEAST_F32: f64 = f32::MIN_POSITIVE as f64;
+const MAX_LORA_RANK: usize = 1 << 10;
+
 /// The numbers that a setting may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -44,6 +48,11 @@ const fn above(name: &'static str, low: f64, high: f64) -> Limits {
     Limits { name, low, high, above: true }
 }
 
+/// A limit, readable.
+fn bound(value: f64) -> String {
+    if value > 0.0 && value < 1e-6 { format!("{value:e}") } else { value.to_string() }
+}
+
 impl Limits {
     /// Checks a number.
     ///
@@ -55,6 +64,7 @@ impl Limits {
         if (low..=high).contains(&found) && !(above && found == low) {
             return Ok(());
         }
+        let low = bound(low);
         let expected = if above { format!("a number above {low}, at most {high}") } else { format!("{low} to {high}") };
         Err(Error::user(format!("{name} is {found}, expected {expected}")))
     }
@@ -79,7 +89,7 @@ pub const SEQ_LEN: Limits = whole("seq_len", 1, MAX_POSITIONS);
 /// Windows of a batch.
 pub const BATCH_SIZE: Limits = whole("batch_size", 1, 1 << 16);
 /// Peak.
-pub const LEARNING_RATE: Limits = above("learning_rate", 0.0, 100.0);
+pub const LEARNING_RATE: Limits = from("learning_rate", LEAST_F32, 100.0);
 /// The last learning rate as a part of the peak.
 pub const MIN_LR_RATIO: Limits = from("min_lr_ratio", 0.0, 1.0);
 /// Of matrices.
@@ -89,11 +99,13 @@ pub const BETA1: Limits = from("beta1", 0.0, 0.999_999_9);
 /// As `BETA1`.
 pub const BETA2: Limits = from("beta2", 0.0, 0.999_999_9);
 /// Keeps the quotient of the moments finite.
-pub const EPS: Limits = above("eps", 0.0, 1.0);
+pub const EPS: Limits = from("eps", LEAST_F32, 1.0);
 /// 0 does not clip.
 pub const GRAD_CLIP: Limits = from("grad_clip", 0.0, 1e9);
 /// Columns of the factors of an adapter.
-pub const LORA_RANK: Limits = whole("lora_rank", 1, 1 << 10);
+pub const LORA_RANK: Limits = whole("lora_rank", 1, MAX_LORA_RANK);
+/// Divided by any rank it is still at least the smallest.
+pub const LORA_ALPHA: Limits = from("lora_alpha", LEAST_F32 * MAX_LORA_RANK as f64, 1e6);
 /// Workers.
 pub const THREADS: Limits = whole("threads", 1, MAX_THREADS);
 /// Workers that the tasks are cut for.
@@ -110,7 +122,7 @@ pub const MIN_P: Limits = from("min_p", 0.0, 1.0);
 pub const REPETITION_PENALTY: Limits = from("repetition_penalty", 0.01, 100.0);
 
 /// All that a user can set.
-const SETTINGS: [Limits; 22] = [
+const SETTINGS: [Limits; 23] = [
     VOCAB_SIZE,
     HIDDEN_SIZE,
     INTERMEDIATE_SIZE,
@@ -127,6 +139,7 @@ const SETTINGS: [Limits; 22] = [
     EPS,
     GRAD_CLIP,
     LORA_RANK,
+    LORA_ALPHA,
     THREADS,
     SECTORS_IN_FLIGHT,
     TEMPERATURE,

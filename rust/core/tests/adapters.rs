@@ -224,7 +224,7 @@ fn a_configuration_that_makes_no_sense_is_refused() {
     assert!(json(r#"{"rank": 2, "alpha": 1, "targets": ["q_proj"]}"#).is_ok());
     let refused = |lora: &str| json(lora).unwrap_err();
     assert!(refused(r#"{"rank": 0, "alpha": 1, "targets": ["q_proj"]}"#).contains("lora_rank is 0"));
-    assert!(refused(r#"{"rank": 2, "alpha": 0, "targets": ["q_proj"]}"#).contains("alpha of adapters is 0"));
+    assert!(refused(r#"{"rank": 2, "alpha": 0, "targets": ["q_proj"]}"#).contains("lora_alpha is 0, expected "));
     assert!(refused(r#"{"rank": 2, "alpha": 1, "targets": ["lm_head"]}"#).contains("found a target \"lm_head\""));
     assert!(refused(r#"{"rank": 2, "alpha": 1, "targets": []}"#).contains("no target"));
 }

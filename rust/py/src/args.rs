@@ -101,8 +101,8 @@ macro_rules! expected {
 
 expected! {
     u32: "a whole number from 0 to 4294967295",
-    u64: "a whole number from 0",
-    usize: "a whole number from 0",
+    u64: "a whole number from 0 to 18446744073709551615",
+    usize: "a whole number from 0 to 18446744073709551615",
     f64: "a number",
     Vec<u32>: "a list of token ids, whole numbers from 0 to 4294967295",
     Vec<Vec<u32>>: "lists of token ids, whole numbers from 0 to 4294967295",

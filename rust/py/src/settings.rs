@@ -45,8 +45,8 @@ macro_rules! plain_values {
 }
 
 plain_values! {
-    usize: "a whole number from 0",
-    u64: "a whole number from 0",
+    usize: "a whole number from 0 to 18446744073709551615",
+    u64: "a whole number from 0 to 18446744073709551615",
     u32: "a whole number from 0 to 4294967295",
     f64: "a number",
     String: "a text",

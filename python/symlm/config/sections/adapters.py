@@ -34,8 +34,7 @@ class AdapterSettings(Section):
         Spec(
             "the adapters count by this divided by the rank",
             "float",
-            above=0.0,
-            high=1e6,
+            core="lora_alpha",
             default_text="twice the rank",
         ),
     )

@@ -157,7 +157,7 @@ fn missing(record: &[u8], expected: &str, hint: &str, source: &Source, place: Pl
             return source.error(format!("{place}: {what}")).hint(CHAT_HINT);
         }
     }
-    if let Some(error) = wrapped(record, expected, source, place) {
+    if let Some(error) = wrapped(record, expected, hint, source, place) {
         return error;
     }
     let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|(name, _)| format!("{name:?}")).collect();

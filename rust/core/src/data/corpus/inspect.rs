@@ -77,7 +77,7 @@ pub(crate) fn check_prefix(source: &Source) -> Result<Vec<u8>> {
     let prefix = source.prefix(PREFIX_BYTES)?;
     if prefix.starts_with(&[0xff, 0xfe]) || prefix.starts_with(&[0xfe, 0xff]) {
         let error = source.error("found UTF-16 text, expected UTF-8");
-        return Err(error.hint("convert it with iconv -f utf-16 -t utf-8"));
+        return Err(error.hint(format!("convert it with {} > NEW", source.piped("iconv -f utf-16 -t utf-8"))));
     }
     if source.packing.is_packed() {
         source.check_unpacked(&prefix)?;

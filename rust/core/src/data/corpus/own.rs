@@ -8,11 +8,16 @@ use std::path::Path;
 use super::names::LOOK_BYTES;
 use crate::system::files::{entries, exists, head, is_file};
 
+const CONFIG_MARK: &str = "# symlm training configuration";
+const ENVIRONMENT_MARK: &str = "\"threads_rule\"";
 /// Folders: one is symlm's if it has all the names of a line, and the mark is near the beginning of the first. Other
 /// programs give their files the same names.
-pub const OWN_FOLDERS: [(&str, &[&str], &str); 5] = [
-    ("run", &["config.toml", "environment.json"], "# symlm training configuration"),
-    ("run", &["config.toml", "checkpoints"], "# symlm training configuration"),
+pub const OWN_FOLDERS: [(&str, &[&str], &str); 7] = [
+    // Either file may have been edited.
+    ("run", &["config.toml", "environment.json"], CONFIG_MARK),
+    ("run", &["config.toml", "checkpoints"], CONFIG_MARK),
+    ("run", &["environment.json", "config.toml"], ENVIRONMENT_MARK),
+    ("run", &["environment.json", "checkpoints"], ENVIRONMENT_MARK),
     ("checkpoint", &["trainer_state.json", "MANIFEST.json"], "\"engine\""),
     ("export", &["symlm.json", "config.json"], ""),
     ("ollama", &["model.gguf", "Modelfile"], "symlm."),

@@ -57,6 +57,15 @@ impl Source {
         }
     }
 
+    /// A command that reads the text of this file, for a hint.
+    pub(crate) fn piped(&self, command: &str) -> String {
+        if self.packing.is_packed() {
+            format!("{} -dc FILE | {command}", self.packing.name())
+        } else {
+            format!("{command} FILE")
+        }
+    }
+
     /// An error about this file.
     pub(crate) fn error(&self, what: impl std::fmt::Display) -> Error {
         Error::data(format!("{}: {what}", self.name))
@@ -213,6 +222,6 @@ impl Source {
     /// The error of bytes that are not UTF-8.
     pub(crate) fn not_utf8(&self, offset: u64) -> Error {
         self.error(format!("found bytes that are not UTF-8 {}, expected UTF-8 text", self.at_byte(offset)))
-            .hint("convert it, for example with iconv -f latin1 -t utf-8")
+            .hint(format!("convert it, for example with {} > NEW", self.piped("iconv -f latin1 -t utf-8")))
     }
 }

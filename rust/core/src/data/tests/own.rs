@@ -24,6 +24,11 @@ fn runs_and_exports_inside_of_a_folder_are_left_out() {
         ("model/README.md", b"a model"),
         ("copy/MANIFEST.json", b"{}"),
         ("copy/trainer_state.json", b"{\n \"engine\": {}}"),
+        ("edited/config.toml", b"seed = 7\n"),
+        ("edited/environment.json", b"{\"threads\": 1, \"threads_rule\": \"asked for\"}"),
+        ("edited/samples.jsonl", b"{\"text\": \"sample\"}\n"),
+        ("part/environment.json", b"{\"threads\": 1, \"threads_rule\": \"asked for\"}"),
+        ("part/checkpoints/a.txt", b"{}"),
         ("begun/.lock", b""),
         ("begun/tokenizer.json", b"{}"),
         // Those of a user.
@@ -44,8 +49,8 @@ fn runs_and_exports_inside_of_a_folder_are_left_out() {
     let corpus = open(files.path()).unwrap();
     assert_eq!(documents(&corpus), ["a", "d", "e", "g", "c", "b", "f"]);
     let note = corpus.note().unwrap();
-    assert!(note.starts_with("left out 2 folders that symlm wrote: "), "{note}");
-    assert!(note.contains("/model") && note.contains("/runs/a"), "{note}");
+    assert!(note.starts_with("left out 4 folders that symlm wrote: "), "{note}");
+    assert!(note.contains("/edited") && note.contains("/model") && note.contains("/part"), "{note}");
     for pattern in ["**/*.txt", "**/[a-g].*", "*"] {
         let corpus = open(&files.path().join(pattern)).unwrap();
         let found = documents(&corpus);
