@@ -223,7 +223,7 @@ fn holds_text(source: &mut Source, text_field: &str) -> bool {
         return false;
     }
     let found = first_record(source, |record| shape(record, text_field));
-    matches!(found, Some(Shape::Text | Shape::Example))
+    matches!(found, Some(Shape::Text | Shape::Example | Shape::Chat(_)))
 }
 
 /// What `look` finds in the first object of a file; `None` if there is none. What is wrong with the file shows later.

@@ -153,7 +153,7 @@ fn chat_data_is_named_as_what_it_is() {
             let expected =
                 if text == line { expected.to_owned() } else { expected.replace("line 1", "element 1 (line 2)") };
             assert!(found.contains(&expected), "{found}");
-            assert!(hint.contains("chat data cannot be read yet") && hint.contains("\"completion\""), "{hint}");
+            assert!(hint.contains("--data-format names it"), "{hint}");
         }
     }
 }
