@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any
 
@@ -70,11 +70,9 @@ class Renderer:
         process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                # What was not written goes nowhere: the process is gone.
+                with suppress(OSError):
                     stream.close()
-                except OSError:
-                    # What was not written goes nowhere: the process is gone.
-                    pass
         process.wait()
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, prompt: bool = False) -> str:

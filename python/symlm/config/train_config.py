@@ -39,15 +39,16 @@ from .sections import (
 from .toml import read_toml
 
 __all__ = [
-    "CHAT_FORMATS", "FLAGS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "SPECS", "DataFormat", "OnNan", "Progress", "TrainConfig",
+    "CHAT_FORMATS", "FLAGS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "SPECS", "DataFormat", "OnNan",
+    "Progress", "TrainConfig",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
 
     @dataclass(frozen=True, kw_only=True)
     class _Flat(
-        CorpusSettings, ChatSettings, ShapeSettings, LengthSettings, LearningSettings, OptimizerSettings, AdapterSettings,
-        MachineSettings, RunSettings, DisplaySettings,
+        CorpusSettings, ChatSettings, ShapeSettings, LengthSettings, LearningSettings, OptimizerSettings,
+        AdapterSettings, MachineSettings, RunSettings, DisplaySettings,
     ):  # fmt: skip
         """What a type checker sees: the settings of all sections, as arguments and as attributes of `TrainConfig`."""
 

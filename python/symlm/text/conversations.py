@@ -94,7 +94,8 @@ def stored_template(run: Path, environment: Mapping[str, Any]) -> ChatTemplate |
 
 
 def tokens_of(renderer: Renderer, tokenizer: _symlm.Tokenizer | None, *, add: bool) -> ChatTokens:
-    """The special tokens of a template, and which of them a tokenizer lacks. `end` is not known yet where it lacks some.
+    """The special tokens of a template, and which of them a tokenizer lacks. `end` is not known yet where it lacks
+    some.
 
     UserError when it lacks some and none may be added.
     """

@@ -188,8 +188,8 @@ def warn_of_cut(parts: Sequence[_symlm.Shards], display: Display, remedy: str = 
     if cut:
         all_of_them = count_of(sum(shards.documents for shards in parts), "example")
         display.warning(
-            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: whole turns of a conversation "
-            f"are left out, of a prompt the beginning, then of a completion the end{remedy}"
+            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: whole turns of a "
+            f"conversation are left out, of a prompt the beginning, then of a completion the end{remedy}"
         )
 
 

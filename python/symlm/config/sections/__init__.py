@@ -19,10 +19,10 @@ from .run import OnNan, RunSettings
 from .shape import ShapeSettings
 
 __all__ = [
-    "CHAT_FORMATS", "FLAGS", "HOMES", "INVOCATION_FIELDS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "REQUEST_FIELDS", "SECTIONS",
-    "SPECS", "AdapterSettings", "ChatSettings", "CorpusSettings", "DataFormat", "DisplaySettings", "LearningSettings", "LengthSettings",
-    "MachineSettings", "OnNan", "OptimizerSettings", "Progress", "RunSettings", "Schedule", "ShapeSettings",
-    "TrainOn",
+    "CHAT_FORMATS", "FLAGS", "HOMES", "INVOCATION_FIELDS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS",
+    "REQUEST_FIELDS", "SECTIONS", "SPECS", "AdapterSettings", "ChatSettings", "CorpusSettings", "DataFormat",
+    "DisplaySettings", "LearningSettings", "LengthSettings", "MachineSettings", "OnNan", "OptimizerSettings",
+    "Progress", "RunSettings", "Schedule", "ShapeSettings", "TrainOn",
 ]  # fmt: skip
 
 SECTIONS: dict[str, type[Section]] = {
