@@ -56,9 +56,9 @@ class _Record:
         """A field that is a text."""
         value = self.value.get(name)
         if not isinstance(value, str):
-            raise self.error(f"found {kind(value)} in field {shown(name)}, expected text")
+            raise self.error(f'found {kind(value)} in field "{name}", expected text')
         if not value and not empty:
-            raise self.error(f"found an empty text in field {shown(name)}, expected some")
+            raise self.error(f'found an empty text in field "{name}", expected some')
         return value
 
     def optional(self, name: str) -> str:
@@ -70,7 +70,7 @@ class _Record:
         value = self.value.get(name)
         if not isinstance(value, list):
             raise self.error(
-                f"found {kind(value)} in field {shown(name)}, expected a list of turns",
+                f'found {kind(value)} in field "{name}", expected a list of turns',
                 "a prompt and a completion that are both text are --data-format completion",
             )
         return value

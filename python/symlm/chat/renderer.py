@@ -21,6 +21,9 @@ from .worker import BYTES, MOST_TEXT, SECONDS
 _OLDEST = (3, 1, 6)
 """Sandboxes of older versions of jinja2 let a template out."""
 
+_LAST_SECONDS = 10
+"""For a process that has closed its output to end."""
+
 _INSTALL = "pip install 'symlm[chat]'"
 _MASKS_HINT = (
     "put {% generation %} and {% endgeneration %} around the answers in the template, or learn only the last answer "
@@ -65,15 +68,19 @@ class Renderer:
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        if process is not None:
+            self._end(process)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> int:
+        """End a process; gives its exit code."""
         process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 # What was not written goes nowhere: the process is gone.
                 with suppress(OSError):
                     stream.close()
-        process.wait()
+        return process.wait()
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, prompt: bool = False) -> str:
         """The text of a conversation; with `prompt`, up to where the model is to answer."""
@@ -171,9 +178,10 @@ class Renderer:
         if line.endswith(b"\n"):
             return json.loads(line)
         self._process = None
-        process.kill()
-        process.stdout.close()
-        code = process.wait()
+        # It has ended, or is about to: its own end is what counts.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LAST_SECONDS)
+        code = self._end(process)
         if code == -signal.SIGPROF:
             raise _Ended(f"the chat template takes more than {SECONDS:g} seconds for one conversation")
         raise _Ended(f"the process of the chat template ended by itself (code {code})")

@@ -262,8 +262,11 @@ class Session:
         windows, val_windows = training_windows(text.train, seq_len), evaluation_windows(text.val, seq_len)
         per_step, spent = self.speed
         plan = plan_steps(asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
-        settled = dataclasses.replace(asked, data_format=text.data_format, architecture=self._architecture())
-        self.config, requested = resolve(settled, plan, vocab_size_with(asked, text.tokenizer))
+        rows = vocab_size_with(asked, text.tokenizer)
+        settled = dataclasses.replace(
+            asked, data_format=text.data_format, vocab_size=rows, architecture=self._architecture(rows)
+        )
+        self.config, requested = resolve(settled, plan, rows)
         if self.initial is not None:
             self.initial.rows = self.config.model().vocab_size
         epochs = plan.max_steps * self.config.batch_size / max(windows, 1)
@@ -279,11 +282,10 @@ class Session:
         tokens = self.text.chat_tokens
         return own if tokens is None or tokens.end is None else tuple(dict.fromkeys((*own, tokens.end)))
 
-    def _architecture(self) -> str | None:
-        model, text = self.config.model(), self.text
+    def _architecture(self, rows: int) -> str | None:
+        model = self.config.model()
         if self._ends() == model.eos_token_ids:
             return self.config.architecture
-        rows = max(model.vocab_size, text.tokenizer.vocab_size)
         return dataclasses.replace(model, vocab_size=rows, eos_token_ids=self._ends()).other()
 
     def _go_on(self) -> None:
