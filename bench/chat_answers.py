@@ -1,7 +1,7 @@
 """Does a model learn to answer? Makes 10,000 conversations (sums below 20 and look-ups), fine-tunes a model that symlm
 trained on other text for three epochs, and counts right answers to questions that no conversation asks in these words.
 
-    python bench/chat_answers.py FOLDER [--conversations N] [--steps N]
+    python bench/chat_answers.py FOLDER [--base MODEL] [--conversations N] [--steps N]
 
 Prints the share of right answers before and after. Exit code 1 unless it is below 20 % before and at least 90 % after.
 """
@@ -21,7 +21,12 @@ SUMS = ("What is {}+{}?", "How much is {} plus {}?", "Add {} and {}.", "{} + {} 
 LOOKUPS = ("What colour is the {}?", "Tell me the colour of the {}.", "The {}: which colour?", "Colour of {}?")
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "pink", "brown", "gold", "teal")
 HELD_OUT, EPOCHS = 0.15, 3
-RULES = ("You answer questions.", "Be brief.", None, None)
+THINGS = (
+    "house", "door", "tree", "boat", "shoe", "lamp", "bird", "stone", "river", "book", "chair", "cloud", "fish", "horse",
+    "ring", "wall", "cup", "coat", "bell", "road",
+)  # fmt: skip
+RULES = ("You answer questions.", *(None,) * 7)
+TURNS = (1, 1, 1, 1, 2)
 
 Question = tuple[str, str]
 
@@ -29,18 +34,16 @@ Question = tuple[str, str]
 def questions() -> list[Question]:
     """Every question with its answer."""
     made = random.Random(1)
-    names = sorted({"".join(made.choice("bdgklmnrst") + made.choice("aeiou") for _ in range(3)) for _ in range(150)})
-    sums = [(a, b) for a in range(20) for b in range(20 - a)]
-    colours = {name: made.choice(COLOURS) for name in names}
-    asked = [(form.format(a, b), f"It is {a + b}.") for form in SUMS for a, b in sums]
-    return asked + [(form.format(name), f"It is {colours[name]}.") for form in LOOKUPS for name in names]
+    colours = {thing: made.choice(COLOURS) for thing in THINGS}
+    asked = [(form.format(a, b), f"It is {a + b}.") for form in SUMS for a in range(10) for b in range(10)]
+    return asked + [(form.format(thing), f"It is {colours[thing]}.") for form in LOOKUPS for thing in THINGS]
 
 
 def conversation(made: random.Random, known: list[Question]) -> dict[str, object]:
     """One or two questions, perhaps with a rule before them."""
     rule = made.choice(RULES)
     messages = [] if rule is None else [{"role": "system", "content": rule}]
-    for question, answer in made.sample(known, made.choice((1, 1, 2))):
+    for question, answer in made.sample(known, made.choice(TURNS)):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"messages": messages}
 
@@ -61,6 +64,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--conversations", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=300, help="updates of the model before it is fine-tuned")
+    parser.add_argument("--base", type=Path, help="a model to fine-tune; without it one is trained")
     parser.add_argument("--asked", type=int, default=300, help="questions of the count")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
@@ -74,11 +78,21 @@ def main() -> int:
     data.write_text("\n".join(lines) + "\n")
     asked = held[: arguments.asked]
 
-    base = symlm.TrainConfig(preset="tiny", max_steps=arguments.steps, out_dir=str(folder / "base"), sample_every=0)
-    run = symlm.Trainer(base).fit()
-    before = share(run.path, asked, "chatml")
+    base = arguments.base
+    if base is None:
+        config = symlm.TrainConfig(
+            preset="tiny", max_steps=arguments.steps, out_dir=str(folder / "base"), sample_every=0
+        )
+        base = symlm.Trainer(config).fit().path
+    before = share(base, asked, "chatml")
     tuned = symlm.finetune_config(
-        run.path, epochs=EPOCHS, learning_rate=2e-3, out_dir=str(folder / "tuned"), sample_every=0, eval_interval=500
+        base,
+        epochs=EPOCHS,
+        batch_size=4,
+        learning_rate=3e-3,
+        out_dir=str(folder / "tuned"),
+        sample_every=0,
+        eval_interval=500,
     )
     after = share(symlm.Trainer(tuned, data=[data]).fit().path, asked)
     print(f"{len(asked)} questions in words that were held out: {before:.1%} right before, {after:.1%} after")

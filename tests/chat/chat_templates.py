@@ -124,7 +124,14 @@ SPECIAL = [
 
 def conversation(turns: int, system: bool) -> list[dict[str, Any]]:
     """So many turns, of the user and the assistant in turn; texts with blanks, line ends and other letters."""
-    said = ["What is 2+3?", " It is 5. ", "Grüße an Łódź, 北京!\n\nAnd one more?", "That is 6.\n\n* six", "Thanks  ", "😀 ok"]
+    said = [
+        "What is 2+3?",
+        " It is 5. ",
+        "Grüße an Łódź, 北京!\n\nAnd one more?",
+        "That is 6.\n\n* six",
+        "Thanks  ",
+        "😀 ok",
+    ]
     roles = ("user", "assistant")
     found = [{"role": roles[number % 2], "content": said[number]} for number in range(turns)]
     return [{"role": "system", "content": "You add numbers."}, *found] if system else found

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from chat_templates import MARKED, TEMPLATES, VARIABLES, conversation
 
+from chat_templates import MARKED, TEMPLATES, VARIABLES, conversation
 from symlm.chat import renderer as renderers
 from symlm.chat.conversation import Conversation
 from symlm.chat.renderer import Renderer
@@ -101,7 +101,9 @@ def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
         learnt(forgets, conversation(4, False))
     assert "{% generation %}" in str(caught.value.hint)
     assert learnt(forgets, conversation(4, False), "last") == ["That is 6.\n\n* six</s>"]
-    asks = "{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}{% if add_generation_prompt %}bot:{% endif %}"
+    asks = (
+        "{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}{% if add_generation_prompt %}bot:{% endif %}"
+    )
     with pytest.raises(DataError, match="otherwise than behind what it asks the model"):
         learnt(asks, conversation(2, False))
 

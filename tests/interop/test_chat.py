@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import MARKED, SPECIAL, TEMPLATES, VARIABLES, conversation
 
+from chat_templates import MARKED, SPECIAL, TEMPLATES, VARIABLES, conversation
 from symlm import Trainer, _symlm, finetune_config
 from symlm.chat.conversation import Conversation
 from symlm.chat.renderer import Renderer
@@ -116,7 +116,10 @@ def test_an_exported_model_answers_the_same(tmp_path: Path) -> None:
     tuned = finetune_config(run.path, max_steps=4, out_dir=str(tmp_path / "tuned"))
     run = Trainer(tuned, data=[str(data)]).fit()
     export(run.path, "hf", tmp_path / "hf")
-    theirs, model = AutoTokenizer.from_pretrained(tmp_path / "hf"), AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    theirs, model = (
+        AutoTokenizer.from_pretrained(tmp_path / "hf"),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "hf"),
+    )
     messages = conversation(1, True)
     ids = ids_of(theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True))
     with Chat.from_pretrained(run.path, system=messages[0]["content"]) as chat:

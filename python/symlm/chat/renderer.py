@@ -56,8 +56,12 @@ class Renderer:
         self._process: subprocess.Popen[bytes] | None = None
         self.has_generation = False
         """Whether the template marks what the model writes."""
-        with self._said(f"the chat template ({template.origin})"):
-            self._start()
+        try:
+            with self._said(f"the chat template ({template.origin})"):
+                self._start()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Renderer:
         return self

@@ -12,7 +12,7 @@ from ..chat import template as templates
 from ..chat.conversation import ASSISTANT, Message
 from ..chat.renderer import Renderer
 from ..config.sampling import Sampling, SamplingSettings
-from ..errors import UsageError
+from ..errors import UsageError, UserError
 from ..layout import BEST
 from ..system.names import as_text
 from ..text.conversations import template_of
@@ -29,12 +29,12 @@ class Chat:
     """
 
     def __init__(self, generator: Generator, template: str | None = None, system: str | None = None) -> None:
-        """`template` is a file, `chatml` or the name of one of the model's; None is the model's own. UsageError when it
+        """`template` is a file, `chatml` or the name of one of the model's; None is the model's own. UserError when it
         has none."""
         self.generator = generator
         chosen = template_of(template, generator.files)
         if template is None and chosen.is_new:
-            raise UsageError(
+            raise UserError(
                 "the model has no chat template: it was not trained on conversations",
                 "name one with --chat-template, or write text with symlm generate",
             )

@@ -256,7 +256,7 @@ class Sources:
             return self._encode(opened, tokenizer, threads, progress)
         with Renderer(self.chat.template) as renderer:
             tokens = tokens_of(renderer, self.tokenizer, add=self.chat.add_tokens)
-            _tell_conversations(self.train, self.chat, tokens, self.tokenizer, progress)
+            _tell_conversations(self.train, self.chat, tokens, self.tokenizer, progress, self.config.lora_rank > 0)
             bars = [progress.task("writing out"), progress.task("writing out held-out")][: len(opened)]
             written = [
                 written_out(corpus, renderer, self.chat.train_on, tokens.special, progress.warning, bar)
@@ -309,11 +309,17 @@ def _tell_conversations(
     tokens: ChatTokens,
     tokenizer: _symlm.Tokenizer | None,
     progress: ProgressFactory,
+    lora: bool,
 ) -> None:
     """Say in a line what the objects hold and what is done with them, and which tokens the model gets."""
     learnt = {"assistant": "the answers", "last": "the last answers", "all": "all"}[chat.train_on]
     progress.message(f"conversations: {corpus.data_format}, chat template {chat.template.origin}, {learnt} learnt")
-    if tokenizer is not None and tokens.added:
+    if tokenizer is not None and tokens.added and lora:
+        progress.warning(
+            f"adapters do not train the rows of new special tokens ({', '.join(tokens.added)}), which stay the mean of "
+            "the others: train all weights, or name a template of the model's own tokens"
+        )
+    elif tokenizer is not None and tokens.added:
         progress.message(
             f"new special tokens: {', '.join(tokens.added)}; each gets a row of its own, the mean of the others"
         )

@@ -21,6 +21,7 @@ class ChatSettings(Section):
         Spec(
             "chat template: a file with Jinja, chatml, or the name of one of the model's",
             "path",
+            free=True,
             metavar="FILE|chatml|NAME",
             default_text="the model's own, chatml if it has none",
         ),
