@@ -22,8 +22,8 @@ LOOKUPS = ("What colour is the {}?", "Tell me the colour of the {}.", "The {}: w
 COLOURS = ("red", "blue", "green", "black", "white", "grey", "pink", "brown", "gold", "teal")
 HELD_OUT, EPOCHS = 0.15, 3
 THINGS = (
-    "house", "door", "tree", "boat", "shoe", "lamp", "bird", "stone", "river", "book", "chair", "cloud", "fish", "horse",
-    "ring", "wall", "cup", "coat", "bell", "road",
+    "house", "door", "tree", "boat", "shoe", "lamp", "bird", "stone", "river", "book", "chair", "cloud", "fish",
+    "horse", "ring", "wall", "cup", "coat", "bell", "road",
 )  # fmt: skip
 RULES = ("You answer questions.", *(None,) * 7)
 TURNS = (1, 1, 1, 1, 2)

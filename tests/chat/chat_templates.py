@@ -32,7 +32,8 @@ LLAMA_2 = """\
 LLAMA_3 = """\
 {{- bos_token }}
 {%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
@@ -64,7 +65,8 @@ GEMMA = """\
 {%- endif -%}
 {%- for message in turns -%}
     {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
-    {{ '<start_of_turn>' + role + '\\n' + (before if loop.first else '') + message['content'] | trim + '<end_of_turn>\\n' }}
+    {{ '<start_of_turn>' + role + '\\n' + (before if loop.first else '') -}}
+    {{ message['content'] | trim + '<end_of_turn>\\n' }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
     {{ '<start_of_turn>model\\n' }}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from importlib import metadata
 
 import pytest
 
 from chat_templates import MARKED, TEMPLATES, VARIABLES, conversation
-from symlm.chat import renderer as renderers
 from symlm.chat.conversation import Conversation
 from symlm.chat.renderer import Renderer
 from symlm.chat.template import ChatTemplate
@@ -115,7 +115,7 @@ def test_the_date_is_the_one_given() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes more than .* seconds"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes more than .* sec"),
         ("{% set x = 'a' * 9999999999 %}{{ x }}", "takes too much memory"),
         ("{{ 'a' * 5000000 }}", "too long: found a text of 5,000,000 bytes, expected at most"),
         ("{{ messages.__class__.__mro__ }}", "reaches for what the sandbox does not allow"),
@@ -148,16 +148,16 @@ def test_the_conversation_that_hangs_is_named() -> None:
         "{% endif %}{{ messages[0].content }}"
     )
     batch = [(f"line {turns}", Conversation(conversation(turns, False))) for turns in (2, 3, 4)]
-    with Renderer(template(hangs)) as renderer, pytest.raises(DataError, match="^line 3: .*takes more than"):
+    with Renderer(template(hangs)) as renderer, pytest.raises(DataError, match=r"^line 3: .*takes more than"):
         renderer.mark(batch, "all", [])
 
 
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def missing(name: str) -> str:
-        raise renderers.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(renderers.metadata, "version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     yield
 
 
@@ -169,6 +169,6 @@ def test_without_jinja2_the_extra_is_named() -> None:
 
 
 def test_an_old_jinja2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renderers.metadata, "version", lambda name: "3.1.5")
+    monkeypatch.setattr(metadata, "version", lambda name: "3.1.5")
     with pytest.raises(UserError, match=r"found jinja2 .*3\.1\.5.*, expected 3\.1\.6"):
         Renderer(template("a"))

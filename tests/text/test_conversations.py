@@ -88,7 +88,7 @@ def test_the_answers_and_their_ends_are_targets(tmp_path: Path) -> None:
 
 
 def test_every_form_and_packing_gives_the_same_shards(tmp_path: Path) -> None:
-    made = {
+    made: dict[str, list[Any]] = {
         "messages": [{"messages": messages_of(*pair)} for pair in pairs()],
         "conversations": [
             {"conversations": [{"from": "human", "value": a}, {"from": "gpt", "value": b}]} for a, b in pairs()

@@ -170,7 +170,7 @@ fn values(record: &[u8], fields: &[&str], expected: &str, source: &Source, place
 /// The error of an object without a field that it needs.
 fn missing(record: &[u8], expected: &str, hint: &str, source: &Source, place: Place) -> Error {
     let names = names(record);
-    let read = Chat::ALL.map(|form| (form.fields(), MIXED_HINT));
+    let read = Chat::of(&names).map(|form| (form.fields(), MIXED_HINT));
     for (chat, hint) in read.into_iter().chain(UNREAD.map(|fields| (fields, CHAT_HINT))) {
         let found: Vec<_> = names.iter().filter(|(name, _)| chat.contains(&name.as_str())).collect();
         if found.len() == chat.len() {
