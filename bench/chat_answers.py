@@ -49,7 +49,7 @@ def conversation(made: random.Random, known: list[Question]) -> dict[str, object
 
 
 def share(model: Path, asked: list[Question], template: str | None = None) -> float:
-    """The share of questions that a model answers right, each in a conversation of its own."""
+    """The share of questions that a model answers right, each in a new conversation."""
     right = 0
     with Chat.from_pretrained(model, template=template) as chat:
         for question, answer in asked:

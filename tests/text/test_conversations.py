@@ -178,7 +178,7 @@ def test_a_corpus_of_conversations_is_not_a_text(tmp_path: Path) -> None:
 
 
 def test_a_run_is_fine_tuned_resumed_and_evaluated(tmp_path: Path) -> None:
-    """A model trained here on text has none of the tokens of a template: they are added, and it goes on from there."""
+    """A model trained here on text has none of the tokens of a template: they are added, and training continues."""
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{a} {b}\n" for a, b in pairs(200)))
     shape: dict[str, Any] = {"preset": "tiny", "vocab_size": 280, "batch_size": 4, "sample_every": 0, "threads": 1}

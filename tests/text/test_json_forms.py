@@ -166,7 +166,7 @@ def test_tokens_of_earlier_versions_are_found_in_the_cache(tmp_path: Path, name:
         ({"prompt": [{"role": "user"}], "completion": [{}]}, 'found chat turns in "prompt" (a list)'),
     ],
 )
-def test_chat_data_that_is_taken_for_text_is_refused_with_the_way_out(run: Path, tmp_path: Path, cli: Cli, line: Any, found: str) -> None:
+def test_chat_data_taken_for_text_is_refused(run: Path, tmp_path: Path, cli: Cli, line: Any, found: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n")
     for words in (["finetune", run, "a.jsonl"], ["train", "a.jsonl"], ["eval", run, "a.jsonl"]):
         done = cli(*words, "--data-format", "text")

@@ -1,4 +1,4 @@
-"""A conversation, from each of the forms that data sets have."""
+"""A conversation, from each of the forms in which people have them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The Jinja environment that a chat template runs in. It is set up as transformers sets up its own, so that a template
 gives the same text: the same extensions, filters and functions, and a sandbox around them.
 
-A sandbox bounds neither time nor memory, so this runs in a process of its own.
+A sandbox bounds neither time nor memory, so this runs in a separate process.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _command(chat: Chat, line: str) -> None:
     word, _, rest = line.partition(" ")
     if word == "/reset":
         chat.reset()
-        say("the conversation begins anew")
+        say("the conversation is forgotten")
     elif word == "/save" and rest.strip():
         try:
             _save(chat, Path(rest.strip()).expanduser())

@@ -85,7 +85,7 @@ def _answer(
     template: str | None,
     system: str | None,
 ) -> None:
-    """Write answers to a message, each in a conversation of its own."""
+    """Write answers to a message, each in a new conversation."""
     from ..generate.chat import Chat
 
     with Chat(generator, template, system) as chat:

@@ -26,7 +26,7 @@ def for_ollama(template: ChatTemplate, bos: str | None) -> str | None:
         with Renderer(template) as renderer:
             return _translated(renderer, bos)
     except SymlmError:
-        # What is wrong with the template is no reason not to export the model.
+        # The model is exported whatever is wrong with its template.
         return None
 
 

@@ -320,6 +320,4 @@ def _tell_conversations(
             "the others: train all weights, or name a template of the model's own tokens"
         )
     elif tokenizer is not None and tokens.added:
-        progress.message(
-            f"new special tokens: {', '.join(tokens.added)}; each gets a row of its own, the mean of the others"
-        )
+        progress.message(f"new special tokens: {', '.join(tokens.added)}; each gets a row, the mean of the others")

@@ -175,7 +175,7 @@ fn conversations_are_recognised_by_their_fields() {
         let files = folder(&[("a.jsonl", line.as_bytes())]);
         let corpus = open_as(files.path(), DataFormat::Auto).unwrap();
         assert_eq!(corpus.data_format(), format, "{line}");
-        assert_eq!(DataFormat::from_name(format).is_ok(), true);
+        assert!(DataFormat::from_name(format).is_ok());
         let Some(form) = corpus.chat() else { continue };
         assert_eq!(form.name(), format);
         let mut found = corpus.conversations().unwrap();

@@ -45,7 +45,7 @@ impl Corpus {
         self.train_on_sample(vocab_size, threads, &[], SAMPLE_BYTES, progress)
     }
 
-    /// As [`Corpus::train_tokenizer`], with `special` tokens behind the others, which are no part of the text.
+    /// As [`Corpus::train_tokenizer`], with `special` tokens behind the others, which the text is divided at.
     ///
     /// # Errors
     /// `Usage` if there is no room for them.
