@@ -71,7 +71,9 @@ class _Record:
         if not isinstance(value, list):
             raise self.error(
                 f'found {kind(value)} in field "{name}", expected a list of turns',
-                "a prompt and a completion that are both text are --data-format completion",
+                "a prompt and a completion that are both text are --data-format completion"
+                if name in ("prompt", "completion")
+                else None,
             )
         return value
 
