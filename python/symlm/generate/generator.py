@@ -112,6 +112,10 @@ class Generator:
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
 
+    def tokens(self, ids: Sequence[int], settings: _symlm.SampleSettings) -> Iterator[int]:
+        """Tokens that continue `ids`, one by one as they are drawn."""
+        return self._engine.stream(list(ids), settings)
+
     def generate(self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole text that `stream` with the same arguments gives."""
         return "".join(self.stream(prompt, stop=stop, **sampling))
