@@ -127,8 +127,8 @@ def test_the_date_is_the_one_given() -> None:
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "the chat template fails"),
     ],
 )  # fmt: skip
-def test_a_hostile_template_is_an_error(text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Renderer(template(text)) as renderer:
+def test_a_hostile_template_is_an_error(text: str, message: str) -> None:
+    with Renderer(template(text), seconds=0.5) as renderer:
         with pytest.raises(DataError, match=f"^here: .*({message})"):
             renderer.mark([("here", Conversation(conversation(2, False)))], "all", [])
         # The next conversation finds a process.
@@ -148,7 +148,10 @@ def test_the_conversation_that_hangs_is_named() -> None:
         "{% endif %}{{ messages[0].content }}"
     )
     batch = [(f"line {turns}", Conversation(conversation(turns, False))) for turns in (2, 3, 4)]
-    with Renderer(template(hangs)) as renderer, pytest.raises(DataError, match=r"^line 3: .*takes more than"):
+    with (
+        Renderer(template(hangs), seconds=1) as renderer,
+        pytest.raises(DataError, match=r"^line 3: .*takes more than"),
+    ):
         renderer.mark(batch, "all", [])
 
 

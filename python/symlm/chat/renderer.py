@@ -50,9 +50,10 @@ class Renderer:
     UserError without a usable jinja2; DataError, which names the conversation, for whatever goes wrong in a template.
     """
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, seconds: float = SECONDS) -> None:
+        """`seconds` of processor time are given to each conversation."""
         _check_library()
-        self.template = template
+        self.template, self._seconds = template, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self.has_generation = False
         """Whether the template marks what the model writes."""
@@ -166,7 +167,8 @@ class Renderer:
         except OSError as error:
             raise UserError(f"cannot start a process for the chat template: {reason(error)}") from None
         first = self.template
-        answer = self._ask({"template": first.text, "variables": dict(first.variables), "now": first.now.isoformat()})
+        request = {"template": first.text, "variables": dict(first.variables), "now": first.now.isoformat()}
+        answer = self._ask({**request, "seconds": self._seconds})
         _check(answer, f"the chat template ({first.origin})")
         self.has_generation = bool(answer["generation"])
 
@@ -187,7 +189,7 @@ class Renderer:
             process.wait(_LAST_SECONDS)
         code = self._end(process)
         if code == -signal.SIGPROF:
-            raise _Ended(f"the chat template takes more than {SECONDS:g} seconds for one conversation")
+            raise _Ended(f"the chat template takes more than {self._seconds:g} seconds for one conversation")
         raise _Ended(f"the process of the chat template ended by itself (code {code})")
 
 

@@ -1,12 +1,12 @@
 """The process that runs a chat template. It reads one request on each line of standard input and answers on standard
 output; the first one is the template.
 
-    {"template": .., "variables": {..}, "now": "2026-01-31T00:00:00"}   ->  {"generation": true}
+    {"template": .., "variables": {..}, "now": "2026-01-31T00:00:00", "seconds": 10}   ->  {"generation": true}
     {"render": [[messages, tools, prompt], ..]}                          ->  [{"text": ..}, {"error": ..}]
     {"mark": [[messages, tools], ..], "train_on": .., "special": [..]}   ->  [{"text": .., "learn": .., ..}, ..]
 
-Each conversation has `SECONDS` of processor time, after which the kernel ends the process, and the process `BYTES` of
-address space.
+Each conversation has so many seconds of processor time, after which the kernel ends the process; that has `BYTES`
+of address space.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ KINDS = {
 
 
 @contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+def _limited(seconds: float) -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
@@ -57,13 +57,13 @@ def _failed(error: BaseException) -> dict[str, Any]:
     return {"error": text[:500], "kind": KINDS.get(type(error).__name__, "failed")}
 
 
-def _answered(template: Any, request: dict[str, Any]) -> list[dict[str, Any]]:
+def _answered(template: Any, request: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
     from .masks import marked
 
     answers: list[dict[str, Any]] = []
     for item in request.get("mark") or request.get("render") or []:
         try:
-            with _limited():
+            with _limited(seconds):
                 if "mark" in request:
                     found = marked(template, item[0], item[1], request["train_on"], request["special"])
                     answer = dataclasses.asdict(found)
@@ -88,20 +88,21 @@ def main() -> None:
     from .sandbox import Template
 
     _limit()
-    template = None
+    template, seconds = None, SECONDS
     for line in sys.stdin.buffer:
         request = json.loads(line)
         answer: Any
         if template is None:
+            seconds = request["seconds"]
             try:
-                with _limited():
+                with _limited(seconds):
                     now = datetime.fromisoformat(request["now"])
                     template = Template(request["template"], request["variables"], now)
                 answer = {"generation": template.has_generation}
             except Exception as error:
                 answer = _failed(error)
         else:
-            answer = _answered(template, request)
+            answer = _answered(template, request, seconds)
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
 

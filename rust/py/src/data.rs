@@ -269,7 +269,10 @@ impl Corpus {
         detached(py, || self.0.conversations()).map(Conversations::new)
     }
     /// Trains a byte-level BPE on a bounded sample; `special` tokens stand behind the others.
-    #[pyo3(signature = (vocab_size, threads, progress, special = Vec::new()), text_signature = "(vocab_size, threads, progress, special=())")]
+    #[pyo3(
+        signature = (vocab_size, threads, progress, special = Vec::new()),
+        text_signature = "($self, vocab_size, threads, progress, special=())"
+    )]
     fn train_tokenizer(
         &self,
         py: Python<'_>,
