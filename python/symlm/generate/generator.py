@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -110,6 +110,10 @@ class Generator:
         tokens = self._engine.stream_behind(self.tokenizer, prompt, settings)
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
+
+    def tokens(self, ids: Sequence[int], settings: _symlm.SampleSettings) -> Iterator[int]:
+        """Tokens that continue `ids`, one by one as they are drawn."""
+        return self._engine.stream(list(ids), settings)
 
     def generate(self, prompt: str, *, stop: str | Iterable[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole text that `stream` with the same arguments gives."""
