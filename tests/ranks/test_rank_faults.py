@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -74,7 +75,7 @@ def test_text_that_becomes_unreadable_under_way(place: Path, rank: int) -> None:
         while not list((folder / "run" / "checkpoints").glob("step-*")):
             assert time.monotonic() < until and job.poll() is None
             time.sleep(0.05)
-        for shard in (folder / f"cache-{rank}").glob("**/*.shards"):
+        for shard in (folder / f"cache-{rank}").glob("*-train.ids"):
             os.truncate(shard, 64)
         _, stderr = job.communicate(timeout=LIMIT_S)
     assert job.returncode in ({3} if rank == 0 else {3, 7}), stderr
@@ -88,10 +89,10 @@ def test_a_full_disk_where_the_text_arrives(place: Path) -> None:
 import resource
 from symlm.ranks import shard
 os.environ["SYMLM_CACHE_DIR"] = os.path.join({str(place)!r}, "full-%d" % RANK)
-shard._PART = 1 << 14
+shard._PART = 1 << 12
 receive = shard.receive
 def limited(*given):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 13, resource.RLIM_INFINITY))
     try:
         return receive(*given)
     finally:
@@ -120,7 +121,9 @@ if RANK == {rank}:
 """
     done = changed(place, 2, code, "train", "text.txt", *SETTINGS, "--out-dir", f"struck-{rank}")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert "stopped by SIGTERM before the first update" in done.stderr
+    # Rank 0 may have begun when the word of another rank comes: then it saves.
+    said = ("stopped by SIGTERM before the first update", "stopped: signal SIGTERM")
+    assert any(word in done.stderr for word in said[: 1 if rank == 0 else 2])
 
 
 @needs_mpi
@@ -180,11 +183,15 @@ def settings() -> str:
     words = [word for word in SETTINGS if word != "--progress" and word != "plain"]
     pairs = zip(words[::2], words[1::2], strict=True)
     values = {name[2:].replace("-", "_"): value for name, value in pairs}
-    numbers = {name: float(value) if "e-" in value or "." in value else value for name, value in values.items()}
-    whole = {
-        name: int(value) if isinstance(value, str) and value.isdigit() else value for name, value in numbers.items()
-    }
-    return json.dumps({**whole, "progress": "off"})
+    return json.dumps({**{name: number_of(value) for name, value in values.items()}, "progress": "off"})
+
+
+def number_of(text: str) -> int | float | str:
+    """A value of a flag as a program gives it."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 @needs_mpi

@@ -19,6 +19,9 @@ from .library import library
 from .wire import Letter
 
 _LOOK_S = 0.1
+_MEETING_S = 5.0
+"""Time for the ranks to meet after a signal."""
+
 _NEWS_S = 2.0
 """Most time that the news of a failure takes to go out, where the other side does not take it."""
 
@@ -49,9 +52,11 @@ class World:
         carrier = world._carrier
         carrier.flip = world.flip
         library().run(carrier.main)
-        until = time.monotonic() + timeout
+        until, patience = time.monotonic() + timeout, _MEETING_S
         while not carrier.joined.wait(_LOOK_S):
-            if signals.received is not None:
+            # Ranks that have met end together; only one that nobody meets goes alone.
+            patience -= _LOOK_S if signals.received is not None else 0.0
+            if signals.received is not None and patience < 0:
                 library().give_up()
                 raise Interrupted(signals.received)
             if time.monotonic() > until:
