@@ -20,13 +20,14 @@ def command(as_json: bool) -> None:
 
     It works on a machine where nothing else does, and says what is wrong with what it cannot find.
     """
+    from ..ranks.launch import describe
     from ..run.metrics import to_document
     from ..system.machine import gather_facts, gib, machine_facts
     from ..system.mpi import describe_mpi
     from ..system.peak import fma_peak
     from .common import tell
 
-    facts, problems = gather_facts(machine_facts() | _FOLDERS | {"mpi": describe_mpi})
+    facts, problems = gather_facts(machine_facts() | _FOLDERS | {"mpi": describe_mpi, "ranks": describe})
     threads = facts["threads_auto"] or 1
     peak, more = gather_facts({"fma_peak_gflops": lambda: fma_peak(threads)})
     facts, problems = facts | peak, problems | more
@@ -56,6 +57,7 @@ def command(as_json: bool) -> None:
         row("token cache", "cache", text=lambda: facts["cache"]),
         row("temporary files", "temporary", text=lambda: facts["temporary"]),
         row("mpi", "mpi", text=lambda: _mpi(facts["mpi"])),
+        row("ranks", "ranks", text=lambda: facts["ranks"]),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

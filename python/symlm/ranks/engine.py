@@ -6,12 +6,14 @@ here; what changes them is told to all; moments and gradients are gathered befor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from .. import _symlm
-from ..errors import InternalError, RankError, SymlmError
+from ..errors import DataError, InternalError, RankError
 from ..system.signals import StopSignals
+from .failures import error_of, failure_of
 from .world import World
 
 
@@ -24,6 +26,7 @@ class RankedEngine:
         self._signals = signals
         self._exchange = engine.exchange()
         self._gathered: int | None = None
+        self._until = 0
         world.attach(self._exchange)
 
     def __getattr__(self, name: str) -> Any:
@@ -32,16 +35,28 @@ class RankedEngine:
     def run_until(self, step: int) -> None:
         """As the engine's."""
         self._tell({"do": "train", "until": step})
+        self._world.busy, self._until = True, step
         self._engine.run_until(step)
 
     def poll(self, timeout_s: float) -> _symlm.StepReport | None:
         """As the engine's; RankError where another rank has failed. A signal at another rank counts as one here."""
         take_signals(self._world, self._signals)
-        report: _symlm.StepReport | None = failing(self._world, self._exchange, lambda: self._engine.poll(timeout_s))
+        try:
+            report: _symlm.StepReport | None = failing(
+                self._world, self._exchange, lambda: self._engine.poll(timeout_s)
+            )
+        except DataError as error:
+            # The others are in an update that this rank has no batch for.
+            self._world.fail(failure_of(self._world, self._world.rank, error))
+            self._world.check()
+            raise
+        if report is not None and (report.step >= self._until or not applied(report)):
+            self._world.busy = False
         return report
 
     def evaluate(self, shards: _symlm.Shards, max_windows: int, progress: Any) -> _symlm.EvalReport:
         """As the engine's, on this rank alone: the figures are the same."""
+        self._world.check()
 
         def move(done: int, total: int) -> None:
             self._world.check()
@@ -88,25 +103,24 @@ class RankedEngine:
         return self._engine.tensor_numbers()
 
     def close(self) -> None:
-        """End the engines of all ranks."""
-        if self._world.failure is None:
+        """End the engines of all ranks, unless they are in an update: that ends with an error."""
+        if self._world.failure is None and not self._world.busy:
             self._world.tell({"do": "close"})
-        else:
-            self._exchange.fail("another rank has failed")
+        # An update under way would wait for the others.
+        self._exchange.fail("the engine is closed")
         self._engine.close()
         self._world.detach()
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _tell(self, said: dict[str, Any]) -> None:
         self._world.check()
         self._gathered = None
-        self._world.tell(message)
+        self._world.tell(said)
 
     def _share(self) -> None:
-        """Give all ranks what this one has loaded."""
+        """Give all ranks what this one has loaded: the moments to their owners."""
         self._tell({"do": "state", "step": self._engine.step})
-        parts = self._exchange.whole_state()
-        others = [rank for rank in range(self._world.size) if rank != self._world.rank]
-        self._world.move([(rank, False, part.address, part.bytes) for rank in others for part in parts])
+        world, same, owned = self._world, self._exchange.whole_state(), self._exchange.owned_moments()
+        world.move([(rank, False, part) for rank in world.others for part in (*same, *owned[rank])], self._exchange)
 
     def _gather_moments(self) -> None:
         # They are those of the last update until the next one.
@@ -117,8 +131,13 @@ class RankedEngine:
     def _gather(self, what: str, owned: list[list[_symlm.Memory]]) -> None:
         self._world.check()
         self._world.tell({"do": "gather", "what": what})
-        others = [rank for rank in range(self._world.size) if rank != self._world.rank]
-        self._world.move([(rank, True, part.address, part.bytes) for rank in others for part in owned[rank]])
+        parts = [(rank, True, part) for rank in self._world.others for part in owned[rank]]
+        self._world.move(parts, self._exchange)
+
+
+def applied(report: _symlm.StepReport) -> bool:
+    """Whether an update was applied. One that was not ends those that were asked for; all ranks have its numbers."""
+    return math.isfinite(report.loss) and math.isfinite(report.grad_norm)
 
 
 def failing(world: World, exchange: _symlm.Exchange, call: Callable[[], Any]) -> Any:
@@ -144,19 +163,8 @@ def failing(world: World, exchange: _symlm.Exchange, call: Callable[[], Any]) ->
 
 def take_signals(world: World, signals: StopSignals) -> None:
     """Take over what the other ranks say: a signal that one of them got, or an error."""
-    while (received := world.receive(0.0)) is not None:
-        rank, message = received
-        if message["do"] == "signal" and signals.received is None:
-            signals.received = message["signum"]
-        elif message["do"] == "error":
-            raise error_of(world, rank, message)
-
-
-def error_of(world: World, rank: int, message: dict[str, Any]) -> SymlmError:
-    """The error that another rank has told of, with its host."""
-    from ..errors import DataError, MemoryPlanError, UsageError, UserError
-
-    kinds: dict[int, type[SymlmError]] = {
-        kind.exit_code: kind for kind in (UserError, UsageError, DataError, MemoryPlanError, InternalError)
-    }
-    return kinds.get(message["code"], RankError)(f"{world.name(rank)}: {message['message']}", message["hint"])
+    while (letter := world.receive(0.0)) is not None:
+        if letter.do == "signal" and signals.received is None:
+            signals.received = letter.said["signum"]
+        elif letter.do == "error":
+            raise error_of(world, letter.source, letter.said)

@@ -2,127 +2,153 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections import deque
 from typing import Any
 
 from .. import _symlm
+from ..config.train_config import TrainConfig
 from ..errors import RankError, SymlmError
 from ..system.signals import StopSignals
-from .engine import failing
+from .engine import applied, failing
+from .failures import failure_of, message_of
 from .opening import Opening, follow_opening
+from .wire import Letter
 from .world import World
 
 _POLL_S = 0.1
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How rank 0 says that the run has ended: its result, or the exit code of an error that it has reported."""
+class Ended(Exception):
+    """Rank 0 has said how the run has ended; never leaves this package."""
 
-    code: int
-    result: Any = None
+    def __init__(self, letter: Letter) -> None:
+        super().__init__()
+        self.said = letter.said
 
 
-def follow(world: World, data: tuple[str, ...], signals: StopSignals) -> Ending:
-    """Do what rank 0 says until it says how the run has ended. RankError when a rank fails.
+def follow(world: World, config: TrainConfig, signals: StopSignals) -> dict[str, Any]:
+    """Do what rank 0 says until it says how the run has ended: its result, or the exit code of an error that it has
+    reported. RankError when a rank fails.
 
-    `data` are the paths of the text as this rank was given them; without any they are those of rank 0.
+    `config` is what this rank was started with: its paths of the text count here, and its threads.
     """
-    follower = _Follower(world, data, signals)
+    follower = Follower(world, config, signals)
     try:
         while True:
-            received = follower.receive()
-            if received["do"] == "end":
-                return Ending(received["code"], received["result"])
-            follower.obey(received)
-    except SymlmError as error:
+            follower.obey(follower.receive())
+    except Ended as ended:
+        return ended.said
+    except Exception as error:
         if world.failure is None:
             # Before the first update rank 0 reports it; after that nothing can continue.
-            message = {"do": "error", "message": error.message, "hint": error.hint, "code": error.exit_code}
-            if follower.engine is None:
-                world.send(0, message)
-                return follower.wait_for_end()
-            world.fail(RankError(f"{world.name(world.rank)}: {error.message}", error.hint))
+            if follower.engine is None and isinstance(error, SymlmError):
+                return follower.report(error)
+            world.fail(failure_of(world, world.rank, error))
         raise
     finally:
         follower.close()
 
 
-class _Follower:
-    def __init__(self, world: World, data: tuple[str, ...], signals: StopSignals) -> None:
+class Follower:
+    """A rank after 0. It is the display of what it prepares, too: rank 0 speaks for all."""
+
+    def __init__(self, world: World, config: TrainConfig, signals: StopSignals) -> None:
         self._world = world
-        self._data = data
+        self._config = config
         self._signals = signals
         self._told = False
+        self._early: deque[Letter] = deque()
         self.engine: _symlm.Engine | None = None
         self._exchange: _symlm.Exchange | None = None
 
-    def receive(self) -> dict[str, Any]:
-        """The next word of rank 0. A signal that came here goes to rank 0, which saves."""
+    def receive(self) -> Letter:
+        """The next word of rank 0; `Ended` where it is the last. A signal that came here goes to rank 0, who saves."""
         while True:
             self._tell_signal()
-            received = self._world.receive(_POLL_S)
-            if received is not None:
-                message: dict[str, Any] = received[1]
-                return message
+            letter = self._early.popleft() if self._early else self._world.receive(_POLL_S)
+            if letter is not None and letter.do == "end":
+                raise Ended(letter)
+            if letter is not None:
+                return letter
 
     def _tell_signal(self) -> None:
         if self._signals.received is not None and not self._told:
             self._told = True
             self._world.send(0, {"do": "signal", "signum": self._signals.received})
 
-    def wait_for_end(self) -> Ending:
-        """How rank 0 ends the run after an error of this rank."""
-        while True:
-            received = self.receive()
-            if received["do"] == "end":
-                return Ending(received["code"], received["result"])
+    def task(self, label: str) -> Any:
+        """A bar that nobody sees. Long work asks here whether it is still wanted."""
 
-    def obey(self, message: dict[str, Any]) -> None:
+        def move(done: int, total: int) -> None:
+            self._tell_signal()
+            letter = self._world.receive(0.0)
+            if letter is not None and letter.do == "end":
+                raise Ended(letter)
+            if letter is not None:
+                self._early.append(letter)
+
+        return move
+
+    def message(self, text: str) -> None:
+        """Says nothing."""
+
+    def warning(self, text: str) -> None:
+        """Says nothing."""
+
+    def report(self, error: SymlmError) -> dict[str, Any]:
+        """Tell rank 0 of an error, and wait how it ends the run."""
+        self._world.send(0, message_of(error))
+        try:
+            while True:
+                self.receive()
+        except Ended as ended:
+            return ended.said
+
+    def obey(self, letter: Letter) -> None:
         """Do what rank 0 says."""
-        if message["do"] == "open":
-            self._open(message["opening"])
+        if letter.do == "open":
+            self._open(Opening.of(letter))
             return
         engine, exchange = self.engine, self._exchange
         if engine is None or exchange is None:
-            raise RankError("rank 0 asks for an update before there is an engine")
-        if message["do"] == "train":
-            self._train(engine, exchange, message["until"])
-        elif message["do"] == "state":
-            self._world.move([(0, True, part.address, part.bytes) for part in exchange.whole_state()])
-            engine.set_step(message["step"])
-        elif message["do"] == "gather":
-            owned = exchange.owned_moments() if message["what"] == "moments" else exchange.owned_gradient()
-            self._world.move([(0, False, part.address, part.bytes) for part in owned[self._world.rank]])
-        elif message["do"] == "restart":
+            raise RankError(f"rank 0 asks for {letter.do!r} before there is an engine")
+        if letter.do == "train":
+            self._train(engine, exchange, letter.said["until"])
+        elif letter.do == "state":
+            parts = [*exchange.whole_state(), *exchange.owned_moments()[self._world.rank]]
+            self._world.move([(0, True, part) for part in parts], exchange)
+            engine.set_step(letter.said["step"])
+        elif letter.do == "gather":
+            owned = exchange.owned_moments() if letter.said["what"] == "moments" else exchange.owned_gradient()
+            self._world.move([(0, False, part) for part in owned[self._world.rank]], exchange)
+        elif letter.do == "restart":
             engine.restart()
-        elif message["do"] == "pass_over":
+        elif letter.do == "pass_over":
             engine.pass_over()
-        elif message["do"] == "close":
+        elif letter.do == "close":
             self.close()
 
     def _open(self, opening: Opening) -> None:
-        self.engine = follow_opening(self._world, opening, self._data)
-        self._exchange = self.engine.exchange()
+        engine, identity = follow_opening(self._world, opening, self._config, self)
+        self.engine, self._exchange = engine, engine.exchange()
         self._world.attach(self._exchange)
+        # Rank 0 begins when all are ready: nothing that can fail comes after this.
+        self._world.send(0, {"do": "ready", "identity": identity})
 
     def _train(self, engine: _symlm.Engine, exchange: _symlm.Exchange, until: int) -> None:
         engine.run_until(until)
         while True:
             self._tell_signal()
             report: _symlm.StepReport | None = failing(self._world, exchange, lambda: engine.poll(_POLL_S))
-            if report is None:
-                continue
-            if report.step >= until or not (math.isfinite(report.loss) and math.isfinite(report.grad_norm)):
-                # An update that is not applied ends the updates; rank 0 has the same numbers and says what is next.
+            if report is not None and (report.step >= until or not applied(report)):
                 return
 
     def close(self) -> None:
         """End the engine."""
         if self.engine is not None:
-            if self._exchange is not None and self._world.failure is not None:
-                self._exchange.fail("another rank has failed")
+            if self._exchange is not None:
+                # An update under way would wait for the others.
+                self._exchange.fail("the engine is closed")
             self.engine.close()
             self._world.detach()
             self.engine = self._exchange = None

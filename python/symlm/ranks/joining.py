@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
-from ..config.train_config import TrainConfig
-from ..errors import Interrupted, SymlmError, UsageError
-from .launch import launched
+from ..errors import Interrupted, SymlmError
+from ..system.signals import StopSignals
+from .failures import failure_of
+from .launch import checked_size, launched
 from .world import World
-
-T = TypeVar("T")
 
 
 def wants_ranks(mpi: str) -> bool:
-    """Whether to look for other ranks, by the setting and by what a launcher says."""
-    return mpi == "on" or (mpi == "auto" and launched() is not None)
+    """Whether to look for other ranks, by the setting and by what a launcher says. UsageError for too many."""
+    launch = None if mpi == "off" else launched()
+    if launch is not None:
+        checked_size(launch)
+    return mpi == "on" or launch is not None
 
 
 @contextlib.contextmanager
-def joined(timeout: float) -> Iterator[World | None]:
+def joined(timeout: float, signals: StopSignals) -> Iterator[World | None]:
     """The world of this process, None where it is alone; left at the end."""
-    world = World.join(timeout)
+    world = World.join(timeout, signals)
     try:
         yield world
     finally:
@@ -30,24 +31,21 @@ def joined(timeout: float) -> Iterator[World | None]:
             world.leave()
 
 
-def lead(world: World, work: Callable[[], T]) -> T:
-    """What rank 0 does; then the others hear how it has ended."""
+@contextlib.contextmanager
+def leading(world: World) -> Iterator[None]:
+    """Around what rank 0 does: when that fails the others hear of it, whatever they wait for."""
     try:
-        result = work()
+        yield
     except BaseException as error:
-        world.tell({"do": "end", "code": _exit_code(error), "result": None})
+        if world.busy:
+            # They are in an update that this rank does not finish.
+            world.fail(failure_of(world, world.rank, error))
+        else:
+            world.tell({"do": "end", "code": _exit_code(error)})
         raise
-    world.tell({"do": "end", "code": 0, "result": result})
-    return result
 
 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         return 128 + error.signum
     return error.exit_code if isinstance(error, SymlmError) else 70
-
-
-def check_settings(config: TrainConfig) -> None:
-    """UsageError for what several ranks cannot do."""
-    if config.max_time is not None:
-        raise UsageError("--max-time is not there with several ranks", "use --max-steps, --epochs or --max-tokens")

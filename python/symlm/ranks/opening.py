@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .. import _symlm
 from ..config.engine import made_from, settings_of
 from ..config.train_config import TrainConfig
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ..layout import TOKENIZER
-from ..system.files import temporary, write_atomic
+from ..system.files import temporary
 from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
 from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from . import shard
-from .engine import RankedEngine, error_of
+from .engine import RankedEngine
+from .failures import error_of
+from .wire import Letter
 from .world import World
+
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,36 +36,58 @@ class Opening:
     shard: shard.Shard | None
     """The encoded text, where it comes from rank 0."""
 
+    def tell(self, world: World) -> None:
+        """To all other ranks."""
+        travels = None if self.shard is None else dataclasses.asdict(self.shard)
+        said = {"do": "open", "config": self.config.values(), "settings": self.settings, "shard": travels}
+        world.tell(said, self.tokenizer)
+
+    @classmethod
+    def of(cls, letter: Letter) -> Opening:
+        """As rank 0 has told it."""
+        travels = letter.said["shard"]
+        found = None if travels is None else shard.Shard(**travels)
+        return cls(config_of(letter.said["config"]), letter.said["settings"], letter.payload, found)
+
+
+def config_of(values: dict[str, Any]) -> TrainConfig:
+    """A configuration that has travelled."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return TrainConfig(**found)
+
 
 def open_ranks(
     world: World, config: TrainConfig, settings: _symlm.EngineSettings, text: Prepared, signals: StopSignals
 ) -> RankedEngine:
-    """The engine of rank 0, once all others have theirs. UserError where a host has another text, with its name."""
+    """The engine of rank 0, once all others have theirs. UserError where a host has another text, with its name;
+    Interrupted when a signal comes before that."""
     with temporary() as folder:
         text.tokenizer.save(str(folder / TOKENIZER))
         tokenizer = (folder / TOKENIZER).read_bytes()
     travels = shard.Shard.of(text.train) if config.data_from == "rank0" else None
     kept = {**made_from(settings), "sectors_in_flight": settings.sectors_in_flight}
-    world.tell({"do": "open", "opening": Opening(config, kept, tokenizer, travels)})
     engine = _symlm.Engine(settings, text.train)
     try:
+        Opening(config, kept, tokenizer, travels).tell(world)
         expected = identity(text.train, text.tokenizer, kept)
-        waiting = set(range(1, world.size))
+        waiting = set(world.others)
         while waiting:
-            received = world.receive(0.1)
-            if signals.received is not None or received is None:
-                signals.check()
+            if signals.received is not None:
+                raise Interrupted(signals.received)
+            letter = world.receive(_LOOK_S)
+            if letter is None:
                 continue
-            rank, message = received
-            if message["do"] == "error":
-                raise error_of(world, rank, message)
-            if message["do"] == "signal":
-                signals.received = message["signum"]
-            elif message["do"] == "want":
-                shard.send(world, rank, text.train)
-            elif message["do"] == "ready":
-                _compare(world, rank, message["identity"], expected)
-                waiting.discard(rank)
+            if letter.do == "error":
+                raise error_of(world, letter.source, letter.said)
+            if letter.do == "signal":
+                signals.received = letter.said["signum"]
+            elif letter.do == "want":
+                shard.send(world, letter.source, text.train, letter.said["at"])
+            elif letter.do == "ready":
+                _compare(world, letter.source, letter.said["identity"], expected)
+                waiting.discard(letter.source)
         return RankedEngine(world, engine, signals)
     except BaseException:
         engine.close()
@@ -72,7 +99,7 @@ def identity(train: _symlm.Shards, tokenizer: _symlm.Tokenizer, settings: dict[s
     return {
         "text (train_sha256)": train.sha256,
         "tokenizer (sha256)": tokenizer.sha256,
-        "configuration": repr({key: settings[key] for key in ("model", "train")}),
+        "configuration": json.dumps({key: settings[key] for key in ("model", "train")}, sort_keys=True),
     }
 
 
@@ -86,36 +113,33 @@ def _compare(world: World, rank: int, found: dict[str, str], expected: dict[str,
             )
 
 
-class Silent:
-    """A display that shows nothing: rank 0 speaks for all."""
+class Listener(Protocol):
+    """A display that shows nothing, and hears what rank 0 says."""
 
-    def task(self, label: str) -> Any:
-        """A bar that nobody sees."""
-        return lambda done, total: None
-
-    def message(self, text: str) -> None:
-        """Says nothing."""
-
-    def warning(self, text: str) -> None:
-        """Says nothing."""
+    def receive(self) -> Letter: ...
+    def task(self, label: str) -> Any: ...
+    def message(self, text: str) -> None: ...
+    def warning(self, text: str) -> None: ...
 
 
-def follow_opening(world: World, opening: Opening, data: tuple[str, ...]) -> _symlm.Engine:
-    """The engine of another rank than 0, from its own copy of the text: at `data`, else at the paths of rank 0."""
-    config = dataclasses.replace(opening.config, data=data or opening.config.data)
+def follow_opening(
+    world: World, opening: Opening, own: TrainConfig, listener: Listener
+) -> tuple[_symlm.Engine, dict[str, str]]:
+    """The engine of another rank than 0, and what has to be the same as rank 0's. The text is this rank's own copy: at
+    the paths of `own`, which are the settings it was started with, else at those of rank 0."""
+    config = dataclasses.replace(opening.config, data=own.data or opening.config.data)
     if config.val_data:
         # Held-out text that lies apart is read by rank 0 alone.
         config = dataclasses.replace(config, val_data=(), val_split=0.0)
-    threads, _ = resolve_threads(config.threads, world.sharing)
+    threads, _ = resolve_threads(own.threads, world.sharing)
     with temporary() as folder:
         path = folder / TOKENIZER
-        write_atomic(path, opening.tokenizer.decode("utf-8"))
+        path.write_bytes(opening.tokenizer)
         if opening.shard is None:
-            text = Sources(config, path).prepare(threads, Silent())
+            text = Sources(config, path).prepare(threads, listener)
             train, tokenizer = text.train, text.tokenizer
         else:
-            train = shard.receive(world, opening.shard, Path(ensure_cache_dir()))
+            train = shard.receive(world, opening.shard, Path(ensure_cache_dir()), listener.receive)
             tokenizer = _symlm.Tokenizer.from_file(str(path))
-    world.send(0, {"do": "ready", "identity": identity(train, tokenizer, opening.settings)})
     made = {**opening.settings, "threads": threads, "ranks": world.size, "rank": world.rank}
-    return _symlm.Engine(settings_of(made), train)
+    return _symlm.Engine(settings_of(made), train), identity(train, tokenizer, opening.settings)

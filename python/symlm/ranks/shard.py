@@ -1,16 +1,21 @@
-"""`--data-from rank0`: the encoded text of rank 0 travels to hosts that do not have it in their cache."""
+"""`--data-from rank0`: the encoded text of rank 0 travels to hosts that do not have it in their cache.
+
+A rank asks for one part after the other, so rank 0 holds one part at a time, and nobody waits for a part that does not
+come: whoever fails says so in its place.
+"""
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _symlm
-from ..errors import DataError, SymlmError, UserError, reason
+from ..errors import DataError, RankError, SymlmError, UserError, reason
+from .wire import Letter
 from .world import World
 
-_PART = 1 << 26
+_PART = 1 << 23
 """Bytes that travel at a time."""
 
 
@@ -29,39 +34,38 @@ class Shard:
         return cls(path.name, path.stat().st_size, shards.sha256)
 
 
-def _address(part: bytearray) -> int:
-    return ctypes.addressof((ctypes.c_char * len(part)).from_buffer(part))
-
-
-def send(world: World, rank: int, shards: _symlm.Shards) -> None:
-    """Give a rank the file, which it has asked for."""
+def send(world: World, rank: int, shards: _symlm.Shards, at: int) -> None:
+    """Give a rank the part of the file that begins at byte `at`. DataError where it cannot be read."""
     path = Path(shards.path)
-    with path.open("rb") as file:
-        left = path.stat().st_size
-        while left:
-            part = bytearray(min(_PART, left))
-            if file.readinto(part) != len(part):
-                raise DataError(f"{path}: shorter than it was")
-            world.move([(rank, False, _address(part), len(part))])
-            left -= len(part)
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            part = file.read(_PART)
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error)}") from None
+    if not part:
+        raise DataError(f"{path}: shorter than it was")
+    world.send(rank, {"do": "part"}, part)
 
 
-def receive(world: World, shard: Shard, folder: Path) -> _symlm.Shards:
-    """The ids of rank 0: those of this host's cache, else they are asked for and put there."""
-    path = folder / shard.name
+def receive(world: World, shard: Shard, folder: Path, hear: Callable[[], Letter]) -> _symlm.Shards:
+    """The ids of rank 0: those of this host's cache, else they are asked for and put there. `hear` gives what rank 0
+    says next."""
+    path = folder / Path(shard.name).name
     found = _opened(path)
     if found is not None and found.sha256 == shard.sha256:
         return found
-    world.send(0, {"do": "want"})
-    temporary = folder / f".tmp-{world.rank}-{shard.name}"
+    temporary = folder / f".tmp-{world.rank}-{path.name}"
     try:
         with temporary.open("wb") as file:
-            left = shard.bytes
-            while left:
-                part = bytearray(min(_PART, left))
-                world.move([(0, True, _address(part), len(part))])
-                file.write(part)
-                left -= len(part)
+            at = 0
+            while at < shard.bytes:
+                world.send(0, {"do": "want", "at": at})
+                letter = hear()
+                if letter.do != "part" or not letter.payload:
+                    raise RankError(f"rank 0 said {letter.do!r} where a part of the text was due")
+                file.write(letter.payload)
+                at += len(letter.payload)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot write the encoded text of rank 0: {reason(error)}") from None

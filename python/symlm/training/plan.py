@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from ..config.engine import model_shape
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError
-from ..ranks.division import MOST_RANKS, SECTORS, payload, rank_sectors
-from ..ranks.launch import launched
+from ..ranks.division import SECTORS, payload, rank_sectors
+from ..ranks.launch import checked_size, here, launched
 from ..system.machine import resolve_threads
 from ..system.peak import measured_peak
 from ..text.corpus import Sources, cache_dir, vocab_size_with
@@ -101,8 +102,8 @@ def _no_standard_input() -> UsageError:
 
 def _plan_of(session: Session) -> Plan:
     config = session.config
-    threads, rule = resolve_threads(config.threads)
     ranks = _ranks(config)
+    threads, rule = resolve_threads(config.threads, _sharing(ranks))
     sources = session.sources()
     tokenizer = sources.tokenizer
     vocab_size = config.model.vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
@@ -148,10 +149,13 @@ def _plan_of(session: Session) -> Plan:
 def _ranks(config: TrainConfig) -> int:
     """Processes that a launcher says it has started; UsageError for more than a batch has sectors."""
     launch = launched() if config.mpi != "off" else None
-    ranks = 1 if launch is None else launch.size
-    if ranks > MOST_RANKS:
-        raise UsageError(f"found {ranks} ranks, expected 1 to {MOST_RANKS}", f"mpirun -n {MOST_RANKS} at most")
-    return ranks
+    return 1 if launch is None else checked_size(launch)
+
+
+def _sharing(ranks: int) -> int:
+    """Ranks that divide the processors of this one. Where a launcher has bound them to some each has its own."""
+    bound = len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
+    return 1 if ranks == 1 or bound else here()
 
 
 def _sent_bytes(config: TrainConfig, ranks: int) -> int:

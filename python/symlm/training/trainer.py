@@ -16,7 +16,8 @@ from ..display import Display, make_display
 from ..errors import Interrupted, UsageError, shown
 from ..layout import TENSORBOARD
 from ..ranks.follower import follow
-from ..ranks.joining import check_settings, joined, lead, wants_ranks
+from ..ranks.joining import joined, leading, wants_ranks
+from ..ranks.opening import config_of
 from ..ranks.world import World
 from ..system.names import command_line
 from ..system.peak import measured_peak
@@ -85,31 +86,39 @@ class Trainer:
 
 def train(request: Request, callbacks: Sequence[Callback] = ()) -> Run:
     """As `Trainer.fit`, for settings of which only some were given explicitly."""
-    if not wants_ranks(request.config.mpi):
-        return _alone(request, callbacks, None)
-    with StopSignals() as signals, joined(request.config.rank_timeout) as world:
-        if world is None:
-            return _alone(request, callbacks, None)
-        if world.rank > 0:
-            return _follow(world, request.config, signals)
-        return lead(world, lambda: _alone(request, callbacks, world))
+    with StopSignals() as signals:
+        if not wants_ranks(request.config.mpi):
+            return _alone(request, callbacks, None, signals)
+        with joined(request.config.rank_timeout, signals) as world:
+            if world is None:
+                return _alone(request, callbacks, None, signals)
+            if world.rank > 0:
+                return _follow(world, request.config, signals)
+            with leading(world):
+                run = _alone(request, callbacks, world, signals)
+                world.tell({"do": "end", "code": 0, "run": _plain(run)})
+                return run
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """A run as it travels."""
+    return {**vars(run), "path": str(run.path), "config": run.config.values()}
 
 
 def _follow(world: World, config: TrainConfig, signals: StopSignals) -> Run:
     """The run as rank 0 tells of it; `SystemExit` with its exit code after an error that it has reported."""
-    ending = follow(world, config.data, signals)
-    if isinstance(ending.result, Run):
-        quiet = dataclasses.replace(ending.result.config, progress="off")
-        return dataclasses.replace(ending.result, config=quiet)
-    raise SystemExit(ending.code)
+    ending = follow(world, config, signals)
+    if ending["code"] != 0:
+        raise SystemExit(ending["code"])
+    run = ending["run"]
+    quiet = dataclasses.replace(config_of(run["config"]), progress="off")
+    return Run(**{**run, "path": Path(run["path"]), "config": quiet})
 
 
-def _alone(request: Request, callbacks: Sequence[Callback], world: World | None) -> Run:
+def _alone(request: Request, callbacks: Sequence[Callback], world: World | None, signals: StopSignals) -> Run:
     """The training run of this process, which leads the other ranks if there are any."""
-    with StopSignals() as signals, Session.open(request) as session:
+    with Session.open(request) as session:
         session.world = world
-        if world is not None:
-            check_settings(session.config)
         display = make_display(session.config.progress)
         try:
             return _train(session, display, signals, callbacks)

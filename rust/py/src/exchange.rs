@@ -82,7 +82,7 @@ impl Exchange {
     fn owned_gradient(&self, py: Python<'_>) -> PyResult<Vec<Vec<Memory>>> {
         self.owned(py, &[Tensors::Gradient])
     }
-    /// Everything that a checkpoint restores.
+    /// What a checkpoint restores on every rank; the moments go to their owners.
     fn whole_state(&self) -> Vec<Memory> {
         self.0.whole_state().into_iter().map(memory).collect()
     }

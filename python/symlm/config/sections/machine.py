@@ -41,6 +41,7 @@ class MachineSettings(Section):
         Spec(
             "longest silence of a rank before the others stop",
             "duration",
+            takes="a time such as 25s or 10m, from {low} second to {high} seconds",
             low=1,
             high=86_400,
             free=True,

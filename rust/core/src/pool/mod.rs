@@ -32,7 +32,8 @@
 //! **Panics.** A panic in a node is caught; the other nodes of the run are then passed over (their counters still count
 //! down), so that the run ends and the publisher can report it. No lock of the pool is held while a node runs.
 //!
-//! A node may also wait for something outside of the pool ([`Door`]).
+//! A node may also wait for something outside of the pool ([`Door`]). When a node has panicked whoever completes such nodes
+//! must do so for all that are left: [`Program::pass_over`] tells it.
 //!
 //! A run may be scheduled in rounds instead, with a barrier between them ([`rounds`]); that is for measuring only. What
 //! the workers do can be recorded ([`record`]), and they can be disturbed ([`chaos`]).
@@ -70,6 +71,9 @@ use worker::WorkerThread;
 pub trait Program: Send + Sync + 'static {
     /// Runs a node. `scratch` is the worker's own memory, kept between nodes and runs.
     fn run(&self, node: u32, scratch: &mut Scratch);
+
+    /// Called for a node that panicked, and in the place of `run` for those of its run that come later.
+    fn pass_over(&self, _node: u32) {}
 }
 
 /// Memory of one worker.

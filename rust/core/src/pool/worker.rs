@@ -160,7 +160,9 @@ impl<M: Mood> WorkerThread<M> {
     /// Runs a node, unless one of the run has failed.
     fn run_node(&mut self, run: &Run, node: u32, stolen: bool) {
         let start = Instant::now();
-        if !run.poisoned.load(Ordering::Relaxed) {
+        if run.poisoned.load(Ordering::Relaxed) {
+            run.program.pass_over(node);
+        } else {
             let (scratch, mood) = (&mut self.scratch, &self.mood);
             let body = std::panic::AssertUnwindSafe(|| {
                 mood.before_node();
@@ -169,6 +171,7 @@ impl<M: Mood> WorkerThread<M> {
             if let Err(payload) = std::panic::catch_unwind(body) {
                 run.poisoned.store(true, Ordering::Relaxed);
                 lock(&run.panic_message).get_or_insert_with(|| panic_text(payload.as_ref()));
+                run.program.pass_over(node);
             }
         }
         let end = Instant::now();

@@ -94,10 +94,10 @@ impl Exchange {
         Ok((0..division.ranks).map(of).collect())
     }
 
-    /// Everything that a checkpoint restores: weights, moments, base and factors of adapters.
+    /// What a checkpoint restores on every rank: weights, base and factors of adapters. Moments have owners.
     pub fn whole_state(&self) -> Vec<Memory> {
         let state = &self.state;
-        let mut arenas = vec![&state.weights.values, &state.first_moment, &state.second_moment];
+        let mut arenas = vec![&state.weights.values];
         if let Some(adapters) = &state.adapters {
             arenas.extend([&adapters.values, &adapters.base]);
         }

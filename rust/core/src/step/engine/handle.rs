@@ -372,6 +372,10 @@ impl Engine {
             std::mem::forget((commands, control, reports));
             return;
         }
+        if let Some(shared) = &self.state.shared {
+            // An update under way would wait for the other ranks.
+            shared.mailbox.fail("the engine is closed");
+        }
         drop(commands);
         if let Some(control) = control {
             let _ = control.join();

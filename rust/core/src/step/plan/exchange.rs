@@ -21,6 +21,7 @@ impl TrainingPlan<'_> {
         let mut squares: Vec<u32> =
             division.pieces.iter().enumerate().map(|piece| square(&mut self.plan, piece)).collect();
         squares.push(computed.bottom);
+        squares.extend(self.begin);
         let note = self.plan.add(Task::Note, &squares);
         self.plan.add(Task::Leave { stage: Stage::Notes }, &[note]);
         let notes = self.arrive(division, Stage::Notes, &[]);
@@ -50,7 +51,8 @@ impl TrainingPlan<'_> {
         let mut after = Vec::new();
         for rows in [false, true].into_iter().take(1 + usize::from(b.tied)) {
             let stage = Stage::Gradient { bucket, rows };
-            let own = self.own_gradient(b, rows, computed);
+            let mut own = self.own_gradient(b, rows, computed);
+            own.extend(self.begin);
             after.push(self.plan.add(Task::Leave { stage }, &own));
             if !b.gradient[division.rank].is_empty() {
                 after.push(self.arrive(division, stage, &[]));

@@ -97,8 +97,7 @@ impl Plan {
     /// The graph of an update that several ranks compute.
     pub fn shared(partition: &Partition, layout: &Layout, adapters: Option<&Adapters>, division: &Division) -> Self {
         let mut plan = TrainingPlan::new(partition, layout, adapters);
-        // First of all, so that whatever arrives early has a place.
-        plan.plan.add(Task::Begin, &[]);
+        plan.begin = Some(plan.plan.add(Task::Begin, &[]));
         plan.build(true, Some(division))
     }
 }
@@ -112,6 +111,8 @@ pub(super) struct TrainingPlan<'a> {
     tiles: Vec<usize>,
     /// Of each layer, the nodes after which all its windows have passed it on the way back.
     passed: Vec<Vec<u32>>,
+    /// With several ranks the node before which nothing leaves: until it has run a completion would be lost.
+    pub begin: Option<u32>,
 }
 
 /// The last nodes of the gradients, over the sectors of this process.
@@ -139,7 +140,7 @@ impl<'a> TrainingPlan<'a> {
     fn new(partition: &'a Partition, layout: &'a Layout, adapters: Option<&'a Adapters>) -> Self {
         let tiles = gradient_tiles(layout, adapters, partition.threads).iter().map(Vec::len).collect();
         let passed = vec![Vec::new(); partition.layers];
-        Self { plan: Plan::default(), partition, layout, adapters, tiles, passed }
+        Self { plan: Plan::default(), partition, layout, adapters, tiles, passed, begin: None }
     }
 
     fn build(mut self, update: bool, division: Option<&Division>) -> Plan {

@@ -1,7 +1,7 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained; rounds and names of every plan.
 
 use super::rounds::operation;
-use super::{Partition, Plan, RowStage, SECTORS, Task, sector_windows};
+use super::{Division, Partition, Plan, RowStage, SECTORS, Task, sector_windows};
 use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
 use crate::model::{Adapters, Layout};
 use crate::pool::rounds::Round;
@@ -162,6 +162,25 @@ fn every_node_has_a_name_of_its_own_but_joins_and_the_end() {
         assert_eq!(names.len(), all);
         for (node, after) in nodes.iter().map(|n| &n.after).enumerate() {
             assert!(after.iter().all(|&b| (b as usize) < node));
+        }
+    }
+}
+
+#[test]
+fn nothing_leaves_before_the_update_has_begun() {
+    let config = config_of(13, 2, 0);
+    let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
+    for adapters in adapters(&layout) {
+        for ranks in [2, 3, 7, 12] {
+            let division = Division::new(&layout, adapters.as_ref(), ranks, ranks - 1);
+            let plan = Plan::shared(&partition, &layout, adapters.as_ref(), &division);
+            assert_eq!(plan.tasks[0], Task::Begin);
+            let ancestors = ancestors(&plan);
+            for (node, task) in
+                plan.tasks.iter().enumerate().filter(|(_, task)| matches!(task, Task::Leave { .. } | Task::Note))
+            {
+                assert!(ancestors[node][0] & 1 == 1, "{task:?} may run before the update has begun");
+            }
         }
     }
 }

@@ -1,0 +1,361 @@
+"""`Carrier`: what the thread `symlm-mpi` does for a run. Nothing else calls MPI.
+
+The thread polls and sleeps: it takes what the engine lets leave, posts what is to arrive, passes messages between the
+main threads of the ranks, and says now and then that this rank lives. No call of MPI waits for another rank once all
+have met. A rank that is silent for longer than the time limit, a message of another rank that something failed, an
+error of MPI: each becomes `failure`, which ends the update under way and is raised by whatever the main thread does
+next.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import _symlm
+from ..errors import RankError, SymlmError, UserError
+from .division import MOST_RANKS
+from .hello import Hello
+from .launch import Launch, launched, too_many
+from .library import library
+from .wire import Letter, decode, encode
+
+_CONTROL, _ALIVE, _BULK, _TRANSFERS = 1, 2, 3, 16
+"""Tags of messages; those of transfers of the engine count on from the last."""
+
+_CHUNK = 1 << 28
+"""Most bytes of a message: lengths in MPI are 32-bit numbers."""
+
+_BEAT_S = 1.0
+_FAST_S, _SLOW_S = 1e-4, 4e-3
+"""Sleep between two looks: short after something has moved, then longer and longer."""
+
+_GRACE_S = 10.0
+"""Time that the main thread has to end by itself after a failure."""
+
+
+@dataclass
+class Move:
+    """Bytes that the main thread wants moved, and its event. `keeps` is what has to live as long as the bytes."""
+
+    peer: int
+    incoming: bool
+    address: int
+    bytes: int
+    keeps: object
+    left: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Traffic:
+    """What has been given to MPI for the engine: bytes, updates, and the seconds in which some of it was on its way."""
+
+    bytes: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+
+
+class Carrier:
+    """The side of the thread. What the main thread may touch is above the line."""
+
+    def __init__(self, timeout: float) -> None:
+        self.rank = 0
+        self.size = 1
+        self.library = ""
+        self.hellos: list[Hello] = []
+        self.failure: SymlmError | None = None
+        self.traffic = Traffic()
+        self.flip: Callable[[int, int], int | None] | None = None
+        self.inbox: queue.Queue[Letter] = queue.Queue()
+        self.outbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self.moves: queue.SimpleQueue[Move] = queue.SimpleQueue()
+        self.exchange: _symlm.Exchange | None = None
+        self.joined, self.attached, self.left = threading.Event(), threading.Event(), threading.Event()
+        self.told = threading.Event()
+        """After a failure: the news has gone out."""
+        self.leaving, self.aborting = threading.Event(), threading.Event()
+        self._timeout = timeout
+
+    def name(self, rank: int) -> str:
+        """A rank with its host."""
+        return f"rank {rank} on {self.hellos[rank].host}" if rank < len(self.hellos) else f"rank {rank}"
+
+    def send(self, rank: int, said: dict[str, Any], payload: bytes | bytearray = b"") -> None:
+        """A message for the main thread of a rank; returns at once."""
+        self.outbox.put((rank, encode(said, payload)))
+
+    def fail(self, error: SymlmError, *, tell: bool = True) -> None:
+        """Nothing can continue: the update under way ends, and so do the other ranks, who are told why."""
+        if self.failure is not None:
+            return
+        if tell:
+            for rank in range(self.size):
+                if rank != self.rank:
+                    self.send(rank, {"do": "fail", "message": error.message, "hint": error.hint})
+        # The thread says that the news is out once it has seen this, so not before there is news.
+        self.failure = error
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.fail(error.message)
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def main(self) -> None:
+        """The life of a run on the thread."""
+        try:
+            self._start()
+        except SymlmError as error:
+            self.failure = error
+        except Exception as error:  # whatever MPI raises
+            self.failure = RankError(f"MPI cannot start: {error}", "symlm doctor says which MPI is there")
+        finally:
+            self.joined.set()
+        if self.failure is None:
+            try:
+                while not self._has_left():
+                    self._turn()
+                self._comm.Free()
+            except Exception as error:  # as above
+                self.fail(RankError(f"{self.name(self.rank)}: MPI failed: {error}"), tell=False)
+        self.left.set()
+
+    def _start(self) -> None:
+        launch = launched()
+        self._mpi = library().start()
+        self._comm = self._mpi.COMM_WORLD.Dup()
+        self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        self.library = self._mpi.Get_library_version().splitlines()[0].strip(" \0")
+        _check_size(launch, self.size, self.library)
+        self.hellos = [Hello.from_bytes(found) for found in self._all_gather(Hello.here().to_bytes())]
+        self._requests: list[Any] = []
+        self._what: list[Callable[[], None]] = []
+        self._plan: list[_symlm.Transfer] = []
+        self._buffers: list[Any] = []
+        self._known: _symlm.Exchange | None = None
+        self._pause = _FAST_S
+        self._flying = self._news = 0
+        self._reading: set[int] = set()
+        self._bye: set[int] = set()
+        self._said_bye = False
+        now = time.monotonic()
+        self._beat, self._heard = now, [now] * self.size
+        self._looked = now
+
+    def _all_gather(self, own: bytes) -> list[bytes]:
+        """The bytes of all ranks. At the start alone: it waits for all of them."""
+        lengths, byte = bytearray(8 * self.size), self._mpi.BYTE
+        self._comm.Allgather([len(own).to_bytes(8, "little"), byte], [lengths, byte])
+        each = [int.from_bytes(lengths[8 * rank : 8 * rank + 8], "little") for rank in range(self.size)]
+        longest = max(each)
+        found = bytearray(longest * self.size)
+        self._comm.Allgather([own.ljust(longest), byte], [found, byte])
+        return [bytes(found[longest * rank :][:length]) for rank, length in enumerate(each)]
+
+    def _has_left(self) -> bool:
+        """Whether this rank may go: all others want to, and nothing is on its way. After a failure it stays, to end
+        with all others at once."""
+        if not self.leaving.is_set() or self.failure is not None:
+            return False
+        others = set(range(self.size)) - {self.rank}
+        if not self._said_bye and self._idle():
+            self._said_bye = True
+            for rank in others:
+                self.send(rank, {"do": "bye"})
+        # Whoever has said so sends nothing more, so that nothing is left for whoever uses this way next.
+        return self._said_bye and self._bye == others and not self._listen() and self._idle()
+
+    def _idle(self) -> bool:
+        return not self._requests and self.outbox.empty() and self.moves.empty()
+
+    def _turn(self) -> None:
+        if self.exchange is not self._known:
+            self._learn_plan()
+        exchange, moved = self._known, False
+        if exchange is None:
+            time.sleep(self._pause)
+        else:
+            moved = self._engine_turn(exchange, exchange.wait(self._pause))
+        moved |= self._main_turn()
+        moved |= self._complete()
+        moved |= self._listen()
+        self._watch()
+        if self.failure is not None:
+            if self.outbox.empty() and not self._news:
+                self.told.set()
+            if self.aborting.is_set():
+                self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
+        self._pause = _FAST_S if moved else min(self._pause * 1.25, _SLOW_S)
+
+    def _learn_plan(self) -> None:
+        exchange = self.exchange
+        self._plan = [] if exchange is None else exchange.plan()
+        self._buffers = [self._buffer(transfer.address, transfer.bytes) for transfer in self._plan]
+        self._known = exchange
+        self.attached.set()
+
+    def _buffer(self, address: int, size: int) -> Any:
+        return [self._mpi.buffer.fromaddress(address, size), self._mpi.BYTE]
+
+    def _post(self, request: Any, what: Callable[[], None]) -> None:
+        self._requests.append(request)
+        self._what.append(what)
+
+    def _engine_turn(self, exchange: _symlm.Exchange, out: _symlm.Outgoing) -> bool:
+        for _ in range(out.begun):
+            self.traffic.updates += 1
+            for index, transfer in enumerate(self._plan):
+                if transfer.incoming:
+                    request = self._comm.Irecv(self._buffers[index], transfer.peer, _TRANSFERS + transfer.tag)
+                    self._post(request, self._arrived(exchange, index, transfer))
+        for index in out.leaving:
+            transfer = self._plan[index]
+            self.traffic.bytes += transfer.bytes
+            self._flying += 1
+            request = self._comm.Isend(self._buffers[index], transfer.peer, _TRANSFERS + transfer.tag)
+            self._post(request, self._left_for(exchange, index))
+        return bool(out.begun or out.leaving)
+
+    # These hold the exchange, and with it the memory: a transfer may end when its engine has been closed.
+
+    def _arrived(self, exchange: _symlm.Exchange, index: int, transfer: _symlm.Transfer) -> Callable[[], None]:
+        update = self.traffic.updates
+
+        def done() -> None:
+            if self.flip is not None and transfer.values_of is not None:
+                bit = self.flip(update, transfer.values_of)
+                if bit is not None:
+                    self._mpi.buffer.fromaddress(transfer.address + bit // 8, 1)[0] ^= 1 << bit % 8
+            exchange.done([index])
+
+        return done
+
+    def _left_for(self, exchange: _symlm.Exchange, index: int) -> Callable[[], None]:
+        def done() -> None:
+            self._flying -= 1
+            exchange.done([index])
+
+        return done
+
+    def _main_turn(self) -> bool:
+        """What the main thread wants sent and moved."""
+        moved = False
+        while not self.outbox.empty():
+            rank, message = self.outbox.get()
+            self._news += 1
+            # The request keeps the bytes.
+            self._post(self._comm.Isend([message, self._mpi.BYTE], rank, _CONTROL), self._sent)
+            moved = True
+        while not self.moves.empty():
+            move = self.moves.get()
+            starts = range(0, move.bytes, _CHUNK)
+            move.left = len(starts)
+            for start in starts:
+                buffer = self._buffer(move.address + start, min(_CHUNK, move.bytes - start))
+                post = self._comm.Irecv if move.incoming else self._comm.Isend
+                self._post(post(buffer, move.peer, _BULK), lambda move=move: _count_down(move))  # type: ignore[misc]
+            moved = True
+        return moved
+
+    def _sent(self) -> None:
+        self._news -= 1
+
+    def _complete(self) -> bool:
+        if not self._requests:
+            return False
+        finished = self._mpi.Request.Testsome(self._requests)
+        if not finished:
+            return False
+        ended = set(finished)
+        what = [self._what[index] for index in finished]
+        self._requests = [r for index, r in enumerate(self._requests) if index not in ended]
+        self._what = [w for index, w in enumerate(self._what) if index not in ended]
+        for call in what:
+            call()
+        return True
+
+    def _listen(self) -> bool:
+        """Begin to read what other ranks have to say, one message of each at a time, and hear signs of life."""
+        heard, status = False, self._mpi.Status()
+        while (sign := self._comm.Improbe(self._mpi.ANY_SOURCE, _ALIVE, status)) is not None:
+            self._heard[status.Get_source()] = time.monotonic()
+            self._post(sign.Irecv([bytearray(0), self._mpi.BYTE]), lambda: None)
+        for source in range(self.size):
+            if source == self.rank or source in self._reading:
+                continue
+            found = self._comm.Improbe(source, _CONTROL, status)
+            if found is not None:
+                heard = True
+                data = bytearray(status.Get_count(self._mpi.BYTE))
+                self._reading.add(source)
+                self._post(found.Irecv([data, self._mpi.BYTE]), self._read(source, data))
+        return heard
+
+    def _read(self, source: int, data: bytearray) -> Callable[[], None]:
+        def done() -> None:
+            self._reading.discard(source)
+            self._heard[source] = time.monotonic()
+            try:
+                self._take(decode(source, data))
+            except RankError as error:
+                self.fail(error)
+
+        return done
+
+    def _take(self, letter: Letter) -> None:
+        if letter.do == "bye":
+            self._bye.add(letter.source)
+        elif letter.do == "fail":
+            self.fail(RankError(str(letter.said.get("message")), letter.said.get("hint")), tell=self.rank == 0)
+        else:
+            self.inbox.put(letter)
+
+    def _watch(self) -> None:
+        """Say that this rank lives, and look whether the others do."""
+        now = time.monotonic()
+        if self._flying:
+            self.traffic.seconds += now - self._looked
+        # A process that was stopped has not heard anything because it did not listen.
+        stopped = now - self._looked > self._timeout / 2
+        self._looked = now
+        if stopped:
+            self._heard = [now] * self.size
+        if now - self._beat >= min(_BEAT_S, self._timeout / 5) and not self._said_bye:
+            self._beat = now
+            for rank in range(self.size):
+                if rank != self.rank:
+                    self._post(self._comm.Isend([b"", self._mpi.BYTE], rank, _ALIVE), lambda: None)
+        if self.failure is not None:
+            # A program that has caught the error may do something else; it ends with the others when it ends.
+            if now - self._heard[self.rank] > _GRACE_S and not self.leaving.is_set():
+                self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
+            return
+        self._heard[self.rank] = now
+        late = [rank for rank, heard in enumerate(self._heard) if now - heard > self._timeout and rank not in self._bye]
+        if late:
+            self.fail(
+                RankError(
+                    f"{self.name(late[0])} has been silent for {self._timeout:g} s",
+                    "look at that host, then resume with --resume auto, on any number of ranks",
+                )
+            )
+
+
+def _count_down(move: Move) -> None:
+    move.left -= 1
+    if move.left == 0:
+        move.done.set()
+
+
+def _check_size(launch: Launch | None, size: int, library: str) -> None:
+    if launch is not None and size == 1:
+        raise UserError(
+            f"{launch.launcher} has started {launch.size} processes, but mpi4py's MPI ({library}) sees one",
+            "use the mpirun of that MPI, or the mpi4py that belongs to this one; SYMLM_MPI=off if each is to run alone",
+        )
+    if size > MOST_RANKS:
+        raise too_many(size)

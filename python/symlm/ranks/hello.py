@@ -1,0 +1,43 @@
+"""What each rank tells the others of itself at the start."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+
+from .. import _symlm
+from ..system.version import version
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A rank: its host, how the processors of that host are known, its versions."""
+
+    host: str
+    machine: str
+    cpus: tuple[int, ...]
+    symlm: str
+    contract: int
+
+    @classmethod
+    def here(cls) -> Hello:
+        """Of this rank."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - read at once
+                machine = file.read().strip()
+        except OSError:
+            machine = socket.gethostname()
+        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        return cls(socket.gethostname(), machine, cpus, version(), _symlm.CONTRACT_VERSION)
+
+    def to_bytes(self) -> bytes:
+        """As it travels."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> Hello:
+        """As it has travelled."""
+        values = json.loads(text)
+        return cls(**{**values, "cpus": tuple(values["cpus"])})
