@@ -391,6 +391,9 @@ class Transfer:
     @property
     def values_of(self) -> int | None:
         """The rank whose new values it holds; None for everything else."""
+    @property
+    def sums(self) -> bool:
+        """Whether it holds partial sums of the gradient."""
 
 @final
 class Outgoing:
@@ -924,6 +927,7 @@ class Exchange:
     def owned_moments(self) -> list[list[Memory]]: ...
     def owned_gradient(self) -> list[list[Memory]]: ...
     def whole_state(self) -> list[Memory]: ...
+    def sums_digest(self) -> int: ...
     @property
     def wrong_copy(self) -> int | None: ...
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..errors import printable
 from ..units import format_count, format_duration
 from .plain import Display, event_line, one_line
-from .view import View, sparkline
+from .view import View, ranks_line, sparkline
 
 _REFRESH_S = 0.5
 """A redraw takes some milliseconds of a core that a worker could use."""
@@ -150,6 +150,8 @@ def _panel(view: View, width: int) -> RenderableType:
     rows.add_row("rate", _rate(view))
     rows.add_row("speed", _speed(view))
     rows.add_row("workers", _workers(view.busy, inner - 16))
+    if view.ranks:
+        rows.add_row("ranks", ranks_line(view.ranks))
     filled, capacity = view.queue
     if capacity:
         rows.add_row("prefetch", Text("●" * filled + "○" * (capacity - filled) + f"  {filled}/{capacity} batches"))

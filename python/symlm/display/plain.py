@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import printable
 from ..run.metrics import to_line
 from ..units import format_count, format_duration
-from .view import View
+from .view import View, ranks_line
 
 _SILENT_S = 2.0
 _REPEAT_S = 10.0
@@ -129,6 +129,7 @@ def event_line(record: dict[str, Any], view: View) -> str | None:
             *([f"peak {100 * peak:.0f} %"] if peak is not None else []),
             f"busy {100 * record['worker_busy_frac']:.0f} %",
             f"eta {format_duration(record['eta_s'])}",
+            *([ranks_line(record["ranks"])] if "ranks" in record else []),
         ]
         return f"{step}  " + "  ".join(parts)
     if kind == "eval" and record.get("final"):

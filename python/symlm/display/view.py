@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 _HISTORY = 512
 _SMOOTHING = 0.05
@@ -36,6 +37,8 @@ class View:
     tok_s: float = 0.0
     peak_frac: float | None = None
     busy: list[float] = field(default_factory=list)
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    """With several ranks how each spends its time, as in the metrics."""
     queue: tuple[int, int] = (0, 0)
     elapsed_s: float = 0.0
     eta_s: float | None = None
@@ -86,6 +89,18 @@ class Sums:
         """Tokens a second since the range began, whatever the time was spent on."""
         seconds = time.monotonic() - self.began
         return self.tokens / seconds if seconds > 0 else 0.0
+
+
+def ranks_line(ranks: list[dict[str, Any]]) -> str:
+    """How several ranks spend their time: the slowest is the one that waits least."""
+    slow = min(ranks, key=lambda of: of["wait_frac"])
+    sent = max(of["sent_bytes_per_update"] for of in ranks)
+    exchange = max(of["exchange_frac"] for of in ranks)
+    waits = " ".join(f"{100 * of['wait_frac']:.0f}" for of in ranks)
+    return (
+        f"slowest rank {slow['rank']} on {slow['host']}, waiting {waits} %, exchange {100 * exchange:.0f} %, "
+        f"{sent / 1e6:.2f} MB an update"
+    )
 
 
 def sparkline(values: list[float], width: int) -> str:

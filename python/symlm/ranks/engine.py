@@ -13,20 +13,27 @@ from typing import Any
 from .. import _symlm
 from ..errors import DataError, InternalError, RankError
 from ..system.signals import StopSignals
+from .cross_check import Checker, pair, verdict
 from .failures import error_of, failure_of
+from .spent import Meter, Table
+from .wire import Letter
 from .world import World
+
+_LOOK_S = 0.1
 
 
 class RankedEngine:
     """As `_symlm.Engine`. Attributes that are not here are those of the engine of this rank."""
 
-    def __init__(self, world: World, engine: _symlm.Engine, signals: StopSignals) -> None:
+    def __init__(self, world: World, engine: _symlm.Engine, signals: StopSignals, checker: Checker) -> None:
         self._world = world
         self._engine = engine
         self._signals = signals
         self._exchange = engine.exchange()
         self._gathered: int | None = None
         self._until = 0
+        self._meter, self._table = Meter(world), Table(world)
+        self._checker = checker
         world.attach(self._exchange)
 
     def __getattr__(self, name: str) -> Any:
@@ -40,7 +47,7 @@ class RankedEngine:
 
     def poll(self, timeout_s: float) -> _symlm.StepReport | None:
         """As the engine's; RankError where another rank has failed. A signal at another rank counts as one here."""
-        take_signals(self._world, self._signals)
+        self._hear()
         try:
             report: _symlm.StepReport | None = failing(
                 self._world, self._exchange, lambda: self._engine.poll(timeout_s)
@@ -50,9 +57,61 @@ class RankedEngine:
             self._world.fail(failure_of(self._world, self._world.rank, error))
             self._world.check()
             raise
-        if report is not None and (report.step >= self._until or not applied(report)):
-            self._world.busy = False
+        if report is not None:
+            self._meter.add(report)
+            if report.step >= self._until or not applied(report):
+                self._world.busy = False
         return report
+
+    def take_spent(self) -> dict[str, Any]:
+        """How the ranks spent their time since the last call, for a line of metrics; empty before all have said it."""
+        own = self._meter.take()
+        if own is not None:
+            self._table.add(self._world.rank, vars(own))
+        return self._table.take()
+
+    def cross_check(self, number: int) -> None:
+        """Have two ranks compute a sector of the next batch, while all rest. RankError where their bits differ: all
+        compute it then, and those that are alone with theirs are named."""
+        world, step = self._world, self._engine.step
+        sector, *two = pair(number, world.size)
+        digests = self._digests(sector, two)
+        if len(set(digests.values())) > 1:
+            others = [rank for rank in range(world.size) if rank not in two]
+            error = verdict(world, step, sector, {**digests, **self._digests(sector, others)})
+            world.fail(error)
+            raise error
+
+    def _digests(self, sector: int, ranks: list[int]) -> dict[int, int]:
+        """Of a sector, by some ranks at the same time."""
+        self._world.check()
+        found: dict[int, int] = {}
+        for rank in ranks:
+            if rank != self._world.rank:
+                self._world.send(rank, {"do": "check", "sector": sector})
+        if self._world.rank in ranks:
+            found[self._world.rank] = self._checker.digest(self._engine, self._exchange, sector)
+        while len(found) < len(ranks):
+            letter = self._world.receive(_LOOK_S)
+            if letter is not None and letter.do == "checked":
+                found[letter.source] = letter.said["digest"]
+            elif letter is not None:
+                self._take(letter)
+        return found
+
+    def _hear(self) -> None:
+        """Take over what the other ranks say."""
+        while (letter := self._world.receive(0.0)) is not None:
+            self._take(letter)
+
+    def _take(self, letter: Letter) -> None:
+        """A signal that another rank got, an error of it, or what it has spent."""
+        if letter.do == "signal" and self._signals.received is None:
+            self._signals.received = letter.said["signum"]
+        elif letter.do == "error":
+            raise error_of(self._world, letter.source, letter.said)
+        elif letter.do == "spent":
+            self._table.add(letter.source, letter.said)
 
     def evaluate(self, shards: _symlm.Shards, max_windows: int, progress: Any) -> _symlm.EvalReport:
         """As the engine's, on this rank alone: the figures are the same."""
@@ -60,7 +119,7 @@ class RankedEngine:
 
         def move(done: int, total: int) -> None:
             self._world.check()
-            take_signals(self._world, self._signals)
+            self._hear()
             if progress is not None:
                 progress(done, total)
 
@@ -161,10 +220,6 @@ def failing(world: World, exchange: _symlm.Exchange, call: Callable[[], Any]) ->
         world.check()
 
 
-def take_signals(world: World, signals: StopSignals) -> None:
-    """Take over what the other ranks say: a signal that one of them got, or an error."""
-    while (letter := world.receive(0.0)) is not None:
-        if letter.do == "signal" and signals.received is None:
-            signals.received = letter.said["signum"]
-        elif letter.do == "error":
-            raise error_of(world, letter.source, letter.said)
+def take_spent(engine: object) -> dict[str, Any]:
+    """How the ranks of an engine spent their time; empty where it has none."""
+    return engine.take_spent() if isinstance(engine, RankedEngine) else {}

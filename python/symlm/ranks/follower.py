@@ -9,9 +9,11 @@ from .. import _symlm
 from ..config.train_config import TrainConfig
 from ..errors import RankError, SymlmError
 from ..system.signals import StopSignals
+from .cross_check import Checker
 from .engine import applied, failing
 from .failures import failure_of, message_of
 from .opening import Opening, follow_opening
+from .spent import Meter
 from .wire import Letter
 from .world import World
 
@@ -60,6 +62,8 @@ class Follower:
         self._early: deque[Letter] = deque()
         self.engine: _symlm.Engine | None = None
         self._exchange: _symlm.Exchange | None = None
+        self._checker: Checker | None = None
+        self._meter = Meter(world)
 
     def receive(self) -> Letter:
         """The next word of rank 0; `Ended` where it is the last. A signal that came here goes to rank 0, who saves."""
@@ -121,6 +125,9 @@ class Follower:
         elif letter.do == "gather":
             owned = exchange.owned_moments() if letter.said["what"] == "moments" else exchange.owned_gradient()
             self._world.move([(0, False, part) for part in owned[self._world.rank]], exchange)
+        elif letter.do == "check" and self._checker is not None:
+            digest = self._checker.digest(engine, exchange, letter.said["sector"])
+            self._world.send(0, {"do": "checked", "digest": digest})
         elif letter.do == "restart":
             engine.restart()
         elif letter.do == "pass_over":
@@ -129,7 +136,7 @@ class Follower:
             self.close()
 
     def _open(self, opening: Opening) -> None:
-        engine, identity = follow_opening(self._world, opening, self._config, self)
+        engine, self._checker, identity = follow_opening(self._world, opening, self._config, self)
         self.engine, self._exchange = engine, engine.exchange()
         self._world.attach(self._exchange)
         # Rank 0 begins when all are ready: nothing that can fail comes after this.
@@ -140,7 +147,12 @@ class Follower:
         while True:
             self._tell_signal()
             report: _symlm.StepReport | None = failing(self._world, exchange, lambda: engine.poll(_POLL_S))
-            if report is not None and (report.step >= until or not applied(report)):
+            if report is None:
+                continue
+            self._meter.add(report)
+            last = report.step >= until or not applied(report)
+            self._meter.tell(all_of_it=last)
+            if last:
                 return
 
     def close(self) -> None:

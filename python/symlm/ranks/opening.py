@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .. import _symlm
 from ..config.engine import made_from, settings_of
@@ -18,6 +18,7 @@ from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
 from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from . import shard
+from .cross_check import Checker
 from .engine import RankedEngine
 from .failures import error_of
 from .wire import Letter
@@ -58,6 +59,16 @@ def config_of(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**found)
 
 
+def engine_of(
+    world: World | None, config: TrainConfig, settings: _symlm.EngineSettings, text: Prepared, signals: StopSignals
+) -> _symlm.Engine:
+    """The engine of a run: that of this process alone, or that of rank 0 and all others."""
+    if world is None:
+        return _symlm.Engine(settings, text.train)
+    # It has all that the loop asks of an engine.
+    return cast("_symlm.Engine", open_ranks(world, config, settings, text, signals))
+
+
 def open_ranks(
     world: World, config: TrainConfig, settings: _symlm.EngineSettings, text: Prepared, signals: StopSignals
 ) -> RankedEngine:
@@ -88,7 +99,7 @@ def open_ranks(
             elif letter.do == "ready":
                 _compare(world, letter.source, letter.said["identity"], expected)
                 waiting.discard(letter.source)
-        return RankedEngine(world, engine, signals)
+        return RankedEngine(world, engine, signals, Checker({**kept, "threads": settings.threads}, text.train, 0))
     except BaseException:
         engine.close()
         raise
@@ -124,9 +135,9 @@ class Listener(Protocol):
 
 def follow_opening(
     world: World, opening: Opening, own: TrainConfig, listener: Listener
-) -> tuple[_symlm.Engine, dict[str, str]]:
-    """The engine of another rank than 0, and what has to be the same as rank 0's. The text is this rank's own copy: at
-    the paths of `own`, which are the settings it was started with, else at those of rank 0."""
+) -> tuple[_symlm.Engine, Checker, dict[str, str]]:
+    """The engine of another rank than 0, what computes a sector, and what has to be the same as rank 0's. The text is
+    this rank's own copy: at the paths of `own`, which are the settings it was started with, else at those of rank 0."""
     config = dataclasses.replace(opening.config, data=own.data or opening.config.data)
     if config.val_data:
         # Held-out text that lies apart is read by rank 0 alone.
@@ -141,5 +152,6 @@ def follow_opening(
         else:
             train = shard.receive(world, opening.shard, Path(ensure_cache_dir()), listener.receive)
             tokenizer = _symlm.Tokenizer.from_file(str(path))
-    made = {**opening.settings, "threads": threads, "ranks": world.size, "rank": world.rank}
-    return _symlm.Engine(settings_of(made), train), identity(train, tokenizer, opening.settings)
+    checker = Checker({**opening.settings, "threads": threads}, train, world.rank)
+    engine = _symlm.Engine(settings_of({**checker.settings, "ranks": world.size, "rank": world.rank}), train)
+    return engine, checker, identity(train, tokenizer, opening.settings)

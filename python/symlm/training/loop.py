@@ -9,17 +9,18 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from .. import _symlm
 from ..callbacks import CallbackList
 from ..config.engine import engine_settings
 from ..display import Display
 from ..errors import DataError, Interrupted
-from ..ranks.opening import open_ranks
+from ..ranks.opening import engine_of
 from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
+from .due.cross_check import CrossCheck
 from .due.evaluation import Evaluation
 from .due.final_f32 import evaluate_in_f32
 from .due.part import Part
@@ -56,7 +57,7 @@ def train_session(
         ending.callback(callbacks.call, "on_end")
         ranks = 1 if session.world is None else session.world.size
         settings = engine_settings(session.config, session.threads, ranks=ranks)
-        engine = _engine(session, settings, signals)
+        engine = engine_of(session.world, session.config, settings, session.text, signals)
         ending.callback(engine.close)
         running = Running(session, engine, settings, display, callbacks, signals)
         ending.callback(running.close)
@@ -72,14 +73,6 @@ def train_session(
         return outcome
 
 
-def _engine(session: Session, settings: _symlm.EngineSettings, signals: StopSignals) -> _symlm.Engine:
-    if session.world is None:
-        return _symlm.Engine(settings, session.text.train)
-    ranked = open_ranks(session.world, session.config, settings, session.text, signals)
-    # It has all that the loop asks of an engine.
-    return cast("_symlm.Engine", ranked)
-
-
 class Loop:
     """The order of a running session: updates, what is due between them, the end. Runs on the main thread."""
 
@@ -91,7 +84,12 @@ class Loop:
         self._guard = NanGuard(running)
         self._log = TrainLog(running, peak_gflops)
         self._evaluation = Evaluation(running, self._guard)
-        self._measures: tuple[Part, ...] = (WeightHash(running), self._evaluation, Sample(running, self._guard))
+        self._measures: tuple[Part, ...] = (
+            CrossCheck(running),
+            WeightHash(running),
+            self._evaluation,
+            Sample(running, self._guard),
+        )
         self._saves = Saves(running, self._guard)
         self._end = min(self._progress.max_steps, running.config.stop_at_step or self._progress.max_steps)
         trace = running.config.trace

@@ -167,7 +167,7 @@ def _sent_bytes(config: TrainConfig, ranks: int) -> int:
 
 def refuse_what_cannot_fit(plan: Plan) -> None:
     """As `check_fits`, for a plan that was made."""
-    check_fits(plan.config, plan.threads, plan.memory, plan.disk, resumed=plan.resumed)
+    check_fits(plan.config, plan.threads, plan.memory, plan.disk, resumed=plan.resumed, ranks=plan.ranks)
 
 
 def _tokens(sources: Sources, vocab_size: int) -> float:

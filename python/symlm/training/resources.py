@@ -106,13 +106,13 @@ def disk_of(config: TrainConfig, folder: RunFolder, parameters: int) -> Disk:
     return Disk(folder.path, many, weights + CHECKPOINT_BYTES * config.adapter_parameters, free, base_bytes=base)
 
 
-def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *, resumed: bool) -> None:
+def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *, resumed: bool, ranks: int = 1) -> None:
     """MemoryPlanError when the memory or the disk cannot hold the training; says what would fit."""
     if not memory.fits:
         raise MemoryPlanError(
             f"training with --batch-size {config.batch_size} needs about {gib(memory.needed)} of memory, "
             f"{gib(memory.available or 0)} are available ({memory.rule})",
-            _what_fits(config, threads, memory.available or 0, resumed=resumed),
+            _what_fits(config, threads, memory.available or 0, resumed=resumed, ranks=ranks),
         )
     if disk.free < disk.needed:
         many = count_of(disk.checkpoints, "checkpoint")
@@ -124,18 +124,18 @@ def check_fits(config: TrainConfig, threads: int, memory: Memory, disk: Disk, *,
         )
 
 
-def check_resources(config: TrainConfig, folder: RunFolder, threads: int, *, resumed: bool) -> None:
+def check_resources(config: TrainConfig, folder: RunFolder, threads: int, *, resumed: bool, ranks: int = 1) -> None:
     """As `check_fits`, for the memory and the disk that there are now."""
     disk = disk_of(config, folder, config.model.parameters)
-    check_fits(config, threads, memory_of(config, threads), disk, resumed=resumed)
+    check_fits(config, threads, memory_of(config, threads, ranks), disk, resumed=resumed, ranks=ranks)
 
 
-def _what_fits(config: TrainConfig, threads: int, available: int, *, resumed: bool) -> str:
+def _what_fits(config: TrainConfig, threads: int, available: int, *, resumed: bool, ranks: int) -> str:
     """The hint of a plan that does not fit: fewer sectors with the same batch, and the largest batch."""
 
     def fits(**changes: Any) -> bool:
         changed = dataclasses.replace(config, **changes)
-        return memory_of(changed, threads).needed <= available
+        return memory_of(changed, threads, ranks).needed <= available
 
     asked = _symlm.AUTO_SECTORS if config.sectors_in_flight == "auto" else config.sectors_in_flight
     ways = []

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from .. import _symlm
+from ..config.engine import engine_settings
 from ..config.sources import Request, conflicts, resumed
 from ..config.train_config import TrainConfig
 from ..display import Display
@@ -20,6 +21,7 @@ from ..errors import UsageError, UserError
 from ..layout import BEST, LAST, METRICS, SAMPLES, TOKENIZER, step_name
 from ..model.companions import hand_on
 from ..model.gguf.write import quantisation_note
+from ..ranks.opening import engine_of
 from ..ranks.world import World
 from ..run import checkpoint
 from ..run.checkpoint import State
@@ -38,7 +40,7 @@ from .nan_policy import NanPolicy, drop_undone
 from .opening import AUTO, check_input, check_text, choose_checkpoint, known_hashes, locate
 from .resources import check_resources
 from .schedule import evaluation_windows, plan_steps, resolve, training_windows
-from .speed import seconds_per_step
+from .speed import CALIBRATION_HORIZON, seconds_per_step
 
 
 @dataclass
@@ -182,13 +184,13 @@ class Session:
             check_input(folder, (*config.data, *config.val_data), "pipe it in again, or name its file")
         if self.extension is not None:
             display.message(f"{folder.path}: {self.extension}")
-        sharing = 1 if self.world is None else self.world.sharing
+        sharing, ranks = (1, 1) if self.world is None else (self.world.sharing, self.world.size)
         self.threads, self.threads_rule = resolve_threads(config.threads, sharing)
         # Until the run is set up nothing is half done: a signal may end it anywhere.
         with signals.raising():
             # Before any long work: refuse now what cannot fit. (A named tokenizer may still change the vocabulary.)
             planned = config.with_model(vocab_size=config.model.vocab_size)
-            check_resources(planned, folder, self.threads, resumed=self.state is not None)
+            check_resources(planned, folder, self.threads, resumed=self.state is not None, ranks=ranks)
             sources = self.sources()
             if config.trace is not None:
                 # Only now it is known which files a folder or a pattern stands for.
@@ -202,9 +204,24 @@ class Session:
                 self.text.train, self.text.val, self.text.tokenizer, config, display, chat=self.text.chat is not None
             )
             self.speed = None, 0.0
-            if self.is_new and config.max_time is not None:
-                filled = config.with_model(vocab_size=vocab_size_with(config, self.text.tokenizer))
-                self.speed = seconds_per_step(filled, self.text, self.threads, display)
+            if self.world is None:
+                self._measure(display, signals)
+        if self.world is not None:
+            # Updates of several ranks end together: a signal waits for the one under way.
+            self._measure(display, signals)
+
+    def _measure(self, display: Display, signals: StopSignals) -> None:
+        """The speed of a new run with a time limit, that of all ranks together."""
+        if not self.is_new or self.config.max_time is None:
+            return
+        filled = self.config.with_model(vocab_size=vocab_size_with(self.config, self.text.tokenizer))
+
+        def engine(settings: _symlm.EngineSettings) -> _symlm.Engine:
+            return engine_of(self.world, filled, settings, self.text, signals)
+
+        ranks = 1 if self.world is None else self.world.size
+        settings = engine_settings(filled, self.threads, max_steps=CALIBRATION_HORIZON, ranks=ranks)
+        self.speed = seconds_per_step(self.config.max_time, settings, engine, signals, display)
 
     def _notes(self, planned: TrainConfig) -> list[str]:
         """What is good to know before a new run: of its shape, and of the model that it begins from."""

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 from .. import _symlm
-from ..config.engine import engine_settings
-from ..config.train_config import TrainConfig
 from ..display import Display
-from ..text.corpus import Prepared
+from ..errors import Interrupted
+from ..system.signals import StopSignals
 
 CALIBRATION_STEPS = 20
 CALIBRATION_PART = 0.1
 """A time limit is turned into updates by measuring this many, or for this part of the time, on the real data."""
 
 CALIBRATION_LEAST = 3
-_CALIBRATION_HORIZON = 1_000_000
+CALIBRATION_HORIZON = 1_000_000
 
 
-def seconds_per_step(config: TrainConfig, prepared: Prepared, threads: int, display: Display) -> tuple[float, float]:
+def seconds_per_step(
+    limit: float,
+    settings: _symlm.EngineSettings,
+    make: Callable[[_symlm.EngineSettings], _symlm.Engine],
+    signals: StopSignals,
+    display: Display,
+) -> tuple[float, float]:
     """Time of one update, and the time it took to find out; by real updates that are then thrown away, so that the
-    run itself starts from its first step with its final schedule."""
+    run itself starts from its first step with its final schedule. Interrupted after the update in which a signal comes.
+
+    `limit` is the time limit in seconds, of which this takes a part; `make` makes the engine."""
     began = time.monotonic()
-    budget = (config.max_time or 0.0) * CALIBRATION_PART
+    budget = limit * CALIBRATION_PART
     move = display.task("measuring the speed")
-    settings = engine_settings(config, threads, max_steps=_CALIBRATION_HORIZON)
-    engine = _symlm.Engine(settings, prepared.train)
+    engine = make(settings)
     times: list[float] = []
     try:
         while len(times) < CALIBRATION_STEPS:
@@ -36,6 +43,8 @@ def seconds_per_step(config: TrainConfig, prepared: Prepared, threads: int, disp
             report = engine.poll(0.1)
             while report is None:
                 report = engine.poll(0.1)
+            if signals.received is not None:
+                raise Interrupted(signals.received)
             times.append(report.seconds)
             move(len(times), CALIBRATION_STEPS)
     finally:

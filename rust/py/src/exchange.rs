@@ -21,6 +21,8 @@ records! {
         bytes: usize,
         /// The rank whose new values it holds; None for everything else.
         values_of: Option<usize>,
+        /// Whether it holds partial sums of the gradient.
+        sums: bool,
     }
     /// What there is to do for the thread that moves bytes.
     Outgoing {
@@ -57,6 +59,7 @@ impl Exchange {
             address: t.address,
             bytes: t.bytes,
             values_of: t.values_of,
+            sums: t.sums,
         };
         self.0.plan().iter().map(one).collect()
     }
@@ -85,6 +88,10 @@ impl Exchange {
     /// What a checkpoint restores on every rank; the moments go to their owners.
     fn whole_state(&self) -> Vec<Memory> {
         self.0.whole_state().into_iter().map(memory).collect()
+    }
+    /// A digest of the partial sums of this rank, once all of them may leave and before any others have arrived.
+    fn sums_digest(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.0.sums_digest())
     }
     /// The rank whose new values differed from their digest here, if any did.
     #[getter]

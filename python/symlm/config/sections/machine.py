@@ -48,6 +48,15 @@ class MachineSettings(Section):
             metavar="DURATION",
         ),
     )
+    cross_check: int = option(
+        0,
+        Spec(
+            "every so many updates two ranks compute one sector and compare its bits; 0 for never",
+            "int",
+            low=0,
+            free=True,
+        ),
+    )
     sectors_in_flight: int | Literal["auto"] = option(
         "auto",
         Spec(

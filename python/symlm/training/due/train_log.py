@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ...ranks.engine import take_spent
 from ..running import Running
 from .part import is_multiple
 
@@ -32,7 +35,7 @@ class TrainLog:
         flops = view.tok_s * running.engine.flops_per_token
         view.peak_frac = flops / (self._peak * 1e9) if self._peak > 0 else None
         progress.estimate()
-        record = {
+        record: dict[str, Any] = {
             "event": "train",
             "step": progress.step,
             "tokens": progress.tokens,
@@ -45,6 +48,8 @@ class TrainLog:
             "elapsed_s": view.elapsed_s,
             "eta_s": view.eta_s,
         }
+        record.update(take_spent(running.engine))
+        view.ranks = record.get("ranks", view.ranks)
         running.journal.event(record)
         running.callbacks.call("on_log", record)
 

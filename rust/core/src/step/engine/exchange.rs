@@ -104,6 +104,12 @@ impl Exchange {
         arenas.into_iter().map(|arena| Memory { address: arena.ptr(0) as usize, bytes: 4 * arena.len() }).collect()
     }
 
+    /// A digest of the partial sums of this rank. They rest from the moment that all of them may leave until others arrive.
+    pub fn sums_digest(&self) -> u64 {
+        // SAFETY: the caller waits for that moment; what is read too early is a wrong number and nothing else.
+        unsafe { self.shared().sums_digest(&self.state.gradient) }
+    }
+
     /// The rank whose new values differed from their digest here, if any did.
     pub fn wrong_copy(&self) -> Option<usize> {
         self.shared().wrong()

@@ -1,6 +1,7 @@
 //! What an engine takes in memory: the sizes that the state of a step allocates by, and their sum before anything is allocated.
 
 use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, TILE_COLS};
+use super::messages::Division;
 use super::partition::Partition;
 use super::slots::SlotLayout;
 use super::tiles::tile_height;
@@ -72,6 +73,8 @@ impl Sizes {
 }
 
 /// Bytes of memory, part by part. In f64, so that absurd sizes cannot overflow.
+///
+/// With several ranks it is that of one of them, and of what it touches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemoryPlan {
     /// What the engine holds from its start to its end.
@@ -94,7 +97,12 @@ impl MemoryPlan {
         let stages = 2 * m.num_layers * (partition.strips() + partition.attention_parts());
         let nodes = 2.0 * (partition.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
-        let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.lm_head_triple;
+        let division = (c.ranks > 1).then(|| Division::new(&layout, adapters.as_ref(), c.ranks, c.rank));
+        let embedding = m.vocab_size * m.hidden_size;
+        let exchange = division.as_ref().map_or(0, |division| division.elements(sizes.gradient, embedding));
+        let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.lm_head_triple + exchange;
+        // Pages that are never touched take no memory; rank 0 gathers the moments of all for checkpoints.
+        let moments = division.as_ref().filter(|division| division.rank > 0).map_or(sizes.trained, Division::owned);
         let scales = if precision == Precision::Int16 { layout.scales_len } else { 0 };
         let rotary = 2 * partition.seq_len * m.head_dim();
         let mut engine = vec![
@@ -102,7 +110,7 @@ impl MemoryPlan {
             ("packed parameters", floats(layout.packed_len + scales)),
             ("gradient", floats(sizes.gradient)),
             ("partial gradients", floats(sums)),
-            ("optimizer", floats(2 * sizes.trained)),
+            ("optimizer", floats(2 * moments)),
             ("activations", floats(activations)),
             ("logits", floats(sizes.logits)),
             ("batches", batches),

@@ -52,6 +52,33 @@ impl Division {
         Self { ranks, rank, nodes: all_nodes(ranks), buckets, pieces }
     }
 
+    /// Where the own parts of other ranks' partial sums lie in an arena for each of these: the start of each bucket, that
+    /// of the embedding's rows, and the length of all.
+    pub fn arrived(&self) -> (Vec<usize>, usize, usize) {
+        let mut len = 0;
+        let mut place = |bucket: &Bucket| {
+            let start = len;
+            len += bucket.gradient[self.rank].len().next_multiple_of(16);
+            start
+        };
+        let at = self.buckets.iter().map(&mut place).collect();
+        let rows_at = self.buckets.iter().find(|bucket| bucket.tied).map_or(0, &mut place);
+        (at, rows_at, len)
+    }
+
+    /// Elements that the exchange takes: partial sums of this rank beside the gradient (`gradient` elements each, and with
+    /// a tied head `embedding` more), and those that arrive.
+    pub fn elements(&self, gradient: usize, embedding: usize) -> usize {
+        let own = self.nodes.iter().filter(|node| node.rank == self.rank).count();
+        let rows = if self.buckets.iter().any(|bucket| bucket.tied) { own * embedding } else { 0 };
+        (own - 1) * gradient + rows + (self.nodes.len() - own) * self.arrived().2
+    }
+
+    /// Trained elements that this rank owns.
+    pub fn owned(&self) -> usize {
+        self.buckets.iter().map(|bucket| bucket.values[self.rank].len()).sum()
+    }
+
     /// All other ranks.
     pub fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let rank = self.rank;

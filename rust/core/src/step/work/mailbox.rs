@@ -29,6 +29,8 @@ pub struct Transfer {
     pub bytes: usize,
     /// The rank whose values it holds, where these are new values of the parameters.
     pub values_of: Option<usize>,
+    /// Whether it holds partial sums of the gradient.
+    pub sums: bool,
     /// The node that it completes.
     pub(crate) node: u32,
 }

@@ -65,14 +65,8 @@ impl Shared {
     ) -> Result<Self> {
         let me = division.rank;
         let (own, foreign): (Vec<_>, Vec<_>) = division.nodes.iter().partition(|node| node.rank == me);
-        let mut len = 0;
-        let mut place = |range: &Range<usize>| {
-            len += range.len().next_multiple_of(16);
-            len - range.len().next_multiple_of(16)
-        };
-        let at = division.buckets.iter().map(|bucket| place(&bucket.gradient[me])).collect();
+        let (at, rows_at, len) = division.arrived();
         let tied = division.buckets.iter().find(|bucket| bucket.tied);
-        let rows_at = tied.map_or(0, |bucket| place(&bucket.gradient[me]));
         let note = |rank: usize| WORDS * blocks[rank].len() + rows[rank].len();
         let note_len = (0..division.ranks).map(note).max().unwrap_or_default().next_multiple_of(16);
         let digest_len = division.ranks * division.buckets.len() * WORDS;
@@ -112,6 +106,7 @@ impl Shared {
                     address: arena.ptr(range.start) as usize,
                     bytes: range.len() * size_of::<f32>(),
                     values_of: matches!(stage, Stage::Values { .. }).then_some(of),
+                    sums: matches!(stage, Stage::Gradient { .. }),
                     node: node.expect("a plan of several ranks has a node for each message"),
                 });
             }
@@ -161,6 +156,17 @@ impl Shared {
         } else {
             &self.partials[index - 1]
         }
+    }
+
+    /// A digest of all partial sums of this rank.
+    ///
+    /// # Safety
+    /// Nobody writes them meanwhile.
+    pub unsafe fn sums_digest(&self, gradient: &Arena) -> u64 {
+        let arenas = [gradient].into_iter().chain(&self.partials).chain(&self.embedding);
+        // SAFETY: passed on to the caller.
+        let each = arenas.map(|arena| digest(unsafe { arena.slice(0, arena.len()) }));
+        each.fold(0, |sum: u64, one| sum.rotate_left(9) ^ one)
     }
 
     /// The arena of another rank's partial sum.
