@@ -181,6 +181,10 @@ class Renderer:
             line = process.stdout.readline()
         except BrokenPipeError:
             line = b""
+        except BaseException:
+            # After Ctrl-C nobody waits for this answer, and the next request must not get it.
+            self.close()
+            raise
         if line.endswith(b"\n"):
             return json.loads(line)
         self._process = None

@@ -6,8 +6,9 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,68 +42,87 @@ def _run(model: str, checkpoint: str, chat_template: str | None, system: str | N
         say(f"seed: {sampling.seed}")
         if sys.stdin is not None and sys.stdin.isatty():
             say(HELP)
-        with _interrupts():
-            _talk(chat, sampling, Console(highlight=False, soft_wrap=True))
+        with Interrupts() as interrupts:
+            talk(chat, sampling, Console(highlight=False, soft_wrap=True), interrupts)
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Makes Ctrl-C an ordinary KeyboardInterrupt, which stops an answer and not the command."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+class Interrupts:
+    """While active, Ctrl-C raises a KeyboardInterrupt, which stops an answer and not the command. What it interrupts is
+    cleaned up undisturbed: one that follows raises nothing until `ready`."""
+
+    def __init__(self) -> None:
+        self._quiet = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not self._quiet:
+            self._quiet = True
+            raise KeyboardInterrupt
+
+    def ready(self) -> None:
+        """Let the next Ctrl-C interrupt again."""
+        self._quiet = False
 
 
-def _talk(chat: Chat, sampling: Sampling, console: Console) -> None:
+def talk(chat: Chat, sampling: Sampling, console: Console, interrupts: Interrupts) -> None:
+    """Answer the lines of standard input until they end."""
     turn = 0
-    for line in _lines(console):
-        if line.startswith("/"):
-            if line.split()[0] in ("/exit", "/quit"):
-                return
-            _command(chat, line)
-        elif line.strip():
-            _answer(chat, line, {**vars(sampling), "sample_index": turn}, console)
-            turn += 1
-
-
-def _lines(console: Console) -> Iterator[str]:
-    """What the user writes, line by line: from a terminal with editing and history, else as it comes."""
-    if sys.stdin is None:
-        return
-    if not sys.stdin.isatty():
-        yield from (line.rstrip("\n") for line in sys.stdin)
-        return
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives `input` editing and the lines before
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    if terminal:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - gives `input` editing and the lines before
     while True:
+        line = None
         try:
-            yield input("> ")
-        except EOFError:
-            console.print()
-            return
+            interrupts.ready()
+            line = _next_line(terminal)
+            if line is None or line.split()[:1] in (["/exit"], ["/quit"]):
+                break
+            if line.startswith("/"):
+                _command(chat, line)
+            elif line.strip():
+                turn += 1
+                _answer(chat, line, {**vars(sampling), "sample_index": turn - 1}, console)
         except KeyboardInterrupt:
+            if line is None and not terminal:
+                raise
             console.print()
-            say("Ctrl-D or /exit leaves")
+            say("Ctrl-D or /exit leaves" if line is None else "stopped")
+    if line is None and terminal:
+        console.print()
+
+
+def _next_line(terminal: bool) -> str | None:
+    """What the user writes next, None at the end: from a terminal with editing and history, else as it comes."""
+    if sys.stdin is None:
+        return None
+    if not terminal:
+        line = sys.stdin.readline()
+        return line.rstrip("\n") if line else None
+    try:
+        return input("> ")
+    except EOFError:
+        return None
 
 
 def _answer(chat: Chat, line: str, options: dict[str, Any], console: Console) -> None:
     """Write an answer as it is drawn; what is wrong with one message ends nothing."""
     try:
-        pieces = chat.stream(line, **options)
+        with contextlib.closing(chat.stream(line, **options)) as pieces:
+            if chat.left_out:
+                say(f"note: the context is full, the first {chat.left_out} messages are left out")
+            _write(pieces, console)
     except SymlmError as error:
         say(f"error: {error.message}" + (f" (hint: {error.hint})" if error.hint else ""))
-        return
-    if chat.left_out:
-        say(f"note: the context is full, the first {chat.left_out} messages are left out")
-    try:
-        _write(pieces, console)
-    except KeyboardInterrupt:
-        # The answer up to here is part of the conversation.
-        pieces.close()  # type: ignore[attr-defined]
-        say("stopped")
-    console.print()
+    else:
+        console.print()
 
 
 def _write(pieces: Iterable[str], console: Console) -> None:

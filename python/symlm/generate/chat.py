@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator as Iteration
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
@@ -90,9 +91,9 @@ class Chat:
 
     def stream(
         self, text: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
-    ) -> Iterator[str]:
+    ) -> Iteration[str, None, None]:
         """The answer to `text`, piece by piece as it is drawn. Both become part of the conversation, the answer as far
-        as it was drawn when the iterator is closed.
+        as it was drawn.
 
         It ends before a `stop` text. `sampling` are the fields of `Sampling`. DataError when the template refuses the
         conversation.
@@ -109,17 +110,16 @@ class Chat:
             self.messages.pop()
             raise
         stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
-        return self._answer(tokens, stops)
+        # It is there from now on, whether or not a piece is ever asked for: after a question comes an answer.
+        answer: Message = {"role": ASSISTANT, "content": ""}
+        self.messages.append(answer)
+        return self._answer(tokens, stops, answer)
 
-    def _answer(self, tokens: Iterator[int], stops: Sequence[str]) -> Iterator[str]:
-        written: list[str] = []
+    def _answer(self, tokens: Iterator[int], stops: Sequence[str], answer: Message) -> Iteration[str, None, None]:
         decode = self.generator.tokenizer.decode_bytes
-        try:
-            for piece in text_pieces((decode([token]) for token in tokens), stops):
-                written.append(piece)
-                yield piece
-        finally:
-            self.messages.append({"role": ASSISTANT, "content": "".join(written)})
+        for piece in text_pieces((decode([token]) for token in tokens), stops):
+            answer["content"] += piece
+            yield piece
 
     def ask(self, text: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole answer that `stream` with the same arguments gives."""
