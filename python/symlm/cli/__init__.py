@@ -39,6 +39,7 @@ class LazyGroup(Group):
         "train": "train",
         "finetune": "finetune",
         "generate": "generate",
+        "serve": "serve",
         "eval": "evaluate",
         "export": "export",
         "tokenizer": "tokenizer",

@@ -41,6 +41,11 @@ class Generator:
         self.origin: Origin | None = None
         """The state of these files when they were read."""
 
+    @property
+    def engine(self) -> _symlm.Generator:
+        """The weights, ready to compute with."""
+        return self._engine
+
     @classmethod
     def from_pretrained(cls, path: str | Path, checkpoint: str | int = BEST) -> Generator:
         """Load a run folder (`checkpoint` = "best", "last" or a step number), a checkpoint folder, a model folder of
