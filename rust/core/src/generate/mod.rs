@@ -2,14 +2,17 @@
 //!
 //! Logits are those of the training forward pass, bit for bit: the same kernels do the same operations in the same
 //! order, and every element of the contract is its own chain, so that it does not matter whether a position is
-//! computed alone or with others. Everything here runs on the thread that calls.
+//! computed alone or with others, by one thread or several.
 
+mod cache;
 mod held;
 mod model;
+mod pass;
 mod rows;
 mod sampler;
 mod session;
 mod stream;
+mod team;
 #[cfg(test)]
 mod tests;
 

@@ -36,7 +36,7 @@ impl TokenStream {
         let pending = if prompt.is_empty() { vec![END_OF_TEXT] } else { prompt.to_vec() };
         let mut sampler = Sampler::new(options)?;
         pending.iter().for_each(|id| sampler.accept(*id));
-        let session = Session::new(model)?;
+        let session = Session::on(model, model.threads())?;
         Ok(Self { session, sampler, pending, held: None, repeated: 0, drawn: 0, produced: 0, finished: false })
     }
 

@@ -129,6 +129,27 @@ fn decoding_gives_the_logits_of_training_on_every_instruction_set() {
 }
 
 #[test]
+fn threads_do_not_matter() {
+    // Widths that are whole panels, and such that are none; fewer heads than threads.
+    let even = ModelConfig { hidden_size: 64, intermediate_size: 96, num_heads: 4, ..awkward(true) };
+    for config in [awkward(false), even] {
+        let model = model(&config, Isa::detect());
+        let ids = some_ids(config.seq_len, config.vocab_size);
+        let expected = bits(&whole_window(&model, &ids));
+        for threads in [1, 2, 5] {
+            for size in [1, 33] {
+                let mut session = Session::on(&model, threads).unwrap();
+                for (i, chunk) in ids.chunks(size).enumerate() {
+                    let at = (i * size + chunk.len() - 1) * config.vocab_size;
+                    let found = bits(session.append(chunk).unwrap());
+                    assert!(found == expected[at..at + config.vocab_size], "{threads} threads, chunks of {size}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_full_context_goes_on_with_its_last_half() {
     let config = ModelConfig { seq_len: 9, ..awkward(true) };
     let model = model(&config, Isa::detect());
