@@ -34,11 +34,6 @@ impl Pages {
         layer_at(c, c.num_layers)
     }
 
-    /// Bytes of a page.
-    pub(super) fn page_bytes(&self) -> usize {
-        self.len * size_of::<f32>()
-    }
-
     /// A page that nobody else has, with anything in it.
     fn take(&mut self) -> Result<Arc<Page>> {
         match self.free.pop() {
@@ -71,6 +66,11 @@ impl Cache {
     pub(super) fn share(&mut self, pages: &[Arc<Page>]) {
         debug_assert!(self.pages.is_empty());
         self.pages.extend(pages.iter().map(Arc::clone));
+    }
+
+    /// Bytes of its pages.
+    pub(super) fn bytes(&self, pages: &Pages) -> usize {
+        self.pages.len() * pages.len * size_of::<f32>()
     }
 
     /// Gives all pages back.

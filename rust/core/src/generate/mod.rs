@@ -4,10 +4,15 @@
 //! order, and every element of the contract is its own chain, so that it does not matter whether a position is
 //! computed alone or with others, by one thread or several.
 
+mod batch;
+#[cfg(test)]
+mod batch_tests;
 mod cache;
 mod held;
+mod logprobs;
 mod model;
 mod pass;
+mod prefix;
 mod rows;
 mod sampler;
 mod session;
@@ -15,11 +20,14 @@ mod stream;
 mod team;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+pub use batch::{Batch, BatchOptions, Drawn};
 pub use model::Model;
 pub use sampler::{PENALTY_WINDOW, SampleOptions, Sampler};
 pub use session::Session;
 pub use stream::TokenStream;
+pub use writer::{End, Prompt};
 
 /// The id of `<|endoftext|>`, which stands between documents.
 pub const END_OF_TEXT: u32 = 0;

@@ -70,11 +70,6 @@ impl Input {
         self.ids.len()
     }
 
-    /// Rows whose logits are wanted.
-    pub(super) fn outputs(&self) -> usize {
-        self.outputs.len()
-    }
-
     /// Adds rows: `ids` at `position` of a text, whose cache has their pages for itself. The logits of the `wanted` last ones
     /// are computed.
     pub(super) fn push(&mut self, ids: &[u32], position: usize, cache: &Cache, wanted: usize) {

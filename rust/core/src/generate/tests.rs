@@ -11,7 +11,7 @@ use symlm_kernels::gemm::{self, Left};
 use symlm_kernels::{Isa, Mat, MatMut, attention, embedding, mlp, norm, rope};
 
 /// Sizes that are not multiples of anything, and three query heads to a key/value head.
-fn awkward(tie_embeddings: bool) -> ModelConfig {
+pub(super) fn awkward(tie_embeddings: bool) -> ModelConfig {
     ModelConfig {
         vocab_size: 301,
         hidden_size: 72,
@@ -32,7 +32,7 @@ fn value(index: usize, i: usize, norm: bool) -> f32 {
     if norm { 1.0 + x } else { x }
 }
 
-fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
+pub(super) fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
     let norms: Vec<bool> = Layout::new(config).params.iter().map(|p| p.shape.len() == 1).collect();
     let mut fill = |index: usize, out: &mut [f32]| {
         out.iter_mut().enumerate().for_each(|(i, x)| *x = value(index, i, norms[index]));
@@ -40,7 +40,7 @@ fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
     Arc::new(Model::from_tensors(config, isa, &mut fill).unwrap())
 }
 
-fn some_ids(count: usize, vocab: usize) -> Vec<u32> {
+pub(super) fn some_ids(count: usize, vocab: usize) -> Vec<u32> {
     (0..count).map(|i| rng::draw(3, rng::Stream::Sample, i as u64, 0)[0] % vocab as u32).collect()
 }
 
@@ -201,7 +201,7 @@ proptest! {
     }
 }
 
-fn options(temperature: f64) -> SampleOptions {
+pub(super) fn options(temperature: f64) -> SampleOptions {
     SampleOptions {
         max_new_tokens: 120,
         temperature,
@@ -215,7 +215,7 @@ fn options(temperature: f64) -> SampleOptions {
     }
 }
 
-fn text(model: &Arc<Model>, prompt: &[u32], options: &SampleOptions) -> Vec<u32> {
+pub(super) fn text(model: &Arc<Model>, prompt: &[u32], options: &SampleOptions) -> Vec<u32> {
     TokenStream::new(model, prompt, options.clone()).unwrap().map(|id| id.unwrap()).collect()
 }
 
