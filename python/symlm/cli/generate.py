@@ -42,16 +42,14 @@ def _run(
     if prompt is None:
         prompt = "" if sys.stdin is None or sys.stdin.isatty() else _piped_prompt()
     say(f"seed: {sampling.seed}")
-    for index in range(num_samples):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            settings = dataclasses.asdict(dataclasses.replace(sampling, sample_index=index))
-            pieces = generator.stream(prompt, stop=stop, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        samples = generator.samples(prompt, num_samples, stop=stop, **dataclasses.asdict(sampling))
+    for warning in caught:
+        say(f"warning: {warning.message}")
+    for index, pieces in enumerate(samples):
         if index:
             sys.stdout.write("\n---\n\n")
-        else:
-            for warning in caught:
-                say(f"warning: {warning.message}")
         if echo:
             _write(prompt)
         for piece in pieces:

@@ -21,6 +21,7 @@ from ..system.files import file_hash
 from ..system.names import as_text
 from ..text.remarks import begins_twice, told
 from .pickling import Origin
+from .samples import MOST_TOGETHER, Samples
 from .text_stream import text_pieces, without_first
 
 if TYPE_CHECKING:
@@ -106,16 +107,40 @@ class Generator:
 
         A prompt that begins with the token that the tokenizer puts there too is a UserWarning.
         """
-        options = dataclasses.asdict(Sampling(**sampling))
-        if not isinstance(stop, (str, list, tuple)):
-            raise UsageError(f"stop: found {shown(stop)}, expected a text or a list of texts")
-        stops = [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
-        settings = _symlm.SampleSettings(**options, stop_ids=list(self.model.eos_token_ids))
-        if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
-            warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=2)
+        settings, stops = self._settings(sampling), _stop_texts(stop)
+        self._warn_of(prompt)
         tokens = self._engine.stream_behind(self.tokenizer, prompt, settings)
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
+
+    def samples(
+        self, prompt: str, count: int, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
+    ) -> Iterator[Iterator[str]]:
+        """`count` texts behind one prompt: the pieces of each, to be taken before the next text.
+
+        Text i is what `stream` gives with `sample_index` i more. Up to 32 are written together, several times faster
+        than one after the other, and the prompt is read once.
+        """
+        first, stops = Sampling(**sampling), _stop_texts(stop)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UsageError(f"count: found {shown(count)}, expected a whole number from 1")
+        self._warn_of(prompt)
+
+        def settings(index: int) -> _symlm.SampleSettings:
+            return self._settings({**sampling, "sample_index": first.sample_index + index})
+
+        settings(count - 1)
+        batch = self._engine.batch(min(count, MOST_TOGETHER), self.model.seq_len, roll=True)
+        together = Samples(batch, self.tokenizer, prompt, stops, settings, count)
+        return (together.pieces(index) for index in range(count))
+
+    def _settings(self, sampling: SamplingSettings) -> _symlm.SampleSettings:
+        options = dataclasses.asdict(Sampling(**sampling))
+        return _symlm.SampleSettings(**options, stop_ids=list(self.model.eos_token_ids))
+
+    def _warn_of(self, prompt: str) -> None:
+        if self.files is not None and begins_twice(self.tokenizer, self.prompt_ids(prompt)):
+            warnings.warn(told(self.tokenizer, "the prompt begins"), stacklevel=3)
 
     def generate(self, prompt: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]) -> str:
         """The whole text that `stream` with the same arguments gives."""
@@ -144,6 +169,12 @@ class Generator:
             raise UsageError(f"last: expected 1 to {len(checked)} of {len(checked)} tokens, found {shown(last)}")
         raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)
         return np.frombuffer(raw, dtype="<f4").reshape(last or len(checked), -1)
+
+
+def _stop_texts(stop: str | Sequence[str]) -> list[str]:
+    if not isinstance(stop, (str, list, tuple)):
+        raise UsageError(f"stop: found {shown(stop)}, expected a text or a list of texts")
+    return [as_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)]
 
 
 def restored_generator(path: Path, hashes: tuple[str, ...], model: ModelConfig, tokenizer_sha256: str) -> Generator:

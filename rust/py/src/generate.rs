@@ -1,13 +1,15 @@
 //! Text generation.
 
 use crate::args::{Given, Location, Text};
+use crate::batch::Batch;
 use crate::data::Tokenizer;
 use crate::errors::detached;
 use crate::settings::{ModelShape, SampleSettings};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::{Arc, Mutex, PoisonError};
-use symlm_core::generate::{self, Model, Session};
+use symlm_core::generate::{self, BatchOptions, Model, Session};
+use symlm_core::limits;
 use symlm_core::system::machine;
 
 /// An immutable model that generates.
@@ -39,6 +41,28 @@ impl Generator {
         let logits = detached(py, || Session::new(&self.0)?.last_logits(&ids, last.unwrap_or(ids.len())))?;
         let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
         Ok(PyBytes::new(py, &bytes))
+    }
+    /// A batch for so many texts at a time, each of at most `context` tokens. With `roll`, for which `context` must be all positions of
+    /// the model, a text that is longer goes on with its last half. `prefix_bytes` of keys and values of texts that have left
+    /// are kept for prompts that begin alike.
+    #[pyo3(
+        signature = (slots, context, *, roll = false, prefix_bytes = Given(0), threads = Given(None)),
+        text_signature = "($self, slots, context, *, roll=False, prefix_bytes=0, threads=None)"
+    )]
+    fn batch(
+        &self,
+        py: Python<'_>,
+        slots: Given<usize>,
+        context: Given<usize>,
+        roll: bool,
+        prefix_bytes: Given<usize>,
+        threads: Given<Option<usize>>,
+    ) -> PyResult<Batch> {
+        detached(py, || {
+            let threads = threads.unwrap_or_else(|| self.0.threads()).clamp(1, limits::MAX_THREADS);
+            let (slots, context, prefix_bytes) = (*slots, *context, *prefix_bytes);
+            Batch::of(&self.0, BatchOptions { slots, context, roll, prefix_bytes, threads })
+        })
     }
     /// Token ids that continue `ids`.
     fn stream(&self, py: Python<'_>, ids: Given<Vec<u32>>, settings: &SampleSettings) -> PyResult<TokenStream> {

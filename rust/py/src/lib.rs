@@ -2,6 +2,7 @@
 //! the exceptions of `symlm.errors`.
 
 mod args;
+mod batch;
 mod data;
 mod engine;
 mod errors;
@@ -41,6 +42,8 @@ mod _symlm {
     /// Most positions of a window.
     #[pymodule_export]
     const MAX_POSITIONS: usize = symlm_core::limits::MAX_POSITIONS;
+    #[pymodule_export]
+    use super::batch::{Batch, Drawn};
     #[pymodule_export]
     use super::data::{Corpus, EncodedPair, OwnNames, OwnOutput, Shards, SplitShards, Tokenizer, own_output};
     #[pymodule_export]

@@ -1,14 +1,16 @@
 //! A model that is only read.
 
+use super::team::team_size;
 use crate::checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::{Layout, Network, Weights};
-use crate::system::machine::available_memory;
+use crate::model::{Layout, Weights};
+use crate::system::machine::{available_cpus, available_memory};
+use std::ops::Range;
 use std::path::Path;
-use symlm_kernels::Isa;
-use symlm_kernels::gemm::packed_len;
+use symlm_kernels::gemm::{Left, packed_len, product, product_add};
 use symlm_kernels::rope::Table;
+use symlm_kernels::{Isa, Mat, MatMut, embedding};
 
 /// Weights that nobody changes any more; share them with `Arc`.
 pub struct Model {
@@ -76,10 +78,48 @@ impl Model {
         self.isa
     }
 
-    /// The weights to compute with.
-    pub(super) fn network(&self) -> Network<'_> {
+    /// Threads that generate fastest on this machine.
+    pub fn threads(&self) -> usize {
+        let matrices = self.layout().matrices.iter().filter(|m| m.forward.is_some());
+        team_size(matrices.map(|m| m.rows * m.cols).sum(), available_cpus().0)
+    }
+
+    /// The table of tensors.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.weights.layout
+    }
+
+    pub(super) fn eps(&self) -> f32 {
+        self.weights.config.rms_norm_eps as f32
+    }
+
+    /// A norm's weight; see [`Layout::norms`].
+    pub(super) fn norm(&self, index: usize) -> &[f32] {
         // SAFETY: nobody writes the weights of a finished model.
-        unsafe { Network::new(self.isa, &self.weights, &self.rope) }
+        unsafe { self.weights.norm(index) }
+    }
+
+    /// The residual stream at the first layer: a row of the embedding for each id.
+    pub(super) fn embed(&self, ids: &[u32], x: MatMut<'_>) {
+        // SAFETY: as above.
+        embedding::gather(unsafe { self.weights.embedding() }, ids, x);
+    }
+
+    /// Columns `columns`, from a multiple of 32 on, of `y = x Wᵀ`, added to those of `residual` if there is one.
+    pub(super) fn product(
+        &self,
+        x: Mat<'_>,
+        matrix: usize,
+        columns: Range<usize>,
+        residual: Option<Mat<'_>>,
+        y: MatMut<'_>,
+    ) {
+        // SAFETY: as above.
+        let (x, w) = (Left::Rows(x), unsafe { self.weights.forward(matrix) }.columns(columns));
+        match residual {
+            None => product(self.isa, x, w, y),
+            Some(residual) => product_add(self.isa, x, w, residual, y),
+        }
     }
 }
 
