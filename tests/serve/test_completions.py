@@ -32,6 +32,14 @@ def test_settings_left_open_are_those_of_generate(server: Served, generator: Gen
     assert text == generator.generate("the", max_new_tokens=30, seed=3)
 
 
+def test_white_space_at_the_end_of_a_prompt_begins_what_follows(server: Served, generator: Generator) -> None:
+    for prompt in ("the quick ", "fox\n", "the  "):
+        answer = server.complete(prompt=prompt, max_tokens=12, seed=3, logprobs=0)
+        assert answer["choices"][0]["text"] == generator.generate(prompt, max_new_tokens=12, seed=3)
+        assert answer["usage"]["completion_tokens"] == 12 == len(answer["choices"][0]["logprobs"]["tokens"])
+        assert answer["choices"][0]["logprobs"]["text_offset"][0] == len(prompt)
+
+
 def test_a_list_of_prompts_gives_what_each_alone_gives(server: Served) -> None:
     asked: dict[str, Any] = {"max_tokens": 12, "seed": 5, "n": 2}
     together = server.complete(prompt=["the quick", "a lazy dog"], **asked)["choices"]

@@ -22,6 +22,14 @@ class Serving(Settings):
         8000, Spec("port to listen at; 0 takes a free one", "int", low=0, high=65535, takes="0 (a free one) to 65535")
     )
     slots: int = option(16, Spec("sequences that are written at the same time", "int", low=1, high=1024))
+    threads: int | str = option("auto", Spec("threads that compute", "auto_int", core="threads", metavar="auto|N"))
+    prefix_cache: int = option(
+        64 << 20,
+        Spec(
+            "most bytes that are kept of finished sequences, for prompts that begin alike", "int", low=0, high=1 << 40,
+            default_text="67108864",
+        ),
+    )  # fmt: skip
     max_queue: int = option(
         256, Spec("requests that may wait for a slot; more are refused (429)", "int", low=0, high=10**6)
     )

@@ -10,7 +10,6 @@ fields      the values of a JSON object, taken out by type
 problems    errors in OpenAI's form
 prompts     text, ids and special tokens of the model that is served
 scheduler   the engine's thread: sequences that wait, and those that are stepped
-streams     sequences that are stepped together, on streams of the generator
 logprobs    logarithms of probabilities, of tokens that are drawn and of those of a prompt
 writing     from tokens to pieces of text up to a stop text, with the place of each token
 jobs        one request: its sequences from the first to the last token

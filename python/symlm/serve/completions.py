@@ -61,7 +61,7 @@ def _prompts(request: Request, served: Served) -> list[Prompt]:
 
 
 def _of_text(text: str, served: Served) -> Prompt:
-    return Prompt(served.prompt_ids(checked_text(text, "prompt")), text)
+    return Prompt(served.prompt_ids(checked_text(text, "prompt")), text, is_text=True)
 
 
 def _of_ids(ids: list[Any], served: Served) -> Prompt:

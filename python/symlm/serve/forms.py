@@ -46,6 +46,8 @@ class Prompt:
 
     ids: list[int]
     text: str
+    is_text: bool = False
+    """Whether it was given as text: then white space at its end begins the first tokens of what follows."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from . import logprobs, writing
 from .forms import Prompt, Wanted
 from .problems import Problem, of_error
 from .prompts import Served
-from .scheduler import Scheduler, Sequenced
-from .streams import Drawn
+from .scheduler import Scheduler, Sequenced, Told
 from .writing import Piece, Writing
 
 
@@ -36,7 +35,7 @@ class Job:
     def __init__(self, wanted: Wanted, served: Served, scheduler: Scheduler, scoring: ThreadPoolExecutor) -> None:
         self.wanted = wanted
         self._served, self._scheduler, self._scoring = served, scheduler, scoring
-        self._told: asyncio.Queue[tuple[int, Drawn]] = asyncio.Queue()
+        self._told: asyncio.Queue[tuple[int, Told]] = asyncio.Queue()
         self._sequences: dict[int, Sequenced] = {}
         self._writings: list[Writing] = []
         self.tokens = 0
@@ -51,8 +50,9 @@ class Job:
                 Writing(wanted.stop, offset=len(prompt.text), keep_tokens=wanted.top is not None, strip=wanted.strip)
             )
             if wanted.max_tokens:
-                told: Callable[[Drawn], None] = partial(self._tell, index)
-                self._sequences[index] = Sequenced(prompt.ids, self._settings(index % wanted.n), wanted.top, told)
+                told: Callable[[Told], None] = partial(self._tell, index)
+                behind = prompt.text if prompt.is_text else prompt.ids
+                self._sequences[index] = Sequenced(behind, self._settings(index % wanted.n), wanted.top, told)
         self._scheduler.add(list(self._sequences.values()))
 
     def close(self) -> None:
@@ -61,8 +61,8 @@ class Job:
             self._scheduler.leave(sequence)
         self._sequences.clear()
 
-    def _tell(self, index: int, drawn: Drawn) -> None:
-        self._told.put_nowait((index, drawn))
+    def _tell(self, index: int, what: Told) -> None:
+        self._told.put_nowait((index, what))
 
     def _settings(self, sample: int) -> _symlm.SampleSettings:
         options = dataclasses.asdict(dataclasses.replace(self.wanted.sampling, sample_index=sample))
@@ -78,25 +78,29 @@ class Job:
             if not wanted.max_tokens:
                 yield Shown(index, Piece(), "length")
         while self._sequences:
-            index, drawn = await self._told.get()
+            index, what = await self._told.get()
             if index in self._sequences:
-                yield self._after(index, drawn)
+                yield self._after(index, what)
 
-    def _after(self, index: int, drawn: Drawn) -> Shown:
-        if drawn.error is not None:
-            raise of_error(drawn.error) if isinstance(drawn.error, SymlmError) else drawn.error
-        text = self._writings[index]
-        if drawn.token is None:
-            return self._ended(index, text.finish(), "stop")
-        self.tokens += 1
-        piece = text.feed(drawn.token, self._served.token_bytes(drawn.token), drawn.logprobs)
+    def _after(self, index: int, what: Told) -> Shown:
+        if isinstance(what, Exception):
+            raise of_error(what) if isinstance(what, SymlmError) else what
+        text, piece = self._writings[index], Piece()
+        if what.token is not None and what.why != "stop":
+            data, sequence = self._served.token_bytes(what.token), self._sequences[index]
+            new = data[sequence.repeated :]
+            sequence.repeated -= len(data) - len(new)
+            # A token that only repeats the prompt is not one of the text.
+            if new or not data:
+                self.tokens += 1
+                piece = text.feed(what.token, new, logprobs.of_drawn(what))
         if text.stopped:
             return self._ended(index, piece, "stop")
-        if text.count < self.wanted.max_tokens:
+        if not what.finished:
             return Shown(index, piece)
         rest = text.finish()
         whole = Piece(piece.text + rest.text, piece.tokens + rest.tokens)
-        return self._ended(index, whole, "stop" if text.stopped else "length")
+        return self._ended(index, whole, "stop" if text.stopped or what.why == "stop" else "length")
 
     def _ended(self, index: int, piece: Piece, finish: str) -> Shown:
         self._scheduler.leave(self._sequences.pop(index))

@@ -1,4 +1,4 @@
-"""Natural logarithms of probabilities: of tokens that are drawn, and of those of a prompt.
+"""Natural logarithms of probabilities: of tokens that are drawn, which the engine gives, and of those of a prompt.
 
 They are those of the model itself, before temperature and filters, in float64 from the logits of the training's
 forward pass.
@@ -33,13 +33,15 @@ class TokenLogprobs:
     """The most likely tokens, the likeliest first, the lower id first among equals."""
 
 
-def of_row(logits: bytes, token: int, top: int) -> TokenLogprobs:
-    """Of `token` where these little-endian float32 logits stand before it."""
-    return of_rows(logits, [token], top)[0]
+def of_drawn(drawn: _symlm.Drawn) -> TokenLogprobs | None:
+    """Of a token that was drawn; None where they were not asked for."""
+    if drawn.logprob is None:
+        return None
+    return TokenLogprobs(_finite(drawn.logprob), [(id_, _finite(value)) for id_, value in drawn.top])
 
 
 def of_rows(logits: bytes, tokens: Sequence[int], top: int) -> list[TokenLogprobs]:
-    """Of tokens, one for each row of logits."""
+    """Of tokens, one for each row of little-endian float32 logits."""
     import numpy as np
 
     rows = np.frombuffer(logits, dtype="<f4").reshape(len(tokens), -1)

@@ -46,7 +46,7 @@ class Served:
         return self.tokenizer.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of a prompt as `symlm generate` reads it, where it does not end in white space."""
+        """Ids of a prompt, with what begins every text."""
         return self.tokenizer.encode_prompt(text)
 
     def written_ids(self, text: str, begin: bool) -> list[int]:

@@ -13,26 +13,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import _symlm
-from .streams import Batch, Drawn
+
+Told = _symlm.Drawn | Exception
+"""What a sequence is told: a token, or that it cannot be written."""
 
 
 @dataclass(eq=False)
 class Sequenced:
     """A sequence to be written, and who is told about it."""
 
-    ids: list[int]
+    prompt: list[int] | str
+    """Ids, or a text whose white space at the end the first tokens repeat."""
     settings: _symlm.SampleSettings
     top: int | None
-    told: Callable[[Drawn], None]
-    """Called in the event loop for every token, and once for the end."""
+    """Alternatives of each token; None without logprobs."""
+    told: Callable[[Told], None]
+    """Called in the event loop for every token; the last one says that it is."""
+    repeated: int = 0
+    """Bytes of the tokens, the first ones, that repeat the prompt."""
     left: bool = False
 
 
 class Scheduler:
-    """Steps sequences on a thread. `start` and `close` belong to the event loop, as does everything else here."""
+    """Steps the sequences of a batch on a thread. All methods belong to the event loop."""
 
-    def __init__(self, batch: Batch, slots: int) -> None:
-        self._batch, self._slots = batch, slots
+    def __init__(self, batch: _symlm.Batch, tokenizer: _symlm.Tokenizer) -> None:
+        self._batch, self._tokenizer = batch, tokenizer
         self._wake = threading.Condition()
         self._waiting: deque[Sequenced] = deque()
         self._leaving: list[Sequenced] = []
@@ -82,10 +88,18 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._orders():
-            told = [(self._running[drawn.slot], drawn) for drawn in self._batch.step()]
-            for sequence, drawn in told:
-                if drawn.token is None:
+            try:
+                drawn = self._batch.step()
+            except Exception as error:  # told to everyone it concerns: the thread lives on
+                failed = list(self._running.values())
+                self._tell([(sequence, error) for sequence in failed])
+                for sequence in failed:
                     self._free(sequence)
+                continue
+            told: list[tuple[Sequenced, Told]] = [(self._running[one.slot], one) for one in drawn]
+            for one in drawn:
+                if one.finished:
+                    self._free(self._running[one.slot])
             self._tell(told)
 
     def _orders(self) -> bool:
@@ -100,7 +114,7 @@ class Scheduler:
                 if self._closed:
                     return False
                 joining: list[Sequenced] = []
-                while self._waiting and len(self._running) + len(joining) < self._slots:
+                while self._waiting and len(self._running) + len(joining) < self._batch.slots:
                     joining.append(self._waiting.popleft())
                 if joining or self._running:
                     break
@@ -111,9 +125,14 @@ class Scheduler:
 
     def _join(self, sequence: Sequenced) -> None:
         try:
-            slot = self._batch.join(sequence.ids, sequence.settings, sequence.top)
+            if isinstance(sequence.prompt, str):
+                slot, sequence.repeated = self._batch.join_behind(
+                    self._tokenizer, sequence.prompt, sequence.settings, sequence.top
+                )
+            else:
+                slot = self._batch.join(sequence.prompt, sequence.settings, sequence.top)
         except Exception as error:  # told to whoever asked for it
-            self._tell([(sequence, Drawn(-1, None, error=error))])
+            self._tell([(sequence, error)])
         else:
             self._running[slot] = sequence
 
@@ -123,7 +142,7 @@ class Scheduler:
             del self._running[slot]
             self._batch.leave(slot)
 
-    def _tell(self, told: list[tuple[Sequenced, Drawn]]) -> None:
+    def _tell(self, told: list[tuple[Sequenced, Told]]) -> None:
         assert self._loop is not None
         if told:
             try:
@@ -133,7 +152,7 @@ class Scheduler:
                 self._closed = True
 
 
-def _hand_over(told: list[tuple[Sequenced, Drawn]]) -> None:
-    for sequence, drawn in told:
+def _hand_over(told: list[tuple[Sequenced, Told]]) -> None:
+    for sequence, what in told:
         if not sequence.left:
-            sequence.told(drawn)
+            sequence.told(what)

@@ -108,7 +108,6 @@ def serve(
         from .prompts import Served
         from .scheduler import Scheduler
         from .security import Doors, checked_origins, is_loopback
-        from .streams import Streams
 
         served = Served(generator, model)
         loopback = is_loopback([one.getsockname()[0] for one in sockets])
@@ -118,11 +117,18 @@ def serve(
             say(f"note: {generator.note}")
         if not loopback and not keys:
             say("warning: anyone who reaches this address can use the server; keys are given with --api-key-file")
-        service = Service(served, Scheduler(Streams(generator.engine), settings.slots), settings, defaults)
+        batch = generator.engine.batch(
+            settings.slots, served.context, prefix_bytes=settings.prefix_cache, threads=_threads(settings)
+        )
+        service = Service(served, Scheduler(batch, generator.tokenizer), settings, defaults)
         return answer(service, doors, sockets, say)
     finally:
         for one in sockets:
             one.close()
+
+
+def _threads(settings: Serving) -> int | None:
+    return None if settings.threads == "auto" else int(settings.threads)
 
 
 def answer(service: Service, doors: object, sockets: list[socket.socket], say: Say) -> int:

@@ -38,8 +38,6 @@ class Writing:
         self._read, self._shown = offset, offset
         self._waiting: list[Placed] = []
         self._keep, self._strip = keep_tokens, strip
-        self.count = 0
-        """Tokens so far."""
 
     @property
     def stopped(self) -> bool:
@@ -48,7 +46,6 @@ class Writing:
 
     def feed(self, token: int, raw: bytes, logprobs: TokenLogprobs | None) -> Piece:
         """The next token; gives what can be shown."""
-        self.count += 1
         if self._keep:
             self._waiting.append(Placed(token, self._read, logprobs))
         text = self._utf8.feed(raw)
