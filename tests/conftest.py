@@ -85,9 +85,7 @@ def cli(tmp_path: Path, environment: dict[str, str]) -> Cli:
 @pytest.fixture(scope="session")
 def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a small model, for tests of the server."""
-    words = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café", "and", "sleeps", "near")
-    lines = (" ".join(words[(i * k + k) % len(words)] for k in range(1, 12)) + "." for i in range(800))
-    return train(tmp_path_factory.mktemp("serve"), "\n".join(lines))
+    return train(tmp_path_factory.mktemp("serve"))
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ SHAPE = {
     "seq-len": 64,
 }  # fmt: skip
 CONTEXT = SHAPE["seq-len"]
+_WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café", "and", "sleeps", "near")
 
 
 def clean_environment(folder: Path) -> dict[str, str]:
@@ -33,9 +34,10 @@ def clean_environment(folder: Path) -> dict[str, str]:
     return {**kept, "SYMLM_CACHE_DIR": str(folder / "cache")}
 
 
-def train(folder: Path, text: str) -> Path:
-    """A run of a small model on a text."""
-    (folder / "text.txt").write_text(text, encoding="utf-8")
+def train(folder: Path) -> Path:
+    """A run of a small model."""
+    lines = (" ".join(_WORDS[(i * k + k) % len(_WORDS)] for k in range(1, 12)) + "." for i in range(800))
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     words = [word for name, value in SHAPE.items() for word in (f"--{name}", str(value))]
     limits = ["--max-steps", "30", "--batch-size", "12", "--threads", "1", "--progress", "off", "--sample-every", "0"]
     subprocess.run(
