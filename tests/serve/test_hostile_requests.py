@@ -155,7 +155,8 @@ def test_anything_but_http(server: Served, data: bytes) -> None:
     [
         b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"a":' * 50_000, b'{"prompt": ' + b"9" * 5000 + b"}",
         b'{"prompt": NaN}', b'{"temperature": Infinity, "prompt": ""}', b'\xff\xfe{"prompt": "a"}',
-        b'{"prompt": "\xff"}', b'{"prompt": "\\ud83d"}', b'{"prompt": "a", "prompt": [1]}', b'\xef\xbb\xbf{"prompt": "a"}',
+        b'{"prompt": "\xff"}', b'{"prompt": "\\ud83d"}', b'{"prompt": "a", "prompt": [1]}',
+        b"\xef\xbb\xbf{\"prompt\": \"a\"}",
         b'{"prompt": "' + b"a" * 4_000_000 + b'"}', b'{"prompt": [' + b"5," * 1_000_000 + b"5]}",
         b'{"prompt": [' + b'"",' * 300_000 + b'""]}', b'{"stop": [' + b'"a",' * 300_000 + b'"a"]}',
         b'{"' + b"x" * 1_000_000 + b'": 1}', b"{" + b'"x": {},' * 200_000 + b'"y": 1}',
