@@ -29,6 +29,7 @@ def _run(
     stop: tuple[str, ...],
     num_samples: int,
     echo: bool,
+    weights: str,
     **values: Any,
 ) -> None:
     given = {name: value for name, value in values.items() if value is not None}
@@ -36,7 +37,7 @@ def _run(
     sampling = Sampling(**{"seed": random.SystemRandom().randrange(2**31), **given})
     from ..generate.generator import Generator
 
-    generator = Generator.from_pretrained(model, checkpoint)
+    generator = Generator.from_pretrained(model, checkpoint, weights=weights)
     if generator.note:
         say(f"note: {generator.note}")
     if prompt is None:
@@ -87,6 +88,13 @@ command = Command(
             show_default=True,
             metavar="N",
             help="How many texts to write.",
+        ),
+        click.Option(
+            ["--weights"],
+            type=click.Choice(["f32", "q8"]),
+            default="f32",
+            show_default=True,
+            help="Hold the weights in 8 bits: a quarter of the memory, and faster.",
         ),
         _flag("seed"),
         click.Option(

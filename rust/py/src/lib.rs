@@ -53,7 +53,7 @@ mod _symlm {
     #[pymodule_export]
     use super::exchange::{Exchange, Memory, Outgoing, Transfer};
     #[pymodule_export]
-    use super::generate::{Generator, TokenStream};
+    use super::generate::{Generator, TokenStream, Weights8, read_bandwidth};
     #[pymodule_export]
     use super::machine::{
         AvailableMemory, Cpus, MemoryPart, MemoryPlan, Parameter, available_cpus, available_isas, available_memory,

@@ -4,6 +4,7 @@
 //! order, and every element of the contract is its own chain, so that it does not matter whether a position is
 //! computed alone or with others, by one thread or several.
 
+mod bandwidth;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
@@ -20,13 +21,16 @@ mod stream;
 mod team;
 #[cfg(test)]
 mod tests;
+mod weights8;
 mod writer;
 
+pub use bandwidth::read_bandwidth;
 pub use batch::{Batch, BatchOptions, Drawn};
 pub use model::Model;
 pub use sampler::{PENALTY_WINDOW, SampleOptions, Sampler};
 pub use session::Session;
 pub use stream::TokenStream;
+pub use weights8::Weights8;
 pub use writer::{End, Prompt};
 
 /// The id of `<|endoftext|>`, which stands between documents.

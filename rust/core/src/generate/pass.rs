@@ -26,6 +26,7 @@ use crate::system::sync::{Mutex, lock};
 use std::ops::Range;
 use std::sync::Arc;
 use symlm_kernels::attention::{Paged, page_len, row_forward, row_len, strip_forward, strip_len};
+use symlm_kernels::gemm::q8::QuantisedMut;
 use symlm_kernels::gemm::{PANEL, Packed, packed_len};
 use symlm_kernels::{Mat, MatMut, mlp, norm, rope};
 
@@ -85,6 +86,7 @@ impl Input {
 /// What one thread needs for itself.
 struct Private {
     normed: Rows,
+    integers: QuantisedMut,
     gate_up: OwnedArena,
     keys: OwnedArena,
     values: OwnedArena,
@@ -93,10 +95,12 @@ struct Private {
 }
 
 impl Private {
-    fn new(c: &ModelConfig, rows: usize, context: usize) -> Result<Self> {
+    fn new(model: &Model, rows: usize, context: usize) -> Result<Self> {
+        let c = model.config();
         let (context, d) = (context.next_multiple_of(PAGE), c.head_dim());
         Ok(Self {
             normed: Rows::new(rows, c.hidden_size)?,
+            integers: model.room(rows),
             gate_up: OwnedArena::new(rows * 2 * c.intermediate_size)?,
             keys: OwnedArena::new(packed_len(d, context))?,
             values: OwnedArena::new(context * d)?,
@@ -141,7 +145,7 @@ impl Pass {
             gate_up: SharedRows::new(rows, 2 * f)?,
             hidden: SharedRows::new(rows, f)?,
         };
-        let private = (0..threads.max(1)).map(|_| Ok(Mutex::new(Private::new(c, rows, context)?)));
+        let private = (0..threads.max(1)).map(|_| Ok(Mutex::new(Private::new(model, rows, context)?)));
         let private = private.collect::<Result<_>>()?;
         Ok(Self { model: Arc::clone(model), team: Team::new(threads)?, most_rows: rows, memory, private })
     }
@@ -232,17 +236,16 @@ impl Share<'_> {
         let LayerMatrices { qkv, out, gate_up, down } = model.layout().layers[layer];
         let Memory { residual, middle, qkv: qkv_rows, attended, hidden, .. } = self.memory;
         self.norm(residual, 2 * layer);
-        let normed = self.private.normed.first(self.input.rows());
-        self.product(normed, qkv, None, qkv_rows);
+        self.product(None, qkv, None, qkv_rows);
         self.member.wait();
         self.attention(layer);
         self.member.wait();
-        self.product(unsafe { attended.all(self.rows()) }, out, Some(residual), middle);
+        self.product(Some(attended), out, Some(residual), middle);
         self.member.wait();
         self.norm(middle, 2 * layer + 1);
         self.hidden(gate_up);
         self.member.wait();
-        self.product(unsafe { hidden.all(self.rows()) }, down, Some(middle), residual);
+        self.product(Some(hidden), down, Some(middle), residual);
         self.member.wait();
     }
 
@@ -254,12 +257,14 @@ impl Share<'_> {
         norm::forward(self.model.isa, x, weight, self.model.eps(), normed.first_mut(rows), &mut rstd[..rows]);
     }
 
-    /// This thread's columns of `y = x Wᵀ`, added to `residual` if there is one.
-    fn product(&self, x: Mat<'_>, matrix: usize, residual: Option<&SharedRows>, y: &SharedRows) {
-        let columns = self.member.share(y.cols(), PANEL);
-        let residual = residual.map(|rows| unsafe { rows.all(self.rows()) }.col_range(columns.clone()));
-        let y = unsafe { y.columns_mut(self.rows(), columns.clone()) };
-        self.model.product(x, matrix, columns, residual, y);
+    /// This thread's columns of `y = x Wᵀ`, added to `residual` if there is one; x are the normed rows if none are given.
+    fn product(&mut self, x: Option<&SharedRows>, matrix: usize, residual: Option<&SharedRows>, y: &SharedRows) {
+        let (rows, columns) = (self.rows(), self.member.share(y.cols(), PANEL));
+        let residual = residual.map(|of| unsafe { of.all(rows.clone()) }.col_range(columns.clone()));
+        let y = unsafe { y.columns_mut(rows.clone(), columns.clone()) };
+        let Private { normed, integers, .. } = &mut *self.private;
+        let x = x.map_or_else(|| normed.first(rows.len()), |x| unsafe { x.all(rows.clone()) });
+        self.model.product(self.model.factor(x, integers), matrix, columns, residual, y);
     }
 
     /// This thread's columns of the MLP's hidden rows.
@@ -268,7 +273,7 @@ impl Share<'_> {
         let Memory { gate_up: shared, hidden, .. } = self.memory;
         if !f.is_multiple_of(PANEL) {
             // Gate and up of a column do not begin at the same place of a panel.
-            self.product(self.private.normed.first(rows), gate_up, None, shared);
+            self.product(None, gate_up, None, shared);
             self.member.wait();
             let rows = self.member.share(rows, 1);
             let (from, to) = unsafe { (shared.all(rows.clone()), hidden.columns_mut(rows, 0..f)) };
@@ -276,11 +281,12 @@ impl Share<'_> {
         }
         let columns = self.member.share(f, PANEL);
         let width = columns.len();
-        let Private { normed, gate_up: own, .. } = &mut *self.private;
+        let Private { normed, integers, gate_up: own, .. } = &mut *self.private;
+        let normed = self.model.factor(normed.first(rows), integers);
         let mut own = MatMut::new(own.get_mut(), rows, 2 * width, 2 * width);
         let up = columns.start + f..columns.end + f;
-        self.model.product(normed.first(rows), gate_up, columns.clone(), None, own.col_range(0..width));
-        self.model.product(normed.first(rows), gate_up, up, None, own.col_range(width..2 * width));
+        self.model.product(normed, gate_up, columns.clone(), None, own.col_range(0..width));
+        self.model.product(normed, gate_up, up, None, own.col_range(width..2 * width));
         mlp::forward(self.model.isa, own.as_mat(), unsafe { hidden.columns_mut(0..rows, columns) });
     }
 
@@ -375,7 +381,7 @@ impl Share<'_> {
             return;
         }
         let (model, residual) = (self.model, &self.memory.residual);
-        let Private { normed, rstd, .. } = &mut *self.private;
+        let Private { normed, integers, rstd, .. } = &mut *self.private;
         let mut done = 0;
         // Rows that follow each other go together.
         for run in outputs.chunk_by(|a, b| a + 1 == *b) {
@@ -387,6 +393,6 @@ impl Share<'_> {
         }
         let columns = self.member.share(logits.vocab, PANEL);
         let to = unsafe { logits.columns_mut(columns.clone()) };
-        model.product(normed.first(done), model.layout().lm_head(), columns, None, to);
+        model.product(model.factor(normed.first(done), integers), model.layout().lm_head(), columns, None, to);
     }
 }

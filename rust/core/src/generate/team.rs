@@ -2,7 +2,7 @@
 //!
 //! An operation of a small model takes a few microseconds, less than it takes to wake a thread. So a thread that waits looks
 //! again and again for [`SPINS`] rounds, and sleeps only then: within a pass it never does, unless the system has taken a
-//! processor away.
+//! processor away. Then the owner computes some passes alone, which no bit can tell.
 
 use crate::error::{Error, Result};
 use crate::system::Home;
@@ -16,6 +16,8 @@ use std::thread::JoinHandle;
 
 /// Looks at a barrier before a thread sleeps, about 50 microseconds of them.
 const SPINS: usize = 2_000;
+/// Most passes that the owner computes alone before it asks for the others again.
+const MOST_ALONE: u32 = 64;
 /// Most threads of a team: with more the barriers of a pass take longer than its operations.
 const MOST_THREADS: usize = 16;
 
@@ -34,6 +36,8 @@ struct Barrier {
     /// How often all have arrived.
     generation: AtomicUsize,
     sleepers: AtomicUsize,
+    /// How often a thread has given up looking.
+    slept: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
     /// A thread has ended in a panic and will never arrive.
@@ -47,6 +51,7 @@ impl Barrier {
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
+            slept: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
             broken: AtomicBool::new(false),
@@ -81,6 +86,7 @@ impl Barrier {
     }
 
     fn sleep(&self, generation: usize) {
+        self.slept.fetch_add(1, Ordering::Relaxed);
         let mut guard = lock(&self.lock);
         // Whoever ends the generation looks for sleepers after that, and this one looks at the generation after it has
         // made itself known: one of the two sees the other.
@@ -144,6 +150,10 @@ pub(super) struct Team {
     shared: Arc<Shared>,
     others: Vec<JoinHandle<()>>,
     home: Home,
+    /// Passes that the owner computes alone, since the others did not get processors.
+    alone: u32,
+    /// How many such passes come next time.
+    next_alone: u32,
 }
 
 impl Team {
@@ -153,7 +163,7 @@ impl Team {
     /// `Memory` if the system refuses a thread.
     pub(super) fn new(threads: usize) -> Result<Self> {
         let shared = Arc::new(Shared { barrier: Barrier::new(threads.max(1)), work: Mutex::new(None) });
-        let mut team = Self { shared, others: Vec::new(), home: Home::here() };
+        let mut team = Self { shared, others: Vec::new(), home: Home::here(), alone: 0, next_alone: 1 };
         for index in 1..threads {
             let shared = Arc::clone(&team.shared);
             let thread = std::thread::Builder::new().name(format!("symlm-gen{index:02}"));
@@ -174,7 +184,8 @@ impl Team {
         let shared = Arc::clone(&self.shared);
         let barrier = &shared.barrier;
         // A fork has none of the other threads.
-        if self.others.is_empty() || !self.home.is_here() {
+        if self.others.is_empty() || self.alone > 0 || !self.home.is_here() {
+            self.alone = self.alone.saturating_sub(1);
             return work(&Member { index: 0, threads: 1, barrier: &Barrier::new(1) });
         }
         // SAFETY: only the lifetime changes. The others use it between the two barriers; this function returns when they have
@@ -183,13 +194,25 @@ impl Team {
         *lock(&shared.work) = Some(forever);
         let own = catch_unwind(AssertUnwindSafe(|| {
             let member = Member { index: 0, threads: barrier.threads, barrier };
+            // A thread that has slept takes its time to wake up: that says nothing.
             member.wait();
+            let slept = barrier.slept.load(Ordering::Relaxed);
             work(&member);
             member.wait();
+            barrier.slept.load(Ordering::Relaxed) == slept
         }));
-        if let Err(panic) = own {
-            self.end();
-            resume_unwind(panic);
+        match own {
+            Ok(true) => self.next_alone = (self.next_alone / 2).max(1),
+            Ok(false) => {
+                // Somebody else has the processor of a thread, and may keep it: the less often it was there, the later it
+                // is asked again.
+                self.alone = self.next_alone;
+                self.next_alone = (2 * self.next_alone).min(MOST_ALONE);
+            }
+            Err(panic) => {
+                self.end();
+                resume_unwind(panic);
+            }
         }
     }
 

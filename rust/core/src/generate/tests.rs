@@ -1,5 +1,6 @@
 //! Decoding against the training form of the forward pass, which computes whole windows.
 
+use super::model::Stored;
 use super::*;
 use crate::checkpoint;
 use crate::config::ModelConfig;
@@ -58,7 +59,7 @@ fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     let [x, y, n, qkv, attended, gate_up, h] = &mut buffers;
     let (mut rstd, mut stats) = (vec![0.0; t], [vec![0.0; t * c.group()], vec![0.0; t * c.group()]]);
     let mut scratch = vec![0.0; attention::scratch_len(t, hs)];
-    let weights = &model.weights;
+    let Stored::Floats(weights) = &model.weights else { panic!("a model in f32") };
     // SAFETY: nobody writes the weights of a finished model.
     let (right, weight) = (|matrix| unsafe { weights.forward(matrix) }, |norm| unsafe { weights.norm(norm) });
     // SAFETY: as above.
@@ -283,7 +284,7 @@ fn a_written_model_is_loaded_with_the_same_bits() {
     let config = awkward(false);
     let path = std::env::temp_dir().join(format!("symlm-generate-{}.safetensors", std::process::id()));
     let model = model(&config, Isa::detect());
-    let w = &model.weights;
+    let Stored::Floats(w) = &model.weights else { panic!("a model in f32") };
     let tensors: Vec<_> = w
         .layout
         .params

@@ -22,6 +22,7 @@ pub mod int16;
 pub(crate) mod micro;
 mod ops;
 pub mod pack;
+pub mod q8;
 
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
