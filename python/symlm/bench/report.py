@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +12,9 @@ from ..units import count_of, format_count
 from .figures import Figures
 from .network import NetworkRow
 from .record import Row
+
+if TYPE_CHECKING:
+    from .decode import DecodeBench
 
 LEAST_WIDTH = 100
 CHAIN_KINDS = 4
@@ -53,6 +58,26 @@ def end_to_end(figures: Figures) -> Table:
             label, _number(found["tok_s"]), _number(found["gflops"]), _share(found["peak_frac"]),
             _share(found["busy_frac"]), "" if name == figures.base else _factor(factor),
         )  # fmt: skip
+    return table
+
+
+def decoding(bench: DecodeBench) -> Table:
+    """Tokens a second of each task, the share of the read bandwidth that one text takes, and a peer's best."""
+    table = _table("Generation", "", "threads", "tokens/s", "GB/s read", "of the bandwidth", "llama.cpp", "symlm is")
+    labels = {"decode": "one text", "batch": "32 texts", "prefill": "prompt"}
+    for weights, bandwidth in bench.bandwidth.items():
+        for task, label in labels.items():
+            own, peer = bench.best("symlm", weights, task), bench.best("llama.cpp", weights, task)
+            if own is None or own.tok_s is None:
+                continue
+            read = None if own.bytes is None else own.bytes * own.tok_s
+            other = None if peer is None else peer.tok_s
+            table.add_row(
+                f"{weights}, {label}", str(own.threads), _number(own.tok_s),
+                NO_FIGURE if read is None else f"{read / 1e9:.1f}", _share(None if read is None else read / bandwidth),
+                NO_FIGURE if peer is None else f"{_number(other)} ({peer.threads})",
+                _factor(None if other is None else own.tok_s / other),
+            )  # fmt: skip
     return table
 
 

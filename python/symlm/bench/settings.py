@@ -71,7 +71,21 @@ class BenchConfig(Settings):
             default_text=f"{LINK_LATENCY_US:g}",
         ),
     )  # fmt: skip
-    peers: str | None = option(None, Spec("also time another library on the same model", "choice", choices=("torch",)))
+    decode: str | None = option(
+        None,
+        Spec(
+            "measure how fast this model writes text, and nothing else: a run folder, a model folder or a GGUF file",
+            "path",
+            metavar="MODEL",
+        ),
+    )
+    peers: str | None = option(
+        None,
+        Spec(
+            "also time another library on the same model: torch, or with --decode llama.cpp", "choice",
+            choices=("torch", "llama.cpp"),
+        ),
+    )  # fmt: skip
     torch_python: str | None = option(
         None, Spec("interpreter that has torch", "path", metavar="PATH", default_text="the one that runs symlm")
     )
@@ -88,6 +102,11 @@ class BenchConfig(Settings):
             if getattr(self, name) is not None and not self.simulate_network:
                 flag = flag_of(name)
                 raise UsageError(f"{flag} without --simulate-network", f"add --simulate-network, or leave {flag} out")
+        if self.peers is not None and (self.peers == "llama.cpp") != (self.decode is not None):
+            raise UsageError(
+                f"--peers {self.peers} {'without' if self.decode is None else 'with'} --decode",
+                "torch trains, llama.cpp writes: --decode MODEL --peers llama.cpp",
+            )
         if self.torch_python is not None and self.peers != "torch":
             raise UsageError("--torch-python without --peers torch", "add --peers torch, or leave it out")
 

@@ -40,6 +40,7 @@ class LazyGroup(Group):
         "finetune": "finetune",
         "generate": "generate",
         "chat": "chat",
+        "serve": "serve",
         "eval": "evaluate",
         "export": "export",
         "tokenizer": "tokenizer",

@@ -27,6 +27,12 @@ def _run(data: tuple[str, ...], no_scaling: bool, **values: Any) -> int:
         if "scaling" in given:
             raise UsageError(f"--scaling {given['scaling']} and --no-scaling", "leave one of them out")
         bench = dataclasses.replace(bench, scaling=None)
+    if bench.decode is not None:
+        from ..bench.decode import DecodeBench
+
+        if data:
+            raise UsageError(f"--decode beside {data[0]}", "the tokens of --decode need no text")
+        return DecodeBench(bench).run()
     train = model_settings(data, {name: value for name, value in given.items() if name in MODEL_SETTINGS})
     from ..bench.run import Bench
 
@@ -47,6 +53,9 @@ command = Command(
     Tokens per second and the share of the processor's peak; the same on 1, 2, 4, .. threads; each optimisation against
     its baseline. Everything takes turns, round after round, and the figures are medians over the rounds. Tables go to
     standard output, bench.json and charts into a folder. Ctrl-C ends it with what was measured so far.
+
+    With --decode MODEL the speed of writing text instead: one text, 32 together, reading a prompt, with weights in f32
+    and in 8 bits, beside what the memory of the machine allows.
 
     Without a PATH the tokens are random: speed does not depend on the text.""",
     short_help="Speed of training, and what each optimisation brings.",

@@ -41,6 +41,7 @@ def _run(
     chat: bool,
     chat_template: str | None,
     system: str | None,
+    weights: str,
     **values: Any,
 ) -> None:
     given = {name: value for name, value in values.items() if value is not None}
@@ -50,7 +51,7 @@ def _run(
         raise UsageError("--chat-template and --system are for conversations", "add --chat, or leave them out")
     from ..generate.generator import Generator
 
-    generator = Generator.from_pretrained(model, checkpoint)
+    generator = Generator.from_pretrained(model, checkpoint, weights=weights)
     if generator.note:
         say(f"note: {generator.note}")
     if prompt is None:
@@ -59,16 +60,14 @@ def _run(
     if chat:
         _answer(generator, prompt, stop, num_samples, sampling, chat_template, system)
         return
-    for index in range(num_samples):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            settings = dataclasses.asdict(dataclasses.replace(sampling, sample_index=index))
-            pieces = generator.stream(prompt, stop=stop, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        samples = generator.samples(prompt, num_samples, stop=stop, **dataclasses.asdict(sampling))
+    for warning in caught:
+        say(f"warning: {warning.message}")
+    for index, pieces in enumerate(samples):
         if index:
             sys.stdout.write("\n---\n\n")
-        else:
-            for warning in caught:
-                say(f"warning: {warning.message}")
         if echo:
             _write(prompt)
         for piece in pieces:
@@ -129,6 +128,13 @@ command = Command(
             show_default=True,
             metavar="N",
             help="How many texts to write.",
+        ),
+        click.Option(
+            ["--weights"],
+            type=click.Choice(["f32", "q8"]),
+            default="f32",
+            show_default=True,
+            help="Hold the weights in 8 bits: a quarter of the memory, and faster.",
         ),
         sampling_flag("seed"),
         click.Option(["--chat"], is_flag=True, help="Take the prompt as a message, and write the answer alone."),

@@ -18,7 +18,7 @@ from .toml import REQUESTED, TomlSettings, name_hint, read_toml
 from .train_config import TrainConfig
 
 ENV_PREFIX = "SYMLM_"
-OTHER_ENVIRONMENT = ("SYMLM_ISA", "SYMLM_CACHE_DIR")
+OTHER_ENVIRONMENT = ("SYMLM_ISA", "SYMLM_CACHE_DIR", "SYMLM_API_KEY")
 """Variables of symlm that are not settings of a training run."""
 
 DERIVED_FIELDS = ("max_steps", "warmup_steps", "decay_start")

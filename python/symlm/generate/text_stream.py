@@ -68,16 +68,35 @@ def without_first(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
         count = max(count - len(chunk), 0)
 
 
+class TextWriter:
+    """From the bytes of consecutive tokens to text, ending before the first stop string."""
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._utf8, self._stops = Utf8Stream(), StopFilter(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._stops.stopped
+
+    def feed(self, data: bytes) -> str:
+        """The text that can be shown now."""
+        return self._stops.feed(self._utf8.feed(data))
+
+    def finish(self) -> str:
+        """What was held back, when nothing more comes."""
+        return self._stops.feed(self._utf8.finish()) + self._stops.finish()
+
+
 def text_pieces(chunks: Iterable[bytes], stop: Sequence[str] = ()) -> Iterator[str]:
     """Text pieces, none empty, of the bytes of consecutive tokens, ending before the first stop string."""
-    utf8, stops = Utf8Stream(), StopFilter(stop)
+    writer = TextWriter(stop)
     for chunk in chunks:
-        piece = stops.feed(utf8.feed(chunk))
+        piece = writer.feed(chunk)
         if piece:
             yield piece
-        if stops.stopped:
+        if writer.stopped:
             return
-    piece = stops.feed(utf8.finish())
-    piece += stops.finish()
+    piece = writer.finish()
     if piece:
         yield piece

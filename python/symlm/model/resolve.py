@@ -31,12 +31,12 @@ from .gguf.read import unpack_gguf
 from .peft import find_base, unpack_adapter
 
 
-def resolve_model(model: str | Path, which: str | int = BEST) -> ModelFiles:
+def resolve_model(model: str | Path, which: str | int = BEST, *, weights: bool = True) -> ModelFiles:
     """Find the files of a MODEL argument: a run folder (with `which` = best, last or a step), a checkpoint folder, a
     model folder of transformers, an adapter folder of PEFT or a GGUF file.
 
     `best` of a run without any evaluation is its last checkpoint, and where the pointer to that one leads nowhere it is
-    the newest that is whole; `note` says so.
+    the newest that is whole; `note` says so. Without `weights` those of a GGUF file are left where they are.
     """
     path = as_path("model", model)
     which = plain(which)
@@ -48,8 +48,8 @@ def resolve_model(model: str | Path, which: str | int = BEST) -> ModelFiles:
         if not is_gguf(path):
             raise UserError(f"{path}: not a run folder, a model folder or a GGUF file")
         unpacked = Unpacked()
-        unpack_gguf(path, unpacked.folder)
-        files = _files(unpacked.folder, None)
+        unpack_gguf(path, unpacked.folder, weights=weights)
+        files = _files(unpacked.folder, None, weights=weights)
         return dataclasses.replace(files, source=path, unpacked=unpacked)
     if (path / ADAPTER_CONFIG).is_file():
         return _with_adapter(path)
@@ -111,8 +111,10 @@ def _why_no_best(run: RunFolder) -> str:
     return f" ({BEST}/ is gone)" if compared else " (no evaluation to choose one by)"
 
 
-def _files(folder: Path, run: Path | None, note: str | None = None) -> ModelFiles:
-    for path in (weights_of(folder) or folder / WEIGHTS, folder / MODEL_CONFIG):
+def _files(folder: Path, run: Path | None, note: str | None = None, *, weights: bool = True) -> ModelFiles:
+    for path in (
+        (weights_of(folder) or folder / WEIGHTS, folder / MODEL_CONFIG) if weights else (folder / MODEL_CONFIG,)
+    ):
         if not path.is_file():
             raise DataError(f"{path}: missing from the model")
     places = [folder] if run is None else [folder, run]

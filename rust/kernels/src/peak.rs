@@ -49,3 +49,25 @@ impl Kernel for Peak {
 pub fn fma_loop(isa: Isa, rounds: u64) -> (f32, u64) {
     dispatch(isa, Peak { rounds })
 }
+
+struct Largest<'a>(&'a [f32]);
+
+impl Kernel for Largest<'_> {
+    type Output = u32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u32 {
+        let mut top = [s.zero(); 4];
+        for part in self.0.chunks_exact(4 * LANES) {
+            for (i, top) in top.iter_mut().enumerate() {
+                // SAFETY: the part has four vectors.
+                *top = s.max_bits(*top, unsafe { s.load(part.as_ptr().add(i * LANES)) });
+            }
+        }
+        top.into_iter().flat_map(|top| s.to_array(top)).fold(0, |a, x| a.max(x.to_bits()))
+    }
+}
+
+/// The largest magnitude, as bits, of the whole vectors of a slice, four at a time: reads it as fast as the memory gives it.
+pub fn largest(isa: Isa, x: &[f32]) -> u32 {
+    dispatch(isa, Largest(x))
+}

@@ -11,18 +11,20 @@ mod known {
     pub mod elementwise;
     pub mod gemm;
     pub mod int16;
+    pub mod q8;
 }
 
 use common::{Lcg, isas};
 use sha2::{Digest, Sha256};
 use symlm_kernels::Isa;
 
-const TABLES: [&[Answer]; 5] = [
+const TABLES: [&[Answer]; 6] = [
     known::elementwise::ANSWERS,
     known::gemm::ANSWERS,
     known::attention::ANSWERS,
     known::gemm::ADAPTERS,
     known::int16::ANSWERS,
+    known::q8::ANSWERS,
 ];
 
 const CONTRACT: &str = include_str!("../../../docs/contract.md");

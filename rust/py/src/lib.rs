@@ -2,6 +2,7 @@
 //! the exceptions of `symlm.errors`.
 
 mod args;
+mod batch;
 mod data;
 mod engine;
 mod errors;
@@ -42,6 +43,8 @@ mod _symlm {
     #[pymodule_export]
     const MAX_POSITIONS: usize = symlm_core::limits::MAX_POSITIONS;
     #[pymodule_export]
+    use super::batch::{Batch, Drawn};
+    #[pymodule_export]
     use super::data::{Corpus, EncodedPair, OwnNames, OwnOutput, Shards, SplitShards, Tokenizer, own_output};
     #[pymodule_export]
     use super::engine::{
@@ -50,7 +53,7 @@ mod _symlm {
     #[pymodule_export]
     use super::exchange::{Exchange, Memory, Outgoing, Transfer};
     #[pymodule_export]
-    use super::generate::{Generator, TokenStream};
+    use super::generate::{Generator, TokenStream, Weights8, read_bandwidth};
     #[pymodule_export]
     use super::machine::{
         AvailableMemory, Cpus, MemoryPart, MemoryPlan, Parameter, available_cpus, available_isas, available_memory,

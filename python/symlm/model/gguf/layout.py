@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ...config.model_config import ModelConfig
 from ...config.rope import RopeScaling
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ..tensors import Floats
+    from ..tensors import Bytes, Floats
+
+    Rows = TypeVar("Rows", Floats, Bytes)
 
 ARCHITECTURE = "llama"
 ROPE_FACTORS = "rope_freqs.weight"
@@ -50,18 +52,18 @@ def rotated_heads(name: str, config: ModelConfig) -> int:
     return config.num_kv_heads if name.endswith("self_attn.k_proj.weight") else 0
 
 
-def to_pairs(rows: Floats, heads: int) -> Floats:
-    """Rows of queries or keys [heads x head_dim, hidden] as llama.cpp has them: the two of a rotated pair side by side,
+def to_pairs(rows: Rows, heads: int) -> Rows:
+    """Rows of queries or keys [heads x head_dim, ..] as llama.cpp has them: the two of a rotated pair side by side,
     where transformers has the first halves of all pairs before the second halves."""
     return _swapped(rows, heads, 2)
 
 
-def from_pairs(rows: Floats, heads: int) -> Floats:
+def from_pairs(rows: Rows, heads: int) -> Rows:
     """The inverse of `to_pairs`."""
     return _swapped(rows, heads, rows.shape[0] // heads // 2)
 
 
-def _swapped(rows: Floats, heads: int, outer: int) -> Floats:
+def _swapped(rows: Rows, heads: int, outer: int) -> Rows:
     parts = rows.reshape(heads, outer, rows.shape[0] // heads // outer, rows.shape[1])
     return parts.swapaxes(1, 2).reshape(rows.shape)
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._symlm import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, parameter_table
+from ..._symlm import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH, Weights8, parameter_table
 from ...config.engine import model_shape
 from ...config.model_config import ModelConfig
 from ...config.rope import ROPE_THETA, RopeScaling
@@ -16,7 +16,7 @@ from ..companions import DEFAULT_TEMPLATE, as_field, named_templates
 from ..facts import usable_facts
 from ..generation_settings import from_gguf
 from ..special_tokens import names_of_gguf
-from ..tensors import Outgoing, decimal, from_floats, write_tensors
+from ..tensors import Outgoing, decimal, from_floats, read_bytes, write_tensors
 from .file import GgufFile, GgufTensor, read_gguf
 from .layout import ARCHITECTURE, ROPE_FACTORS, from_pairs, gguf_name, rope_factors, rotated_heads, scaling_of
 from .vocabulary import Vocabulary, tokenizer_json
@@ -50,8 +50,8 @@ _ONLY: dict[str, Any] = {
 """Metadata that change what a model computes, and the one value that symlm computes."""
 
 
-def unpack_gguf(path: Path, folder: Path) -> None:
-    """Write the model in a GGUF file into the empty `folder`: `config.json`, `model.safetensors` in f32,
+def unpack_gguf(path: Path, folder: Path, *, weights: bool = True) -> None:
+    """Write the model in a GGUF file into the empty `folder`: `config.json`, if `weights` `model.safetensors` in f32,
     `tokenizer.json`, `generation_config.json`, and `symlm.json` with what the file says about its origin.
 
     DataError when the file is damaged or the model is one that symlm cannot compute; UserError when the folder cannot
@@ -59,7 +59,7 @@ def unpack_gguf(path: Path, folder: Path) -> None:
     """
     file = read_gguf(path)
     config = model_config_of(file)
-    weights = [_outgoing(file.tensors[name], tensor, config) for tensor, name in _pairs(file, config)]
+    tensors = [_outgoing(file.tensors[name], tensor, config) for tensor, name in _pairs(file, config)]
     vocabulary = _vocabulary(file, config)
     tokenizer = tokenizer_json(vocabulary, path, config.bos_token_id, next(iter(config.eos_token_ids), None))
     shape, special = config.to_hf(), names_of_gguf(file.fields, config.vocab_size)
@@ -85,10 +85,27 @@ def unpack_gguf(path: Path, folder: Path) -> None:
         for name, value in texts.items():
             text = json.dumps(value, indent=2, ensure_ascii=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
-        with (folder / WEIGHTS).open("wb") as out:
-            write_tensors(out, weights)
+        if weights:
+            with (folder / WEIGHTS).open("wb") as out:
+                write_tensors(out, tensors)
     except OSError as error:
         raise UserError(f"{folder}: cannot unpack {path}: {reason(error)}", "make room, or set TMPDIR") from None
+
+
+def weights8_of(path: Path) -> Weights8:
+    """The weights of a GGUF file in 8 bits. Tensors of type Q8_0 are taken as they are, others quantised."""
+    file = read_gguf(path)
+    config = model_config_of(file)
+    weights = Weights8(model_shape(config))
+    for ours, name in _pairs(file, config):
+        tensor, heads = file.tensors[name], rotated_heads(ours, config)
+        if tensor.kind == "Q8_0" and len(tensor.shape) == 2:
+            rows = read_bytes(tensor.path, tensor.offset, tensor.nbytes).reshape(tensor.shape[0], -1)
+            weights.set_blocks(ours, (from_pairs(rows, heads) if heads else rows).tobytes())
+        else:
+            values = tensor.floats()
+            weights.set_values(ours, (from_pairs(values, heads) if heads else values).astype("<f4").tobytes())
+    return weights
 
 
 def _chat_templates(file: GgufFile) -> dict[str, str]:

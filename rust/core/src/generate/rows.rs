@@ -1,7 +1,8 @@
-//! Working memory of a session: zeroed, aligned to a page, made once.
+//! Working memory of a pass: zeroed, aligned to a page, made once.
 
 use crate::error::Result;
 use crate::system::arena::{Arena, row_stride};
+use std::ops::Range;
 use symlm_kernels::{Mat, MatMut};
 
 /// A block of f32 that one owner reads and writes.
@@ -36,11 +37,6 @@ impl Rows {
         Ok(Self { block: OwnedArena::new(rows * stride)?, cols, stride })
     }
 
-    /// Its width.
-    pub(super) fn cols(&self) -> usize {
-        self.cols
-    }
-
     /// The first `rows` rows.
     pub(super) fn first(&self, rows: usize) -> Mat<'_> {
         Mat::new(self.block.get(), rows, self.cols, self.stride)
@@ -49,5 +45,53 @@ impl Rows {
     /// The first `rows` rows, to be written.
     pub(super) fn first_mut(&mut self, rows: usize) -> MatMut<'_> {
         MatMut::new(self.block.get_mut(), rows, self.cols, self.stride)
+    }
+}
+
+/// Rows of one width that several threads read and write in parts.
+pub(super) struct SharedRows {
+    block: Arena,
+    cols: usize,
+    stride: usize,
+}
+
+impl SharedRows {
+    pub(super) fn new(rows: usize, cols: usize) -> Result<Self> {
+        let stride = row_stride(cols);
+        Ok(Self { block: Arena::new(rows * stride)?, cols, stride })
+    }
+
+    /// Its width.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Some whole rows.
+    ///
+    /// # Safety
+    /// Nobody writes them while the view lives.
+    pub(super) unsafe fn all(&self, rows: Range<usize>) -> Mat<'_> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.columns(rows, 0..self.cols) }
+    }
+
+    /// Some columns of some rows.
+    ///
+    /// # Safety
+    /// Nobody writes them while the view lives.
+    pub(super) unsafe fn columns(&self, rows: Range<usize>, columns: Range<usize>) -> Mat<'_> {
+        debug_assert!(columns.end <= self.cols);
+        // SAFETY: passed on to the caller.
+        unsafe { self.block.mat(rows.start * self.stride + columns.start, rows.len(), columns.len(), self.stride) }
+    }
+
+    /// Some columns of some rows, to be written.
+    ///
+    /// # Safety
+    /// Nobody else touches them while the view lives.
+    pub(super) unsafe fn columns_mut(&self, rows: Range<usize>, columns: Range<usize>) -> MatMut<'_> {
+        debug_assert!(columns.end <= self.cols);
+        // SAFETY: passed on to the caller.
+        unsafe { self.block.mat_mut(rows.start * self.stride + columns.start, rows.len(), columns.len(), self.stride) }
     }
 }

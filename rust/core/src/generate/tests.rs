@@ -1,5 +1,6 @@
 //! Decoding against the training form of the forward pass, which computes whole windows.
 
+use super::model::Stored;
 use super::*;
 use crate::checkpoint;
 use crate::config::ModelConfig;
@@ -11,7 +12,7 @@ use symlm_kernels::gemm::{self, Left};
 use symlm_kernels::{Isa, Mat, MatMut, attention, embedding, mlp, norm, rope};
 
 /// Sizes that are not multiples of anything, and three query heads to a key/value head.
-fn awkward(tie_embeddings: bool) -> ModelConfig {
+pub(super) fn awkward(tie_embeddings: bool) -> ModelConfig {
     ModelConfig {
         vocab_size: 301,
         hidden_size: 72,
@@ -32,7 +33,7 @@ fn value(index: usize, i: usize, norm: bool) -> f32 {
     if norm { 1.0 + x } else { x }
 }
 
-fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
+pub(super) fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
     let norms: Vec<bool> = Layout::new(config).params.iter().map(|p| p.shape.len() == 1).collect();
     let mut fill = |index: usize, out: &mut [f32]| {
         out.iter_mut().enumerate().for_each(|(i, x)| *x = value(index, i, norms[index]));
@@ -40,7 +41,7 @@ fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
     Arc::new(Model::from_tensors(config, isa, &mut fill).unwrap())
 }
 
-fn some_ids(count: usize, vocab: usize) -> Vec<u32> {
+pub(super) fn some_ids(count: usize, vocab: usize) -> Vec<u32> {
     (0..count).map(|i| rng::draw(3, rng::Stream::Sample, i as u64, 0)[0] % vocab as u32).collect()
 }
 
@@ -58,7 +59,7 @@ fn whole_window(model: &Model, ids: &[u32]) -> Vec<f32> {
     let [x, y, n, qkv, attended, gate_up, h] = &mut buffers;
     let (mut rstd, mut stats) = (vec![0.0; t], [vec![0.0; t * c.group()], vec![0.0; t * c.group()]]);
     let mut scratch = vec![0.0; attention::scratch_len(t, hs)];
-    let weights = &model.weights;
+    let Stored::Floats(weights) = &model.weights else { panic!("a model in f32") };
     // SAFETY: nobody writes the weights of a finished model.
     let (right, weight) = (|matrix| unsafe { weights.forward(matrix) }, |norm| unsafe { weights.norm(norm) });
     // SAFETY: as above.
@@ -129,6 +130,27 @@ fn decoding_gives_the_logits_of_training_on_every_instruction_set() {
 }
 
 #[test]
+fn threads_do_not_matter() {
+    // Widths that are whole panels, and such that are none; fewer heads than threads.
+    let even = ModelConfig { hidden_size: 64, intermediate_size: 96, num_heads: 4, ..awkward(true) };
+    for config in [awkward(false), even] {
+        let model = model(&config, Isa::detect());
+        let ids = some_ids(config.seq_len, config.vocab_size);
+        let expected = bits(&whole_window(&model, &ids));
+        for threads in [1, 2, 5] {
+            for size in [1, 33] {
+                let mut session = Session::on(&model, threads).unwrap();
+                for (i, chunk) in ids.chunks(size).enumerate() {
+                    let at = (i * size + chunk.len() - 1) * config.vocab_size;
+                    let found = bits(session.append(chunk).unwrap());
+                    assert!(found == expected[at..at + config.vocab_size], "{threads} threads, chunks of {size}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_full_context_goes_on_with_its_last_half() {
     let config = ModelConfig { seq_len: 9, ..awkward(true) };
     let model = model(&config, Isa::detect());
@@ -180,7 +202,7 @@ proptest! {
     }
 }
 
-fn options(temperature: f64) -> SampleOptions {
+pub(super) fn options(temperature: f64) -> SampleOptions {
     SampleOptions {
         max_new_tokens: 120,
         temperature,
@@ -194,7 +216,7 @@ fn options(temperature: f64) -> SampleOptions {
     }
 }
 
-fn text(model: &Arc<Model>, prompt: &[u32], options: &SampleOptions) -> Vec<u32> {
+pub(super) fn text(model: &Arc<Model>, prompt: &[u32], options: &SampleOptions) -> Vec<u32> {
     TokenStream::new(model, prompt, options.clone()).unwrap().map(|id| id.unwrap()).collect()
 }
 
@@ -262,7 +284,7 @@ fn a_written_model_is_loaded_with_the_same_bits() {
     let config = awkward(false);
     let path = std::env::temp_dir().join(format!("symlm-generate-{}.safetensors", std::process::id()));
     let model = model(&config, Isa::detect());
-    let w = &model.weights;
+    let Stored::Floats(w) = &model.weights else { panic!("a model in f32") };
     let tensors: Vec<_> = w
         .layout
         .params

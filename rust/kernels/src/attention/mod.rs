@@ -25,12 +25,14 @@
 //! key. The backward pass computes the weights again: kept, they would be the T x T matrix. There q is written last, since dk
 //! needs the queries; k and v are written after the last head, which reads them all.
 
+mod paged;
 mod rows;
 mod tile;
 
 use crate::gemm::{Packed, pack, packed_len};
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
+pub use paged::{Paged, page_len, row_forward, row_len};
 use rows::Statistics;
 use tile::{MOST_ROWS, Stage, Strip, with_tiles};
 

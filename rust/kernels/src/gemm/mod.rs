@@ -22,6 +22,7 @@ pub mod int16;
 pub(crate) mod micro;
 mod ops;
 pub mod pack;
+pub mod q8;
 
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
@@ -66,6 +67,14 @@ impl<'a> Right<'a> {
     /// Rows `range`.
     fn k_range(self, range: std::ops::Range<usize>) -> Self {
         Self { ptr: self.ptr.wrapping_add(range.start * self.row_stride), k: range.len(), ..self }
+    }
+    /// Columns `range`, which begins at a multiple of [`PANEL`].
+    ///
+    /// # Panics
+    /// If it does not, or ends beyond the last column.
+    pub fn columns(self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.start.is_multiple_of(PANEL) && range.end <= self.n, "columns {range:?} of {}", self.n);
+        Self { ptr: self.column(range.start), n: range.len(), ..self }
     }
     /// The first `n` columns.
     pub fn first_columns(self, n: usize) -> Self {

@@ -124,7 +124,7 @@ impl MemoryPlan {
         let forward = Layout::new(m).packed_len / 2;
         let beside = vec![
             ("checkpoint copy", copy_bytes(&layout, adapters.as_ref())),
-            ("sampling copy", floats(sizes.parameters + forward + Session::elements(m))),
+            ("sampling copy", floats(sizes.parameters + forward + Session::elements(m, c.threads))),
         ];
         Self { engine, beside }
     }
