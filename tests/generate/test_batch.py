@@ -41,7 +41,9 @@ def test_texts_that_come_and_go_are_those_that_each_gives_alone(generator: Gener
     prompts += [prompts[0][:1] + prompts[2], prompts[2]]
     batch = generator.engine.batch(4, context, prefix_bytes=1 << 20, threads=threads)
     assert (batch.slots, batch.context, batch.threads) == (4, context, threads)
-    waiting, owner, found = list(enumerate(prompts)), {}, {}
+    waiting = list(enumerate(prompts))
+    owner: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
     while waiting or owner:
         if waiting and batch.free and rng.random() < 0.6:
             index, ids = waiting.pop()

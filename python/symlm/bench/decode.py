@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import statistics
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,10 @@ from .. import _symlm
 from ..errors import UserError
 from ..export.write import export
 from ..generate.generator import WEIGHT_KINDS, Generator
-from ..system.files import temporary_folder, write_atomic
+from ..system.files import temporary, write_atomic
 from ..system.signals import Stopped, StopSignals
 from ..system.target import check_target
+from .entries import Entry, Turns
 from .facts import facts
 from .peers import LlamaPeer, PeerFailed
 from .report import decoding
@@ -36,28 +33,6 @@ TOKENS, PROMPT = 64, 128
 _GGUF = {"f32": "f32", "q8": "q8_0"}
 
 
-@dataclass
-class Entry:
-    """Something that takes turns."""
-
-    name: str
-    weights: str
-    task: str
-    """decode, batch or prefill."""
-    threads: int
-    run: Callable[[], float]
-    """Does a turn and gives its seconds."""
-    tokens: int
-    bytes: int | None = None
-    """That a token reads."""
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def tok_s(self) -> float | None:
-        """Median over the turns."""
-        return self.tokens / statistics.median(self.seconds) if self.seconds else None
-
-
 class DecodeBench:
     """One benchmark of generation; `run` measures, prints and writes."""
 
@@ -65,8 +40,7 @@ class DecodeBench:
         assert config.decode is not None
         self.config, self.model = config, Path(config.decode)
         self.signals = StopSignals()
-        self.entries: list[Entry] = []
-        self.bandwidth: dict[str, float] = {}
+        self.turns = Turns()
         self._peers: list[LlamaPeer] = []
 
     def run(self) -> int:
@@ -77,7 +51,7 @@ class DecodeBench:
             check_target("--json", self.config.json, ())
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="symlm-", dir=temporary_folder())))
+            folder = stack.enter_context(temporary())
             for weights in WEIGHT_KINDS:
                 generator = Generator.from_pretrained(self.model, weights=weights)
                 self._add(generator, weights)
@@ -124,8 +98,8 @@ class DecodeBench:
 
         tokens = min(tokens, model.seq_len - 3)
         threads, read = engine.threads, engine.token_bytes
-        self.bandwidth[weights] = _symlm.read_bandwidth(threads, read)
-        self.entries += [
+        self.turns.bandwidth[weights] = _symlm.read_bandwidth(threads, read)
+        self.turns.entries += [
             Entry("symlm", weights, "decode", threads, decode, tokens, read),
             Entry("symlm", weights, "batch", threads, batch, tokens * TOGETHER),
             Entry("symlm", weights, "prefill", threads, prefill, prompt),
@@ -144,7 +118,7 @@ class DecodeBench:
                 def turn(peer: LlamaPeer = peer, line: str = f"{task} {count}") -> float:
                     return peer.run(line)
 
-                self.entries.append(Entry("llama.cpp", weights, task, threads, turn, count))
+                self.turns.entries.append(Entry("llama.cpp", weights, task, threads, turn, count))
 
     def _measure(self) -> None:
         console = Console(stderr=True)
@@ -154,7 +128,7 @@ class DecodeBench:
             except PeerFailed as error:
                 raise UserError(f"{peer.name}: {error}") from None
         for number in range(self.config.round_count + 1):
-            for entry in self.entries:
+            for entry in self.turns.entries:
                 self.signals.check()
                 seconds = entry.run()
                 # The first round warms up.
@@ -162,24 +136,19 @@ class DecodeBench:
                     entry.seconds.append(seconds)
             console.print(f"round {number}/{self.config.round_count}", highlight=False)
 
-    def best(self, name: str, weights: str, task: str) -> Entry | None:
-        """The fastest of a program's numbers of threads; None without any turn."""
-        found = [e for e in self.entries if (e.name, e.weights, e.task) == (name, weights, task) and e.seconds]
-        return min(found, key=lambda entry: statistics.median(entry.seconds) / entry.tokens, default=None)
-
     def _close(self) -> None:
         for peer in self._peers:
             peer.close()
 
     def _publish(self) -> None:
-        Console(width=120).print(decoding(self))
+        Console(width=120).print(decoding(self.turns))
         if self.config.json is not None:
             rows: list[dict[str, Any]] = [
                 {
                     "name": e.name, "weights": e.weights, "task": e.task, "threads": e.threads, "tokens": e.tokens,
                     "seconds": e.seconds, "tok_s": e.tok_s, "token_bytes": e.bytes,
                 }
-                for e in self.entries
+                for e in self.turns.entries
             ]  # fmt: skip
-            record = {"facts": facts(), "model": str(self.model), "read_bytes_s": self.bandwidth, "entries": rows}
+            record = {"facts": facts(), "model": str(self.model), "read_bytes_s": self.turns.bandwidth, "entries": rows}
             write_atomic(Path(self.config.json), json.dumps(record, indent=2) + "\n")

@@ -14,7 +14,7 @@ from .network import NetworkRow
 from .record import Row
 
 if TYPE_CHECKING:
-    from .decode import DecodeBench
+    from .entries import Turns
 
 LEAST_WIDTH = 100
 CHAIN_KINDS = 4
@@ -61,13 +61,13 @@ def end_to_end(figures: Figures) -> Table:
     return table
 
 
-def decoding(bench: DecodeBench) -> Table:
+def decoding(turns: Turns) -> Table:
     """Tokens a second of each task, the share of the read bandwidth that one text takes, and a peer's best."""
     table = _table("Generation", "", "threads", "tokens/s", "GB/s read", "of the bandwidth", "llama.cpp", "symlm is")
     labels = {"decode": "one text", "batch": "32 texts", "prefill": "prompt"}
-    for weights, bandwidth in bench.bandwidth.items():
+    for weights, bandwidth in turns.bandwidth.items():
         for task, label in labels.items():
-            own, peer = bench.best("symlm", weights, task), bench.best("llama.cpp", weights, task)
+            own, peer = turns.best("symlm", weights, task), turns.best("llama.cpp", weights, task)
             if own is None or own.tok_s is None:
                 continue
             read = None if own.bytes is None else own.bytes * own.tok_s
