@@ -23,6 +23,7 @@ from typing import Any
 
 from .. import _symlm
 from ..errors import RankError, SymlmError, UsageError, UserError
+from ..system.calls import allowed_cpus
 from ..system.version import version
 from .launch import Launch, launched
 
@@ -64,7 +65,7 @@ class Hello:
                 machine = file.read().strip()
         except OSError:
             machine = socket.gethostname()
-        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        cpus = allowed_cpus() or tuple(range(os.cpu_count() or 1))
         return cls(socket.gethostname(), machine, cpus, version(), _symlm.CONTRACT_VERSION)
 
 

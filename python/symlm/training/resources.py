@@ -170,9 +170,9 @@ def _held() -> int:
     """Bytes of memory that the process holds now; 0 where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
+        return pages * os.sysconf("SC_PAGESIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
         return 0
-    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def _existing(path: Path) -> Path:
