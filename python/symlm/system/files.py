@@ -26,7 +26,8 @@ def temporary_folder() -> str:
         return named
     if sys.platform == "win32":
         return os.environ.get("TEMP") or os.environ.get("TMP") or str(Path.home())
-    return "/tmp"
+    else:
+        return "/tmp"
 
 
 def sync_file(path: Path) -> None:
