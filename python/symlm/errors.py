@@ -77,7 +77,7 @@ class NanError(SymlmError):
 
 
 class DifferenceError(SymlmError):
-    """Updates that were computed again are not what the run recorded."""
+    """Updates that were computed again are not what the run recorded, or not what every machine computes."""
 
     exit_code = 6
 

@@ -93,7 +93,8 @@ class Peer:
         writes something else."""
         stdout = self._process.stdout
         assert stdout is not None
-        while not select.select([stdout], [], [], POLL_S)[0]:
+        # Windows cannot wait for a pipe: there a signal ends the peer's turn first.
+        while sys.platform != "win32" and not select.select([stdout], [], [], POLL_S)[0]:
             self._signals.check()
         line = stdout.readline()
         if not line:
@@ -109,8 +110,11 @@ class Peer:
     def close(self) -> None:
         """End the process, and those that it started to compile: they are the rest of its session."""
         # Even if it has ended itself, those may be left. Before the wait, as its id may belong to others afterwards.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._log):
             if pipe is not None:

@@ -15,10 +15,12 @@ from .common import Command
 
 @click.command("doctor", cls=Command, short_help="The machine and versions, for bug reports.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def command(as_json: bool) -> None:
+@click.option("--prove", is_flag=True, help="Train two small models whose weights are known and compare their hashes.")
+def command(as_json: bool, prove: bool) -> None:
     """Show what symlm sees of this machine: instruction set, threads, limits, versions, folders.
 
-    It works on a machine where nothing else does, and says what is wrong with what it cannot find.
+    It works on a machine where nothing else does, and says what is wrong with what it cannot find. With --prove it
+    shows that this machine computes the same bits as all others, in one line to paste into a report.
     """
     from ..ranks.launch import describe
     from ..run.metrics import to_document
@@ -27,6 +29,9 @@ def command(as_json: bool) -> None:
     from ..system.peak import fma_peak
     from .common import tell
 
+    if prove:
+        _prove(as_json)
+        return
     facts, problems = gather_facts(machine_facts() | _FOLDERS | {"mpi": describe_mpi, "ranks": describe})
     threads = facts["threads_auto"] or 1
     peak, more = gather_facts({"fma_peak_gflops": lambda: fma_peak(threads)})
@@ -62,6 +67,21 @@ def command(as_json: bool) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         tell(f"{name:<{width}}  {value}")
+
+
+def _prove(as_json: bool) -> None:
+    from ..check.prove import EXPECTED, prove
+    from ..run.metrics import to_document
+    from ..system.machine import describe
+    from .common import tell
+
+    facts, proof = describe(), prove()
+    if as_json:
+        told = {"equal": proof.equal, "found": proof.found, "expected": EXPECTED, "machine": facts}
+        click.echo(to_document(told), nl=False)
+    else:
+        tell(proof.line(facts))
+    proof.check()
 
 
 def _cpus(facts: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from ..callbacks import Callback
 from ..errors import UserError, reason
 from ..run.folder import RunFolder
 from ..run.history import is_number, read_history
+from ..system.calls import OPEN_FLAGS
 from ..system.names import as_path
 
 TAGS = {
@@ -95,7 +96,7 @@ class EventFile:
         seconds, rest = divmod(time.time_ns(), 10**9)
         # TensorBoard reads the files of a folder in the order of their names.
         self.path = folder / f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{rest:09d}"
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o666)
         self._event(time.time(), 0, _message(_FILE_VERSION, _VERSION))
 
     def start(self, step: int) -> None:

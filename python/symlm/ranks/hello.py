@@ -8,6 +8,7 @@ import socket
 from dataclasses import asdict, dataclass
 
 from .. import _symlm
+from ..system.calls import allowed_cpus
 from ..system.version import version
 
 
@@ -29,7 +30,7 @@ class Hello:
                 machine = file.read().strip()
         except OSError:
             machine = socket.gethostname()
-        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        cpus = allowed_cpus() or tuple(range(os.cpu_count() or 1))
         return cls(socket.gethostname(), machine, cpus, version(), _symlm.CONTRACT_VERSION)
 
     def to_bytes(self) -> bytes:

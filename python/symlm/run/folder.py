@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from ..layout import (
     WEIGHTS,
     step_name,
 )
+from ..system.calls import OPEN_FLAGS, lock_file
 from ..system.files import sync_file, write_atomic
 from ..system.names import as_path
 from ..system.reading import read_object, read_text
@@ -96,13 +97,13 @@ class RunFolder:
         while self._lock is None:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o644)
             except OSError as error:
                 raise UserError(
                     f"{self.path}: cannot write to the run folder: {reason(error)}", "choose another --out-dir"
                 ) from None
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(handle)
             except OSError as error:
                 os.close(handle)
                 if isinstance(error, BlockingIOError):
@@ -138,6 +139,8 @@ class RunFolder:
         """Let go of the folder. One that this object made and in which no run was started is removed."""
         if self._lock is None:
             return
+        if sys.platform == "win32":  # where an open file keeps its name
+            os.close(self._lock)
         if not self.exists:
             with contextlib.suppress(OSError):
                 if self._made:
@@ -145,7 +148,8 @@ class RunFolder:
                 (self.path / LOCK).unlink()
                 for path in self._made:
                     path.rmdir()
-        os.close(self._lock)
+        if sys.platform != "win32":
+            os.close(self._lock)
         self._lock = None
 
     def _unfinished_start(self) -> bool:

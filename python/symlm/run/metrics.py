@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, reason
+from ..system.calls import OPEN_FLAGS
 from ..system.files import write_atomic
 from ..system.names import storable
 from ..system.reading import parse_json
@@ -49,7 +50,7 @@ class LineLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | OPEN_FLAGS, 0o666)
         except OSError as error:
             raise self._failed(error) from None
 

@@ -2,6 +2,7 @@
 
 machine  threads, memory, instruction sets, versions
 mpi      which MPI is there, found without loading it here
+calls    what Linux, macOS and Windows call differently
 signals  Ctrl-C, SIGTERM and SIGHUP as an orderly stop
 reading  small files that may hold anything: bounded, typed, never executed
 files    files that are on the disk when the call returns; hashes

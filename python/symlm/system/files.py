@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +14,24 @@ from typing import IO
 
 from ..errors import UserError, reason
 from ..layout import TEMP_PREFIX
+from .calls import OPEN_FLAGS
 from .reading import open_regular
 
 _BLOCK = 1 << 20
 
 
 def temporary_folder() -> str:
-    """Where temporary files go: `TMPDIR`, else `/tmp`, as in `system/files.rs`.
+    """Where temporary files go: `TMPDIR`, else `/tmp`, or what Windows says, as in `system/files.rs`.
 
     Python would take another folder if that one is missing. But whoever sets the variable may do so because the others
     are too small.
     """
-    return os.environ.get("TMPDIR") or "/tmp"
+    if named := os.environ.get("TMPDIR"):
+        return named
+    if sys.platform == "win32":
+        return os.environ.get("TEMP") or os.environ.get("TMP") or str(Path.home())
+    else:
+        return "/tmp"
 
 
 TMPDIR_HINT = "TMPDIR says where temporary files go"
@@ -59,8 +66,13 @@ def temporary_file() -> IO[bytes]:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file, or the entries of a folder, to the disk.
+
+    Windows flushes only files that are open for writing; its file system keeps a journal of names.
+    """
+    if sys.platform == "win32" and path.is_dir():
+        return
+    handle = os.open(path, (os.O_RDWR if sys.platform == "win32" else os.O_RDONLY) | OPEN_FLAGS)
     try:
         os.fsync(handle)
     finally:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from .. import _symlm
 from ..errors import printable, reason
+from .calls import allowed_cpus
+from .processor import processor_name
 from .version import version
 
 
@@ -36,14 +38,6 @@ def _read(path: str) -> str | None:
         return None
 
 
-def cpu_model() -> str:
-    """Name of the processor, empty if unknown."""
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def cgroup_limits() -> dict[str, str]:
     """Limits of the control group as the kernel writes them; keys that do not exist are left out."""
     names = {
@@ -65,9 +59,9 @@ def machine_facts() -> dict[str, Callable[[], Any]]:
         "python": platform.python_version,
         "implementation": lambda: sys.implementation.name,
         "platform": platform.platform,
-        "cpu": cpu_model,
+        "cpu": processor_name,
         "cpus_online": os.cpu_count,
-        "cpus_in_affinity_mask": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpus_in_affinity_mask": lambda: None if (cpus := allowed_cpus()) is None else len(cpus),
         "threads_auto": lambda: _symlm.available_cpus().count,
         "threads_auto_rule": lambda: _symlm.available_cpus().rule,
         "isa": _symlm.isa,

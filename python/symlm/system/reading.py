@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataError, reason, shown
+from .calls import AT_ONCE, OPEN_FLAGS, read_at
 
 MOST_BYTES = 1 << 20
 """Files that describe something (a manifest, a state, a shape) are a few kilobytes."""
@@ -35,11 +36,11 @@ def open_regular(path: Path) -> int:
 
     DataError for a pointer of Git LFS, which is in the place of the file that is meant.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    handle = os.open(path, os.O_RDONLY | OPEN_FLAGS | AT_ONCE)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError("not a regular file")
-        check_pointer(path, os.pread(handle, _MOST_LFS_BYTES, 0))
+        check_pointer(path, read_at(handle, _MOST_LFS_BYTES, 0))
     except BaseException:
         os.close(handle)
         raise

@@ -1,7 +1,7 @@
 """Signals that ask a command to end: the first ends it cleanly, the second at once.
 
-SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) ask for the same. Where `nohup` has SIGHUP ignored it
-stays so. A terminal that goes away may send SIGHUP twice, so that one is never the second.
+SIGINT (Ctrl-C), SIGTERM, SIGHUP (the terminal was closed) and SIGBREAK of Windows ask for the same. Where `nohup` has
+SIGHUP ignored it stays so. A terminal that goes away may send SIGHUP twice, so that one is never the second.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import Interrupted
+from .calls import HANGUP, STOP_SIGNALS
 
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -38,8 +38,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for signum in _HANDLED:
-                if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            for signum in STOP_SIGNALS:
+                if signum != HANGUP or signal.getsignal(signum) is not signal.SIG_IGN:
                     self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
@@ -56,12 +56,12 @@ class StopSignals:
             if self._raising:
                 raise Interrupted(signum)
             return
-        if signum == signal.SIGHUP:
+        if signum == HANGUP:
             return
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
         signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
+        signal.raise_signal(signum)
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import struct
 import sys
@@ -207,6 +206,14 @@ def frames(path: str, names: list[str]) -> Iterator[tuple[bytes, bytes, float]]:
     yield ROWS, b"".join(pending), part
 
 
+def _limit_memory() -> None:
+    """Bound what this process may take, where the system can: Windows has no such limit without a job."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+
+
 def read(path: str, names: list[str], out: BinaryIO) -> None:
     """Write the rows of a file as frames, or what is wrong with it."""
     # Its own allocator keeps what a batch took for the next, some 40 MB.
@@ -218,7 +225,7 @@ def read(path: str, names: list[str], out: BinaryIO) -> None:
             what = "pyarrow, which reads Parquet and Arrow, is not installed"
             raise Refused(what, "pip install 'symlm[data]'", "user") from None
         # What a file asks for counts from here on, not what the library takes to load.
-        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+        _limit_memory()
         try:
             for kind, content, part in frames(path, names):
                 write(out, kind, content, part)
@@ -240,7 +247,8 @@ def main() -> None:
     """Read what the arguments name."""
     # Whoever reads the frames decides when to stop, and then nobody reads them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     read(sys.argv[1], json.loads(sys.argv[2]), sys.stdout.buffer)
     # Threads and memory of the library need not be put in order.
     os._exit(0)

@@ -7,7 +7,7 @@ in here (see the guide).
 from __future__ import annotations
 
 import dataclasses
-import os
+import mmap
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,9 +170,9 @@ def _held() -> int:
     """Bytes of memory that the process holds now; 0 where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * mmap.PAGESIZE
     except (OSError, ValueError, IndexError):
         return 0
-    return pages * os.sysconf("SC_PAGESIZE")
 
 
 def _existing(path: Path) -> Path:

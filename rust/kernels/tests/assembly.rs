@@ -6,11 +6,15 @@
 //! and no bit, so no other test would notice.
 #![cfg(target_arch = "x86_64")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::process::Command;
+#[path = "common/assembly.rs"]
+mod assembly;
 
-/// Tiles of an instruction set, as `gemm/micro.rs` names and sizes them.
+use assembly::{Dialect, functions, release_assembly};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DIALECT: Dialect = Dialect { comment: "#", jump: |name| name.starts_with('j'), multiply_adds: &["vfmadd"] };
+
+/// Tiles of an instruction set, as `gemm/tables.rs` names and sizes them.
 struct Tiles {
     /// In the symbol of each tile.
     symbol: &'static str,
@@ -20,56 +24,11 @@ struct Tiles {
     tail_vectors: usize,
 }
 
-const AVX512: Tiles = Tiles { symbol: "5micro3x866avx512", rows: 14, vectors: 2, tail_vectors: 1 };
-const AVX2: Tiles = Tiles { symbol: "5micro3x864avx2", rows: 6, vectors: 2, tail_vectors: 2 };
+const AVX512: Tiles = Tiles { symbol: "6tables3x866avx512", rows: 14, vectors: 2, tail_vectors: 1 };
+const AVX2: Tiles = Tiles { symbol: "6tables3x864avx2", rows: 6, vectors: 2, tail_vectors: 2 };
 
 /// What may stand beside the vector instructions: pointers (that are moved in registers alone), the counter, prefetches.
 const OTHERS: [&str; 12] = ["add", "sub", "inc", "dec", "lea", "cmp", "test", "j", "prefetch", "nop", "xchg", "mov"];
-
-/// A function of the assembly: instructions, and where labels stand among them.
-#[derive(Default)]
-struct Function {
-    instructions: Vec<String>,
-    labels: BTreeMap<String, usize>,
-}
-
-/// The functions whose symbol contains `symbol`.
-fn functions(assembly: &str, symbol: &str) -> Vec<Function> {
-    let (mut found, mut current): (Vec<Function>, Option<Function>) = (Vec::new(), None);
-    for line in assembly.lines() {
-        let text = line.trim();
-        if let Some(label) = text.strip_suffix(':') {
-            if let Some(function) = current.as_mut().filter(|_| label.starts_with(".L")) {
-                function.labels.insert(label.to_owned(), function.instructions.len());
-            } else if label.contains(symbol) {
-                current = Some(Function::default());
-            }
-        } else if text == ".cfi_endproc" {
-            found.extend(current.take());
-        } else if line.starts_with('\t') && !text.starts_with(['.', '#']) {
-            let instruction = text.split('#').next().unwrap_or(text).trim().to_owned();
-            current.iter_mut().for_each(|function| function.instructions.push(instruction.clone()));
-        }
-    }
-    found
-}
-
-impl Function {
-    /// The innermost loops with multiply-adds.
-    fn loops(&self) -> Vec<&[String]> {
-        let back = self.instructions.iter().enumerate().filter_map(|(end, instruction)| {
-            let (jump, target) = instruction.split_once(char::is_whitespace)?;
-            let start = *self.labels.get(target.trim()).filter(|start| jump.starts_with('j') && **start <= end)?;
-            Some((start, end))
-        });
-        // A return on the way is not a loop, but a block that stands before one that jumps to it.
-        let returns = |(a, b): (usize, usize)| self.instructions[a..=b].iter().any(|name| name.starts_with("ret"));
-        let all: Vec<(usize, usize)> = back.filter(|body| !returns(*body)).collect();
-        let inner = |(a, b): (usize, usize)| !all.iter().any(|&(c, d)| (c, d) != (a, b) && a <= c && d <= b);
-        let bodies = all.iter().filter(|body| inner(**body)).map(|&(start, end)| &self.instructions[start..=end]);
-        bodies.filter(|body| body.iter().any(|instruction| instruction.starts_with("vfmadd"))).collect()
-    }
-}
 
 /// A tile by its loop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -134,9 +93,9 @@ fn examine(body: &[String], tiles: &Tiles) -> Result<Shape, String> {
 /// Examines every loop of every tile; each height must be there by rows and by columns of A, whole and as a tail.
 fn check(assembly: &str, tiles: &Tiles) -> Result<(), String> {
     let mut count: BTreeMap<Shape, usize> = BTreeMap::new();
-    for function in functions(assembly, tiles.symbol) {
+    for function in functions(assembly, tiles.symbol, &DIALECT) {
         let mut shapes = BTreeSet::new();
-        for body in function.loops() {
+        for body in function.loops(&DIALECT) {
             let wrong = |what| format!("{}: {what}, in the loop\n{}", tiles.symbol, body.join("\n"));
             shapes.insert(examine(body, tiles).map_err(wrong)?);
         }
@@ -144,29 +103,6 @@ fn check(assembly: &str, tiles: &Tiles) -> Result<(), String> {
     }
     let expected = (1..=tiles.rows).flat_map(|rows| [false, true].map(|tail| (Shape { rows, tail }, 2))).collect();
     if count == expected { Ok(()) } else { Err(format!("{}: found tiles {count:?}", tiles.symbol)) }
-}
-
-/// Compiles the crate as for a release, in a separate folder, and returns its assembly.
-fn release_assembly() -> String {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("assembly");
-    let deps = folder.join("release/deps");
-    // The compiler names a file after each part of the crate and leaves those of former builds.
-    let files = |deps: &Path| -> Vec<std::path::PathBuf> {
-        let entries = std::fs::read_dir(deps).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries.filter(|path| path.extension().is_some_and(|extension| extension == "s")).collect()
-    };
-    let newest = |path: &std::path::PathBuf| path.metadata().and_then(|data| data.modified()).expect("a time");
-    let built = Command::new(env!("CARGO"))
-        .args(["rustc", "--quiet", "--offline", "--release", "--lib", "--package", "symlm-kernels", "--target-dir"])
-        .arg(&folder)
-        .args(["--", "--emit", "asm", "-C", "debuginfo=0", "-C", "codegen-units=1"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the release build of the kernels failed");
-    let newest =
-        files(&deps).into_iter().filter(|path| path.to_string_lossy().contains("symlm_kernels")).max_by_key(newest);
-    std::fs::read_to_string(newest.expect("an assembly file")).expect("readable")
 }
 
 #[test]
@@ -210,7 +146,7 @@ fn the_check_tells_good_loops_from_bad_ones() {
     // A jump back over a return closes no loop.
     for (end, loops) in [("addq\t$4, %rcx", 1), ("retq", 0)] {
         let text = format!("tile:\n.LBB0_1:\n\t{}\n\t{end}\n\tjne\t.LBB0_1\n.cfi_endproc\n", good[..5].join("\n\t"));
-        assert_eq!(functions(&text, "tile")[0].loops().len(), loops, "{text}");
+        assert_eq!(functions(&text, "tile", &DIALECT)[0].loops(&DIALECT).len(), loops, "{text}");
     }
     // An element read once per vector instead of once.
     let twice = [load, other, "vfmadd231ps\t(%rcx){1to16}, %zmm2, %zmm0", "vfmadd231ps\t(%rcx){1to16}, %zmm3, %zmm1"];

@@ -17,7 +17,8 @@
 //! side, they are two streams. A copy of x serves all 256 rows, one of dy all columns. The parts are short for the caches
 //! alone: a chain that is stored and continued has the bits of one that was not cut.
 
-use super::micro::{Rows, Scales, Table, Tile, tiles};
+use super::micro::{Rows, Scales, Tile};
+use super::tables::{Table, tiles};
 use super::{At, Left, Right, at, direct, pack, tile_height};
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};

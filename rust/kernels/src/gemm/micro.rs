@@ -21,12 +21,11 @@
 //! for the columns of B and 1 for the broadcast of A. AVX2 has 16: 6 x 16 uses 12, 2 and 1. Two FMA ports of latency 4
 //! need 8 accumulators to stay busy, so lower tiles keep the pace down to 4 x 32 (AVX-512).
 //!
-//! Tiles are separate functions, compiled with the instructions of their token and called through a table: every
-//! product shares them, which keeps the compiled code (and the time to compile it) small.
+//! Tiles are separate functions, compiled with the instructions of their token and called through [`super::tables`].
 
-use super::ops::{Fused, Op, Pairs};
+use super::ops::Op;
 use super::pack::PANEL;
-use crate::simd::{Integers, Isa, LANES, Simd};
+use crate::simd::{LANES, Simd};
 
 /// Operands of a tile. Row stride and pointer of an absent operand are unused.
 pub(crate) struct Tile {
@@ -89,26 +88,6 @@ impl Rows {
     pub const NONE: Rows = Rows { ptr: std::ptr::null(), stride: 0, count: 0 };
 }
 
-/// Height of the tallest tile of any token.
-pub(super) const MOST_ROWS: usize = 14;
-
-/// A compiled tile.
-pub(super) type TileFn = unsafe fn(&Tile);
-
-/// Tiles by height (from 1).
-type Heights = [TileFn; MOST_ROWS];
-
-/// Tiles of one token: `[transposed][tail]`.
-pub(super) struct Table([[Heights; 2]; 2]);
-
-impl Table {
-    /// The tile of `rows` rows.
-    #[inline(always)]
-    pub(super) fn get(&self, rows: usize, transposed: bool, tail: bool) -> TileFn {
-        self.0[usize::from(transposed)][usize::from(tail)][rows - 1]
-    }
-}
-
 /// Computes a tile.
 ///
 /// One long function, with macros where functions would do, because the accumulators and the few pointers must stay in the
@@ -119,7 +98,14 @@ impl Table {
 /// The operands have the extents that [`Tile`] says, for a tile of this shape.
 #[allow(clippy::pointers_in_nomem_asm_block)] // the block is empty
 #[inline(always)]
-unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
+pub(super) unsafe fn tile<
+    S: Simd,
+    O: Op<S>,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const TRANSPOSED: bool,
+    const TAIL: bool,
+>(
     s: S,
     t: &Tile,
 ) {
@@ -132,6 +118,25 @@ unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const
                 if TAIL { s.load_n($p, lanes) } else { s.load($p) }
             };
         }
+        // For each row; without a loop where the compiler would leave it.
+        macro_rules! written_out {
+            ($i:ident, $body:block, $($row:literal)*) => {
+                $(if $row < ROWS {
+                    let $i = $row;
+                    $body
+                })*
+            };
+        }
+        macro_rules! rows {
+            ($i:ident, $body:block) => {
+                if S::WRITTEN_OUT {
+                    written_out!($i, $body, 0 1 2 3 4 5);
+                } else {
+                    for $i in 0..ROWS $body
+                }
+            };
+        }
+        const { assert!(!S::WRITTEN_OUT || ROWS <= 6) };
         let mut acc = [[s.zero(); VECTORS]; ROWS];
         if !O::INTEGERS && !t.start.is_null() {
             for (r, row) in acc.iter_mut().enumerate() {
@@ -160,11 +165,21 @@ unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const
                 for (v, x) in columns.iter_mut().enumerate() {
                     *x = load!(row.add(v * LANES));
                 }
-                for (a, rows) in a.iter().zip(acc.chunks_mut(3)) {
-                    for (r, row) in rows.iter_mut().enumerate() {
-                        let x = s.splat(*a.add(if TRANSPOSED { $n * t.a_stride + r } else { r * t.a_stride + $n }));
+                macro_rules! row {
+                    ($a:expr, $r:expr, $row:expr) => {
+                        let at = if TRANSPOSED { $n * t.a_stride + $r } else { $r * t.a_stride + $n };
+                        let x = s.broadcast($a.add(at));
                         for v in 0..VECTORS {
-                            row[v] = O::step(s, x, columns[v], row[v]);
+                            $row[v] = O::step(s, x, columns[v], $row[v]);
+                        }
+                    };
+                }
+                if S::WRITTEN_OUT {
+                    written_out!(i, { row!(a[i / 3], i % 3, acc[i]); }, 0 1 2 3 4 5);
+                } else {
+                    for (a, rows) in a.iter().zip(acc.chunks_mut(3)) {
+                        for (r, row) in rows.iter_mut().enumerate() {
+                            row!(a, r, row);
                         }
                     }
                 }
@@ -175,7 +190,7 @@ unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const
                 for a in a[..ROWS.div_ceil(3)].iter_mut() {
                     *a = a.wrapping_add(if TRANSPOSED { $n * t.a_stride } else { $n });
                     // The compiler cannot see through this, so the pointers stay what they are here.
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
                     std::arch::asm!("/* {0} */", inout(reg) * a, options(nomem, nostack, preserves_flags));
                 }
                 b = b.wrapping_add($n * t.b_stride);
@@ -246,29 +261,29 @@ unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const
         }
         if O::INTEGERS {
             // Short loops, or the compiler leaves them as they are and keeps the accumulators in memory from the start.
-            for (r, row) in acc.iter_mut().enumerate() {
+            rows!(r, {
                 let scale = s.splat(*t.scales.row.wrapping_add(r * t.scales.row_stride));
-                for x in row.iter_mut() {
+                for x in &mut acc[r] {
                     *x = s.mul(s.ints_to_f32(*x), scale);
                 }
-            }
+            });
             if !t.scales.column.is_null() {
                 let mut scales = [s.zero(); VECTORS];
                 for (v, scale) in scales.iter_mut().enumerate() {
                     *scale = load!(t.scales.column.add(v * LANES));
                 }
-                for row in acc.iter_mut() {
-                    for (x, scale) in row.iter_mut().zip(scales) {
+                rows!(r, {
+                    for (x, scale) in acc[r].iter_mut().zip(scales) {
                         *x = s.mul(*x, scale);
                     }
-                }
+                });
             }
             if !t.start.is_null() {
-                for (r, row) in acc.iter_mut().enumerate() {
-                    for (v, x) in row.iter_mut().enumerate() {
+                rows!(r, {
+                    for (v, x) in acc[r].iter_mut().enumerate() {
                         *x = s.add(load!(t.start.add(r * t.start_stride + v * LANES)), *x);
                     }
-                }
+                });
             }
         }
         if !t.add.is_null() {
@@ -285,97 +300,4 @@ unsafe fn tile<S: Simd, O: Op<S>, const ROWS: usize, const VECTORS: usize, const
             }
         }
     }
-}
-
-/// The table of a token: `$function` is its tile with the token's instructions; heights beyond the token's repeat the
-/// last one and are never asked for.
-macro_rules! table {
-    ($function:ident, $vectors:literal, $($rows:literal)*) => {
-        Table([
-            [[$($function::<$rows, $vectors, false, false>),*], [$($function::<$rows, 1, false, true>),*]],
-            [[$($function::<$rows, $vectors, true, false>),*], [$($function::<$rows, 1, true, true>),*]],
-        ])
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::super::ops::Dot;
-    use super::{Fused, Pairs, Table, Tile, tile};
-    use crate::simd::{Avx2, Avx512, Portable};
-
-    /// Tiles of a token and a step, compiled with their instructions.
-    macro_rules! tiles {
-        ($function:ident, $token:ty, $op:ty, $features:literal) => {
-            #[target_feature(enable = $features)]
-            unsafe fn $function<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
-                t: &Tile,
-            ) {
-                // SAFETY: passed on to the caller, who has the token.
-                unsafe { tile::<$token, $op, ROWS, VECTORS, TRANSPOSED, TAIL>(<$token>::new(), t) }
-            }
-        };
-    }
-
-    tiles!(avx512, Avx512, Fused, "avx512f,avx2,fma");
-    tiles!(avx2, Avx2, Fused, "avx2,fma");
-    tiles!(portable, Portable<true>, Fused, "avx,fma");
-    tiles!(dot_wide, Avx512, Dot, "avx512f,avx2,fma");
-    tiles!(pairs_wide, Avx512, Pairs, "avx512f,avx512bw,avx2,fma");
-    tiles!(dot_narrow, Avx2, Dot, "avx2,fma");
-    tiles!(pairs_narrow, Avx2, Pairs, "avx2,fma");
-
-    pub(super) static AVX512: Table = table!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    pub(super) static AVX2: Table = table!(avx2, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
-    pub(super) static PORTABLE: Table = table!(portable, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
-    pub(super) static DOT_WIDE: Table = table!(dot_wide, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    pub(super) static PAIRS_WIDE: Table = table!(pairs_wide, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    pub(super) static DOT_NARROW: Table = table!(dot_narrow, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
-    pub(super) static PAIRS_NARROW: Table = table!(pairs_narrow, 1, 1 2 3 4 5 6 6 6 6 6 6 6 6 6);
-}
-
-/// Without vector instructions, or with those that every CPU of the architecture has.
-macro_rules! soft_tiles {
-    ($function:ident, $op:ty) => {
-        unsafe fn $function<const ROWS: usize, const VECTORS: usize, const TRANSPOSED: bool, const TAIL: bool>(
-            t: &Tile,
-        ) {
-            type Token = crate::simd::Portable<{ cfg!(target_arch = "aarch64") }>;
-            // SAFETY: passed on to the caller.
-            unsafe { tile::<Token, $op, ROWS, VECTORS, TRANSPOSED, TAIL>(Token::new(), t) }
-        }
-    };
-}
-
-soft_tiles!(soft, Fused);
-soft_tiles!(soft_pairs, Pairs);
-
-static SOFT: Table = table!(soft, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
-static SOFT_PAIRS: Table = table!(soft_pairs, 1, 1 2 3 4 4 4 4 4 4 4 4 4 4 4);
-
-/// The tiles of an instruction set. The portable one's are chosen by whether the CPU has FMA, as in `dispatch`.
-pub(super) fn tiles(isa: Isa) -> &'static Table {
-    #[cfg(target_arch = "x86_64")]
-    match isa {
-        Isa::Avx512 => return &x86::AVX512,
-        Isa::Avx2 => return &x86::AVX2,
-        Isa::Portable if crate::simd::hardware_fma() => return &x86::PORTABLE,
-        _ => {}
-    }
-    let _ = isa;
-    &SOFT
-}
-
-/// The tiles of 16-bit integers.
-pub(super) fn integer_tiles(integers: Integers) -> &'static Table {
-    #[cfg(target_arch = "x86_64")]
-    match integers {
-        Integers::Avx512Vnni => return &x86::DOT_WIDE,
-        Integers::Avx512Bw => return &x86::PAIRS_WIDE,
-        Integers::AvxVnni => return &x86::DOT_NARROW,
-        Integers::Avx2 => return &x86::PAIRS_NARROW,
-        Integers::Portable | Integers::PortableSoft => {}
-    }
-    let _ = integers;
-    &SOFT_PAIRS
 }

@@ -24,13 +24,15 @@ mod ops;
 pub mod pack;
 pub mod q8;
 mod row;
+mod tables;
 
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
 pub use gradient::{Fold, TOKEN_BLOCK, weight_gradient, weight_gradient_scratch};
-use micro::{Rows, Scales, Table, Tile, tiles};
+use micro::{Rows, Scales, Tile};
 pub use pack::{PANEL, Packed, packed_len};
 use std::marker::PhantomData;
+use tables::{Table, tiles};
 
 /// Most rows of B that are worked on at a time: with longer panels neither they nor the rows of A stay in a cache.
 const K_BLOCK: usize = 1024;

@@ -39,6 +39,44 @@ impl<const HARDWARE_FMA: bool> Op<Portable<HARDWARE_FMA>> for Pairs {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    //! Safety argument of every block in this module: the caller has the token.
+    #![allow(clippy::undocumented_unsafe_blocks)]
+
+    use super::{Op, Pairs};
+    use crate::simd::{Neon, Simd, neon};
+    use std::arch::aarch64::*;
+    use std::arch::asm;
+
+    type Quad = <Neon as Simd>::F;
+
+    impl Op<Neon> for Pairs {
+        const INTEGERS: bool = true;
+        /// The low halves of eight pairs of B side by side, then the high ones: the rows of a tile share them.
+        #[inline(always)]
+        fn step(_: Neon, a: Quad, b: Quad, acc: Quad) -> Quad {
+            let (b, mut acc) = (b.map(|b| unsafe { vreinterpretq_s16_f32(b) }), neon::ints(acc));
+            // In one block and in this place: the element of A has to be in the lower half of the registers, and a compiler
+            // that reorders what is so constrained runs out of them.
+            unsafe {
+                asm!(
+                    "smlal {0:v}.4s, {4:v}.4h, {8:v}.h[0]", "smlal2 {1:v}.4s, {4:v}.8h, {8:v}.h[0]",
+                    "smlal {2:v}.4s, {6:v}.4h, {8:v}.h[0]", "smlal2 {3:v}.4s, {6:v}.8h, {8:v}.h[0]",
+                    "smlal {0:v}.4s, {5:v}.4h, {8:v}.h[1]", "smlal2 {1:v}.4s, {5:v}.8h, {8:v}.h[1]",
+                    "smlal {2:v}.4s, {7:v}.4h, {8:v}.h[1]", "smlal2 {3:v}.4s, {7:v}.8h, {8:v}.h[1]",
+                    inout(vreg) acc[0], inout(vreg) acc[1], inout(vreg) acc[2], inout(vreg) acc[3],
+                    in(vreg) vuzp1q_s16(b[0], b[1]), in(vreg) vuzp2q_s16(b[0], b[1]),
+                    in(vreg) vuzp1q_s16(b[2], b[3]), in(vreg) vuzp2q_s16(b[2], b[3]),
+                    in(vreg_low16) vgetq_lane_f32::<0>(a[0]),
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+            neon::floats(acc)
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::Dot;
 

@@ -13,6 +13,8 @@ pub enum Integers {
     AvxVnni,
     /// AVX2 with two instructions.
     Avx2,
+    /// NEON.
+    Neon,
     /// The specification.
     Portable,
     /// The specification beside emulated FMA; for tests.
@@ -21,11 +23,12 @@ pub enum Integers {
 
 impl Integers {
     /// All, fastest first.
-    pub const ALL: [Integers; 6] = [
+    pub const ALL: [Integers; 7] = [
         Integers::Avx512Vnni,
         Integers::Avx512Bw,
         Integers::AvxVnni,
         Integers::Avx2,
+        Integers::Neon,
         Integers::Portable,
         Integers::PortableSoft,
     ];
@@ -37,6 +40,7 @@ impl Integers {
             Integers::Avx512Bw => "avx512-bw",
             Integers::AvxVnni => "avx-vnni",
             Integers::Avx2 => "avx2",
+            Integers::Neon => "neon",
             Integers::Portable => "portable",
             Integers::PortableSoft => "portable-soft",
         }
@@ -47,6 +51,7 @@ impl Integers {
         match self {
             Integers::Avx512Vnni | Integers::Avx512Bw => Isa::Avx512,
             Integers::AvxVnni | Integers::Avx2 => Isa::Avx2,
+            Integers::Neon => Isa::Neon,
             Integers::Portable => Isa::Portable,
             Integers::PortableSoft => Isa::PortableSoft,
         }
@@ -79,8 +84,8 @@ impl Integers {
     /// The fastest that goes with an instruction set; an AVX-512 without either uses AVX2's.
     pub fn of(isa: Isa) -> Integers {
         let fits = |integers: &Integers| match isa {
-            Isa::Avx512 => true,
-            Isa::Avx2 => integers.isa() != Isa::Avx512,
+            Isa::Avx512 => integers.isa() != Isa::Neon,
+            Isa::Avx2 => !matches!(integers.isa(), Isa::Avx512 | Isa::Neon),
             _ => integers.isa() == isa,
         };
         let fastest = Integers::ALL.into_iter().find(|integers| fits(integers) && integers.is_available());

@@ -2,21 +2,24 @@
 //!
 //! Every kernel is one generic body over a [`Simd`] token. A token is zero-sized and stands for "this CPU has these
 //! instructions"; only [`dispatch`] makes one, after run-time detection. A vector always has sixteen lanes: one
-//! 512-bit register, two 256-bit registers or an array of sixteen scalars, so the arithmetic structure of a kernel
-//! (docs/contract.md) is the same on every instruction set. The portable token is the specification.
+//! 512-bit register, two 256-bit or four 128-bit registers or an array of sixteen scalars, so the arithmetic structure of a
+//! kernel (docs/contract.md) is the same on every instruction set. The portable token is the specification.
 //!
 //! A new instruction set is a file beside `avx2.rs` with one `impl Simd`, a variant of [`Isa`] and a table of tiles in
-//! `gemm/micro.rs`. NEON has its variant but no file yet: sixteen lanes are four 128-bit registers there, and the tile
-//! is 6 x 16 (24 of 32 registers). On aarch64 the portable token is used, where `f32::mul_add` is one instruction.
+//! `gemm/tables.rs`.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod integers;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 mod portable;
 
 pub use integers::Integers;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use portable::F as Lanes;
 pub use portable::{Portable, soft_fma};
 use std::sync::OnceLock;
@@ -41,9 +44,21 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
     /// Vectors per row of the matrix microkernel (1 or 2).
     const TILE_VECTORS: usize;
+    /// Whether the rows of a microkernel are written out: the compiler leaves a loop over them as it is where a vector is
+    /// as many registers as here, and keeps their accumulators in memory.
+    const WRITTEN_OUT: bool = false;
 
     /// All lanes equal to `x`.
     fn splat(self, x: f32) -> Self::F;
+    /// All lanes equal to the one element at `p`.
+    ///
+    /// # Safety
+    /// `p` is readable.
+    #[inline(always)]
+    unsafe fn broadcast(self, p: *const f32) -> Self::F {
+        // SAFETY: passed on to the caller.
+        self.splat(unsafe { *p })
+    }
     /// Sixteen lanes from memory, any alignment.
     ///
     /// # Safety
@@ -172,7 +187,7 @@ pub enum Isa {
     Avx2,
     /// x86-64 AVX-512F.
     Avx512,
-    /// aarch64 NEON: named, so that `SYMLM_ISA=neon` is understood, but not written yet and nowhere available.
+    /// aarch64 NEON.
     Neon,
 }
 
@@ -195,13 +210,16 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable | Isa::PortableSoft => true,
-            Isa::Neon => false,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => std::arch::is_x86_feature_detected!("avx2") && hardware_fma(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => std::arch::is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => false,
         }
     }
 
@@ -252,9 +270,15 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         _ => {}
     }
     #[cfg(target_arch = "aarch64")]
-    if isa == Isa::Portable {
+    match isa {
+        Isa::Neon => {
+            assert!(Isa::Neon.is_available(), "this CPU has no NEON");
+            // SAFETY: the feature was just detected.
+            return unsafe { run_neon(kernel) };
+        }
         // aarch64 always has fused multiply-add, so mul_add is one instruction.
-        return kernel.run(Portable::<true>::new());
+        Isa::Portable => return kernel.run(Portable::<true>::new()),
+        _ => {}
     }
     assert!(isa == Isa::Portable || isa == Isa::PortableSoft, "this CPU cannot run {}", isa.name());
     kernel.run(Portable::<false>::new())
@@ -278,4 +302,11 @@ unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx,fma")]
 unsafe fn run_portable_fma<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable::<true>::new())
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn run_neon<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller guarantees NEON.
+    kernel.run(unsafe { neon::Neon::new() })
 }

@@ -3,7 +3,8 @@
 use super::quantise::{integers, pair_of_rows, scale_of};
 use super::{BLOCK, BLOCK_PAIRS, Quantised};
 use crate::gemm::gradient::{GRADIENT_ROWS, MOST_WIDTH, Operands, Part, fold_sums};
-use crate::gemm::micro::{Rows, integer_tiles};
+use crate::gemm::micro::Rows;
+use crate::gemm::tables::integer_tiles;
 use crate::gemm::{At, Fold, Left, Right, at, direct, pack};
 use crate::math::{load, store};
 use crate::simd::{Integers, LANES, Simd, dispatch};

@@ -16,8 +16,12 @@ pub fn integer_loop(integers: Integers, rounds: u64) -> Option<(i32, u64)> {
             Integers::Avx512Bw => return Some(x86::pairs_wide(rounds)),
             Integers::AvxVnni => return Some(x86::dot_narrow(rounds)),
             Integers::Avx2 => return Some(x86::pairs_narrow(rounds)),
-            Integers::Portable | Integers::PortableSoft => {}
+            Integers::Neon | Integers::Portable | Integers::PortableSoft => {}
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if integers == Integers::Neon {
+        return Some(arm::lengthen(rounds));
     }
     let _ = rounds;
     None
@@ -61,4 +65,32 @@ mod x86 {
     peak!(pairs_wide, __m512i, 16, zmm_reg, "avx512f", "vpmaddwd {t}, {x}, {x}\nvpaddd {acc}, {acc}, {t}");
     peak!(dot_narrow, __m256i, 8, ymm_reg, "avx2", "{{vex}} vpdpwssd {acc}, {x}, {x} /* {t} */");
     peak!(pairs_narrow, __m256i, 8, ymm_reg, "avx2", "vpmaddwd {t}, {x}, {x}\nvpaddd {acc}, {acc}, {t}");
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    //! By name, as for x86-64.
+
+    use std::arch::aarch64::int32x4_t;
+    use std::arch::asm;
+
+    /// More than latency x ports of every known core, no more than registers.
+    const CHAINS: usize = 24;
+
+    pub(super) fn lengthen(rounds: u64) -> (i32, u64) {
+        // SAFETY: every CPU of the architecture has the instruction, and a vector is as large as the array it is made from.
+        unsafe {
+            let mut acc: [int32x4_t; CHAINS] = std::mem::transmute([[0_i32; 4]; CHAINS]);
+            let x: int32x4_t = std::mem::transmute([0x0003_0001_i32; 4]);
+            for _ in 0..rounds {
+                for acc in &mut acc {
+                    asm!("smlal {acc:v}.4s, {x:v}.4h, {x:v}.4h", acc = inout(vreg) *acc, x = in(vreg) x,
+                        options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+            let lanes: [[i32; 4]; CHAINS] = std::mem::transmute(acc);
+            let sum = lanes.iter().flatten().fold(0_i32, |sum, x| sum.wrapping_add(*x));
+            (sum, rounds * (CHAINS * 4 * 2) as u64)
+        }
+    }
 }

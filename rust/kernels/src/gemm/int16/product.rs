@@ -1,7 +1,8 @@
 //! `c = a b` over quantised rows and packed integers.
 
 use super::{BLOCK_PAIRS, Quantised, pairs};
-use crate::gemm::micro::{Scales, integer_tiles};
+use crate::gemm::micro::Scales;
+use crate::gemm::tables::integer_tiles;
 use crate::gemm::{At, Gemm, Left, Packed, Results, Right, at, direct};
 use crate::simd::{Integers, dispatch};
 use crate::{Mat, MatMut};
