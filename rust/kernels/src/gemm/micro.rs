@@ -97,6 +97,8 @@ impl Rows {
 /// # Safety
 /// The operands have the extents that [`Tile`] says, for a tile of this shape.
 #[allow(clippy::pointers_in_nomem_asm_block)] // the block is empty
+// The body of `rows!` is written for an index, which it has where the rows are written out.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 pub(super) unsafe fn tile<
     S: Simd,
