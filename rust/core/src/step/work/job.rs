@@ -75,6 +75,18 @@ impl Program for Job {
     }
 }
 
+/// The tasks that change weights, none of which runs in an update whose loss or gradient is not finite.
+fn update(s: &State, task: Task, scratch: &mut Scratch) {
+    match task {
+        Task::UpdateMatrix { matrix, tile } => s.update_matrix(matrix, tile, scratch),
+        Task::UpdateNorm { norm } => s.update_norm(norm),
+        Task::UpdateFactor { factor, tile } => s.update_factor(factor, tile),
+        Task::Merge { matrix, tile } => s.merge(matrix, tile, scratch),
+        Task::UpdateOwn { piece } => s.update_own(piece),
+        other => unreachable!("{other:?} changes no weights"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,17 +140,5 @@ mod tests {
             let error = outcome.expect("the update ends").unwrap_err();
             assert!(error.message.contains("index out of bounds"), "{}", error.message);
         }
-    }
-}
-
-/// The tasks that change weights, none of which runs in an update whose loss or gradient is not finite.
-fn update(s: &State, task: Task, scratch: &mut Scratch) {
-    match task {
-        Task::UpdateMatrix { matrix, tile } => s.update_matrix(matrix, tile, scratch),
-        Task::UpdateNorm { norm } => s.update_norm(norm),
-        Task::UpdateFactor { factor, tile } => s.update_factor(factor, tile),
-        Task::Merge { matrix, tile } => s.merge(matrix, tile, scratch),
-        Task::UpdateOwn { piece } => s.update_own(piece),
-        other => unreachable!("{other:?} changes no weights"),
     }
 }
