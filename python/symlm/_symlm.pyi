@@ -946,6 +946,9 @@ class Saving:
 @final
 class Trace:
     @property
+    def origin_ns(self) -> int:
+        """Where all times count from, in nanoseconds of `time.monotonic_ns()`."""
+    @property
     def spans(self) -> list[Span]: ...
     @property
     def updates(self) -> list[Interval]: ...

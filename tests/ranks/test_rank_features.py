@@ -57,6 +57,23 @@ def test_metrics_say_how_each_rank_spends_its_time(place: Path) -> None:
 
 
 @needs_mpi
+def test_a_trace_has_a_process_for_each_rank_on_one_clock(place: Path) -> None:
+    good(place, mpirun(3, "train", "text.txt", *SETTINGS, "--trace", "trace.json", "--out-dir", "traced"))
+    events = json.loads((place / "trace.json").read_text())["traceEvents"]
+    names = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert [names[pid].split(" on ")[0] for pid in sorted(names)] == ["rank 0", "rank 1", "rank 2"]
+    spans = {pid: [e for e in events if e["pid"] == pid and e["ph"] == "X"] for pid in sorted(names)}
+    # They compute the same updates, so each one works while the others do.
+    begins = [min(e["ts"] for e in of) for of in spans.values()]
+    ends = [max(e["ts"] + e["dur"] for e in of) for of in spans.values()]
+    assert max(begins) < min(ends)
+    assert all(begin >= 0 for begin in begins)
+    # New values come when their owner knows the norm: no rank finishes an update before another has begun it.
+    longest = max(end - begin for begin, end in zip(begins, ends, strict=True))
+    assert max(begins) - min(begins) < longest / 2
+
+
+@needs_mpi
 @pytest.mark.parametrize("ranks", [2, 5])
 def test_ranks_that_agree_go_on_with_the_same_bits(place: Path, ranks: int) -> None:
     name = f"checked-{ranks}"

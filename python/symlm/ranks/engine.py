@@ -13,6 +13,7 @@ from typing import Any
 from .. import _symlm
 from ..errors import DataError, InternalError, RankError
 from ..system.signals import StopSignals
+from . import trace
 from .cross_check import Checker, pair, verdict
 from .failures import error_of, failure_of
 from .spent import Meter, Table
@@ -69,6 +70,17 @@ class RankedEngine:
         if own is not None:
             self._table.add(self._world.rank, vars(own))
         return self._table.take()
+
+    def record(self, on: bool) -> None:
+        """As the engine's, for all ranks."""
+        if self._world.failure is None and not self._world.busy:
+            self._world.tell({"do": "record", "on": on})
+        self._engine.record(on)
+
+    def gather_traces(self, path: str, origin_ns: int) -> None:
+        """Add what the other ranks have recorded to the file of this one, unless they cannot be asked any more."""
+        if self._world.failure is None and not self._world.busy:
+            trace.gather(self._world, path, origin_ns)
 
     def cross_check(self, number: int) -> None:
         """Have two ranks compute a sector of the next batch, while all rest. RankError where their bits differ: all
@@ -218,6 +230,12 @@ def failing(world: World, exchange: _symlm.Exchange, call: Callable[[], Any]) ->
         raise
     finally:
         world.check()
+
+
+def gather_traces(engine: object, path: str, origin_ns: int) -> None:
+    """Add the recordings of the other ranks of an engine; nothing where it has none."""
+    if isinstance(engine, RankedEngine):
+        engine.gather_traces(path, origin_ns)
 
 
 def take_spent(engine: object) -> dict[str, Any]:

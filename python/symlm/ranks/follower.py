@@ -9,6 +9,7 @@ from .. import _symlm
 from ..config.train_config import TrainConfig
 from ..errors import RankError, SymlmError
 from ..system.signals import StopSignals
+from . import trace
 from .cross_check import Checker
 from .engine import applied, failing
 from .failures import failure_of, message_of
@@ -128,6 +129,12 @@ class Follower:
         elif letter.do == "check" and self._checker is not None:
             digest = self._checker.digest(engine, exchange, letter.said["sector"])
             self._world.send(0, {"do": "checked", "digest": digest})
+        elif letter.do == "record":
+            engine.record(letter.said["on"])
+        elif letter.do == "trace":
+            trace.tell(self._world, engine.take_trace())
+        elif letter.do == "clock":
+            trace.answer_clock(self._world)
         elif letter.do == "restart":
             engine.restart()
         elif letter.do == "pass_over":

@@ -154,6 +154,10 @@ class World:
             self.check()
             return None
 
+    def put_back(self, letter: Letter) -> None:
+        """For whoever receives next."""
+        self._carrier.inbox.put(letter)
+
     def move(self, parts: Sequence[tuple[int, bool, _symlm.Memory]], keeps: object) -> None:
         """Move memory between ranks, and wait. A part: other rank, whether it comes from there, and the memory, which
         lives as long as `keeps`. Both sides name their parts in the same order."""

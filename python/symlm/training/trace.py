@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import _symlm
 from ..errors import SymlmError
+from ..ranks.engine import gather_traces
 from .running import Running
 
 WARM_UP = 3
@@ -58,6 +59,7 @@ class Tracer:
             return
         try:
             trace.write_chrome(self.path)
+            gather_traces(engine, self.path, trace.origin_ns)
         except SymlmError as error:
             display.warning(error.message)
             return

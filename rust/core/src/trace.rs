@@ -53,6 +53,8 @@ pub struct Trace {
     pub updates: Vec<Interval>,
     /// Waits of the control thread for a batch, inside the updates.
     pub prefetch_waits: Vec<Interval>,
+    /// The origin by the clock of the machine that only goes forward, which all its processes have.
+    pub origin: u64,
 }
 
 /// Length of what two lists of disjoint ascending intervals have in common.
@@ -198,6 +200,7 @@ mod tests {
             ],
             updates: vec![(100, 200), (200, 300)],
             prefetch_waits: vec![(100, 100), (200, 225)],
+            origin: 0,
         }
     }
 

@@ -5,6 +5,7 @@ mod common;
 use common::check;
 use loom::cell::UnsafeCell;
 use loom::sync::Notify;
+use loom::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use symlm_models::pool::{Door, Graph, Pool, Program, Run, Scratch};
 
@@ -14,6 +15,7 @@ const WAITS: u32 = 1;
 /// The first node asks for bytes, the second one reads what has been delivered by then, the third one follows it.
 struct Bytes {
     asked: Notify,
+    wanted: AtomicU32,
     delivered: UnsafeCell<u32>,
     read: UnsafeCell<Vec<u32>>,
     /// The first node panics, and what it asks for is completed in its place.
@@ -32,6 +34,7 @@ impl Program for Bytes {
             // Does not call the panic hook: there are thousands of executions.
             std::panic::resume_unwind(Box::new("told to fail"));
         } else if node == ASKS {
+            self.wanted.fetch_add(1, Ordering::Release);
             self.asked.notify();
         } else {
             // SAFETY: loom watches the accesses.
@@ -54,6 +57,7 @@ impl Bytes {
     fn new(fails: bool) -> Arc<Self> {
         Arc::new(Self {
             asked: Notify::new(),
+            wanted: AtomicU32::new(0),
             delivered: UnsafeCell::new(0),
             read: UnsafeCell::new(Vec::new()),
             fails,
@@ -69,8 +73,11 @@ impl Bytes {
     /// Another thread, which delivers when it is asked and lets the node go on.
     fn deliver(self: Arc<Self>, door: Door, times: u32, fails: bool) -> loom::thread::JoinHandle<()> {
         loom::thread::spawn(move || {
-            for _ in 0..times {
-                self.asked.wait();
+            for time in 1..=times {
+                // A wait may also end for no reason.
+                while self.wanted.load(Ordering::Acquire) < time {
+                    self.asked.wait();
+                }
                 // SAFETY: loom watches the accesses.
                 self.delivered.with_mut(|delivered| unsafe { *delivered += 1 });
                 if fails {

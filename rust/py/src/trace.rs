@@ -58,6 +58,11 @@ impl Trace {
         let spans = self.0.spans.iter();
         spans.map(|s| Span { worker: s.worker, node: s.node, start_ns: s.start, end_ns: s.end }).collect()
     }
+    /// Where all times count from, in nanoseconds of `time.monotonic_ns()`.
+    #[getter]
+    fn origin_ns(&self) -> u64 {
+        self.0.origin
+    }
     /// Every update.
     #[getter]
     fn updates(&self) -> Vec<Interval> {

@@ -41,7 +41,7 @@
 //! # Evidence
 //!
 //! `rust/models` runs these files under loom, which tries every interleaving of two workers and a publisher up to a
-//! number of preemptions, with loads as old as the memory model allows. `tests/schedules.rs` trains under random
+//! number of preemptions, with loads as old as the memory model allows; completions from outside too. `tests/schedules.rs` trains under random
 //! schedules on up to 63 workers.
 
 pub mod chaos;

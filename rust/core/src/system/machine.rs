@@ -51,6 +51,14 @@ pub fn isa_names() -> String {
     Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>().join(", ")
 }
 
+/// Nanoseconds of the clock that only goes forward and that all processes of the machine share; 0 where there is none.
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place for the result.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) } != 0;
+    if failed { 0 } else { now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64 }
+}
+
 /// Threads that `--threads auto` means, and the rule that decided.
 pub fn available_cpus() -> (usize, String) {
     let allowed = affinity();

@@ -15,13 +15,14 @@ use crate::step::plan::{Plan, Task, check_memory};
 use crate::step::work::{Initialise, Job, PackAll, State};
 use crate::system::Home;
 use crate::system::float_env::ContractRounding;
+use crate::system::machine;
 use crate::system::sync::lock;
 use crate::trace::{TaskNode, Trace};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use symlm_kernels::Isa;
 
 /// What a worker did since the start.
@@ -58,6 +59,8 @@ pub struct Engine {
     workers: Arc<Mutex<Vec<WorkerStats>>>,
     gauge: Gauge,
     recording: Arc<Recording>,
+    /// Where recorded times count from, by the machine's clock.
+    origin: u64,
     base_hash: Mutex<Option<String>>,
     /// The threads live in this process only, not in one forked from it.
     process: Home,
@@ -126,6 +129,7 @@ impl Engine {
         if let Some(shared) = &state.shared {
             shared.mailbox.open(control.pool.door(&control.training));
         }
+        let origin = machine::monotonic_ns().saturating_sub(control.pool.nanoseconds(Instant::now()));
         let thread = std::thread::Builder::new()
             .name("symlm-ctl".into())
             .spawn(move || control.main(&received))
@@ -143,6 +147,7 @@ impl Engine {
             workers,
             gauge,
             recording,
+            origin,
             base_hash: Mutex::default(),
             process: Home::here(),
         };
@@ -352,7 +357,8 @@ impl Engine {
         let mut log = std::mem::take(&mut *lock(&self.recording.log));
         log.spans.sort_unstable_by_key(|span| (span.start, span.end, span.node));
         let (spans, updates, prefetch_waits) = (log.spans, log.updates, log.prefetch_waits);
-        Ok(Trace { threads: self.state.config.threads, graph: self.task_graph(), spans, updates, prefetch_waits })
+        let (threads, graph, origin) = (self.state.config.threads, self.task_graph(), self.origin);
+        Ok(Trace { threads, graph, spans, updates, prefetch_waits, origin })
     }
 
     /// The graph of an update.
