@@ -108,7 +108,7 @@ def test_a_wrong_command_or_flag_is_noticed() -> None:
     assert check_call(["train", "a.txt", "--lr", "1e-3", "--no-tie-embeddings", "--debug"]) is None
     assert check_call(["train", "a.txt", "--bacth-size", "3"]) == "symlm train: no flag --bacth-size"
     assert check_call(["tokenizer", "train", "--vocab-size", "300", "--stride", "1"]) == "symlm train: no flag --stride"
-    assert check_call(["chat"]) == "no command chat"
+    assert check_call(["talk"]) == "no command talk"
     assert list(calls("SYMLM_ISA=avx2 symlm train a --out-dir b && echo c | symlm generate d")) == [
         ["train", "a", "--out-dir", "b"],
         ["generate", "d"],

@@ -163,15 +163,15 @@ def test_tokens_of_earlier_versions_are_found_in_the_cache(tmp_path: Path, name:
             {"instruction": "a", "input": "", "output": "b"},
             'found an instruction in "instruction" (a string) and "output"',
         ),
-        ({"prompt": [{"role": "user"}], "completion": [{}]}, 'found a list in field "prompt"'),
+        ({"prompt": [{"role": "user"}], "completion": [{}]}, 'found chat turns in "prompt" (a list)'),
     ],
 )
-def test_chat_data_is_refused_with_the_way_out(run: Path, tmp_path: Path, cli: Cli, line: Any, found: str) -> None:
+def test_chat_data_taken_for_text_is_refused(run: Path, tmp_path: Path, cli: Cli, line: Any, found: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n")
     for words in (["finetune", run, "a.jsonl"], ["train", "a.jsonl"], ["eval", run, "a.jsonl"]):
-        done = cli(*words)
-        assert done.returncode == 3 and found in done.stderr and "hint: chat data cannot be read yet" in done.stderr
-    done = cli("finetune", run, "-", stdin=json.dumps([line]))
+        done = cli(*words, "--data-format", "text")
+        assert done.returncode == 3 and found in done.stderr and "--data-format names it" in done.stderr
+    done = cli("finetune", run, "-", "--data-format", "text", stdin=json.dumps([line]))
     assert done.returncode == 3 and found in done.stderr, done.stderr
 
 

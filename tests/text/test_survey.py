@@ -26,7 +26,7 @@ def looked_at(folder: Path, train: list[str], val: list[str], field: str = "text
         corpus.read_through(None)
     empty = sum(corpus.empty for corpus in corpora)
     found = survey(shards[0], shards[1], tokenizer, 16, empty, 0)
-    return found, Prepared(shards[0], shards[1], tokenizer, 1, 1)
+    return found, Prepared(shards[0], shards[1], tokenizer, 1, 1, "text")
 
 
 def test_documents_duplicates_and_what_stands_in_both(tmp_path: Path) -> None:

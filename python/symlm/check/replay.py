@@ -24,6 +24,7 @@ from ..run.checkpoint import State
 from ..run.folder import RunFolder
 from ..run.metrics import plain, read_lines
 from ..system.machine import resolve_threads
+from ..text.conversations import ChatSettings, stored_template
 from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from ..training.bundle import Findings, bundle_path
 from ..training.initial import Initial
@@ -141,7 +142,11 @@ class Source:
         # What is wrong with the cache is not wrong with the text.
         ensure_cache_dir()
         try:
-            prepared = Sources(self.config, tokenizer).prepare(threads, display)
+            sources = Sources(self.config, tokenizer)
+            template = stored_template(self.path, self.folder.environment())
+            if template is not None:
+                sources.chat = ChatSettings(template, self.config.train_on, self.config.add_tokens)
+            prepared = sources.prepare(threads, display)
         except (UserError, DataError) as error:
             raise type(error)(
                 f"the text of {self.path} is needed again: {error.message}",

@@ -39,6 +39,7 @@ class LazyGroup(Group):
         "train": "train",
         "finetune": "finetune",
         "generate": "generate",
+        "chat": "chat",
         "serve": "serve",
         "eval": "evaluate",
         "export": "export",

@@ -95,9 +95,9 @@ def command(
 
     common.update(text_field=text_field, against=parse_compressors(against))
     if per_document or stride is not None:
-        if data_format == "completion":
+        if data_format not in ("auto", "text"):
             raise UsageError(
-                "--per-document and --stride take texts, found --data-format completion", "leave one of the two out"
+                f"--per-document and --stride take texts, found --data-format {data_format}", "leave one of the two out"
             )
         from ..evaluation.rolling import evaluate_rolling
 

@@ -6,16 +6,25 @@ import dataclasses
 import random
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config.sampling import SAMPLING_SPECS, Sampling
+from ..errors import UsageError
 from .common import PATH, Command, checkpoint_flag, say, standard_input
 from .flags import setting_option
 
+if TYPE_CHECKING:
+    from ..generate.generator import Generator
 
-def _flag(name: str) -> click.Option:
+
+def new_seed() -> int:
+    """A seed that nobody chose."""
+    return random.SystemRandom().randrange(2**31)
+
+
+def sampling_flag(name: str) -> click.Option:
     """A sampling setting as a flag; the seed is random here."""
     spec = SAMPLING_SPECS[name]
     default = "random" if name == "seed" else f"default: {spec.default}"
@@ -30,11 +39,16 @@ def _run(
     num_samples: int,
     echo: bool,
     weights: str,
+    chat: bool,
+    chat_template: str | None,
+    system: str | None,
     **values: Any,
 ) -> None:
     given = {name: value for name, value in values.items() if value is not None}
     # Wrong settings are found before the model is loaded and before standard input is read.
-    sampling = Sampling(**{"seed": random.SystemRandom().randrange(2**31), **given})
+    sampling = Sampling(**{"seed": new_seed(), **given})
+    if not chat and (chat_template is not None or system is not None):
+        raise UsageError("--chat-template and --system are for conversations", "add --chat, or leave them out")
     from ..generate.generator import Generator
 
     generator = Generator.from_pretrained(model, checkpoint, weights=weights)
@@ -43,6 +57,9 @@ def _run(
     if prompt is None:
         prompt = "" if sys.stdin is None or sys.stdin.isatty() else _piped_prompt()
     say(f"seed: {sampling.seed}")
+    if chat:
+        _answer(generator, prompt, stop, num_samples, sampling, chat_template, system)
+        return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         samples = generator.samples(prompt, num_samples, stop=stop, **dataclasses.asdict(sampling))
@@ -56,6 +73,29 @@ def _run(
         for piece in pieces:
             _write(piece)
         _write("\n")
+
+
+def _answer(
+    generator: Generator,
+    prompt: str,
+    stop: tuple[str, ...],
+    num_samples: int,
+    sampling: Sampling,
+    template: str | None,
+    system: str | None,
+) -> None:
+    """Write answers to a message, each in a new conversation."""
+    from ..generate.chat import Chat
+
+    with Chat(generator, template, system) as chat:
+        for index in range(num_samples):
+            settings = dataclasses.asdict(dataclasses.replace(sampling, sample_index=index))
+            if index:
+                sys.stdout.write("\n---\n\n")
+            chat.reset()
+            for piece in chat.stream(prompt, stop=stop, **settings):
+                _write(piece)
+            _write("\n")
 
 
 def _piped_prompt() -> str:
@@ -77,7 +117,7 @@ command = Command(
         click.Argument(["model"], type=PATH, metavar="MODEL"),
         checkpoint_flag(),
         click.Option(["-p", "--prompt"], help="Beginning of the text; without it standard input, if it is a pipe."),
-        *(_flag(name) for name, spec in SAMPLING_SPECS.items() if not spec.hidden and name != "seed"),
+        *(sampling_flag(name) for name, spec in SAMPLING_SPECS.items() if not spec.hidden and name != "seed"),
         click.Option(
             ["--stop"], multiple=True, metavar="TEXT", help="End before this text; may be given several times."
         ),
@@ -96,7 +136,15 @@ command = Command(
             show_default=True,
             help="Hold the weights in 8 bits: a quarter of the memory, and faster.",
         ),
-        _flag("seed"),
+        sampling_flag("seed"),
+        click.Option(["--chat"], is_flag=True, help="Take the prompt as a message, and write the answer alone."),
+        click.Option(
+            ["--chat-template"],
+            type=PATH,
+            metavar="FILE|chatml|NAME",
+            help="With --chat: the chat template.  [the model's own]",
+        ),
+        click.Option(["--system"], metavar="TEXT", help="With --chat: what the system says before the message."),
         click.Option(
             ["--echo/--no-echo"], default=True, show_default=True, help="Write the prompt before its continuation."
         ),

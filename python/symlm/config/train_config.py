@@ -15,6 +15,7 @@ from .model_config import ModelConfig
 from .options import Section, specs
 from .presets import PRESET_WITH_DATA, PRESET_WITHOUT_DATA, PRESETS, Preset
 from .sections import (
+    CHAT_FORMATS,
     FLAGS,
     LIMIT_FIELDS,
     LORA_TARGETS,
@@ -22,6 +23,7 @@ from .sections import (
     SECTIONS,
     SPECS,
     AdapterSettings,
+    ChatSettings,
     CorpusSettings,
     DataFormat,
     DisplaySettings,
@@ -37,15 +39,16 @@ from .sections import (
 from .toml import read_toml
 
 __all__ = [
-    "FLAGS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "SPECS", "DataFormat", "OnNan", "Progress", "TrainConfig",
+    "CHAT_FORMATS", "FLAGS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "SPECS", "DataFormat", "OnNan",
+    "Progress", "TrainConfig",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
 
     @dataclass(frozen=True, kw_only=True)
     class _Flat(
-        CorpusSettings, ShapeSettings, LengthSettings, LearningSettings, OptimizerSettings, AdapterSettings,
-        MachineSettings, RunSettings, DisplaySettings,
+        CorpusSettings, ChatSettings, ShapeSettings, LengthSettings, LearningSettings, OptimizerSettings,
+        AdapterSettings, MachineSettings, RunSettings, DisplaySettings,
     ):  # fmt: skip
         """What a type checker sees: the settings of all sections, as arguments and as attributes of `TrainConfig`."""
 
@@ -73,6 +76,7 @@ class TrainConfig(_Flat):
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings)
     shape: ShapeSettings = field(default_factory=ShapeSettings)
     length: LengthSettings = field(default_factory=LengthSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from ..model.files import ModelFiles
 from ..model.resolve import resolve_model
 from ..run.checkpoint import State, verify_weights
 from ..system.machine import resolve_threads
+from ..text.conversations import template_of
 from ..text.corpus import encode_text, text_blocks
 from .compress import check_compressors, compressed_sizes
 
@@ -81,7 +83,8 @@ def evaluate(
         if files.note is not None:
             display.message(files.note)
         tokenizer = files.load_tokenizer()
-        shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format)
+        template = partial(template_of, None, files)
+        shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format, template)
         if against and shards.window is not None:
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"

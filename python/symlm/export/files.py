@@ -27,6 +27,7 @@ from ..system.files import file_hash
 from .older_readers import portable, portable_config
 from .provenance import WRITTEN_TOKENIZER, facts_json, model_card
 from .source import Source
+from .templates import without_generation
 
 README = "README.md"
 
@@ -100,7 +101,9 @@ def write_gguf(path: Path, source: Source, vocabulary: Vocabulary, dtype: str) -
     extras = write.Extras(
         facts=source.facts,
         settings=source.settings.gguf(),
-        chat_templates=source.companions.chat_templates,
+        chat_templates={
+            name: without_generation(template) for name, template in source.companions.chat_templates.items()
+        },
         token_ids=source.token_ids(vocabulary)[0],
     )
     write.write_gguf(path, source.config, source.tensors, vocabulary, dtype, name=source.name, extras=extras)
@@ -110,7 +113,9 @@ def write_ollama(folder: Path, source: Source, vocabulary: Vocabulary, dtype: st
     """Fill a folder for Ollama; gives the GGUF file in it."""
     write_gguf(folder / GGUF_NAME, source, vocabulary, dtype)
     lines = [f"FROM ./{GGUF_NAME}"]
-    if DEFAULT_TEMPLATE in source.companions.chat_templates:
+    if source.ollama_template is not None:
+        lines.append(f'TEMPLATE """{source.ollama_template}"""')
+    elif DEFAULT_TEMPLATE in source.companions.chat_templates:
         lines.append(f"# The chat template is in {GGUF_NAME}.")
     else:
         lines.append('TEMPLATE """{{ .Prompt }}"""')

@@ -20,8 +20,10 @@ from ..model.generation_settings import GenerationSettings, modelfile, with_defa
 from ..model.gguf.vocabulary import Vocabulary, begins_with, ends_with, vocabulary_of
 from ..model.tensors import DTYPES, Tensor, check_tensors, read_tensors
 from ..system.reading import read_object
+from ..text.conversations import template_of
 from .older_readers import portable
 from .provenance import gather_facts, model_name
+from .templates import for_ollama
 
 Target = Literal["hf", "gguf", "ollama"]
 
@@ -75,6 +77,13 @@ class Source:
         path = self.companions.files.get(GENERATION_CONFIG, self.files.folder / GENERATION_CONFIG)
         return GenerationSettings(self.generation, path)
 
+    @cached_property
+    def ollama_template(self) -> str | None:
+        """The default chat template in Ollama's language; None where it cannot be written in that."""
+        if DEFAULT_TEMPLATE not in self.companions.chat_templates:
+            return None
+        return for_ollama(template_of(None, self.files), self.begins())
+
     def modelfile(self) -> tuple[list[str], list[str]]:
         """The PARAMETER lines of a Modelfile, and the texts that no line can hold."""
         ends = [self.token(number) for number in self.config.eos_token_ids]
@@ -124,7 +133,7 @@ class Source:
             if names:
                 sentences.append(f"not in {place}: {_listed(names)} (of {origin})")
         if to == "ollama" and self.companions.chat_templates:
-            sentences.append(_about_templates(self.companions.chat_templates))
+            sentences += _about_templates(self.companions.chat_templates, self.ollama_template)
         return tuple(sentences)
 
 
@@ -135,12 +144,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join([*(name[:_MOST_NAME] for name in shown), *more])
 
 
-def _about_templates(templates: Mapping[str, str]) -> str:
+def _about_templates(templates: Mapping[str, str], translated: str | None) -> list[str]:
     if DEFAULT_TEMPLATE not in templates:
-        return f"chat templates: Ollama takes the one by the name {DEFAULT_TEMPLATE}, found {_listed([*templates])}"
+        return [f"chat templates: Ollama takes the one by the name {DEFAULT_TEMPLATE}, found {_listed([*templates])}"]
     others = [name for name in templates if name != DEFAULT_TEMPLATE]
+    if translated is not None:
+        return [f"not in a folder for Ollama: the chat templates {_listed(others)}"] if others else []
     more = f"; it takes no other than that by the name {DEFAULT_TEMPLATE}" if others else ""
-    return (
+    return [
         "chat template: a Modelfile cannot hold Jinja; Ollama uses the one in model.gguf if it knows it, "
         f"else give the Modelfile a TEMPLATE{more}"
-    )
+    ]

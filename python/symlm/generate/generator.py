@@ -124,6 +124,10 @@ class Generator:
         pieces = (self.tokenizer.decode_bytes([token]) for token in tokens)
         return text_pieces(without_first(pieces, tokens.repeated), stops)
 
+    def tokens(self, ids: Sequence[int], settings: _symlm.SampleSettings) -> Iterator[int]:
+        """Tokens that continue `ids`, one by one as they are drawn."""
+        return self._engine.stream(list(ids), settings)
+
     def samples(
         self, prompt: str, count: int, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
     ) -> Iterator[Iterator[str]]:

@@ -88,8 +88,9 @@ class Companions:
                 shutil.copyfile(path, folder / name)
 
 
-def hand_on(model: ModelFiles | None, run: Path) -> None:
-    """Put what a model has beside it into the folder of a run that begins with it, for the exports of the run.
+def hand_on(model: ModelFiles | None, run: Path, chat_template: str | None = None, ends: tuple[int, ...] = ()) -> None:
+    """Put what a model has beside it into the folder of a run that begins with it, for the exports of the run. A chat
+    template of the run takes the place of the model's default, and `ends` that of the tokens that end a text.
 
     Removes what an interrupted start of another run left there. UserError when the folder cannot be written.
     """
@@ -99,18 +100,27 @@ def hand_on(model: ModelFiles | None, run: Path) -> None:
             (run / name).unlink(missing_ok=True)
         if (run / MORE_TEMPLATES).exists():
             shutil.rmtree(run / MORE_TEMPLATES)
-        if companions is None:
-            return
-        texts = {
-            name: read_text(path, "description of the model", _MOST_BYTES) for name, path in companions.files.items()
-        }
-        if companions.generation:
-            texts[GENERATION_CONFIG] = json.dumps(companions.generation, indent=2, ensure_ascii=False) + "\n"
+        texts = _texts_of(companions, ends if chat_template is not None else ())
+        if chat_template is not None:
+            texts[CHAT_TEMPLATE] = chat_template
         for name, text in texts.items():
             (run / name).parent.mkdir(exist_ok=True)
             write_atomic(run / name, text)
     except OSError as error:
         raise UserError(f"{run}: cannot write: {reason(error)}", "make room or check the rights") from None
+
+
+def _texts_of(companions: Companions | None, ends: tuple[int, ...]) -> dict[str, str]:
+    """The files of a model as a run keeps them."""
+    if companions is None:
+        return {}
+    texts = {name: read_text(path, "description of the model", _MOST_BYTES) for name, path in companions.files.items()}
+    generation = dict(companions.generation)
+    if ends and generation.get("eos_token_id") is not None:
+        generation["eos_token_id"] = list(ends)
+    if generation:
+        texts[GENERATION_CONFIG] = json.dumps(generation, indent=2, ensure_ascii=False) + "\n"
+    return texts
 
 
 def _files(model: ModelFiles) -> dict[str, Path]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from .. import _symlm
+from ..chat import template as templates
+from ..chat.renderer import Renderer
+from ..chat.template import ChatTemplate
 from ..config.train_config import DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
 from ..system.names import as_location, as_path
 from ..units import count_of, format_count
+from .conversations import ChatSettings, ChatTokens, grown_tokenizer, template_of, tokens_of, written_out
 from .opening import open_corpus
 from .remarks import warn_of_cut, warn_of_two_begins
 
@@ -52,6 +56,11 @@ class Prepared:
     tokenizer: _symlm.Tokenizer
     train_files: int
     train_bytes: int
+    data_format: DataFormat
+    chat: ChatTemplate | None = None
+    """What wrote conversations out."""
+    chat_tokens: ChatTokens | None = None
+    """Its special tokens."""
 
     @property
     def hashes(self) -> dict[str, str | None]:
@@ -134,22 +143,33 @@ def encode_text(
     threads: int,
     display: Display,
     data_format: DataFormat | None = None,
+    template: Callable[[], ChatTemplate] | None = None,
 ) -> _symlm.Shards:
     """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets.
 
-    Without a `data_format` these are texts, and examples are a UsageError.
+    Without a `data_format` these are texts, and examples are a UsageError. `template` gives what conversations are
+    written out with.
     """
     paths = [data] if isinstance(data, (str, bytes, os.PathLike)) else data
     corpus = open_corpus([as_location("data", path) for path in paths], text_field, data_format or "auto")
-    if data_format is None and corpus.data_format == "completion":
+    if data_format is None and corpus.data_format != "text":
+        what = "a conversation" if corpus.is_chat else "a prompt and a completion"
         raise UsageError(
-            "found a prompt and a completion in each object, expected texts, of which every token counts",
+            f"found {what} in each object, expected texts, of which every token counts",
             "leave --per-document and --stride out, or name the field that holds the text with --text-field",
         )
     tell_of([corpus], display)
+    written = None
+    if corpus.is_chat and template is not None:
+        with Renderer(template()) as renderer:
+            tokens = tokens_of(renderer, tokenizer, add=False)
+            display.message(f"conversations: {corpus.data_format}, chat template {renderer.template.origin}")
+            bar = display.task("writing out")
+            written = written_out(corpus, renderer, "assistant", tokens.special, display.warning, bar)
+    source = corpus if written is None else written.corpus
     move = display.task("encoding")
-    shards = corpus.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move).train
-    tell_halves(corpus.halves, display)
+    shards = source.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move).train
+    tell_halves(corpus.halves if written is None else written.halves, display)
     warn_of_cut([shards], display)
     warn_of_two_begins(shards, tokenizer, display)
     return shards
@@ -185,7 +205,8 @@ def tell_halves(count: int, display: ProgressFactory) -> None:
 
 def vocab_size_with(config: TrainConfig, tokenizer: _symlm.Tokenizer) -> int:
     """Rows of the embedding: as many as the tokenizer has tokens, but those of a model that was taken over stay."""
-    return tokenizer.vocab_size if config.init_from is None else config.model.vocab_size
+    rows = tokenizer.vocab_size
+    return rows if config.init_from is None else max(config.model.vocab_size, rows)
 
 
 class Sources:
@@ -200,6 +221,8 @@ class Sources:
         self.val = None
         if config.val_data:
             self.val = open_corpus(list(config.val_data), config.text_field, self.train.data_format)
+        self.chat: ChatSettings | None = None
+        """How conversations are written out, where the texts are these."""
         of_model = None if config.init_from is None else config.model
         self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
@@ -218,23 +241,77 @@ class Sources:
 
     def prepare(self, threads: int, progress: ProgressFactory) -> Prepared:
         """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
-        config, model = self.config, self.config.model
-        corpora = [self.train] if self.val is None else [self.train, self.val]
-        tell_of(corpora, progress)
-        cache = ensure_cache_dir()
-        tokenizer = self.tokenizer
-        if tokenizer is None:
-            tokenizer = self.train.train_tokenizer(model.vocab_size, threads, progress.task("tokenizer"))
-            if tokenizer.vocab_size != model.vocab_size:
-                raise DataError(
-                    f"the text supports {tokenizer.vocab_size} tokens, asked for {model.vocab_size}",
-                    f"use --vocab-size {tokenizer.vocab_size} or more text",
-                )
-        split = 0.0 if self.val is not None else config.val_split
-        parts = self.train.prepare(tokenizer, cache, split, model.seq_len, threads, progress.task("encoding"))
+        opened = [self.train] if self.val is None else [self.train, self.val]
+        tell_of(opened, progress)
+        if self.chat is None and self.train.is_chat:
+            self.chat = ChatSettings(template_of(self.config.chat_template, None))
+        if self.chat is None:
+            tokenizer = self.tokenizer or self._new_tokenizer(self.train, threads, progress, ())
+            return self._encode(opened, tokenizer, threads, progress)
+        with Renderer(self.chat.template) as renderer:
+            tokens = tokens_of(renderer, self.tokenizer, add=self.chat.add_tokens)
+            _tell_conversations(self.train, self.chat, tokens, self.tokenizer, progress, self.config.lora_rank > 0)
+            bars = [progress.task("writing out"), progress.task("writing out held-out")][: len(opened)]
+            written = [
+                written_out(corpus, renderer, self.chat.train_on, tokens.special, progress.warning, bar)
+                for corpus, bar in zip(opened, bars, strict=True)
+            ]
+            if self.tokenizer is None:
+                tokenizer = self._new_tokenizer(written[0].corpus, threads, progress, tokens.added)
+            elif tokens.added:
+                model = None if self.config.init_from is None else self.config.model
+                tokenizer = grown_tokenizer(self.tokenizer, tokens.added, model)
+            else:
+                tokenizer = self.tokenizer
+            tokens = replace(tokens, end=templates.end_of_turn(renderer, tokenizer))
+        prepared = self._encode([part.corpus for part in written], tokenizer, threads, progress)
+        tell_halves(sum(part.halves for part in written), progress)
+        return replace(prepared, chat=self.chat.template, chat_tokens=tokens)
+
+    def _new_tokenizer(
+        self, corpus: _symlm.Corpus, threads: int, progress: ProgressFactory, special: Sequence[str]
+    ) -> _symlm.Tokenizer:
+        rows = self.config.model.vocab_size
+        tokenizer = corpus.train_tokenizer(rows, threads, progress.task("tokenizer"), special)
+        if tokenizer.vocab_size != rows:
+            raise DataError(
+                f"the text supports {tokenizer.vocab_size} tokens, asked for {rows}",
+                f"use --vocab-size {tokenizer.vocab_size} or more text",
+            )
+        return tokenizer
+
+    def _encode(
+        self, corpora: Sequence[_symlm.Corpus], tokenizer: _symlm.Tokenizer, threads: int, progress: ProgressFactory
+    ) -> Prepared:
+        """Encode the texts to train on and, where they are separate, the held-out ones."""
+        config, cache = self.config, ensure_cache_dir()
+        seq_len = config.model.seq_len
+        split = config.val_split if len(corpora) == 1 else 0.0
+        parts = corpora[0].prepare(tokenizer, cache, split, seq_len, threads, progress.task("encoding"))
         train, val = parts.train, parts.val
-        if self.val is not None:
+        if len(corpora) > 1:
             held_out = progress.task("encoding held-out")
-            val = self.val.prepare(tokenizer, cache, 0.0, model.seq_len, threads, held_out).train
+            val = corpora[1].prepare(tokenizer, cache, 0.0, seq_len, threads, held_out).train
         tell_halves(sum(corpus.halves for corpus in corpora), progress)
-        return Prepared(train, val, tokenizer, self.train.files, self.train.bytes)
+        data_format = cast(DataFormat, self.train.data_format)
+        return Prepared(train, val, tokenizer, self.train.files, self.train.bytes, data_format)
+
+
+def _tell_conversations(
+    corpus: _symlm.Corpus,
+    chat: ChatSettings,
+    tokens: ChatTokens,
+    tokenizer: _symlm.Tokenizer | None,
+    progress: ProgressFactory,
+    lora: bool,
+) -> None:
+    """Say in a line what the objects hold and what is done with them, and which tokens the model gets."""
+    learnt = {"assistant": "the answers", "last": "the last answers", "all": "all"}[chat.train_on]
+    progress.message(f"conversations: {corpus.data_format}, chat template {chat.template.origin}, {learnt} learnt")
+    if tokenizer is not None and tokens.added and lora:
+        progress.warning(
+            f"adapters do not train the rows of new special tokens ({', '.join(tokens.added)}), which stay the mean of "
+            "the others: train all weights, or name a template of the model's own tokens"
+        )
+    elif tokenizer is not None and tokens.added:
+        progress.message(f"new special tokens: {', '.join(tokens.added)}; each gets a row, the mean of the others")

@@ -52,22 +52,32 @@ def warn_of_cut(parts: Sequence[_symlm.Shards], display: Display, remedy: str = 
     if cut:
         all_of_them = count_of(sum(shards.documents for shards in parts), "example")
         display.warning(
-            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: the beginning of the "
-            f"prompt is left out, then the end of the completion{remedy}"
+            f"{cut:,} of {all_of_them} are longer than a window of {parts[0].window} tokens: whole turns of a "
+            f"conversation are left out, of a prompt the beginning, then of a completion the end{remedy}"
         )
 
 
 def remark_on(
-    train: _symlm.Shards, val: _symlm.Shards | None, tokenizer: _symlm.Tokenizer, config: TrainConfig, display: Display
+    train: _symlm.Shards,
+    val: _symlm.Shards | None,
+    tokenizer: _symlm.Tokenizer,
+    config: TrainConfig,
+    display: Display,
+    *,
+    chat: bool = False,
 ) -> None:
-    """All remarks on the texts and the sample prompt of a training run; UsageError when the prompt fills a window."""
-    _tell_examples([shards for shards in (train, val) if shards is not None and shards.window], display)
+    """All remarks on the texts and the sample prompt of a training run; UsageError when the prompt fills a window.
+
+    `chat` says that the examples are conversations.
+    """
+    what = "conversations" if chat else "examples"
+    _tell_examples([shards for shards in (train, val) if shards is not None and shards.window], what, display)
     warn_of_two_begins(train, tokenizer, display)
     if config.sample_every:
         _check_prompt(config, tokenizer, display)
 
 
-def _tell_examples(parts: Sequence[_symlm.Shards], display: Display) -> None:
+def _tell_examples(parts: Sequence[_symlm.Shards], what: str, display: Display) -> None:
     """How the examples fill their windows, and how many are longer than one."""
     if not parts:
         return
@@ -75,7 +85,7 @@ def _tell_examples(parts: Sequence[_symlm.Shards], display: Display) -> None:
     held = f", {parts[1].documents:,} held out" if len(parts) > 1 else ""
     share = train.targets / train.tokens
     display.message(
-        f"examples: {train.documents:,} in {count_of(train.tokens // window, 'window')}, {share:.0%} of the tokens are "
+        f"{what}: {train.documents:,} in {count_of(train.tokens // window, 'window')}, {share:.0%} of the tokens are "
         f"learnt{held}"
     )
     warn_of_cut(parts, display, "; a larger --seq-len takes more")

@@ -11,6 +11,7 @@ from typing import Any
 from .. import _symlm
 from ..config.train_config import TrainConfig
 from ..system.machine import describe
+from ..text.conversations import CHAT
 from ..text.corpus import Prepared
 from .initial import RECORD, Initial
 
@@ -40,6 +41,7 @@ def describe_run(
             "val_bytes": None if val is None else val.bytes,
             **text.hashes,
         },
+        **({} if text.chat is None else {CHAT: text.chat.record()}),
         **began,
         "parameters": config.model.parameters,
         "machine": describe(),

@@ -10,8 +10,10 @@ from .. import _symlm
 from ..config.engine import model_shape
 from ..config.finetune import USUAL_WINDOW
 from ..config.options import flag_of
-from ..config.train_config import MODEL_FIELDS, TrainConfig
+from ..config.train_config import CHAT_FORMATS, MODEL_FIELDS, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
+from ..layout import WEIGHTS
+from ..model.added_tokens import grown_weights
 from ..model.companions import Companions
 from ..model.files import ModelFiles
 from ..model.resolve import resolve_model
@@ -32,6 +34,8 @@ class Initial:
         self.path = path
         self._files = files
         self._known = known
+        self.rows: int | None = None
+        """Rows of the embedding in the run, where they may be more than those of the model."""
 
     @classmethod
     def of_run(cls, config: TrainConfig, folder: RunFolder) -> Initial | None:
@@ -40,7 +44,9 @@ class Initial:
             return None
         record = folder.environment().get(RECORD)
         known = record.get("sha256") if isinstance(record, dict) else None
-        return cls(config.init_from, known=known if isinstance(known, dict) else None)
+        initial = cls(config.init_from, known=known if isinstance(known, dict) else None)
+        initial.rows = config.vocab_size
+        return initial
 
     @property
     def files(self) -> ModelFiles:
@@ -65,7 +71,11 @@ class Initial:
                 f"{self.path}: not the model that the run began with (its sha256 in environment.json differs)",
                 "put back the files as they were",
             )
-        engine.load_weights(str(self.files.weights))
+        if self.rows is not None and self.rows > self.files.model_config().vocab_size:
+            grown = grown_weights(self.files, self.rows)
+            engine.load_weights(str(grown.folder / WEIGHTS))
+        else:
+            engine.load_weights(str(self.files.weights))
         if self.files.source is not None:
             # The unpacked copy takes room that a long training may need; it is made again if it is asked for again.
             self._known, self._files = _hashes(self.files), None
@@ -105,6 +115,9 @@ def take_over(config: TrainConfig) -> tuple[TrainConfig, Initial | None]:
         )
     seq_len = config.seq_len or min(USUAL_WINDOW, model.seq_len)
     shape = {name: getattr(model, name) for name in MODEL_FIELDS} | {"seq_len": seq_len}
+    if config.data_format in CHAT_FORMATS and (config.vocab_size or 0) > model.vocab_size:
+        # A run that ended before its first checkpoint: its template had added tokens, and will again.
+        config = dataclasses.replace(config, vocab_size=None)
     clashes = [
         f"{flag_of(name)}: the model has {value}, asked for {asked}"
         for name, value in shape.items()

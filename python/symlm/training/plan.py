@@ -173,7 +173,7 @@ def _tokens(sources: Sources, vocab_size: int) -> float:
     for path in sources.train.paths:
         size = path.stat().st_size
         packed = _PACKED.get(path.suffix.lower(), 1)
-        share = 1.0 if sources.train.data_format == "text" else _text_share(path)
+        share = _text_share(path) if sources.train.data_format == "completion" else 1.0
         total += size * packed * share
     return total / per_token
 

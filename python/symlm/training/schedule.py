@@ -181,10 +181,16 @@ def resolve(config: TrainConfig, plan: StepPlan, vocab_size: int) -> tuple[Train
         max_tokens=None,
         max_time=None,
         tokenizer=None if config.tokenizer is None else _absolute(config.tokenizer),
+        chat_template=_absolute_file(config.chat_template),
         data=tuple(map(_absolute, config.data)),
         val_data=tuple(map(_absolute, config.val_data)),
     )
     return resolved, {name: value for name, value in requested.items() if value is not None}
+
+
+def _absolute_file(path: str | None) -> str | None:
+    """The same for what may be a file or a word."""
+    return str(Path(path).absolute()) if path is not None and Path(path).is_file() else path
 
 
 def _absolute(path: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import _symlm
 from ..config.sources import Request, conflicts, resumed
-from ..config.train_config import DataFormat, TrainConfig
+from ..config.train_config import TrainConfig
 from ..display import Display
 from ..errors import UsageError, UserError
 from ..layout import BEST, LAST, METRICS, SAMPLES, TOKENIZER, step_name
@@ -28,6 +28,7 @@ from ..run.metrics import drop_at, truncate_past
 from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
 from ..system.target import check_new_folder, check_target
+from ..text.conversations import ChatSettings, stored_template, template_of
 from ..text.corpus import Prepared, Sources, vocab_size_with
 from ..text.remarks import remark_on
 from .environment import describe_run
@@ -197,7 +198,9 @@ class Session:
             for note in self._notes(planned) if self.is_new else ():
                 display.message(f"note: {note}")
             self.text = sources.prepare(self.threads, display)
-            remark_on(self.text.train, self.text.val, self.text.tokenizer, config, display)
+            remark_on(
+                self.text.train, self.text.val, self.text.tokenizer, config, display, chat=self.text.chat is not None
+            )
             self.speed = None, 0.0
             if self.is_new and config.max_time is not None:
                 filled = config.with_model(vocab_size=vocab_size_with(config, self.text.tokenizer))
@@ -211,7 +214,17 @@ class Session:
     def sources(self) -> Sources:
         """The opened texts and the tokenizer, which are those that the run was started with."""
         known = {} if self.is_new else known_hashes(self.folder, self.state)
-        return Sources(self.config, self._tokenizer_path(), known.get("tokenizer_sha256"))
+        sources = Sources(self.config, self._tokenizer_path(), known.get("tokenizer_sha256"))
+        if sources.train.is_chat:
+            sources.chat = self._chat()
+        return sources
+
+    def _chat(self) -> ChatSettings:
+        """How conversations are written out: by the template that the run was started with, if it exists."""
+        config = self.config
+        own = None if self.is_new else stored_template(self.folder.path, self.folder.environment())
+        model = None if self.initial is None or own is not None else self.initial.files
+        return ChatSettings(own or template_of(config.chat_template, model), config.train_on, config.add_tokens)
 
     def _tokenizer_path(self) -> Path | str | None:
         """The tokenizer to use; a resumed run keeps its own, and one that is named must be the same."""
@@ -247,14 +260,31 @@ class Session:
         windows, val_windows = training_windows(text.train, seq_len), evaluation_windows(text.val, seq_len)
         per_step, spent = self.speed
         plan = plan_steps(asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
-        data_format: DataFormat = "text" if text.train.window is None else "completion"
-        settled = dataclasses.replace(asked, data_format=data_format)
-        self.config, requested = resolve(settled, plan, vocab_size_with(asked, text.tokenizer))
+        rows = vocab_size_with(asked, text.tokenizer)
+        settled = dataclasses.replace(
+            asked, data_format=text.data_format, vocab_size=rows, architecture=self._architecture(rows)
+        )
+        self.config, requested = resolve(settled, plan, rows)
+        if self.initial is not None:
+            self.initial.rows = self.config.model.vocab_size
         epochs = plan.max_steps * self.config.batch_size / max(windows, 1)
         display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
         text.tokenizer.save(self.folder.path / TOKENIZER)
-        hand_on(None if self.initial is None else self.initial.files, self.folder.path)
+        template = None if text.chat is None else text.chat.text
+        hand_on(None if self.initial is None else self.initial.files, self.folder.path, template, self._ends())
         self.folder.start(self.config, requested, self._environment())
+
+    def _ends(self) -> tuple[int, ...]:
+        """The tokens that end a text of the model: its own, and the one that ends an answer."""
+        own = self.config.model.eos_token_ids
+        tokens = self.text.chat_tokens
+        return own if tokens is None or tokens.end is None else tuple(dict.fromkeys((*own, tokens.end)))
+
+    def _architecture(self, rows: int) -> str | None:
+        model = self.config.model
+        if self._ends() == model.eos_token_ids:
+            return self.config.architecture
+        return dataclasses.replace(model, vocab_size=rows, eos_token_ids=self._ends()).other()
 
     def _resume(self) -> None:
         """Check that the text is the same, and cut the metrics back to the step where training resumes."""

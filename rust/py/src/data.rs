@@ -2,6 +2,7 @@
 
 use crate::args::{Given, Location, Text, Written, shown_value};
 use crate::errors::{detached, interruptible, to_py, with_progress};
+use crate::objects::Conversations;
 use crate::records::{records, shown};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -137,6 +138,15 @@ impl Tokenizer {
         let (ids, completion) = detached(py, || self.0.encode_pair(&prompt, &completion))?;
         Ok(EncodedPair { ids, completion })
     }
+    /// Token ids of a text that a chat template wrote out: special tokens count wherever they stand, none is added.
+    fn encode_rendered(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
+        detached(py, || self.0.encode_rendered(&text))
+    }
+    /// Ids of the tokens that are never part of a text, ascending.
+    #[getter]
+    fn special_ids(&self) -> Vec<u32> {
+        self.0.special_ids().to_vec()
+    }
     /// Token ids of a text; special tokens are never added.
     fn encode(&self, py: Python<'_>, text: Text<'_>) -> PyResult<Vec<u32>> {
         detached(py, || self.0.encode(&text))
@@ -244,21 +254,37 @@ impl Corpus {
     fn bytes(&self) -> u64 {
         self.0.bytes()
     }
-    /// What a document is: a "text", or a prompt and a "completion".
+    /// What a document is: a "text", a prompt and a "completion", or a conversation in one of its forms.
     #[getter]
     fn data_format(&self) -> &'static str {
-        if self.0.has_examples() { "completion" } else { "text" }
+        self.0.data_format()
     }
-    /// Trains a byte-level BPE on a bounded sample.
-    #[pyo3(signature = (vocab_size, threads, progress))]
+    /// Whether it is a conversation, which a template has to write out before it can be encoded.
+    #[getter]
+    fn is_chat(&self) -> bool {
+        self.0.chat().is_some()
+    }
+    /// The conversations, as JSON.
+    fn conversations(&self, py: Python<'_>) -> PyResult<Conversations> {
+        detached(py, || self.0.conversations()).map(Conversations::new)
+    }
+    /// Trains a byte-level BPE on a bounded sample; `special` tokens stand behind the others.
+    #[pyo3(
+        signature = (vocab_size, threads, progress, special = Vec::new()),
+        text_signature = "($self, vocab_size, threads, progress, special=())"
+    )]
     fn train_tokenizer(
         &self,
         py: Python<'_>,
         vocab_size: Given<usize>,
         threads: Given<usize>,
         progress: Option<Py<PyAny>>,
+        special: Vec<String>,
     ) -> PyResult<Tokenizer> {
-        with_progress(py, progress, |p| self.0.train_tokenizer(*vocab_size, *threads, p)).map(Tokenizer::of)
+        let train = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
+            self.0.train_tokenizer_with(*vocab_size, &special, *threads, p)
+        };
+        with_progress(py, progress, train).map(Tokenizer::of)
     }
     /// Encodes into shards of training and validation tokens, or finds them in the cache.
     #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]

@@ -73,3 +73,34 @@ impl Objects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).halves()
     }
 }
+
+/// The conversations of a corpus, one by one.
+#[pyclass(frozen, module = "symlm._symlm")]
+pub struct Conversations(Mutex<data::Conversations>);
+
+impl Conversations {
+    pub(crate) fn new(inner: data::Conversations) -> Self {
+        Self(Mutex::new(inner))
+    }
+}
+
+#[pymethods]
+impl Conversations {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<JsonObject>> {
+        let next = detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next_conversation())?;
+        Ok(next.map(|o| JsonObject { number: o.number, place: o.place, json: o.json }))
+    }
+    /// Bytes on disk read so far.
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+    /// Characters so far that are half of a surrogate pair, given as U+FFFD.
+    #[getter]
+    fn halves(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).halves()
+    }
+}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..options import Section, Spec, flag_of, specs
 from .adapters import LORA_TARGETS, AdapterSettings
-from .corpus import CorpusSettings, DataFormat
+from .chat import ChatSettings, TrainOn
+from .corpus import CHAT_FORMATS, CorpusSettings, DataFormat
 from .display import DisplaySettings, Progress
 from .learning import LearningSettings, Schedule
 from .length import LengthSettings
@@ -18,13 +19,15 @@ from .run import OnNan, RunSettings
 from .shape import ShapeSettings
 
 __all__ = [
-    "FLAGS", "HOMES", "INVOCATION_FIELDS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "REQUEST_FIELDS", "SECTIONS",
-    "SPECS", "AdapterSettings", "CorpusSettings", "DataFormat", "DisplaySettings", "LearningSettings", "LengthSettings",
-    "MachineSettings", "OnNan", "OptimizerSettings", "Progress", "RunSettings", "Schedule", "ShapeSettings",
+    "CHAT_FORMATS", "FLAGS", "HOMES", "INVOCATION_FIELDS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS",
+    "REQUEST_FIELDS", "SECTIONS", "SPECS", "AdapterSettings", "ChatSettings", "CorpusSettings", "DataFormat",
+    "DisplaySettings", "LearningSettings", "LengthSettings", "MachineSettings", "OnNan", "OptimizerSettings",
+    "Progress", "RunSettings", "Schedule", "ShapeSettings", "TrainOn",
 ]  # fmt: skip
 
 SECTIONS: dict[str, type[Section]] = {
     "corpus": CorpusSettings,
+    "chat": ChatSettings,
     "shape": ShapeSettings,
     "length": LengthSettings,
     "learning": LearningSettings,

@@ -8,7 +8,10 @@ from typing import ClassVar, Literal, get_args
 from ...errors import UsageError
 from ..options import Section, Spec, option
 
-DataFormat = Literal["auto", "text", "completion"]
+DataFormat = Literal["auto", "text", "completion", "messages", "conversations", "alpaca", "turns"]
+
+CHAT_FORMATS = ("messages", "conversations", "alpaca", "turns")
+"""Of these, the forms of conversations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,8 @@ class CorpusSettings(Section):
     data_format: DataFormat | None = option(
         None,
         Spec(
-            "what a JSON object or a row holds: a text, or a prompt and a completion, of which only the completion is "
-            "learnt",
+            "what a JSON object or a row holds: a text; a prompt and a completion, of which only the completion is "
+            "learnt; or a conversation: messages, conversations, alpaca, or prompt and completion as lists of turns",
             "choice",
             choices=get_args(DataFormat),
             default_text="auto: by the first line",

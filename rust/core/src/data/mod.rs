@@ -19,7 +19,7 @@ mod tokenizer;
 mod train_tokenizer;
 
 pub use corpus::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
-pub use corpus::{Corpus, DataFormat, Object, ObjectFile, Objects};
+pub use corpus::{Chat, Conversations, Corpus, DataFormat, Object, ObjectFile, Objects};
 pub use progress::Progress;
 pub use shards::{CONTEXT, Shards};
 #[cfg(test)]

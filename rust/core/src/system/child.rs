@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Result};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdout, Stdio};
 
 /// A program and its first arguments.
@@ -20,6 +20,8 @@ impl Command {
         let mut command = std::process::Command::new(&self.0[0]);
         command.args(&self.0[1..]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Ctrl-C is for this process, which then ends the other.
+        command.process_group(0);
         let mut child = command.spawn()?;
         let output = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         Ok(Child { child, output })

@@ -5,13 +5,14 @@
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
+use super::chat::{Chat, Rendered, Turns};
 use super::fields;
 use super::format::MAX_RECORD_BYTES;
 use super::raw::Raw;
 use super::records::Records;
 use super::source::Source;
 use crate::data::pretoken::{PieceSize, piece_len};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const BOM: char = '\u{feff}';
 const READ_BYTES: usize = 256 * 1024;
@@ -33,15 +34,26 @@ pub(crate) enum Fields {
     Text(String),
     /// In those of an example: the prompt, and behind it the completion.
     Example,
+    /// In the turns of a conversation, which a template has to write out first.
+    Chat(Chat),
+    /// In a conversation that was written out.
+    Rendered,
 }
 
-/// A prompt and what is to follow it.
+/// A text of which a part is learnt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Example {
-    /// Both, one after the other.
     pub(crate) text: String,
-    /// Bytes of the prompt.
-    pub(crate) prompt: usize,
+    pub(crate) parts: Parts,
+}
+
+/// Which part of an example is learnt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// What stands behind the prompt, which has so many bytes.
+    Prompt(usize),
+    /// Some turns of a conversation.
+    Turns(Turns),
 }
 
 /// Reads all documents of all files in order. Documents without text are left out.
@@ -98,8 +110,8 @@ struct Open {
     text: String,
     /// Where in `text` the next piece begins.
     position: usize,
-    /// Bytes of the prompt where the text is an example.
-    prompt: usize,
+    /// What is learnt where the text is an example.
+    parts: Parts,
     /// Whether the next piece is the first of its document.
     first: bool,
     /// Whether `text` reaches to the end of its document.
@@ -190,7 +202,7 @@ impl Open {
             input,
             text: String::new(),
             position: 0,
-            prompt: 0,
+            parts: Parts::Prompt(0),
             first: true,
             complete: false,
             tail: Vec::new(),
@@ -243,7 +255,8 @@ impl Open {
         if self.text.is_empty() {
             return None;
         }
-        Some(Example { text: std::mem::take(&mut self.text), prompt: self.prompt })
+        let parts = std::mem::replace(&mut self.parts, Parts::Prompt(0));
+        Some(Example { text: std::mem::take(&mut self.text), parts })
     }
 
     /// Reads the next part of a file that is one document.
@@ -296,8 +309,17 @@ impl Open {
                 let found = fields::example(records.record(), source, place)?;
                 self.told.halves += found.halves;
                 let [prompt, completion] = found.texts;
-                self.prompt = prompt.len();
+                self.parts = Parts::Prompt(prompt.len());
                 self.text = prompt + &completion;
+            }
+            Fields::Rendered => {
+                let found = Rendered::read(records.record(), source)?;
+                self.parts = Parts::Turns(found.turns);
+                self.text = found.text;
+            }
+            Fields::Chat(_) => {
+                let error = Error::usage(format!("{}: {place}: found a conversation, expected text", source.name));
+                return Err(error.hint("symlm train and finetune write conversations out; or name a field of text"));
             }
         }
         self.first = true;

@@ -265,7 +265,7 @@ fn holds_text(source: &mut Source, text_field: &str) -> Result<bool> {
     } else {
         first_record(source, |record| shape(record, text_field))
     };
-    Ok(matches!(found, Some(Shape::Text | Shape::Example)))
+    Ok(matches!(found, Some(Shape::Text | Shape::Example | Shape::Chat(_))))
 }
 
 /// What `look` finds in the first object of a file; `None` if there is none. What is wrong with the file shows later.

@@ -1,5 +1,6 @@
 //! Looking at the beginning of files: what they hold, and whether that can be text at all.
 
+use super::chat::{Chat, Rendered};
 use super::documents::Fields;
 use super::fields::{self, Shape, shape};
 use super::find::first_record;
@@ -14,13 +15,17 @@ const PREFIX_BYTES: usize = 64 * 1024;
 /// What objects of JSON and rows of tables hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DataFormat {
-    /// Examples if that is what the first object of one of the files is and it has no text, else texts.
+    /// Examples or conversations if that is what the first object of one of the files is and it has no text, else texts.
     #[default]
     Auto,
     /// A text in one field.
     Text,
     /// A prompt and a completion, of which only the completion is to be learnt.
     Completion,
+    /// A conversation.
+    Chat(Chat),
+    /// A conversation that a template wrote out.
+    Rendered,
 }
 
 impl DataFormat {
@@ -33,7 +38,11 @@ impl DataFormat {
             "auto" => Ok(Self::Auto),
             "text" => Ok(Self::Text),
             "completion" => Ok(Self::Completion),
-            _ => Err(Error::usage(format!("data format {name:?} found, expected auto, text or completion"))),
+            "rendered" => Ok(Self::Rendered),
+            _ => Chat::ALL.into_iter().find(|form| form.name() == name).map(Self::Chat).ok_or_else(|| {
+                let forms = Chat::ALL.map(Chat::name).join(", ");
+                Error::usage(format!("data format {name:?} found, expected auto, text, completion, {forms}"))
+            }),
         }
     }
 }
@@ -42,7 +51,8 @@ impl DataFormat {
 /// refused, from a file of JSON.
 pub(crate) fn by_content(source: &mut Source, text_field: &str, format: DataFormat) {
     let begins = |source: &Source| first_record(source, |record| shape(record, text_field) != Shape::Other);
-    if source.format == Format::Text && (format == DataFormat::Completion || begins(source) == Some(true)) {
+    let named = !matches!(format, DataFormat::Auto | DataFormat::Text);
+    if source.format == Format::Text && (named || begins(source) == Some(true)) {
         source.format = Format::Json;
     }
 }
@@ -50,21 +60,26 @@ pub(crate) fn by_content(source: &mut Source, text_field: &str, format: DataForm
 /// Where the text of the objects is, by what the files begin with.
 pub(crate) fn choose(sources: &[Source], text_field: &str, format: DataFormat) -> Result<Fields> {
     let begins = |source: &Source| {
-        let example = |record: &[u8]| shape(record, text_field) == Shape::Example;
-        source.format.has_records() && first_record(source, example) == Some(true)
+        let records = source.format.has_records();
+        match records.then(|| first_record(source, |record| shape(record, text_field)))?? {
+            Shape::Example => Some(Fields::Example),
+            Shape::Chat(form) => Some(Fields::Chat(form)),
+            _ => None,
+        }
     };
-    let examples = match format {
-        DataFormat::Auto => sources.iter().any(begins),
-        DataFormat::Text => false,
-        DataFormat::Completion => true,
+    let fields = match format {
+        DataFormat::Auto => sources.iter().find_map(begins),
+        DataFormat::Text => None,
+        DataFormat::Completion => Some(Fields::Example),
+        DataFormat::Chat(form) => Some(Fields::Chat(form)),
+        DataFormat::Rendered => Some(Fields::Rendered),
     };
-    if !examples {
-        return Ok(Fields::Text(text_field.to_owned()));
-    }
+    let Some(fields) = fields else { return Ok(Fields::Text(text_field.to_owned())) };
+    let what = if fields == Fields::Example { "a prompt and a completion" } else { "a conversation" };
     match sources.iter().find(|source| !source.format.has_records()) {
-        None => Ok(Fields::Example),
+        None => Ok(fields),
         Some(source) => Err(source
-            .error("found a file of plain text, expected only objects or rows with a prompt and a completion each")
+            .error(format!("found a file of plain text, expected only objects or rows with {what} each"))
             .hint("train on one kind at a time; --data-format text says that every object holds a text")),
     }
 }
@@ -100,7 +115,8 @@ pub(crate) fn inspect(source: &Source, fields: &Fields) -> Result<bool> {
     if source.format == Format::Text {
         let field = match fields {
             Fields::Text(field) => field,
-            Fields::Example => fields::EXAMPLE[0],
+            Fields::Example | Fields::Rendered => fields::EXAMPLE[0],
+            Fields::Chat(form) => form.fields()[0],
         };
         let mut records = Records::new(&prefix[..], MAX_RECORD_BYTES);
         let first = records.next(source);
@@ -111,6 +127,8 @@ pub(crate) fn inspect(source: &Source, fields: &Fields) -> Result<bool> {
         match fields {
             Fields::Text(field) => fields::document(records.record(), field, source, place).map(drop)?,
             Fields::Example => fields::example(records.record(), source, place).map(drop)?,
+            Fields::Chat(form) => fields::conversation(records.record(), *form, source, place).map(drop)?,
+            Fields::Rendered => Rendered::read(records.record(), source).map(drop)?,
         }
     }
     Ok(false)

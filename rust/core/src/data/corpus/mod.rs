@@ -9,6 +9,7 @@
 //! | `inspect`, `documents` | what the files hold, by what they begin with; their documents in pieces |
 //! | `open`, `objects` | all of it for a corpus, and for one file of objects |
 
+mod chat;
 mod counted;
 mod csv;
 mod dataset;
@@ -35,9 +36,11 @@ mod values;
 mod wanted;
 mod wrapped;
 
-pub(super) use documents::{Example, Fields, Piece};
+pub use chat::Chat;
+pub(super) use chat::{MAX_CONVERSATION_BYTES, Turns};
+pub(super) use documents::{Example, Fields, Parts, Piece};
 pub use inspect::DataFormat;
-pub use objects::{Object, ObjectFile, Objects};
+pub use objects::{Conversations, Object, ObjectFile, Objects};
 pub use open::Corpus;
 pub(super) use own::SHARD;
 pub use own::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 
-use super::fields::characters;
-use super::format::Format;
+use super::chat::Chat;
+use super::fields::{characters, conversation};
+use super::format::{Format, MAX_RECORD_BYTES};
 use super::inspect::check_prefix;
 use super::lenient::replaced;
 use super::raw::Raw;
@@ -111,6 +112,56 @@ impl Objects {
     /// Bytes of the unpacked file that were read so far.
     pub fn bytes(&self) -> u64 {
         self.records.passed()
+    }
+
+    /// Characters so far that are half of a surrogate pair, given as U+FFFD.
+    pub fn halves(&self) -> u64 {
+        self.halves
+    }
+}
+
+/// Reads the conversations of a corpus one by one, through all of its files.
+#[derive(Debug)]
+pub struct Conversations {
+    sources: Arc<Vec<Source>>,
+    form: Chat,
+    next: usize,
+    open: Option<Records<Raw>>,
+    bytes: u64,
+    halves: u64,
+}
+
+impl Conversations {
+    pub(crate) fn new(sources: Arc<Vec<Source>>, form: Chat) -> Self {
+        Self { sources, form, next: 0, open: None, bytes: 0, halves: 0 }
+    }
+
+    /// The next conversation as JSON, `None` after the last.
+    ///
+    /// # Errors
+    /// `Data` with the file and the place.
+    pub fn next_conversation(&mut self) -> Result<Option<Object>> {
+        while let Some(source) = self.sources.get(self.next) {
+            if self.open.is_none() {
+                self.open = Some(Records::of(source, MAX_RECORD_BYTES)?);
+            }
+            if let Some(records) = &mut self.open
+                && let Some(place) = records.next(source)?
+            {
+                let (json, halves) = conversation(records.record(), self.form, source, place)?;
+                self.halves += halves;
+                let number = place.number();
+                return Ok(Some(Object { number, place: format!("{}: {place}", source.name), json }));
+            }
+            self.bytes += self.open.take().map_or(0, |records| records.raw().disk_bytes());
+            self.next += 1;
+        }
+        Ok(None)
+    }
+
+    /// Bytes on disk read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes + self.open.as_ref().map_or(0, |records| records.raw().disk_bytes())
     }
 
     /// Characters so far that are half of a surrogate pair, given as U+FFFD.

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::chat::Chat;
 use super::documents::{Documents, Fields, Told};
 use super::fields::columns;
 use super::find::Found;
 use super::inspect::{DataFormat, by_content, choose, inspect, no_bytes};
+use super::objects::Conversations;
 use super::source::Source;
 use super::spool::{Interrupted, STANDARD_INPUT, standard_input};
 use super::wanted::Wanted;
@@ -25,7 +27,7 @@ use crate::system::child::Command;
 /// path.
 #[derive(Debug)]
 pub struct Corpus {
-    sources: Vec<Source>,
+    sources: Arc<Vec<Source>>,
     fields: Fields,
     bytes: u64,
     note: Option<String>,
@@ -95,7 +97,7 @@ impl Corpus {
         if bytes == 0 {
             return Err(no_bytes(&sources));
         }
-        Ok(Self { sources, fields, bytes, note, like_json, told: Mutex::default() })
+        Ok(Self { sources: Arc::new(sources), fields, bytes, note, like_json, told: Mutex::default() })
     }
 
     /// Number of files.
@@ -138,9 +140,35 @@ impl Corpus {
         &self.sources
     }
 
-    /// Whether the corpus is of examples, a prompt and a completion each.
+    /// Whether the corpus is of examples: a prompt and a completion each, or a conversation that was written out.
     pub fn has_examples(&self) -> bool {
-        self.fields == Fields::Example
+        matches!(self.fields, Fields::Example | Fields::Rendered)
+    }
+
+    /// What a document is, as [`DataFormat::from_name`] calls it.
+    pub fn data_format(&self) -> &'static str {
+        match self.fields {
+            Fields::Text(_) => "text",
+            Fields::Example => "completion",
+            Fields::Chat(form) => form.name(),
+            Fields::Rendered => "rendered",
+        }
+    }
+
+    /// The form of the conversations, where the corpus is of these.
+    pub fn chat(&self) -> Option<Chat> {
+        if let Fields::Chat(form) = self.fields { Some(form) } else { None }
+    }
+
+    /// Reads the conversations of a corpus of these, from the first on.
+    ///
+    /// # Errors
+    /// `Usage` if it is of something else.
+    pub fn conversations(&self) -> Result<Conversations> {
+        let form = self.chat().ok_or_else(|| {
+            Error::usage(format!("found a corpus of the format {}, expected conversations", self.data_format()))
+        })?;
+        Ok(Conversations::new(Arc::clone(&self.sources), form))
     }
 
     pub(crate) fn fields(&self) -> &Fields {

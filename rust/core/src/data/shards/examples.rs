@@ -1,10 +1,11 @@
-//! Examples of a prompt and a completion, in windows of whole examples (contract T8 to T11).
+//! Examples, a prompt and a completion or a conversation, in windows of whole examples (contract T8 to T11, T13 to T15).
 
 use std::sync::Mutex;
 
 use super::file::{CONTEXT, ShardWriter, Shards};
 use super::making::{Making, encode_all, has_room};
-use crate::data::corpus::{Corpus, Example};
+use super::turns::Encoded;
+use crate::data::corpus::{Corpus, Example, Parts};
 use crate::data::pretoken::{PIECE_BYTES, PieceSize};
 use crate::data::threads::Threads;
 use crate::data::tokenizer::{Encoder, Pair, Tokenizer};
@@ -88,7 +89,14 @@ struct Words {
 
 impl Words {
     fn new(tokenizer: &Tokenizer, encoder: &mut Encoder, example: &Example, window: usize) -> Result<Self> {
-        let pair = Pair::new(tokenizer, encoder, &example.text, example.prompt)?;
+        let prompt = match &example.parts {
+            Parts::Prompt(bytes) => *bytes,
+            Parts::Turns(turns) => {
+                let Encoded { words, bytes, cut } = Encoded::new(tokenizer, encoder, &example.text, turns, window)?;
+                return Ok(Self { words, bytes, cut });
+            }
+        };
+        let pair = Pair::new(tokenizer, encoder, &example.text, prompt)?;
         let mut this = fit(&pair, tokenizer.end_of_text()?, window);
         let kept = this.words.iter().filter(|&word| word & CONTEXT == 0).count();
         let bytes = if kept > pair.completion.len() {

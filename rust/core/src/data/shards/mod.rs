@@ -6,6 +6,7 @@
 //! | `split` | which text is held out |
 //! | `making` | what the shards of one corpus are made from and where they go; encoding on all threads |
 //! | `texts`, `examples` | the two kinds of corpora |
+//! | `turns` | what of a conversation is learnt, and where it is cut |
 //! | `prepare` | the cache in front of both |
 
 mod examples;
@@ -15,6 +16,7 @@ mod making;
 mod prepare;
 mod split;
 mod texts;
+mod turns;
 
 pub use file::{CONTEXT, Shards};
 #[cfg(test)]

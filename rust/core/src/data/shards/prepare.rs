@@ -17,6 +17,8 @@ use crate::system::files::{make_folders, open};
 const CACHE_VERSION: &[u8] = b"symlm shards 1\0";
 /// The same for examples, whose key has the length of the windows too.
 const EXAMPLES_VERSION: &[u8] = b"symlm examples 2\0";
+/// The same for conversations.
+const TURNS_VERSION: &[u8] = b"symlm turns 1\0";
 /// The same for texts that are cut where the tokenizer does something to their beginning.
 const REST_VERSION: &[u8] = b"symlm rest 1\0";
 impl Corpus {
@@ -108,6 +110,12 @@ impl Corpus {
                 // No name of a field is so long.
                 key.update(u64::MAX.to_le_bytes());
                 key.update(EXAMPLES_VERSION);
+                key.update((seq_len as u64).to_le_bytes());
+                key.update(format!("{:?}", tokenizer.opening()));
+            }
+            Fields::Chat(_) | Fields::Rendered => {
+                key.update((u64::MAX - 1).to_le_bytes());
+                key.update(TURNS_VERSION);
                 key.update((seq_len as u64).to_le_bytes());
                 key.update(format!("{:?}", tokenizer.opening()));
             }

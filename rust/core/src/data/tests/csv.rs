@@ -47,7 +47,6 @@ fn what_is_wrong_is_said_with_the_line() {
         ("id,text\n1,a,b\n", "row 1 (line 2): found 3 column(s), expected 2"),
         ("id,text\n1,\"a\n", "the end of the file in a field whose quote opens in line 2"),
         ("id,text\n1,\"a\" b\n", "line 2: found text behind the quote that closes a field"),
-        ("instruction,output\na,b\n", "found an instruction in \"instruction\""),
     ] {
         assert!(message(text).contains(expected), "{text:?}: {}", message(text));
     }
@@ -55,6 +54,19 @@ fn what_is_wrong_is_said_with_the_line() {
     assert!(late(b"3,a\0b\n").contains("line 40003: found a NUL byte"), "{}", late(b"3,a\0b\n"));
     assert!(late(b"3,a\xffb\n").contains("not UTF-8 in the row of line 40003"), "{}", late(b"3,a\xffb\n"));
     assert!(message(b"id,text\n1,\0\n").contains("NUL byte"));
+}
+
+#[test]
+fn a_table_of_instructions_holds_conversations() {
+    let files = folder(&[("a.csv", b"instruction,output\na,\"b\nc\"\n")]);
+    let paths = [files.path().join("a.csv")];
+    let corpus = Corpus::open_interruptible(&paths, "text", DataFormat::Auto, Vec::new(), &mut || Ok(())).unwrap();
+    assert_eq!(corpus.data_format(), "alpaca");
+    let mut found = corpus.conversations().unwrap();
+    let object = found.next_conversation().unwrap().unwrap();
+    assert_eq!(object.json, r#"{"instruction": "a", "output": "b\nc"}"#);
+    assert!(object.place.ends_with("a.csv: row 1"), "{object:?}");
+    assert_eq!(found.next_conversation().unwrap(), None);
 }
 
 #[test]

@@ -159,3 +159,47 @@ fn the_format_follows_the_first_lines_or_is_asked_for() {
     }
     assert_eq!(DataFormat::from_name("chat").unwrap_err().kind, ErrorKind::Usage);
 }
+
+#[test]
+fn conversations_are_recognised_by_their_fields() {
+    let formats = [
+        ("{\"messages\": [{}]}", "messages"),
+        ("{\"id\": 1, \"conversations\": []}", "conversations"),
+        ("{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}", "alpaca"),
+        ("{\"prompt\": [{}], \"completion\": [{}]}", "turns"),
+        ("{\"prompt\": \"a\", \"completion\": [{}]}", "turns"),
+        ("{\"prompt\": \"a\", \"completion\": \"b\"}", "completion"),
+        ("{\"messages\": [], \"text\": \"a\"}", "text"),
+    ];
+    for (line, format) in formats {
+        let files = folder(&[("a.jsonl", line.as_bytes())]);
+        let corpus = open_as(files.path(), DataFormat::Auto).unwrap();
+        assert_eq!(corpus.data_format(), format, "{line}");
+        assert!(DataFormat::from_name(format).is_ok());
+        let Some(form) = corpus.chat() else { continue };
+        assert_eq!(form.name(), format);
+        let mut found = corpus.conversations().unwrap();
+        let object = found.next_conversation().unwrap().unwrap();
+        assert!(object.json == line && object.place.ends_with("a.jsonl: line 1"), "{object:?}");
+        assert_eq!((found.next_conversation().unwrap(), found.bytes()), (None, line.len() as u64));
+    }
+}
+
+#[test]
+fn conversations_are_read_through_all_files() {
+    let line = |text: &str| format!("{{\"messages\": \"{text}\"}}\n");
+    let both = format!("{}{}", line("\\ud800"), line("b"));
+    let files = folder(&[("a.jsonl", both.as_bytes()), ("b.jsonl.gz", &gzip(line("c").as_bytes()))]);
+    let mut found = open_as(files.path(), DataFormat::Auto).unwrap().conversations().unwrap();
+    let mut texts = Vec::new();
+    while let Some(object) = found.next_conversation().unwrap() {
+        texts.push(object.json);
+    }
+    assert_eq!(texts, [line("\\ufffd").trim(), line("b").trim(), line("c").trim()]);
+    assert_eq!(found.halves(), 1);
+    let files = folder(&[("a.jsonl", format!("{}{{\"text\": 1}}", line("a")).as_bytes())]);
+    let mut found = open_as(files.path(), DataFormat::Auto).unwrap().conversations().unwrap();
+    found.next_conversation().unwrap();
+    let error = found.next_conversation().unwrap_err();
+    assert!(error.message.contains("line 2: found fields \"text\", expected an object with \"messages\""), "{error}");
+}

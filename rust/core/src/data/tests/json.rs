@@ -131,7 +131,7 @@ fn blanks_take_no_memory() {
 }
 
 #[test]
-fn chat_data_is_named_as_what_it_is() {
+fn chat_data_that_is_taken_for_text_is_named_as_what_it_is() {
     for (line, expected) in [
         ("{\"messages\": [{\"role\": \"user\"}]}", "line 1: found chat turns in \"messages\" (a list), expected"),
         ("{\"id\": 1, \"conversations\": []}", "line 1: found chat turns in \"conversations\" (a list), expected"),
@@ -141,19 +141,21 @@ fn chat_data_is_named_as_what_it_is() {
         ),
         (
             "{\"prompt\": [{}], \"completion\": [{}]}",
-            "line 1: found a list in field \"prompt\", expected an object with text",
+            "line 1: found chat turns in \"prompt\" (a list) and \"completion\" (a list), expected an object",
         ),
         (
             "{\"prompt\": \"a\", \"completion\": [{}]}",
-            "line 1: found a list in field \"completion\", expected an object",
+            "line 1: found chat turns in \"prompt\" (a string) and \"completion\" (a list), expected",
         ),
     ] {
         for text in [line.to_owned(), format!("[\n{line}\n]")] {
-            let (found, hint) = message("a.json", &text);
+            let files = folder(&[("a.json", text.as_bytes())]);
+            let error = Corpus::open(&[files.path()], "text").unwrap_err();
+            let (found, hint) = (error.message, error.hint.unwrap_or_default());
             let expected =
                 if text == line { expected.to_owned() } else { expected.replace("line 1", "element 1 (line 2)") };
             assert!(found.contains(&expected), "{found}");
-            assert!(hint.contains("chat data cannot be read yet") && hint.contains("\"completion\""), "{hint}");
+            assert!(hint.contains("--data-format names it"), "{hint}");
         }
     }
 }

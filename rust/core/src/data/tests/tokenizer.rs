@@ -32,9 +32,9 @@ fn the_result_does_not_depend_on_threads() {
     let folder = folder(&files);
     let corpus = open(folder.path()).unwrap();
     for sample in [u64::MAX, 20_000] {
-        let one = corpus.train_on_sample(300, 1, sample, &mut quiet()).unwrap();
+        let one = corpus.train_on_sample(300, 1, &[], sample, &mut quiet()).unwrap();
         for threads in [2, 5] {
-            let other = corpus.train_on_sample(300, threads, sample, &mut quiet()).unwrap();
+            let other = corpus.train_on_sample(300, threads, &[], sample, &mut quiet()).unwrap();
             assert!(one.json() == other.json());
         }
     }

@@ -18,6 +18,7 @@ use tokenizers::models::bpe::BPE;
 
 use super::file::{self, Parsed};
 use super::library::Library;
+use super::special::Special;
 use super::vocab::{MAX_VOCAB, byte_chars};
 use crate::data::pretoken::{PIECE_BYTES, PIECE_CAP_BYTES, PieceSize, piece_len, pretokens};
 use crate::error::{Error, Result};
@@ -33,16 +34,16 @@ const REMEMBERED: usize = 1 << 16;
 /// it may put something before every text. The crate takes some 200 bytes of memory for each of them.
 const WHOLE_BYTES: usize = 1 << 20;
 
-enum Kind {
-    /// Byte-level BPE as it is trained here.
-    Own { bpe: Box<BPE>, byte_chars: Box<[char; 256]> },
+pub(super) enum Kind {
+    /// Byte-level BPE as it is trained here, and the special tokens that a chat template has beside it.
+    Own { bpe: Box<BPE>, byte_chars: Box<[char; 256]>, special: Special },
     /// Anything else.
     Library(Library),
 }
 
 /// Turns text into token ids and back.
 pub struct Tokenizer {
-    kind: Kind,
+    pub(super) kind: Kind,
     /// The file, byte for byte.
     json: Vec<u8>,
     sha256: String,
@@ -50,11 +51,11 @@ pub struct Tokenizer {
     bytes: Vec<u8>,
     starts: Vec<usize>,
     vocab_size: usize,
-    eot_id: Option<u32>,
+    pub(super) eot_id: Option<u32>,
     /// The token that the model begins a text with, whether or not the file puts it there.
     bos_id: Option<u32>,
     /// Tokens that are never part of a text, ascending.
-    special: Vec<u32>,
+    pub(super) special: Vec<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -115,8 +116,10 @@ impl Tokenizer {
     }
 
     fn own(parsed: Parsed, json: Vec<u8>) -> Self {
-        let kind = Kind::Own { bpe: Box::new(parsed.bpe), byte_chars: Box::new(byte_chars()) };
-        Self::new(kind, json, &parsed.tokens, parsed.tokens.len(), Some(parsed.eot_id), vec![parsed.eot_id])
+        let special = [parsed.eot_id].into_iter().chain(parsed.special.iter().map(|(_, id)| *id)).collect();
+        let looked_for = Special::new(parsed.special);
+        let kind = Kind::Own { bpe: Box::new(parsed.bpe), byte_chars: Box::new(byte_chars()), special: looked_for };
+        Self::new(kind, json, &parsed.tokens, parsed.tokens.len(), Some(parsed.eot_id), special)
     }
 
     /// Says which token the model begins a text with, where that is known.
@@ -316,8 +319,8 @@ impl Encoder {
         piece: &str,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
-        let (bpe, byte_chars) = match &tokenizer.kind {
-            Kind::Own { bpe, byte_chars } => (bpe, byte_chars),
+        let special = match &tokenizer.kind {
+            Kind::Own { special, .. } => special,
             Kind::Library(library) => {
                 ids.extend(match before {
                     None => library.encode(piece, false),
@@ -326,7 +329,22 @@ impl Encoder {
                 return Ok(());
             }
         };
-        for word in pretokens(piece) {
+        if special.is_empty() {
+            return self.encode_words(tokenizer, piece, ids);
+        }
+        for (part, id) in special.parts(piece) {
+            match id {
+                Some(id) => ids.push(id),
+                None => self.encode_words(tokenizer, part, ids)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the ids of a text without special tokens.
+    fn encode_words(&mut self, tokenizer: &Tokenizer, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let Kind::Own { bpe, byte_chars, .. } = &tokenizer.kind else { return Ok(()) };
+        for word in pretokens(text) {
             if let Some(&(start, len)) = self.known.get(word) {
                 let start = start as usize;
                 ids.extend_from_slice(&self.known_ids[start..start + len as usize]);

@@ -23,6 +23,8 @@ pub(crate) struct Parsed {
     /// The bytes of every token.
     pub(crate) tokens: Vec<Vec<u8>>,
     pub(crate) eot_id: u32,
+    /// Further special tokens, behind all others.
+    pub(crate) special: Vec<(String, u32)>,
     /// Whether the file may add tokens to a text. That is never done here, but it says whose file it is.
     pub(crate) adds_tokens: bool,
 }
@@ -60,6 +62,23 @@ struct Part {
 struct Added {
     id: u32,
     content: String,
+    #[serde(default)]
+    special: bool,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
+}
+
+impl Added {
+    /// Whether the token is found wherever it stands, and stands for itself alone.
+    fn is_plain(&self) -> bool {
+        self.special && !(self.single_word || self.lstrip || self.rstrip || self.normalized)
+    }
 }
 
 #[derive(Deserialize)]
@@ -114,16 +133,9 @@ pub(crate) fn parse(json: &[u8], name: &str) -> Result<Parsed> {
     let ModelOf { model } = serde_json::from_slice(json).map_err(broken)?;
     check_model(&model).map_err(bad)?;
     let Vocab(vocab) = model.vocab;
-    let (tokens, eot_id) = tokens(&vocab).map_err(bad)?;
-    for added in &file.added_tokens.0 {
-        if added.content != END_OF_TEXT || added.id != eot_id {
-            let found = format!("found added token {:?} with id {}", beginning(&added.content), added.id);
-            return Err(bad(format!("{found}, expected {END_OF_TEXT:?} with id {eot_id} and no other")));
-        }
-    }
-    if file.added_tokens.0.is_empty() {
-        return Err(bad(format!("found no special token, expected {END_OF_TEXT:?}")));
-    }
+    let (mut tokens, eot_id) = tokens(&vocab).map_err(bad)?;
+    let special = special(&file.added_tokens.0, &vocab, eot_id).map_err(bad)?;
+    tokens.extend(special.iter().map(|(token, _)| token.as_bytes().to_vec()));
     let merges = merges(model.merges.0, &vocab).map_err(bad)?;
     let vocab: AHashMap<String, u32> = vocab.into_iter().collect();
     let bpe = BPE::builder()
@@ -134,7 +146,7 @@ pub(crate) fn parse(json: &[u8], name: &str) -> Result<Parsed> {
         .build()
         .map_err(|error| bad(format!("not a usable vocabulary: {}", brief(&error))))?;
     let adds_tokens = file.post_processor.is_some_and(|part| part.kind.as_deref() != Some("ByteLevel"));
-    Ok(Parsed { bpe, tokens, eot_id, adds_tokens })
+    Ok(Parsed { bpe, tokens, eot_id, special, adds_tokens })
 }
 
 /// So much of a text from the file is shown.
@@ -230,6 +242,34 @@ fn tokens(vocab: &HashMap<String, u32>) -> std::result::Result<(Vec<Vec<u8>>, u3
     }
     // As many different ids below the size as there are tokens leave no gap.
     Ok((tokens.into_iter().flatten().collect(), 0))
+}
+
+/// The special tokens beside the one between documents, in the order of their ids, which follow those of all others.
+fn special(
+    added: &[Added],
+    vocab: &HashMap<String, u32>,
+    eot_id: u32,
+) -> std::result::Result<Vec<(String, u32)>, String> {
+    let mut special = Vec::new();
+    let mut ended = false;
+    for token in added {
+        let (found, next) = (beginning(&token.content), vocab.len() + special.len());
+        if token.content == END_OF_TEXT && token.id == eot_id {
+            ended = true;
+            continue;
+        }
+        let found = format!("found added token {found:?} with id {}", token.id);
+        if token.id as usize != next || !token.is_plain() {
+            let expected = format!("expected {END_OF_TEXT:?} with id {eot_id}, or a special token with id {next}");
+            return Err(format!("{found}, {expected}"));
+        }
+        let known = vocab.contains_key(&token.content) || special.iter().any(|(other, _)| *other == token.content);
+        if token.content.is_empty() || known || next >= MAX_VOCAB {
+            return Err(format!("{found}, expected a text that no other token has, and at most {MAX_VOCAB} tokens"));
+        }
+        special.push((token.content.clone(), token.id));
+    }
+    if ended { Ok(special) } else { Err(format!("found no special token {END_OF_TEXT:?}, expected it")) }
 }
 
 /// The merges as pairs, each of known tokens that make a known token.

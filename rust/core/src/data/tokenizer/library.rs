@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::tokenizer::Tokenizer as Crate;
 
+use super::special::Placed;
 use super::vocab::{MAX_VOCAB, byte_chars};
 use crate::data::pretoken::begins_with_space;
 use crate::error::{Error, Result, brief};
@@ -154,6 +155,24 @@ impl Library {
             Err(error) => Err(Error::data(format!("the tokenizer cannot encode the text: {error}"))
                 .hint("tokenizer.json is damaged, or of a kind that needs other text")),
         }
+    }
+
+    /// The tokens of a text and the bytes of it that each stands for.
+    ///
+    /// The library leaves white space out of the place of a token, so each begins where the one before it ends.
+    pub(super) fn encode_placed(&self, text: &str) -> Result<Vec<Placed>> {
+        let encoded = caught(|| self.inner.encode(text, false).map_err(|error| brief(&error)));
+        let encoding = encoded.map_err(|error| {
+            let error = Error::data(format!("the tokenizer cannot encode the text: {error}"));
+            error.hint("tokenizer.json is damaged, or of a kind that needs other text")
+        })?;
+        let mut before = 0;
+        let place = |(&id, &(start, end)): (&u32, &(usize, usize))| {
+            let placed = Placed { id, start: start.min(before), end: end.max(start.min(before)) };
+            before = before.max(end);
+            placed
+        };
+        Ok(encoding.get_ids().iter().zip(encoding.get_offsets()).map(place).collect())
     }
 
     /// The ids of the rest of a text that continues after `before`: what is put in front of a text is not there.

@@ -7,17 +7,20 @@
 //! | `library` | any other, by the `tokenizers` crate |
 //! | `encode` | both behind one face |
 //! | `pair` | a prompt and its completion |
+//! | `special` | special tokens in a text, and texts that a chat template wrote out |
 
 mod encode;
 mod file;
 mod library;
 mod pair;
 mod parts;
+mod special;
 mod vocab;
 
 pub(super) use encode::Encoder;
 pub use encode::Tokenizer;
 pub(super) use library::END_BYTES;
 pub(super) use pair::Pair;
+pub(super) use special::{Placed, Special};
 pub(crate) use vocab::byte_chars;
 pub use vocab::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB};

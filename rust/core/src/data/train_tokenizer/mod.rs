@@ -17,7 +17,7 @@ use super::corpus::{Corpus, Piece};
 use super::pretoken::{PIECE_CAP_BYTES, PieceSize, boundary_to, pretokens};
 use super::progress::{INTERVAL, Meter, Progress};
 use super::threads::Threads;
-use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer, byte_chars};
+use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Special, Tokenizer, byte_chars};
 use crate::error::{Error, Result};
 use crate::system::arena::release_free_memory;
 use words::Words;
@@ -42,16 +42,41 @@ impl Corpus {
     /// The last phase (merging) lies in the `tokenizers` crate, which cannot be interrupted: an error of `progress`
     /// during it comes back when it is through, seconds later at most.
     pub fn train_tokenizer(&self, vocab_size: usize, threads: usize, progress: Progress<'_>) -> Result<Tokenizer> {
-        self.train_on_sample(vocab_size, threads, SAMPLE_BYTES, progress)
+        self.train_on_sample(vocab_size, threads, &[], SAMPLE_BYTES, progress)
+    }
+
+    /// As [`Corpus::train_tokenizer`], with `special` tokens behind the others, which the text is divided at.
+    ///
+    /// # Errors
+    /// `Usage` if there is no room for them.
+    pub fn train_tokenizer_with(
+        &self,
+        vocab_size: usize,
+        special: &[String],
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Tokenizer> {
+        self.train_on_sample(vocab_size, threads, special, SAMPLE_BYTES, progress)
     }
 
     pub(crate) fn train_on_sample(
         &self,
         vocab_size: usize,
         threads: usize,
+        special: &[String],
         sample_bytes: u64,
         progress: Progress<'_>,
     ) -> Result<Tokenizer> {
+        if special.iter().any(String::is_empty) {
+            return Err(Error::usage("found a special token without text, expected at least one character"));
+        }
+        if vocab_size < MIN_VOCAB + special.len() && !special.is_empty() {
+            let least = MIN_VOCAB + special.len();
+            return Err(Error::usage(format!(
+                "found vocabulary size {vocab_size}, expected at least {least}: the chat template has {} special tokens",
+                special.len()
+            )));
+        }
         if !(MIN_VOCAB..=MAX_VOCAB).contains(&vocab_size) {
             let error =
                 Error::usage(format!("found vocabulary size {vocab_size}, expected {MIN_VOCAB} to {MAX_VOCAB}"));
@@ -70,16 +95,17 @@ impl Corpus {
         if total == 0 {
             return Err(self.no_text());
         }
-        let words = self.count_words(&threads, total, sample_bytes.min(SAMPLE_BYTES), size, &mut meter)?;
+        let apart = Special::new(special.iter().map(|token| (token.clone(), 0)).collect());
+        let words = self.count_words(&threads, total, sample_bytes.min(SAMPLE_BYTES), size, &apart, &mut meter)?;
         let counts = most_frequent(&threads, words);
-        let model = merge(&threads, &counts, vocab_size, self.bytes(), &mut meter)?;
+        let model = merge(&threads, &counts, vocab_size - special.len(), self.bytes(), &mut meter)?;
         drop((threads, counts));
-        let found = model.get_vocab_size();
+        let found = model.get_vocab_size() + special.len();
         if found < vocab_size {
             let error = Error::data(format!("the text supports a vocabulary of {found} tokens, expected {vocab_size}"));
             return Err(error.hint(format!("ask for at most {found} (--vocab-size), or train on more text")));
         }
-        let tokenizer = finish(model)?;
+        let tokenizer = finish(model, special)?;
         release_free_memory();
         meter.finish()?;
         Ok(tokenizer)
@@ -92,6 +118,7 @@ impl Corpus {
         total: u64,
         sample: u64,
         size: PieceSize,
+        apart: &Special,
         meter: &mut Meter<'_>,
     ) -> Result<Words> {
         let hasher = RandomState::new();
@@ -125,7 +152,11 @@ impl Corpus {
                 batch.par_iter().for_each(|piece| {
                     let thread = rayon::current_thread_index().unwrap_or(0);
                     let mut words = per_thread[thread].lock().unwrap_or_else(PoisonError::into_inner);
-                    count(&piece.text, &mut words);
+                    if apart.is_empty() {
+                        count(&piece.text, &mut words);
+                    } else {
+                        apart.parts(&piece.text).iter().filter(|p| p.1.is_none()).for_each(|p| count(p.0, &mut words));
+                    }
                 });
             });
             meter.at(documents.disk_bytes())?;
@@ -192,12 +223,14 @@ fn merge(threads: &Threads, counts: &Counts, vocab_size: usize, done: u64, meter
 }
 
 /// The file around the model, as the ecosystem reads it.
-fn finish(model: BPE) -> Result<Tokenizer> {
+fn finish(model: BPE, special: &[String]) -> Result<Tokenizer> {
     let failed = |error: tokenizers::Error| Error::internal(format!("cannot write the tokenizer: {error}"));
     let mut file = tokenizers::Tokenizer::new(model);
     file.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
     file.with_decoder(Some(ByteLevel::new(false, true, true)));
     file.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).map_err(failed)?;
+    let special = special.iter().map(|token| AddedToken::from(token.as_str(), true).normalized(false));
+    file.add_special_tokens(special).map_err(failed)?;
     let json = file.to_string(true).map_err(failed)?;
     Tokenizer::from_json(json.into_bytes(), "the trained tokenizer")
 }
