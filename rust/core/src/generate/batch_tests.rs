@@ -45,7 +45,7 @@ fn together(model: &Arc<Model>, options: BatchOptions, prompts: &[Vec<u32>], see
         }
         let somebody = b as usize % options.slots;
         if c % 25 == 0 {
-            // Whoever leaves too early comes again from the start.
+            // Whoever leaves too early starts afresh.
             if let Some(text) = owners[somebody].take() {
                 batch.leave(somebody).unwrap();
                 found[text].clear();
