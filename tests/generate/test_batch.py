@@ -41,7 +41,9 @@ def test_texts_that_come_and_go_are_those_that_each_gives_alone(generator: Gener
     prompts += [prompts[0][:1] + prompts[2], prompts[2]]
     batch = generator.engine.batch(4, context, prefix_bytes=1 << 20, threads=threads)
     assert (batch.slots, batch.context, batch.threads) == (4, context, threads)
-    waiting, owner, found = list(enumerate(prompts)), {}, {}
+    waiting = list(enumerate(prompts))
+    owner: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
     while waiting or owner:
         if waiting and batch.free and rng.random() < 0.6:
             index, ids = waiting.pop()
@@ -66,7 +68,7 @@ def test_texts_that_come_and_go_are_those_that_each_gives_alone(generator: Gener
                 batch.leave(drawn.slot)
                 del owner[drawn.slot]
     for index, ids in enumerate(prompts):
-        # Alone, a text goes on with the last half of a full context.
+        # Alone, a text continues from the last half of a full context.
         assert found[index] == alone(generator, ids, index)[: context - len(ids) + 1]
     assert batch.free == 4
 

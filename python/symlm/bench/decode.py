@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from .facts import facts
 from .peers import LlamaPeer, PeerFailed
 from .report import decoding
 from .settings import BenchConfig
+from .tasks import Decoding, Entry
 
 TOGETHER = 32
 """Texts of a batch."""
@@ -36,28 +34,6 @@ TOKENS, PROMPT = 64, 128
 _GGUF = {"f32": "f32", "q8": "q8_0"}
 
 
-@dataclass
-class Entry:
-    """Something that takes turns."""
-
-    name: str
-    weights: str
-    task: str
-    """decode, batch or prefill."""
-    threads: int
-    run: Callable[[], float]
-    """Does a turn and gives its seconds."""
-    tokens: int
-    bytes: int | None = None
-    """That a token reads."""
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def tok_s(self) -> float | None:
-        """Median over the turns."""
-        return self.tokens / statistics.median(self.seconds) if self.seconds else None
-
-
 class DecodeBench:
     """One benchmark of generation; `run` measures, prints and writes."""
 
@@ -65,8 +41,8 @@ class DecodeBench:
         assert config.decode is not None
         self.config, self.model = config, Path(config.decode)
         self.signals = StopSignals()
-        self.entries: list[Entry] = []
-        self.bandwidth: dict[str, float] = {}
+        self.measured = Decoding()
+        self.entries, self.bandwidth = self.measured.entries, self.measured.bandwidth
         self._peers: list[LlamaPeer] = []
 
     def run(self) -> int:
@@ -162,17 +138,12 @@ class DecodeBench:
                     entry.seconds.append(seconds)
             console.print(f"round {number}/{self.config.round_count}", highlight=False)
 
-    def best(self, name: str, weights: str, task: str) -> Entry | None:
-        """The fastest of a program's numbers of threads; None without any turn."""
-        found = [e for e in self.entries if (e.name, e.weights, e.task) == (name, weights, task) and e.seconds]
-        return min(found, key=lambda entry: statistics.median(entry.seconds) / entry.tokens, default=None)
-
     def _close(self) -> None:
         for peer in self._peers:
             peer.close()
 
     def _publish(self) -> None:
-        Console(width=120).print(decoding(self))
+        Console(width=120).print(decoding(self.measured))
         if self.config.json is not None:
             rows: list[dict[str, Any]] = [
                 {

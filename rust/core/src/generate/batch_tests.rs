@@ -17,7 +17,7 @@ fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
     (0..count)
         .map(|i| {
             let mut ids = whole[..[3, 75, 40, 64, 33][i % 5]].to_vec();
-            if i % 3 == 0 {
+            if i.is_multiple_of(3) {
                 ids.extend_from_slice(&whole[100 + i..100 + i + i % 7]);
             }
             ids
@@ -26,7 +26,7 @@ fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
 }
 
 fn settings(i: usize) -> SampleOptions {
-    let temperature = if i % 4 == 0 { 0.0 } else { 0.9 };
+    let temperature = if i.is_multiple_of(4) { 0.0 } else { 0.9 };
     SampleOptions { max_new_tokens: 20 + i as u64 % 9, sample_index: i as u32, temperature, ..options(temperature) }
 }
 
@@ -37,15 +37,16 @@ fn together(model: &Arc<Model>, options: BatchOptions, prompts: &[Vec<u32>], see
     let (mut waiting, mut owners) = ((0..prompts.len()).rev().collect::<Vec<_>>(), vec![None; options.slots]);
     for step in 0.. {
         let [a, b, c, _] = rng::draw(seed, rng::Stream::Sample, step, 7);
-        if a % 3 != 0 && batch.free() > 0 {
-            if let Some(text) = waiting.pop() {
-                let slot = batch.join(Prompt::of_ids(&prompts[text]), settings(text), Some(2)).unwrap();
-                owners[slot] = Some(text);
-            }
+        if a % 3 != 0
+            && batch.free() > 0
+            && let Some(text) = waiting.pop()
+        {
+            let slot = batch.join(Prompt::of_ids(&prompts[text]), settings(text), Some(2)).unwrap();
+            owners[slot] = Some(text);
         }
         let somebody = b as usize % options.slots;
-        if c % 25 == 0 {
-            // Whoever leaves too early comes again from the start.
+        if c.is_multiple_of(25) {
+            // Whoever leaves too early starts afresh.
             if let Some(text) = owners[somebody].take() {
                 batch.leave(somebody).unwrap();
                 found[text].clear();

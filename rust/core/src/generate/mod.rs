@@ -22,6 +22,8 @@ mod team;
 #[cfg(test)]
 mod tests;
 mod weights8;
+#[cfg(test)]
+mod weights8_tests;
 mod writer;
 
 pub use bandwidth::read_bandwidth;

@@ -246,10 +246,10 @@ impl RowForward<'_> {
                     // SAFETY: position p of a page, which is not behind the last one, and columns of its values.
                     unsafe {
                         let x = s.splat(*weights.add(h * stride + p));
-                        for v in 0..VECTORS {
+                        for (v, acc) in acc[h].iter_mut().enumerate() {
                             let value = values[h].add(p * d + v * LANES);
                             let value = if VECTORS == 1 { math::load(s, value, lanes) } else { s.load(value) };
-                            acc[h][v] = s.fma(x, value, acc[h][v]);
+                            *acc = s.fma(x, value, *acc);
                         }
                     }
                 }

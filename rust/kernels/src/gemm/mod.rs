@@ -23,6 +23,7 @@ pub(crate) mod micro;
 mod ops;
 pub mod pack;
 pub mod q8;
+mod row;
 
 use crate::mat::{Mat, MatMut};
 use crate::simd::{Isa, Kernel, LANES, Simd, dispatch};
@@ -47,17 +48,21 @@ pub struct Right<'a> {
     panel_stride: usize,
     k: usize,
     n: usize,
+    /// Whether whole panels are there, whatever n is.
+    whole: bool,
     life: PhantomData<&'a f32>,
 }
 
 impl<'a> Right<'a> {
     /// Packed panels.
     pub fn packed(b: Packed<'a>) -> Self {
-        Self { ptr: b.ptr(), row_stride: PANEL, panel_stride: b.k() * PANEL, k: b.k(), n: b.n(), life: PhantomData }
+        let panel_stride = b.k() * PANEL;
+        Self { ptr: b.ptr(), row_stride: PANEL, panel_stride, k: b.k(), n: b.n(), whole: true, life: PhantomData }
     }
     /// Rows as they lie (weight gradients).
     pub fn rows(b: Mat<'a>) -> Self {
-        Self { ptr: b.ptr(), row_stride: b.stride(), panel_stride: PANEL, k: b.rows(), n: b.cols(), life: PhantomData }
+        let (row_stride, k, n) = (b.stride(), b.rows(), b.cols());
+        Self { ptr: b.ptr(), row_stride, panel_stride: PANEL, k, n, whole: false, life: PhantomData }
     }
     /// Where column `j` begins.
     #[inline(always)]
@@ -234,6 +239,9 @@ unsafe fn gemm(isa: Isa, a: Left<'_>, b: Right<'_>, results: Results) {
     let (_, k) = a.shape();
     assert_eq!(k, b.k, "inner sizes {k} and {}", b.k);
     let Results { start, add, c } = results;
+    if let (Left::Rows(a), 1, true) = (a, a.shape().0, start.ptr.is_null() && b.whole) {
+        return dispatch(isa, row::Row { x: a.ptr(), b, add, c });
+    }
     // What is added must not be overwritten before.
     let blocks = if add.ptr == c.ptr { 1 } else { k.div_ceil(K_BLOCK).max(1) };
     let size = k.div_ceil(blocks);

@@ -29,7 +29,7 @@ pub(super) fn run<T: Step>(kind: Integers, step: T) {
     assert!(kind.is_available(), "this CPU has no {}", kind.name());
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: the features were just detected. All processors with AVX2 convert f16, but it is a feature of its own.
+        // SAFETY: the features were just detected. All processors with AVX2 convert f16, but it is a feature apart.
         unsafe {
             match kind {
                 Integers::Avx512Vnni => return x86::dot_wide(step),
@@ -194,20 +194,21 @@ impl Product<'_> {
                 for (v, w) in w.iter_mut().enumerate() {
                     *w = s.load(row.add(v * LANES));
                 }
-                for r in 0..ROWS {
+                for (r, sums) in sums[chain].iter_mut().enumerate() {
                     let x = self.x.integers.as_ptr().add((group + r * groups) * GROUP + 4 * four);
                     let x = s.splat(x.cast::<f32>().read_unaligned());
-                    for v in 0..VECTORS {
-                        sums[chain][r][v] = B::dot(s, w[v], x, sums[chain][r][v]);
+                    for (w, sum) in w.iter().zip(sums) {
+                        *sum = B::dot(s, *w, x, *sum);
                     }
                 }
             }
         }
+        let [mut first, second] = sums;
         if ROWS == 1 {
-            for v in 0..VECTORS {
-                sums[0][0][v] = B::add(s, sums[0][0][v], sums[1][0][v]);
+            for (a, b) in first[0].iter_mut().zip(second[0]) {
+                *a = B::add(s, *a, b);
             }
         }
-        sums[0]
+        first
     }
 }
