@@ -1019,7 +1019,7 @@ class Drawn:
         """Whether the text ends here."""
     @property
     def why(self) -> str | None:
-        """Why: "stop" (the token ends texts and is no part of this one), "length" (of `max_new_tokens`), "context"."""
+        """Why: "stop" (the token ends texts and is not part of it), "length" (of `max_new_tokens`), "context"."""
     @property
     def logprob(self) -> float | None:
         """Natural logarithm of the token's probability, whatever the settings; None if it was not asked for."""

@@ -68,7 +68,7 @@ def test_texts_that_come_and_go_are_those_that_each_gives_alone(generator: Gener
                 batch.leave(drawn.slot)
                 del owner[drawn.slot]
     for index, ids in enumerate(prompts):
-        # Alone, a text goes on with the last half of a full context.
+        # Alone, a text continues from the last half of a full context.
         assert found[index] == alone(generator, ids, index)[: context - len(ids) + 1]
     assert batch.free == 4
 

@@ -18,11 +18,11 @@ from ..generate.generator import WEIGHT_KINDS, Generator
 from ..system.files import temporary, write_atomic
 from ..system.signals import Stopped, StopSignals
 from ..system.target import check_target
-from .entries import Entry, Turns
 from .facts import facts
 from .peers import LlamaPeer, PeerFailed
 from .report import decoding
 from .settings import BenchConfig
+from .tasks import Decoding, Entry
 
 TOGETHER = 32
 """Texts of a batch."""
@@ -40,7 +40,8 @@ class DecodeBench:
         assert config.decode is not None
         self.config, self.model = config, Path(config.decode)
         self.signals = StopSignals()
-        self.turns = Turns()
+        self.measured = Decoding()
+        self.entries, self.bandwidth = self.measured.entries, self.measured.bandwidth
         self._peers: list[LlamaPeer] = []
 
     def run(self) -> int:
@@ -98,8 +99,8 @@ class DecodeBench:
 
         tokens = min(tokens, model.seq_len - 3)
         threads, read = engine.threads, engine.token_bytes
-        self.turns.bandwidth[weights] = _symlm.read_bandwidth(threads, read)
-        self.turns.entries += [
+        self.bandwidth[weights] = _symlm.read_bandwidth(threads, read)
+        self.entries += [
             Entry("symlm", weights, "decode", threads, decode, tokens, read),
             Entry("symlm", weights, "batch", threads, batch, tokens * TOGETHER),
             Entry("symlm", weights, "prefill", threads, prefill, prompt),
@@ -118,7 +119,7 @@ class DecodeBench:
                 def turn(peer: LlamaPeer = peer, line: str = f"{task} {count}") -> float:
                     return peer.run(line)
 
-                self.turns.entries.append(Entry("llama.cpp", weights, task, threads, turn, count))
+                self.entries.append(Entry("llama.cpp", weights, task, threads, turn, count))
 
     def _measure(self) -> None:
         console = Console(stderr=True)
@@ -128,7 +129,7 @@ class DecodeBench:
             except PeerFailed as error:
                 raise UserError(f"{peer.name}: {error}") from None
         for number in range(self.config.round_count + 1):
-            for entry in self.turns.entries:
+            for entry in self.entries:
                 self.signals.check()
                 seconds = entry.run()
                 # The first round warms up.
@@ -141,14 +142,14 @@ class DecodeBench:
             peer.close()
 
     def _publish(self) -> None:
-        Console(width=120).print(decoding(self.turns))
+        Console(width=120).print(decoding(self.measured))
         if self.config.json is not None:
             rows: list[dict[str, Any]] = [
                 {
                     "name": e.name, "weights": e.weights, "task": e.task, "threads": e.threads, "tokens": e.tokens,
                     "seconds": e.seconds, "tok_s": e.tok_s, "token_bytes": e.bytes,
                 }
-                for e in self.turns.entries
+                for e in self.entries
             ]  # fmt: skip
-            record = {"facts": facts(), "model": str(self.model), "read_bytes_s": self.turns.bandwidth, "entries": rows}
+            record = {"facts": facts(), "model": str(self.model), "read_bytes_s": self.bandwidth, "entries": rows}
             write_atomic(Path(self.config.json), json.dumps(record, indent=2) + "\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +10,7 @@ from ..units import count_of, format_count
 from .figures import Figures
 from .network import NetworkRow
 from .record import Row
-
-if TYPE_CHECKING:
-    from .entries import Turns
+from .tasks import Decoding
 
 LEAST_WIDTH = 100
 CHAIN_KINDS = 4
@@ -61,13 +57,13 @@ def end_to_end(figures: Figures) -> Table:
     return table
 
 
-def decoding(turns: Turns) -> Table:
+def decoding(measured: Decoding) -> Table:
     """Tokens a second of each task, the share of the read bandwidth that one text takes, and a peer's best."""
     table = _table("Generation", "", "threads", "tokens/s", "GB/s read", "of the bandwidth", "llama.cpp", "symlm is")
     labels = {"decode": "one text", "batch": "32 texts", "prefill": "prompt"}
-    for weights, bandwidth in turns.bandwidth.items():
+    for weights, bandwidth in measured.bandwidth.items():
         for task, label in labels.items():
-            own, peer = turns.best("symlm", weights, task), turns.best("llama.cpp", weights, task)
+            own, peer = measured.best("symlm", weights, task), measured.best("llama.cpp", weights, task)
             if own is None or own.tok_s is None:
                 continue
             read = None if own.bytes is None else own.bytes * own.tok_s

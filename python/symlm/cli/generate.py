@@ -38,10 +38,10 @@ def _run(
     stop: tuple[str, ...],
     num_samples: int,
     echo: bool,
+    weights: str,
     chat: bool,
     chat_template: str | None,
     system: str | None,
-    weights: str,
     **values: Any,
 ) -> None:
     given = {name: value for name, value in values.items() if value is not None}

@@ -4,6 +4,7 @@ server      the process: socket, signals, start and end
 app         the routes
 completions `/v1/completions`
 chat        `/v1/chat/completions`
+templates   the model's chat template, in its process
 tokens      `/tokenize`, `/detokenize`, `/tokenizer_info`
 forms       what a request asks for, read from its JSON and checked
 fields      the values of a JSON object, taken out by type

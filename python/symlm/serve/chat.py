@@ -28,8 +28,13 @@ def read_chat(raw: dict[str, Any], served: Served, defaults: Sampling) -> Wanted
     shared = read_shared(request, served, defaults)
     _refuse(request)
     messages = read_messages(request)
-    text = plain_text(messages)
-    prompts = [Prompt(served.prompt_ids(text), text)]
+    if served.chat_template is None:
+        text = plain_text(messages)
+        prompts, ends = [Prompt(served.prompt_ids(text), text)], list(served.generator.model.eos_token_ids)
+    else:
+        text, ids, ends = served.template.prompt(messages)
+        prompts = [Prompt(ids, text)]
+    is_plain = served.chat_template is None
     asked = _asked(request)
     room = room_for(prompts, asked, served.context, served, "messages")
     check_size(prompts, shared.n, room)
@@ -41,12 +46,12 @@ def read_chat(raw: dict[str, Any], served: Served, defaults: Sampling) -> Wanted
         prompts=prompts,
         n=shared.n,
         sampling=Sampling(**shared.sampling, max_new_tokens=room),
-        ends=list(served.generator.model.eos_token_ids),
-        stop=[*shared.stop, *_PLAIN_STOPS],
+        ends=ends,
+        stop=[*shared.stop, *(_PLAIN_STOPS if is_plain else [])],
         top=top if wants_logprobs else None,
         stream=shared.stream,
         include_usage=shared.include_usage,
-        strip=True,
+        strip=is_plain,
         is_chat=True,
     )
 

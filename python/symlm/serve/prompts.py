@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ..generate.generator import Generator
 from ..model.companions import DEFAULT_TEMPLATE, Companions
+from .templates import Template
 
 _MOST_KEPT = 1 << 16
 
@@ -28,6 +28,8 @@ class Served:
         self.names = {self.name, given}
         """What requests may call it."""
         self.created = int(time.time())
+        self.template = Template(generator)
+        """Only of a model with a chat template."""
         self.token_bytes = lru_cache(_MOST_KEPT)(self._token_bytes)
 
     def _token_bytes(self, id_: int) -> bytes:
@@ -52,25 +54,7 @@ class Served:
     def written_ids(self, text: str, begin: bool) -> list[int]:
         """Ids of a text in which special tokens may be written out; `begin` puts what begins every text before it."""
         ids: list[int] = list(self.tokenizer.document_start) if begin and self.tokenizer.marks_beginning else []
-        for part in self._special.split(text) if self._special is not None else [text]:
-            if part in self._special_ids:
-                ids.append(self._special_ids[part])
-            elif part:
-                ids += self.tokenizer.encode(part)
-        return ids
-
-    @cached_property
-    def _special_ids(self) -> dict[str, int]:
-        """The tokens that begin and end a text, as they are written. A tokenizer of the library knows all of its
-        special tokens by itself; one that symlm trained takes them for characters."""
-        model = self.generator.model
-        ids = [*model.eos_token_ids, model.bos_token_id, self.tokenizer.eot_id]
-        return {self.text([id_]): id_ for id_ in ids if id_ is not None and self.token_bytes(id_)}
-
-    @cached_property
-    def _special(self) -> re.Pattern[str] | None:
-        texts = sorted(map(re.escape, self._special_ids), key=len, reverse=True)
-        return re.compile(f"({'|'.join(texts)})") if texts else None
+        return ids + (self.tokenizer.encode_rendered(text) if text else [])
 
     @cached_property
     def companions(self) -> Companions | None:

@@ -91,6 +91,7 @@ def listen(settings: Serving) -> list[socket.socket]:
 def serve(
     model: str,
     checkpoint: str,
+    weights: str,
     settings: Serving,
     defaults: Sampling,
     *,
@@ -103,7 +104,7 @@ def serve(
     keys = read_keys(settings)
     sockets = listen(settings)
     try:
-        generator = Generator.from_pretrained(model, checkpoint)
+        generator = Generator.from_pretrained(model, checkpoint, weights=weights)
         from .app import Service
         from .prompts import Served
         from .scheduler import Scheduler
@@ -166,6 +167,7 @@ async def _answer(service: Service, doors: object, sockets: list[socket.socket],
         unfinished = service.jobs.active
     finally:
         service.scheduler.close()
+        service.served.template.close()
         service.jobs.close()
     if server.force_exit or unfinished:
         say(f"stopped with {unfinished} requests unanswered")

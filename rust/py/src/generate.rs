@@ -58,7 +58,7 @@ impl Generator {
         Ok(PyBytes::new(py, &bytes))
     }
     /// A batch for so many texts at a time, each of at most `context` tokens. With `roll`, for which `context` must be all positions of
-    /// the model, a text that is longer goes on with its last half. `prefix_bytes` of keys and values of texts that have left
+    /// the model, a text that is longer continues from its last half. `prefix_bytes` of keys and values of texts that have left
     /// are kept for prompts that begin alike.
     #[pyo3(
         signature = (slots, context, *, roll = false, prefix_bytes = Given(0), threads = Given(None)),

@@ -2,7 +2,7 @@
 //!
 //! Each step is one pass over the next token of every text, and over a piece of the prompts that are still to be read. Every text
 //! gets the bits that it would get alone: its logits do not depend on the other rows of a pass (`pass`), and its tokens are drawn
-//! by a [`Writer`] of its own.
+//! by a [`Writer`] for itself.
 
 use super::cache::{Cache, Pages};
 use super::model::Model;
@@ -27,7 +27,7 @@ pub struct BatchOptions {
     pub slots: usize,
     /// Most tokens of a text, its prompt included; at most the positions of the model.
     pub context: usize,
-    /// A text that has reached `context` goes on with the last half of it, as a [`Session`](super::Session) does; else it ends. Only
+    /// A text that has reached `context` continues from its last half, as a [`Session`](super::Session) does; else it ends. Only
     /// where `context` is all positions of the model.
     pub roll: bool,
     /// Bytes of keys and values that are kept of texts that have left.

@@ -17,7 +17,7 @@ fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
     (0..count)
         .map(|i| {
             let mut ids = whole[..[3, 75, 40, 64, 33][i % 5]].to_vec();
-            if i % 3 == 0 {
+            if i.is_multiple_of(3) {
                 ids.extend_from_slice(&whole[100 + i..100 + i + i % 7]);
             }
             ids
@@ -45,8 +45,8 @@ fn together(model: &Arc<Model>, options: BatchOptions, prompts: &[Vec<u32>], see
             owners[slot] = Some(text);
         }
         let somebody = b as usize % options.slots;
-        if c % 25 == 0 {
-            // Whoever leaves too early comes again from the start.
+        if c.is_multiple_of(25) {
+            // Whoever leaves too early starts afresh.
             if let Some(text) = owners[somebody].take() {
                 batch.leave(somebody).unwrap();
                 found[text].clear();

@@ -12,7 +12,7 @@
 //! logits = norm(x) Wheadᵀ                       columns                         | wait
 //! ```
 //!
-//! Every element is a chain of its own (contract G1 to G4, A1 to A3, E3, E7, E9), so that neither the threads nor the other rows
+//! Every element is a separate chain (contract G1 to G4, A1 to A3, E3, E7, E9), so that neither the threads nor the other rows
 //! of the pass can move a bit of a row. Each matrix is read once a pass, by columns, each thread its own.
 
 use super::cache::{Cache, PAGE, layer_at};
@@ -194,7 +194,7 @@ struct SharedLogits {
     vocab: usize,
 }
 
-// SAFETY: threads write columns of their own, and read behind a barrier.
+// SAFETY: threads write columns that are theirs alone, and read behind a barrier.
 unsafe impl Sync for SharedLogits {}
 
 impl SharedLogits {

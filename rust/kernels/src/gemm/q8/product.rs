@@ -29,7 +29,7 @@ pub(super) fn run<T: Step>(kind: Integers, step: T) {
     assert!(kind.is_available(), "this CPU has no {}", kind.name());
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: the features were just detected. All processors with AVX2 convert f16, but it is a feature of its own.
+        // SAFETY: the features were just detected. All processors with AVX2 convert f16, but it is a feature apart.
         unsafe {
             match kind {
                 Integers::Avx512Vnni => return x86::dot_wide(step),

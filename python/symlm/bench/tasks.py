@@ -1,4 +1,4 @@
-"""What takes turns in a benchmark of generation, and the seconds that it took."""
+"""What `symlm bench --decode` measures, and the turns so far."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ class Entry:
 
 
 @dataclass
-class Turns:
-    """All that took turns, and the bandwidth that was measured beside them."""
+class Decoding:
+    """All that takes turns, and the read bandwidth for each kind of weights, in bytes a second."""
 
     entries: list[Entry] = field(default_factory=list)
     bandwidth: dict[str, float] = field(default_factory=dict)
-    """Bytes a second that the threads read, for each kind of weights."""
 
     def best(self, name: str, weights: str, task: str) -> Entry | None:
         """The fastest of a program's numbers of threads; None without any turn."""
