@@ -20,7 +20,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["finetune"], ["generate"], ["bench"], ["eval"], ["export"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["finetune"], ["generate"], ["serve"], ["bench"], ["eval"], ["export"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *command, "--help"],

@@ -160,6 +160,9 @@ async def _answer(service: Service, doors: object, sockets: list[socket.socket],
         if signal.getsignal(signum) is not signal.SIG_IGN or signum != signal.SIGHUP:
             loop.add_signal_handler(signum, stop, signum)
     service.scheduler.start()
+    # From here connections wait for the server, which takes them a moment later.
+    for one in sockets:
+        one.listen(_BACKLOG)
     host, port = sockets[0].getsockname()[:2]
     say(f"serving {service.served.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends)")
     try:
