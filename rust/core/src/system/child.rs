@@ -2,8 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Result};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ChildStdout, Stdio};
+use std::process::{ChildStdout, ExitStatus, Stdio};
 
 /// A program and its first arguments.
 #[derive(Debug, Clone)]
@@ -50,12 +49,24 @@ impl Child {
                 self.child.wait()?
             }
         };
-        Ok(match (status.signal(), status.code()) {
+        Ok(match (signal(status), status.code()) {
             (Some(signal), _) => format!("signal {signal}"),
             (_, Some(code)) => format!("exit code {code}"),
             _ => "for no known reason".into(),
         })
     }
+}
+
+/// The signal that ended a process, if one did.
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+/// There are no signals.
+#[cfg(not(unix))]
+fn signal(_: ExitStatus) -> Option<i32> {
+    None
 }
 
 impl Drop for Child {
