@@ -24,7 +24,7 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip packing csv shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated emulated-arm bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -110,9 +110,13 @@ valgrind: needs ## a small training under memcheck, portable and AVX2
 emulated: needs ## AVX-512 kernels and a small training on an emulated processor, an hour or more; needs Bochs
 	cargo build --locked --release --target-dir target -p symlm-core --example step_times
 	cargo test --locked --release --target-dir target -p symlm-kernels --no-run --message-format json-render-diagnostics \
-	  | sed -n 's/.*"src_path":"[^"]*\/tests\/[^"]*".*"executable":"\([^"]*\)".*/"\1"/p' | grep -v /assembly- > target/emulated
+	  | sed -n 's/.*"src_path":"[^"]*\/tests\/[^"]*".*"executable":"\([^"]*\)".*/"\1"/p' | grep -v /assembly > target/emulated
 	xargs tests/emulated.sh tests/emulated_job.sh rust/core/examples/small.json target/release/examples/step_times \
 	  < target/emulated
+
+emulated-arm: install ## NEON kernels, the golden run, runs that change their processor, under qemu-user; needs root, debootstrap
+	cargo fetch --locked
+	tests/emulated_arm.sh target/arm $(ARM_PARTS)
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace

@@ -110,6 +110,7 @@ CALLS: dict[str, tuple[str, dict[str, str]]] = {
         {"model": "run", "data": "text.txt", **TUNE},
     ),
     "generate": ("generate", {"model": "run", "prompt": "a", "max_new_tokens": "1", "seed": "1"}),
+    "chat": ("chat", {"model": "run", "max_new_tokens": "1", "seed": "1"}),
     "serve": ("serve", {"model": "run", "port": "0"}),
     "eval": ("eval", {"model": "run", "data": "text.txt", "threads": "1", "progress": "off"}),
     "export": ("export", {"model": "run", "to": "hf", "out": "new"}),

@@ -36,7 +36,8 @@ struct Loop {
 
 /// What a loop does; `None` where it is that of a tail, which reads lane by lane; or what is wrong with it.
 fn examine(body: &[String]) -> Result<Option<Loop>, String> {
-    const OTHERS: [&str; 12] = ["add", "sub", "subs", "cmp", "cb", "b", "prfm", "uzp1", "uzp2", "lsl", "mov", "nop"];
+    const OTHERS: [&str; 13] =
+        ["add", "sub", "subs", "cmp", "cb", "b", "prfm", "uzp1", "uzp2", "dup", "lsl", "mov", "nop"];
     let (mut fused, mut reads, mut accumulators) = (0, 0, BTreeSet::new());
     for instruction in body {
         let (name, operands) = instruction.split_once(char::is_whitespace).unwrap_or((instruction, ""));
@@ -55,7 +56,9 @@ fn examine(body: &[String]) -> Result<Option<Loop>, String> {
                 return Ok(None);
             }
             reads += if name == "ldp" { 2 } else { 1 };
-        } else if !OTHERS.iter().any(|other| name.starts_with(other)) || vector && !name.starts_with("uzp") {
+        } else if !OTHERS.iter().any(|other| name.starts_with(other))
+            || vector && !["uzp1", "uzp2", "dup"].contains(&name)
+        {
             return Err(format!("does not belong here: {instruction}"));
         }
     }

@@ -6,7 +6,6 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use std::ops::Deref;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use symlm_core::Error;
 
@@ -50,7 +49,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Location {
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let path = object.extract::<PathBuf>();
         let path = path.map_err(|error| refused(&object, error, "a path that this system can have"))?;
-        if path.as_os_str().as_bytes().contains(&0) {
+        if path.as_os_str().as_encoded_bytes().contains(&0) {
             return Err(to_py(object.py(), Error::usage("found a path with a NUL character, which no file can have")));
         }
         Ok(Self(path))

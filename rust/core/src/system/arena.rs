@@ -7,6 +7,7 @@
 //! an arena to themselves: `step::engine` while no task runs, the copy of a checkpoint, a finished model and a session
 //! of `generate`. `model::Weights` passes the duty on to its callers.
 
+use super::pages;
 use std::ptr::NonNull;
 use symlm_kernels::{Mat, MatMut};
 
@@ -22,9 +23,6 @@ unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
 
-/// Arenas below this size stay in ordinary pages.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
-
 impl Arena {
     /// An arena of `len` zeros.
     ///
@@ -36,25 +34,8 @@ impl Arena {
         };
         let bytes = len.max(1).checked_mul(size_of::<f32>()).and_then(|bytes| bytes.checked_next_multiple_of(4096));
         let bytes = bytes.ok_or_else(|| refused(usize::MAX))?;
-        // SAFETY: an anonymous private mapping of a non-zero size touches no existing memory.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        let ptr = NonNull::new(at.cast::<f32>()).filter(|_| at != libc::MAP_FAILED);
-        let ptr = ptr.ok_or_else(|| refused(bytes))?;
-        if bytes >= HUGE_PAGE_BYTES {
-            // Advice only: a refusal costs speed, nothing else.
-            // SAFETY: the mapping was just made and is ours.
-            unsafe { libc::madvise(at, bytes, libc::MADV_HUGEPAGE) };
-        }
-        Ok(Self { ptr, len, bytes })
+        let ptr = pages::map(bytes).ok_or_else(|| refused(bytes))?;
+        Ok(Self { ptr: ptr.cast(), len, bytes })
     }
 
     /// Elements.
@@ -80,7 +61,7 @@ impl Arena {
     /// Nobody writes them while the slice lives.
     pub unsafe fn slice(&self, offset: usize, len: usize) -> &[f32] {
         assert!(offset <= self.len && len <= self.len - offset, "elements {offset}+{len} of {}", self.len);
-        // SAFETY: in bounds and initialised (mmap gives zeros); no writer, by the caller's guarantee.
+        // SAFETY: in bounds and initialised (new pages are zeros); no writer, by the caller's guarantee.
         unsafe { std::slice::from_raw_parts(self.ptr(offset), len) }
     }
 
@@ -127,8 +108,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and no view outlives the arena (their lifetimes).
-        unsafe { libc::munmap(self.ptr.as_ptr().cast(), self.bytes) };
+        // SAFETY: the pages are ours and no view outlives the arena (their lifetimes).
+        unsafe { pages::unmap(self.ptr.cast(), self.bytes) };
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Result};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{ChildStdout, Stdio};
+use std::process::{ChildStdout, ExitStatus, Stdio};
 
 /// A program and its first arguments.
 #[derive(Debug, Clone)]
@@ -20,8 +19,7 @@ impl Command {
         let mut command = std::process::Command::new(&self.0[0]);
         command.args(&self.0[1..]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // Ctrl-C is for this process, which then ends the other.
-        command.process_group(0);
+        apart(&mut command);
         let mut child = command.spawn()?;
         let output = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         Ok(Child { child, output })
@@ -52,12 +50,37 @@ impl Child {
                 self.child.wait()?
             }
         };
-        Ok(match (status.signal(), status.code()) {
+        Ok(match (signal(status), status.code()) {
             (Some(signal), _) => format!("signal {signal}"),
             (_, Some(code)) => format!("exit code {code}"),
             _ => "for no known reason".into(),
         })
     }
+}
+
+/// Ctrl-C is for this process, which then ends the other.
+#[cfg(unix)]
+fn apart(command: &mut std::process::Command) {
+    std::os::unix::process::CommandExt::process_group(command, 0);
+}
+
+/// As above.
+#[cfg(windows)]
+fn apart(command: &mut std::process::Command) {
+    const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+    std::os::windows::process::CommandExt::creation_flags(command, CREATE_NEW_PROCESS_GROUP);
+}
+
+/// The signal that ended a process, if one did.
+#[cfg(unix)]
+fn signal(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+/// There are no signals.
+#[cfg(not(unix))]
+fn signal(_: ExitStatus) -> Option<i32> {
+    None
 }
 
 impl Drop for Child {

@@ -1,9 +1,7 @@
 //! Files that may be anything, and disks that are nearly full.
 
-use std::fs::{OpenOptions, ReadDir};
+use std::fs::ReadDir;
 use std::io::{BufWriter, Error, ErrorKind, Read, Result, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -58,21 +56,21 @@ pub(crate) fn entries(folder: &Path) -> Result<ReadDir> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     size: u64,
-    modified: (i64, i64),
+    modified: SystemTime,
 }
 
 impl Stamp {
     /// Of an open file, as it is now.
     pub(crate) fn of(file: &File) -> Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { size: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+        Ok(Self { size: metadata.len(), modified: metadata.modified()? })
     }
 }
 
 /// Opens a regular file for reading and gives its size. Anything else is an error: a pipe without a writer, for one,
 /// would wait for ever. So is a pointer of Git LFS ([`LfsPointer`]), which is in the place of the file that is meant.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = open_at_once(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(Error::new(ErrorKind::IsADirectory, "found a folder, expected a file"));
@@ -81,7 +79,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
         return Err(Error::new(ErrorKind::InvalidInput, "found a pipe or a device, expected a file"));
     }
     let mut head = [0; HEAD_BYTES];
-    let size = file.read_at(&mut head, 0)?;
+    let size = some_at(&file, &mut head, 0)?;
     if LfsPointer::is(&head[..size]) {
         return Err(Error::new(ErrorKind::InvalidData, LfsPointer));
     }
@@ -90,7 +88,32 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64)> {
 
 /// Fills `bytes` from position `at` of a file. A file that is cut meanwhile gives an error.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> Result<()> {
-    file.read_exact_at(bytes, at)
+    let mut done = 0;
+    while done < bytes.len() {
+        match some_at(file, &mut bytes[done..], at + done as u64) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(some) => done += some,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes from position `at` of a file, as many as come at once.
+fn some_at(file: &File, bytes: &mut [u8], at: u64) -> Result<usize> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_at(file, bytes, at);
+    #[cfg(windows)]
+    return std::os::windows::fs::FileExt::seek_read(file, bytes, at);
+}
+
+/// Opens anything for reading, without waiting for the writer of a pipe.
+pub(super) fn open_at_once(path: &Path) -> Result<File> {
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.read(true).open(path)
 }
 
 /// Writes a file through a buffer and waits until it is on the disk. Where it fails, a part of the file may be left.
@@ -124,9 +147,9 @@ pub(crate) fn make_folders(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path)
 }
 
-/// Waits until the names in a folder are on the disk.
+/// Waits until the names in a folder are on the disk. Windows has no such call: its file system keeps a journal of names.
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path)?.sync_all()
+    if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() }
 }
 
 /// Makes a folder, unless it is there.
@@ -137,10 +160,11 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Where temporary files go: `TMPDIR`, else `/tmp`. `system/files.py` has the same rule. There is no other place to go to
-/// if that one is missing: whoever sets the variable may do so because the others are too small.
+/// Where temporary files go: `TMPDIR`, else `/tmp`, or what Windows says. `system/files.py` has the same rule. There is no
+/// other place to go to if that one is missing: whoever sets the variable may do so because the others are too small.
 pub(crate) fn temporary_folder() -> std::path::PathBuf {
-    std::env::var_os("TMPDIR").filter(|name| !name.is_empty()).unwrap_or_else(|| "/tmp".into()).into()
+    let named = std::env::var_os("TMPDIR").filter(|name| !name.is_empty()).map(std::path::PathBuf::from);
+    named.unwrap_or_else(|| if cfg!(windows) { std::env::temp_dir() } else { "/tmp".into() })
 }
 
 /// A file for the length of a run, where the system has such.
@@ -150,7 +174,11 @@ pub(crate) fn temporary() -> Result<TempFile> {
 
 /// A file in `folder` that will get another name when it is finished; until then it begins with `prefix`.
 pub(crate) fn unfinished(folder: &Path, prefix: &str) -> Result<TempFile> {
-    tempfile::Builder::new().prefix(prefix).permissions(default_permissions()).tempfile_in(folder)
+    let mut builder = tempfile::Builder::new();
+    // A new file gets what the umask leaves, where a temporary one would be for its owner alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(prefix).tempfile_in(folder)
 }
 
 /// Removes the unfinished files of processes that were killed: those older than `age` that no process holds locked.
@@ -166,12 +194,6 @@ pub(crate) fn remove_unfinished(folder: &Path, prefix: &str, age: Duration) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-}
-
-/// What a new file gets, where a temporary file would be for its owner alone.
-fn default_permissions() -> std::fs::Permissions {
-    // The umask takes from it.
-    std::fs::Permissions::from_mode(0o666)
 }
 
 /// Bytes of the buffer in front of a file that is written.
@@ -213,17 +235,26 @@ impl Room {
 }
 
 /// Bytes that this user may still write to the disk of a file; `None` if the system does not tell.
+#[cfg(unix)]
+#[allow(clippy::unnecessary_cast)] // their size depends on the system
 fn free_bytes(file: &File) -> Option<u64> {
     // SAFETY: a structure of plain numbers, for which all zeros is a value.
     let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open as long as `file` lives, and the structure is ours.
-    let failed = unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut found) } != 0;
-    (!failed).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+    let failed = unsafe { libc::fstatvfs(std::os::fd::AsRawFd::as_raw_fd(file), &raw mut found) } != 0;
+    (!failed).then(|| (found.f_bavail as u64).saturating_mul(found.f_frsize as u64))
 }
 
-#[cfg(test)]
+/// Windows answers for folders only, and its temporary files have none.
+#[cfg(not(unix))]
+fn free_bytes(_: &File) -> Option<u64> {
+    None
+}
+
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn only_regular_files_are_opened() {

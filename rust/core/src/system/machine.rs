@@ -1,7 +1,7 @@
 //! Facts about the machine: processors that this process may use, instruction set, FMA peak.
 
+use super::processors;
 use crate::error::{Error, Result};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -61,34 +61,13 @@ pub fn monotonic_ns() -> u64 {
 
 /// Threads that `--threads auto` means, and the rule that decided.
 pub fn available_cpus() -> (usize, String) {
-    let allowed = affinity();
-    let cores: BTreeSet<String> = allowed.iter().map(|cpu| siblings(*cpu)).collect();
-    let physical = cores.len().max(1);
+    let (cores, rule) = processors::cores();
     match cgroup_quota() {
-        Some(quota) if (quota.floor() as usize).max(1) < physical => {
+        Some(quota) if (quota.floor() as usize).max(1) < cores => {
             ((quota.floor() as usize).max(1), format!("cgroup quota of {quota} processors"))
         }
-        _ => (physical, format!("{physical} physical cores in the affinity mask")),
+        _ => (cores, rule),
     }
-}
-
-fn affinity() -> Vec<usize> {
-    // SAFETY: an all-zero cpu_set_t is an empty set, and the call writes at most the size it is given.
-    let set = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
-            return (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
-        }
-        set
-    };
-    // SAFETY: the index is below the size of the set.
-    (0..8 * size_of::<libc::cpu_set_t>()).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
-}
-
-/// The list of hardware threads of a processor's core: the same text for each of them.
-fn siblings(cpu: usize) -> String {
-    let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-    std::fs::read_to_string(path).map_or_else(|_| cpu.to_string(), |text| text.trim().to_owned())
 }
 
 /// What the kernel shows of this process's limits.
@@ -170,8 +149,11 @@ pub struct Available {
 }
 
 /// Memory that this process may still take: what the system has available, or what a control group or `ulimit -v` leaves
-/// if that is less. `None` where the system does not tell.
+/// if that is less; on macOS, which has no such number, all memory. `None` where the system does not tell.
 pub fn available_memory() -> Option<Available> {
+    if cfg!(not(target_os = "linux")) {
+        return elsewhere::available_memory();
+    }
     let least = Shown::here().available_memory()?;
     Some(match address_space_left() {
         Some(bytes) if bytes < least.bytes => Available { bytes, rule: "what ulimit -v leaves" },
@@ -180,6 +162,7 @@ pub fn available_memory() -> Option<Available> {
 }
 
 /// What the limit on the address space leaves, if there is one.
+#[cfg(target_os = "linux")]
 fn address_space_left() -> Option<f64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call fills the structure that it is given.
@@ -191,6 +174,51 @@ fn address_space_left() -> Option<f64> {
     // SAFETY: reads a number of the system.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as f64;
     Some((limit.rlim_cur as f64 - pages * page).max(0.0))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_space_left() -> Option<f64> {
+    None
+}
+
+/// Systems without `/proc`.
+mod elsewhere {
+    use super::Available;
+
+    #[cfg(target_vendor = "apple")]
+    pub(super) fn available_memory() -> Option<Available> {
+        let bytes = super::processors::number(c"hw.memsize")?;
+        Some(Available { bytes: bytes as f64, rule: "what the machine has" })
+    }
+
+    #[cfg(windows)]
+    pub(super) fn available_memory() -> Option<Available> {
+        /// MEMORYSTATUSEX: sizes in bytes.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Status {
+            length: u32,
+            load: u32,
+            physical: [u64; 2],
+            page_file: [u64; 2],
+            address_space: [u64; 3],
+        }
+        #[link(name = "kernel32")]
+        unsafe extern "system" {
+            fn GlobalMemoryStatusEx(status: *mut Status) -> i32;
+        }
+        let mut status = Status { length: size_of::<Status>() as u32, ..Status::default() };
+        // SAFETY: the call fills the structure, whose size it checks.
+        let told = unsafe { GlobalMemoryStatusEx(&raw mut status) } != 0;
+        // Memory counts from when it is asked for, so what the page file still takes matters too.
+        let bytes = status.physical[1].min(status.page_file[1]);
+        told.then_some(Available { bytes: bytes as f64, rule: "what the system has left" })
+    }
+
+    #[cfg(not(any(target_vendor = "apple", windows)))]
+    pub(super) fn available_memory() -> Option<Available> {
+        None
+    }
 }
 
 /// What a control group leaves; file pages that were not used lately can be evicted, so they do not count.

@@ -7,7 +7,9 @@ pub(crate) mod files;
 pub mod float_env;
 mod hex;
 pub mod machine;
+mod pages;
 mod process;
+mod processors;
 pub(crate) mod stream;
 pub(crate) mod sync;
 

@@ -1,9 +1,8 @@
 //! Pipes and devices, which may keep their reader waiting for ever.
 
-use std::fs::{File, OpenOptions};
+use super::files::open_at_once;
+use std::fs::File;
 use std::io::{ErrorKind, Read, Result};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,24 +12,24 @@ pub(crate) struct Stream(File);
 impl Stream {
     /// A named pipe or a device. A pipe that nobody writes to yet is opened all the same and waited for by [`Stream::read`].
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map(Self)
+        open_at_once(path).map(Self)
     }
 
     /// The standard input, without the buffer of the standard library.
     pub(crate) fn standard_input() -> Result<Self> {
-        std::io::stdin().as_fd().try_clone_to_owned().map(|handle| Self(handle.into()))
+        #[cfg(unix)]
+        let handle = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+        #[cfg(windows)]
+        let handle = std::os::windows::io::AsHandle::as_handle(&std::io::stdin()).try_clone_to_owned();
+        handle.map(|handle| Self(handle.into()))
     }
 
     /// The next bytes, their number; 0 at the end of the stream. `None` when there were none within `wait`.
     pub(crate) fn read(&mut self, buffer: &mut [u8], wait: Duration) -> Result<Option<usize>> {
-        let mut ready = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // A pipe without a writer is not ready; it is at its end only once a writer has come and gone.
-        // SAFETY: one valid entry, of a descriptor that stays open.
-        let count = unsafe { libc::poll(&raw mut ready, 1, wait.as_millis() as libc::c_int) };
-        let outcome = match count {
-            0 => return Ok(None),
-            1 => self.0.read(buffer),
-            _ => Err(std::io::Error::last_os_error()),
+        let outcome = match ready(&self.0, wait) {
+            Ok(false) => return Ok(None),
+            Ok(true) => self.0.read(buffer),
+            Err(error) => Err(error),
         };
         match outcome {
             Ok(n) => Ok(Some(n)),
@@ -40,8 +39,29 @@ impl Stream {
     }
 }
 
-#[cfg(test)]
+/// Whether a read comes back at once, after `wait` at the latest. A pipe without a writer is not ready; it is at its end only
+/// once a writer has come and gone.
+#[cfg(unix)]
+fn ready(file: &File, wait: Duration) -> Result<bool> {
+    use std::os::fd::AsRawFd;
+    let mut ready = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry, of a descriptor that stays open.
+    match unsafe { libc::poll(&raw mut ready, 1, wait.as_millis() as libc::c_int) } {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Where nobody can be asked, a read waits until there are bytes.
+#[cfg(not(unix))]
+fn ready(_: &File, _: Duration) -> Result<bool> {
+    Ok(true)
+}
+
+#[cfg(all(test, unix))]
 mod tests {
+    use std::fs::OpenOptions;
     use std::io::Write;
 
     use super::*;

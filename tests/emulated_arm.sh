@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Builds symlm for Linux on aarch64 and checks it under qemu-user: kernels and their assembly on NEON and portable, the
+# golden run, and one run that changes its processor in the middle.
+#
+# `emulated_arm.sh FOLDER [PART...]`: FOLDER keeps a root file system of Debian sid with compilers, qemu and a Python for
+# aarch64 (2.5 GB), and what is built there. Parts: kernels, run, doctor; all without names.
+#
+# Needs root (chroot), debootstrap, unshare, python3 with pip, Debian's archive and PyPI; crates come from ~/.cargo/registry
+# (`cargo fetch`). Settings: MIRROR=http://deb.debian.org/debian, HOST_PYTHON=.venv/bin/python with symlm for this machine.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+folder=$(mkdir -p "$1" && cd "$1" && pwd)
+shift
+parts=${*:-kernels run doctor}
+MIRROR=${MIRROR:-http://deb.debian.org/debian}
+HOST_PYTHON=${HOST_PYTHON:-$here/.venv/bin/python}
+root=$folder/root
+target=aarch64-unknown-linux-gnu
+
+fail() {
+  echo "error: $1" >&2
+  echo "hint: $2" >&2
+  exit 2
+}
+[ "$(id -u)" = 0 ] || fail "this user is not root, which chroot needs" "run it with sudo, or in a container"
+for needed in debootstrap unshare python3; do
+  command -v "$needed" >/dev/null || fail "$needed not found" "apt-get install debootstrap util-linux python3-venv"
+done
+[ -d ~/.cargo/registry ] || fail "no crates in ~/.cargo/registry" "cargo fetch --locked"
+
+# The file system. Its last step leaves a mark, so that one that was cut short is made again.
+if [ ! -e "$root/.complete" ]; then
+  rm -rf "$root"
+  debootstrap --variant=minbase sid "$root" "$MIRROR"
+  echo 'Acquire::Check-Valid-Until "false"; APT::Install-Recommends "false";' > "$root/etc/apt/apt.conf.d/90symlm"
+  chroot "$root" dpkg --add-architecture arm64
+  chroot "$root" apt-get update -q
+  chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -qy rustc cargo libstd-rust-dev:arm64 gcc \
+    gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev:arm64 qemu-user
+  # The other Python is unpacked, not installed: its scripts would need a kernel that starts programs for aarch64.
+  chroot "$root" apt-get clean
+  chroot "$root" apt-get install -qy --download-only python3:arm64 libstdc++6:arm64
+  for package in "$root"/var/cache/apt/archives/*_arm64.deb; do
+    chroot "$root" dpkg -x "/var/cache/apt/archives/$(basename "$package")" /arm
+  done
+  chroot "$root" apt-get clean
+  version=$(basename "$root"/arm/usr/lib/python3.?? | tr -d 'a-z')
+  python3 -m pip install --quiet --target "$root/opt/site" --only-binary :all: --implementation cp --python-version "$version" \
+    --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+    'numpy>=1.26' 'rich>=13.7' 'click>=8.1' pytest hypothesis
+  # What `sys.executable` names is started by the machine's kernel, so it is a script that starts qemu.
+  cat > "$root/usr/bin/arm-python" <<'END'
+#!/bin/sh
+exec qemu-aarch64 -L /arm /arm/usr/bin/python3 "$@"
+END
+  chmod +x "$root/usr/bin/arm-python"
+  echo 'import sys; sys.executable = "/usr/bin/arm-python"' > "$root/opt/site/sitecustomize.py"
+  touch "$root/.complete"
+fi
+
+# Runs a shell script in the file system, with the sources, the crates, and room for what is built. The mounts are seen there only.
+inside() {
+  mkdir -p "$root/src" "$root/crates" "$root/built" "$root$folder/shared" "$folder/built" "$folder/shared"
+  unshare --mount --propagation private sh -c '
+    mount --bind "$1" "$3/src" && mount --bind ~/.cargo/registry "$3/crates" && mount --bind "$2/built" "$3/built" &&
+    mount -t tmpfs tmp "$3/tmp" && mkdir -p "$3$2/shared" && mount --bind "$2/shared" "$3$2/shared" &&
+    mount -t proc proc "$3/proc" && mount --bind /dev "$3/dev" &&
+    exec chroot "$3" /bin/sh -ec "
+      export HOME=/root CARGO_HOME=/root/.cargo CARGO_TARGET_DIR=/built CARGO_NET_OFFLINE=true
+      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=\"qemu-aarch64 -L /usr/aarch64-linux-gnu\"
+      export PYTHONPATH=/built/python:/opt/site:/src/tests PYTHONDONTWRITEBYTECODE=1
+      mkdir -p /root/.cargo; ln -sfn /crates /root/.cargo/registry; cd /src
+      $4"' sh "$here" "$folder" "$root" "$1"
+}
+
+# The package: this tree's sources, with the extension for aarch64.
+package() {
+  inside "CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 cargo build --locked --release --target $target -p symlm-py"
+  rm -rf "$folder/built/python"
+  mkdir -p "$folder/built/python"
+  cp -r "$here/python/symlm" "$folder/built/python/symlm"
+  cp "$folder/built/$target/release/lib_symlm.so" "$folder/built/python/symlm/_symlm.abi3.so"
+}
+
+for part in $parts; do
+  echo "== $part"
+  case $part in
+    kernels)
+      inside "SYMLM_TEST_ISAS=neon,portable cargo test --locked --target $target -p symlm-kernels"
+      ;;
+    run)
+      "$HOST_PYTHON" -c 'import symlm' || fail "$HOST_PYTHON has no symlm" "make install, or set HOST_PYTHON"
+      package
+      rm -rf "$folder/shared" && mkdir "$folder/shared"
+      # Programs that start this one see the files of `shared` under the same names as here.
+      { declare -p here folder root; declare -f inside; echo 'inside "exec arm-python /src/${1#"$here"/} ${*:2}"'; } > "$folder/arm"
+      sed -i '1i #!/usr/bin/env bash' "$folder/arm" && chmod +x "$folder/arm"
+      PYTHONPATH=$here/tests "$HOST_PYTHON" "$here/tests/emulated_arm.py" "$folder/shared" "$folder/arm"
+      ;;
+    doctor)
+      [ -d "$folder/built/python" ] || package
+      inside "arm-python -m symlm doctor; for isa in neon portable; do SYMLM_ISA=\$isa arm-python -m symlm doctor --prove; done"
+      ;;
+    *)
+      fail "found part $part, expected kernels, run or doctor" "name one of them"
+      ;;
+  esac
+done
