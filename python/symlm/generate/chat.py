@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator as Iteration
+from collections.abc import Generator as Pieces
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
@@ -91,7 +91,7 @@ class Chat:
 
     def stream(
         self, text: str, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingSettings]
-    ) -> Iteration[str, None, None]:
+    ) -> Pieces[str, None, None]:
         """The answer to `text`, piece by piece as it is drawn. Both become part of the conversation, the answer as far
         as it was drawn.
 
@@ -115,7 +115,7 @@ class Chat:
         self.messages.append(answer)
         return self._answer(tokens, stops, answer)
 
-    def _answer(self, tokens: Iterator[int], stops: Sequence[str], answer: Message) -> Iteration[str, None, None]:
+    def _answer(self, tokens: Iterator[int], stops: Sequence[str], answer: Message) -> Pieces[str, None, None]:
         decode = self.generator.tokenizer.decode_bytes
         for piece in text_pieces((decode([token]) for token in tokens), stops):
             answer["content"] += piece
