@@ -44,7 +44,7 @@ def test_an_answer_that_is_stopped_is_part_of_the_conversation(run: Path) -> Non
     with Chat.from_pretrained(run, "last") as chat:
         pieces = chat.stream("Say yes.", temperature=0, max_new_tokens=30)
         first = next(pieces)
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
         assert [message["content"] for message in chat.messages] == ["Say yes.", first]
 
 
