@@ -110,7 +110,7 @@ CALLS: dict[str, tuple[str, dict[str, str]]] = {
         {"model": "run", "data": "text.txt", **TUNE},
     ),
     "generate": ("generate", {"model": "run", "prompt": "a", "max_new_tokens": "1", "seed": "1"}),
-    "chat": ("chat", {"model": "run", "max_new_tokens": "1", "seed": "1"}),
+    "chat": ("chat", {"model": "run", "chat_template": "chatml", "max_new_tokens": "1", "seed": "1"}),
     "serve": ("serve", {"model": "run", "port": "0"}),
     "eval": ("eval", {"model": "run", "data": "text.txt", "threads": "1", "progress": "off"}),
     "export": ("export", {"model": "run", "to": "hf", "out": "new"}),
@@ -140,14 +140,14 @@ MORE_CALLS: dict[str, tuple[str, dict[str, str]]] = {
 
 NOT_REACHED: dict[str, dict[str, str]] = {
     "train": {"out_dir": "run"}, "finetune": {"out_dir": "run"}, "train from": {"out_dir": "run"},
-    "bench": {"out_dir": "text.txt"},
+    "bench": {"out_dir": "text.txt"}, "chat": {"model": "missing"},
 }  # fmt: skip
 """What stops a call as soon as its settings are read: for parameters of which more is not of interest."""
 
 WRITES = {"out", "out_dir", "json", "trace", "tensorboard"}
 """Parameters that name a file to be written: what is in it now does not matter."""
 
-PLAIN_TEXTS = {"text_field", "sample_prompt", "prompt", "stop", "text"}
+PLAIN_TEXTS = {"text_field", "sample_prompt", "prompt", "stop", "system", "text"}
 """Parameters that take any text: a number is one more."""
 
 FEW = ("missing", "empty name", "dash", "root", "bytes", "line end", "nul", "long name", "full", "no folder", "folder")

@@ -9,6 +9,9 @@ fn read(data: &[u8]) -> Option<Vec<String>> {
     let mut documents: Vec<String> = Vec::new();
     let outcome = Corpus::open_interruptible(&[&path], "text", DataFormat::Auto, Vec::new(), &mut || Ok(()));
     let outcome = outcome.and_then(|corpus| {
+        if corpus.chat().is_some() {
+            return symlm_fuzz::conversations(&corpus);
+        }
         corpus.read(&mut |text, first, _| {
             if first {
                 documents.push(String::new());

@@ -14,6 +14,12 @@ fn read(name: &str, data: &[u8], format: DataFormat) -> Option<Vec<String>> {
             return None;
         }
     };
+    if corpus.chat().is_some() {
+        if let Err(error) = symlm_fuzz::conversations(&corpus) {
+            symlm_fuzz::check(&error, &path);
+        }
+        return None;
+    }
     let mut documents: Vec<String> = Vec::new();
     let mut open = false;
     let outcome = corpus.read(&mut |text, first, last| {

@@ -4,24 +4,9 @@
 use std::io::Write;
 
 use libfuzzer_sys::fuzz_target;
-use symlm_core::data::Corpus;
 
 fn read(data: &[u8]) -> Option<String> {
-    let path = symlm_fuzz::file("a.txt.gz", data);
-    let mut text = String::new();
-    let outcome = Corpus::open(&[&path], "text").and_then(|corpus| {
-        corpus.read(&mut |piece, _, _| {
-            text.push_str(piece);
-            Ok(())
-        })
-    });
-    match outcome {
-        Ok(()) => Some(text),
-        Err(error) => {
-            symlm_fuzz::check(&error, &path);
-            None
-        }
-    }
+    symlm_fuzz::read("a.txt.gz", data)
 }
 
 fn member(data: &[u8]) -> Vec<u8> {

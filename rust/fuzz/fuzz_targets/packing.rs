@@ -4,27 +4,9 @@
 use std::io::Write;
 
 use libfuzzer_sys::fuzz_target;
-use symlm_core::data::Corpus;
+use symlm_fuzz::read;
 
 const NAMES: [&str; 3] = ["a.txt.zst", "a.txt.xz", "a.txt.bz2"];
-
-fn read(name: &str, data: &[u8]) -> Option<String> {
-    let path = symlm_fuzz::file(name, data);
-    let mut text = String::new();
-    let outcome = Corpus::open(&[&path], "text").and_then(|corpus| {
-        corpus.read(&mut |piece, _, _| {
-            text.push_str(piece);
-            Ok(())
-        })
-    });
-    match outcome {
-        Ok(()) => Some(text),
-        Err(error) => {
-            symlm_fuzz::check(&error, &path);
-            None
-        }
-    }
-}
 
 fn packed(name: &str, data: &[u8]) -> Option<Vec<u8>> {
     match name {

@@ -16,7 +16,7 @@ mod linux {
 
     /// Cores for the threads of `--threads auto`, and the rule that decided.
     #[cfg(target_os = "linux")]
-    pub(in super::super) fn cores() -> (usize, String) {
+    pub(crate) fn cores() -> (usize, String) {
         let read = |cpu: usize, name: &str| {
             std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/{name}"))
                 .ok()

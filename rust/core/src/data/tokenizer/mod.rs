@@ -7,13 +7,15 @@
 //! | `library` | any other, by the `tokenizers` crate |
 //! | `encode` | both behind one face |
 //! | `pair` | a prompt and its completion |
-//! | `special` | special tokens in a text, and texts that a chat template wrote out |
+//! | `special` | special tokens in a text |
+//! | `rendered` | texts that a chat template wrote out |
 
 mod encode;
 mod file;
 mod library;
 mod pair;
 mod parts;
+mod rendered;
 mod special;
 mod vocab;
 
