@@ -197,7 +197,7 @@ def number_of(text: str) -> int | float | str:
 @needs_mpi
 @pytest.mark.parametrize("kind", ["own", "plain", "faulty"])
 def test_a_program_that_trains_twice(place: Path, kind: str) -> None:
-    """With an MPI of its own, without, and with an error of its own in the middle of updates."""
+    """With an MPI that the program began, without, and with an error in the middle of updates."""
     script = place / "program.py"
     script.write_text(PROGRAM, encoding="utf-8")
     command = mpirun(3, "train")

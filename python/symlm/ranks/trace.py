@@ -70,7 +70,7 @@ def _events(content: bytes) -> list[dict[str, Any]]:
 
 
 def _placed(events: list[dict[str, Any]], rank: int, host: str, later_us: float) -> list[dict[str, Any]]:
-    """The events of a rank as a process of their own, so much later."""
+    """The events of a rank as a separate process, so much later."""
     name = {"name": "process_name", "ph": "M", "pid": rank + 1, "tid": 0, "args": {"name": f"rank {rank} on {host}"}}
     placed = [name]
     for event in events:

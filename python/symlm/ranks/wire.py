@@ -33,7 +33,7 @@ def encode(said: dict[str, Any], payload: bytes | bytearray = b"") -> bytes:
 
 
 def decode(source: int, data: bytes | bytearray) -> Letter:
-    """What has travelled; RankError where that is no message."""
+    """What has travelled; RankError unless it is a message."""
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     try:
         said = json.loads(data[_LENGTH:end]) if end <= len(data) else None
@@ -41,6 +41,6 @@ def decode(source: int, data: bytes | bytearray) -> Letter:
         said = None
     if not isinstance(said, dict) or not isinstance(said.get("do"), str):
         raise RankError(
-            f"rank {source} sent {len(data)} bytes that are no message", "install the same version on all hosts"
+            f"rank {source} sent {len(data)} bytes that are not a message", "install the same version on all hosts"
         )
     return Letter(source, said, bytes(data[end:]))

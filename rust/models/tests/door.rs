@@ -70,7 +70,7 @@ impl Bytes {
         self.read.with(|read| unsafe { (*read).clone() })
     }
 
-    /// Another thread, which delivers when it is asked and lets the node go on.
+    /// Another thread, which delivers when it is asked and lets the node continue.
     fn deliver(self: Arc<Self>, door: Door, times: u32, fails: bool) -> loom::thread::JoinHandle<()> {
         loom::thread::spawn(move || {
             for time in 1..=times {
