@@ -101,7 +101,7 @@ def test_samples_are_those_that_a_stream_gives(generator: Generator) -> None:
 
 def test_wrong_numbers_of_samples_are_refused(generator: Generator) -> None:
     for count in (0, -1, True, 1.5):
-        with pytest.raises(UsageError, match="count: found"):
+        with pytest.raises(UsageError, match="count: expected 1 to"):
             generator.samples("the", count)  # type: ignore[arg-type]
 
 

@@ -125,7 +125,7 @@ def test_a_generator_takes_what_can_be_meant(place: Path) -> None:
     text = generator.generate("the", max_new_tokens=30, stop=["cat", "q"])
     for stop in ({"cat", "q"}, ("cat", "q"), iter(["cat", "q"]), np.array(["cat", "q"])):
         assert generator.generate("the", max_new_tokens=np.int64(30), stop=stop) == text
-    with pytest.raises(UsageError, match=r"logits: expected 0 to \d+, token ids, found array\(\[1, 2\]\)"):
+    with pytest.raises(UsageError, match=r"logits: found array\(\[1, 2\]\), expected token ids from 0 to \d+"):
         generator.logits(np.array([[1, 2]]))
     with pytest.raises(UsageError, match="from 0 to 18446744073709551615"):
         generator._engine.logits([1], 2**64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -22,6 +23,7 @@ from hostile import CALLS, arguments, commands, make_things
 from symlm.cli import main
 from symlm.errors import UsageError, UserError
 from symlm.model.foreign import Unpacked
+from symlm.serve import server
 from symlm.system.files import temporary_file
 from symlm.system.names import path_of
 from test_hostile_inputs import documented_codes
@@ -40,7 +42,10 @@ import symlm
 from symlm.cli import main
 from symlm.errors import UsageError, UserError
 from symlm.model.foreign import Unpacked
+from symlm.serve import server
 from symlm.system.names import path_of
+# It would wait for requests.
+server.answer = lambda *_: 0
 for name, words in rows.items():
     # As it was before the call before.
     sys.stdin, sys.stdout, sys.stderr = streams
@@ -162,6 +167,8 @@ def test_an_unknown_user_without_a_home(
     for variable in ("HOME", "SYMLM_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(server, "answer", lambda *_: 0)
     monkeypatch.chdir(place)
     codes = {}
     for name, words in ROWS.items():

@@ -155,8 +155,10 @@ def _bound(value: float) -> str:
 
 def _range(spec: Spec) -> str:
     high = "" if spec.high is None else _bound(spec.high)
-    if spec.above is not None:
-        return f" above {_bound(spec.above)}" + (f", at most {high}" if high else "")
+    # The least number that an f32 holds is as good as 0 to a reader.
+    above = 0 if spec.low is not None and 0 < spec.low < 1e-30 else spec.above
+    if above is not None:
+        return f" above {_bound(above)}" + (f", at most {high}" if high else "")
     if spec.low is not None:
         return f" from {_bound(spec.low)} to {high}" if high else f" of at least {_bound(spec.low)}"
     return f" of at most {high}" if high else ""

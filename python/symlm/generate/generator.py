@@ -19,7 +19,7 @@ from ..model.gguf.read import weights8_of
 from ..model.resolve import resolve_model
 from ..run.checkpoint import verify_weights
 from ..system.files import file_hash
-from ..system.values import items, texts, whole
+from ..system.values import texts, token_ids, whole
 from ..text.remarks import begins_twice, told
 from ..units import count_of
 from .pickling import Origin
@@ -166,10 +166,9 @@ class Generator:
         weights the bits of the training's forward pass."""
         import numpy as np
 
-        given = items("logits", ids, "token ids")
-        if not given:
+        checked = token_ids("logits", ids, self.model.vocab_size - 1)
+        if not checked:
             raise UsageError("logits need at least one token")
-        checked = [whole("logits", id_, 0, self.model.vocab_size - 1, ", token ids") for id_ in given]
         if last is not None:
             last = whole("last", last, 1, len(checked), f" of {count_of(len(checked), 'token')}")
         raw = self._engine.logits(checked) if last is None else self._engine.logits(checked, last)

@@ -38,6 +38,15 @@ def whole(what: str, raw: Any, low: int, high: int, unit: str = "") -> int:
     return value
 
 
+def token_ids(what: str, raw: Any, last: int) -> list[int]:
+    """Token ids from 0 to `last`; UsageError that begins with `what` and names the first that is none."""
+    ids = [plain(id_) for id_ in items(what, raw, "token ids")]
+    for id_ in ids:
+        if isinstance(id_, bool) or not isinstance(id_, int) or not 0 <= id_ <= last:
+            raise UsageError(f"{what}: found {shown(id_)}, expected token ids from 0 to {last}")
+    return ids
+
+
 def several(raw: Any, expected: str) -> tuple[Any, ...]:
     """The items of what can be iterated, those of a set in the order of their texts; ValueError for a single value or a
     mapping."""
