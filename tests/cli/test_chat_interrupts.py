@@ -19,7 +19,6 @@ from symlm.config.train_config import TrainConfig
 pytest.importorskip("jinja2")
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 LONG = 1 << 15
 
 
@@ -91,33 +90,6 @@ def terminals() -> Iterator[list[Terminal]]:
     yield opened
     for terminal in opened:
         terminal.close()
-
-
-def test_an_answer_stops_and_stays_as_far_as_it_came(model: Path, tmp_path: Path, terminals: list[Terminal]) -> None:
-    (tmp_path / "plain.jinja").write_text(PLAIN)
-    terminal = Terminal(
-        model, "--chat-template", str(tmp_path / "plain.jinja"), "--max-new-tokens", str(LONG), "--temperature", "2"
-    )
-    terminals.append(terminal)
-    terminal.wait_for("> ")
-    terminal.write("\x03")
-    terminal.wait_for("Ctrl-D or /exit leaves")
-    terminal.wait_for("> ")
-    for number in range(2):
-        terminal.write(f"question {number}\n")
-        terminal.wait_for(f"question {number}\r\n")
-        terminal.wait_for("[a-z]")
-        terminal.write("\x03\x03")
-        terminal.wait_for("stopped")
-        terminal.wait_for("> ")
-    terminal.write(f"/save {tmp_path}/kept.jsonl\n")
-    terminal.wait_for("added to")
-    terminal.write("/exit\n")
-    assert terminal.exit_code() == 0
-    messages = json.loads((tmp_path / "kept.jsonl").read_text())["messages"]
-    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
-    assert all(messages[n]["content"] == f"question {n // 2}" for n in (0, 2))
-    assert all(0 < len(messages[n]["content"]) < LONG // 2 for n in (1, 3))
 
 
 def test_a_template_that_is_interrupted_answers_nobody(model: Path, tmp_path: Path, terminals: list[Terminal]) -> None:
