@@ -151,6 +151,17 @@ def checkpoint_flag() -> click.Option:
     return click.Option(["--checkpoint"], **_CHECKPOINT)
 
 
+def weights_flag() -> click.Option:
+    """`--weights` for commands that write text."""
+    return click.Option(
+        ["--weights"],
+        type=click.Choice(["f32", "q8"]),
+        default="f32",
+        show_default=True,
+        help="Hold the weights in 8 bits: a quarter of the memory, and faster.",
+    )
+
+
 def threads_option(function: F) -> F:
     """`--threads` for commands that compute."""
     return click.option("--threads", default="auto", show_default=True, metavar="auto|N", help="Worker threads.")(

@@ -12,7 +12,7 @@ import click
 
 from ..config.sampling import SAMPLING_SPECS, Sampling
 from ..errors import UsageError
-from .common import PATH, Command, checkpoint_flag, say, standard_input
+from .common import PATH, Command, checkpoint_flag, say, standard_input, weights_flag
 from .flags import setting_option
 
 if TYPE_CHECKING:
@@ -129,13 +129,7 @@ command = Command(
             metavar="N",
             help="How many texts to write.",
         ),
-        click.Option(
-            ["--weights"],
-            type=click.Choice(["f32", "q8"]),
-            default="f32",
-            show_default=True,
-            help="Hold the weights in 8 bits: a quarter of the memory, and faster.",
-        ),
+        weights_flag(),
         sampling_flag("seed"),
         click.Option(["--chat"], is_flag=True, help="Take the prompt as a message, and write the answer alone."),
         click.Option(

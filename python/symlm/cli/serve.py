@@ -9,7 +9,7 @@ import click
 
 from ..config.sampling import SAMPLING_SPECS, Sampling
 from ..config.serving import SERVING_SPECS, Serving
-from .common import PATH, Command, checkpoint_flag, say
+from .common import PATH, Command, checkpoint_flag, say, weights_flag
 from .flags import setting_option
 
 _DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -48,13 +48,7 @@ command = Command(
     params=[
         click.Argument(["model"], type=PATH, metavar="MODEL"),
         checkpoint_flag(),
-        click.Option(
-            ["--weights"],
-            type=click.Choice(["f32", "q8"]),
-            default="f32",
-            show_default=True,
-            help="Hold the weights in 8 bits: a quarter of the memory, and faster.",
-        ),
+        weights_flag(),
         *(
             setting_option(name, dataclasses.replace(spec, help=f"{spec.help}."))
             for name, spec in SERVING_SPECS.items()
