@@ -107,7 +107,7 @@ def tokens_of(renderer: Renderer, tokenizer: _symlm.Tokenizer | None, *, add: bo
         raise UserError(
             f"the tokenizer of the model has no special token {', '.join(added)}, which the chat template "
             f"({renderer.template.origin}) writes",
-            "name a template of its own tokens with --chat-template, or let rows be added with --add-tokens",
+            "name a template that uses the model's tokens with --chat-template, or add rows with --add-tokens",
         )
     return ChatTokens(special, added, None if added else templates.end_of_turn(renderer, tokenizer))
 

@@ -66,7 +66,7 @@ def remark_on(
     *,
     chat: bool = False,
 ) -> None:
-    """All remarks on the texts and the sample prompt of a training run; UsageError when the prompt fills a window.
+    """What to tell about the texts and the sample prompt of a training run; UsageError if the prompt fills a window.
 
     `chat` says that the examples are conversations.
     """

@@ -14,8 +14,8 @@ const MOST_NAME: usize = 40;
 /// What a name may hold besides letters and digits, so that a shell and `jq` take it as it is.
 const PLAIN: &str = "_-.:/ ";
 
-/// The error of an object whose field holds a list of objects, as SQuAD and many interfaces write them; `None` if there
-/// is no such field. `hint` is what else may be wrong with an object that has a text.
+/// The error of an object whose field holds a list of objects, as SQuAD and many interfaces write them; `None` if no
+/// field does. `hint` says what else to try if the object also has a field of text.
 pub(crate) fn wrapped(record: &[u8], expected: &str, hint: &str, source: &Source, place: Place) -> Option<Error> {
     // A table is not read by lines.
     let text = std::str::from_utf8(record).ok().filter(|_| !place.row)?;

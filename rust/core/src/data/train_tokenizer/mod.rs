@@ -48,7 +48,7 @@ impl Corpus {
     /// As [`Corpus::train_tokenizer`], with `special` tokens behind the others, which the text is divided at.
     ///
     /// # Errors
-    /// `Usage` if there is no room for them.
+    /// `Usage` if the vocabulary has no room for the special tokens.
     pub fn train_tokenizer_with(
         &self,
         vocab_size: usize,
