@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import symlm
 from symlm import _symlm
@@ -27,6 +28,13 @@ def train_tiny(folder: Path, **changes: object) -> Path:
     settings = {**SHAPE, "max_steps": 4, "batch_size": 12, "threads": 1, "sample_every": 0, "progress": "off"}
     config = symlm.TrainConfig(out_dir=str(folder / "run"), **{**settings, **changes})  # type: ignore[arg-type]
     return symlm.Trainer(config, data=[text]).fit().path
+
+
+def train_apart(folder: Path) -> Path:
+    """As `train_tiny`, with a separate token cache in the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYMLM_CACHE_DIR", str(folder / "cache"))
+        return train_tiny(folder)
 
 
 def random_folder(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporting import train_tiny
+from exporting import train_apart
 from symlm.bench.decode import DecodeBench
 from symlm.bench.settings import BenchConfig
 from symlm.errors import UsageError, UserError
@@ -16,10 +16,7 @@ from symlm.errors import UsageError, UserError
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMLM_CACHE_DIR", str(folder / "cache"))
-        return train_tiny(folder)
+    return train_apart(tmp_path_factory.mktemp("run"))
 
 
 def test_every_task_is_measured(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +39,7 @@ def test_what_does_not_go_together_is_refused(run: Path) -> None:
         BenchConfig(peers="torch", decode=str(run))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is not None, reason="llama_cpp is there")
-def test_a_peer_that_is_not_there_is_said_so(run: Path) -> None:
+def test_a_peer_that_is_not_there_is_said_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="cannot import llama_cpp"):
         DecodeBench(BenchConfig(decode=str(run), peers="llama.cpp")).run()

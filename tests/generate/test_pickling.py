@@ -15,7 +15,7 @@ import pytest
 
 import symlm
 from elsewhere import BEGIN, TEXT, Elsewhere, llama3_tokenizer, make_model, metaspace_tokenizer, write_tensors
-from exporting import train_tiny
+from exporting import train_apart
 from symlm import _symlm
 from symlm.errors import DataError, UsageError
 from symlm.export.write import export
@@ -36,10 +36,7 @@ def made(tmp_path: Path) -> Elsewhere:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four updates."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMLM_CACHE_DIR", str(folder / "cache"))
-        return train_tiny(folder)
+    return train_apart(tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.parametrize("way", WAYS)

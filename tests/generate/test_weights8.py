@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporting import train_tiny
+from exporting import train_apart
 from symlm import _symlm
 from symlm.config.engine import model_shape
 from symlm.errors import DataError, UsageError
@@ -21,10 +21,7 @@ from symlm.generate.generator import Generator
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SYMLM_CACHE_DIR", str(folder / "cache"))
-        return train_tiny(folder)
+    return train_apart(tmp_path_factory.mktemp("run"))
 
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
