@@ -44,3 +44,17 @@ def test_more_ranks_than_sectors_are_refused(cli: Cli, text: Path) -> None:
     done = cli("train", text, *WORDS, env=launcher(13))
     assert done.returncode == 2
     assert "found 13 ranks, expected 1 to 12" in done.stderr
+
+
+def test_the_engine_that_checks_a_sector_is_in_the_plan(cli: Cli, text: Path) -> None:
+    def planned(*words: object) -> dict[str, int]:
+        done = cli("train", text, *WORDS, *words, "--progress", "json", env=launcher(2))
+        assert done.returncode == 0, done.stderr
+        memory: dict[str, int] = json.loads(done.stdout)["memory"]
+        return memory
+
+    checked = planned("--cross-check", 10)
+    plain = planned()
+    assert "cross-check" not in plain
+    assert checked.pop("cross-check") > 0
+    assert checked == plain

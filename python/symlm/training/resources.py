@@ -19,6 +19,7 @@ from ..config.engine import engine_settings
 from ..config.train_config import TrainConfig
 from ..errors import MemoryPlanError
 from ..layout import BASE, BEST
+from ..ranks.division import SECTORS
 from ..run.folder import RunFolder
 from ..system.machine import gib
 from ..units import count_of
@@ -78,6 +79,8 @@ def memory_of(config: TrainConfig, threads: int, ranks: int = 1) -> Memory:
     copies = {part.name: part.bytes for part in plan.beside}
     if not config.sample_every:
         copies.pop("sampling copy", None)
+    if ranks > 1 and config.cross_check:
+        copies["cross-check"] = _checker_bytes(config, threads)
     available = _symlm.available_memory()
     return Memory(
         engine={part.name: round(part.bytes) for part in plan.engine},
@@ -86,6 +89,13 @@ def memory_of(config: TrainConfig, threads: int, ranks: int = 1) -> Memory:
         available=None if available is None else available.bytes,
         rule="" if available is None else available.rule,
     )
+
+
+def _checker_bytes(config: TrainConfig, threads: int) -> float:
+    """Bytes of the engine that computes one sector a second time."""
+    alone = dataclasses.replace(config, sectors_in_flight=1)
+    plan = _symlm.memory_plan(engine_settings(alone, threads, max_steps=_HORIZON, ranks=SECTORS))
+    return sum(part.bytes for part in plan.engine)
 
 
 def disk_of(config: TrainConfig, folder: RunFolder, parameters: int) -> Disk:
