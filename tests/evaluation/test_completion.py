@@ -18,6 +18,7 @@ import symlm
 from reference import model as reference
 from symlm import _symlm
 from symlm.errors import DataError, UsageError
+from symlm.export.write import export
 
 COLOURS = ["red", "green", "blue", "black", "white"]
 THINGS = ["grass", "snow", "coal", "sky", "blood", "ink", "leaf", "milk"]
@@ -232,3 +233,17 @@ def test_the_oracle_has_targets_that_do_not_count() -> None:
     assert reference.loss_and_gradients(config, parameters, windows, some)[0] == pytest.approx(
         (whole[0] + whole[3]) / 2
     )
+
+
+def test_windows_may_be_shorter_than_the_positions_of_the_base(tmp_path: Path) -> None:
+    path = write_examples(tmp_path / "a.jsonl")
+    base = symlm.Trainer(small(tmp_path, "base"), data=[path]).fit().path
+    export(base, "hf", tmp_path / "folder")
+    config = symlm.TrainConfig(
+        init_from=str(tmp_path / "folder"), seq_len=24, batch_size=5, max_steps=2, val_split=0, sample_every=0,
+        progress="off", threads=1, out_dir=str(tmp_path / "tuned"),
+    )  # fmt: skip
+    tuned = symlm.Trainer(config, data=[path]).fit().path
+    found = symlm.evaluate(tuned, path, threads=1, progress="off")
+    assert math.isfinite(found.loss)
+    assert found.windows > 0

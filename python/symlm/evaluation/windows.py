@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,7 +76,9 @@ def evaluate(
     state = State.read(files.folder) if files.has_state else None
     count, _ = resolve_threads(convert("threads", SPECS["threads"], threads))
     shape = files.model_config()
-    seq_len = shape.seq_len if state is not None else min(shape.seq_len, IMPORTED_WINDOW)
+    kept = _imported(shape) if state is None else in_f32(without_adapters(state.config))
+    # Of a fine-tuned model it may be less than the positions that its config.json keeps from the base.
+    seq_len = kept["model"]["seq_len"]
     display = make_display(convert("progress", SPECS["progress"], progress))
     try:
         if files.note is not None:
@@ -89,7 +90,6 @@ def evaluate(
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
             )
-        kept = _imported(shape, seq_len) if state is None else in_f32(without_adapters(state.config))
         settings = {**kept, "threads": count, "sectors_in_flight": 0}
         report = _report(files, settings, shards, max_windows, display)
         blocks = text_blocks(shards, tokenizer)
@@ -135,10 +135,10 @@ def perplexity_of(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _imported(model: ModelConfig, seq_len: int) -> dict[str, Any]:
+def _imported(model: ModelConfig) -> dict[str, Any]:
     """What a checkpoint of a model without training settings would keep; an evaluation needs only the batch."""
     usual = engine_settings(TrainConfig(batch_size=IMPORTED_BATCH).with_model(), 1)
-    return {**made_from(usual), "model": dataclasses.replace(model, seq_len=seq_len).as_dict()}
+    return {**made_from(usual), "model": model.as_dict() | {"seq_len": min(model.seq_len, IMPORTED_WINDOW)}}
 
 
 def _engine(files: ModelFiles, settings: dict[str, Any], shards: _symlm.Shards) -> _symlm.Engine:
