@@ -1,18 +1,20 @@
 //! Threads that compute one pass together: each takes its share of every operation and waits at a barrier between two.
 //!
 //! An operation of a small model takes a few microseconds, less than it takes to wake a thread. So a thread that waits looks
-//! again and again for [`SPINS`] rounds, and sleeps only then: within a pass it never does, unless the system has taken a
-//! processor away. Then the owner computes some passes alone, which no bit can tell.
+//! again and again for [`SPINS`] rounds, and sleeps only then. Where the owner has waited longer than the pass would have
+//! taken it alone, since the system gave the others no processor, it computes some passes alone, which no bit can tell.
 
 use crate::error::{Error, Result};
 use crate::system::Home;
 use crate::system::float_env::{ContractRounding, set_contract_rounding};
 use crate::system::sync::{Condvar, Mutex, lock};
+use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Looks at a barrier before a thread sleeps, about 50 microseconds of them.
 const SPINS: usize = 2_000;
@@ -36,8 +38,6 @@ struct Barrier {
     /// How often all have arrived.
     generation: AtomicUsize,
     sleepers: AtomicUsize,
-    /// How often a thread has given up looking.
-    slept: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
     /// A thread has ended in a panic and will never arrive.
@@ -51,7 +51,6 @@ impl Barrier {
             arrived: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
-            slept: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
             broken: AtomicBool::new(false),
@@ -86,7 +85,6 @@ impl Barrier {
     }
 
     fn sleep(&self, generation: usize) {
-        self.slept.fetch_add(1, Ordering::Relaxed);
         let mut guard = lock(&self.lock);
         // Whoever ends the generation looks for sleepers after that, and this one looks at the generation after it has
         // made itself known: one of the two sees the other.
@@ -117,15 +115,26 @@ pub(super) struct Member<'a> {
     /// How many there are.
     pub threads: usize,
     barrier: &'a Barrier,
+    /// How long it has waited for others.
+    waited: Cell<Duration>,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    fn new(index: usize, barrier: &'a Barrier) -> Self {
+        Self { index, threads: barrier.threads, barrier, waited: Cell::new(Duration::ZERO) }
+    }
+
     /// Waits until all of the team are here.
     ///
     /// # Panics
     /// If another one has ended in a panic.
     pub(super) fn wait(&self) {
+        if self.threads == 1 {
+            return;
+        }
+        let began = Instant::now();
         assert!(self.barrier.pass(), "another thread of the team has failed");
+        self.waited.set(self.waited.get() + began.elapsed());
     }
 
     /// This thread's part of `0..n`, from a multiple of `unit` to one or to n.
@@ -167,7 +176,7 @@ impl Team {
         for index in 1..threads {
             let shared = Arc::clone(&team.shared);
             let thread = std::thread::Builder::new().name(format!("symlm-gen{index:02}"));
-            match thread.spawn(move || assist(&shared, index, threads)) {
+            match thread.spawn(move || assist(&shared, index)) {
                 Ok(thread) => team.others.push(thread),
                 Err(error) => return Err(Error::memory(format!("cannot start a thread: {error}"))),
             }
@@ -186,26 +195,25 @@ impl Team {
         // A fork has none of the other threads.
         if self.others.is_empty() || self.alone > 0 || !self.home.is_here() {
             self.alone = self.alone.saturating_sub(1);
-            return work(&Member { index: 0, threads: 1, barrier: &Barrier::new(1) });
+            return work(&Member::new(0, &Barrier::new(1)));
         }
         // SAFETY: only the lifetime changes. The others use it between the two barriers; this function returns when they have
         // passed the second one, and unwinds when they have ended.
         let forever = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
         *lock(&shared.work) = Some(forever);
         let own = catch_unwind(AssertUnwindSafe(|| {
-            let member = Member { index: 0, threads: barrier.threads, barrier };
-            // A thread that has slept takes its time to wake up: that says nothing.
+            let (member, began) = (Member::new(0, barrier), Instant::now());
             member.wait();
-            let slept = barrier.slept.load(Ordering::Relaxed);
             work(&member);
             member.wait();
-            barrier.slept.load(Ordering::Relaxed) == slept
+            let waited = member.waited.get();
+            waited <= began.elapsed().saturating_sub(waited) * (barrier.threads as u32 - 1)
         }));
         match own {
             Ok(true) => self.next_alone = (self.next_alone / 2).max(1),
             Ok(false) => {
-                // Somebody else has the processor of a thread, and may keep it: the less often it was there, the later it
-                // is asked again.
+                // Its own share, so many times as there are threads, would have taken less time. Somebody else has the
+                // processor of a thread, and may keep it: the less often it was there, the later it is asked again.
                 self.alone = self.next_alone;
                 self.next_alone = (2 * self.next_alone).min(MOST_ALONE);
             }
@@ -236,12 +244,12 @@ impl Drop for Team {
 }
 
 /// What the other threads do: wait for work, do their share, again.
-fn assist(shared: &Shared, index: usize, threads: usize) {
+fn assist(shared: &Shared, index: usize) {
     set_contract_rounding();
     let barrier = &shared.barrier;
     while barrier.pass() {
         let work = *lock(&shared.work);
-        let share = || work.map(|work| work(&Member { index, threads, barrier }));
+        let share = || work.map(|work| work(&Member::new(index, barrier)));
         if catch_unwind(AssertUnwindSafe(share)).is_err() {
             barrier.break_off();
         }
