@@ -20,7 +20,7 @@ pub fn read_bandwidth(isa: Isa, threads: usize, block: usize) -> Result<f64> {
     let (mut team, mut best) = (Team::new(threads)?, f64::INFINITY);
     for _ in 0..PASSES {
         let start = Instant::now();
-        team.run(&|member| {
+        team.run(1, &|member| {
             let part = member.share(memory.get().len(), 16);
             std::hint::black_box(peak::largest(isa, &memory.get()[part]));
         });

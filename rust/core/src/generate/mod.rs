@@ -9,6 +9,7 @@ mod batch;
 #[cfg(test)]
 mod batch_tests;
 mod cache;
+mod choice;
 mod held;
 mod logprobs;
 mod model;

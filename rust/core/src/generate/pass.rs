@@ -173,7 +173,7 @@ impl Pass {
         self.model.embed(&input.ids, x);
         let logits = SharedLogits { ptr: logits.as_mut_ptr(), outputs, vocab };
         let (model, memory, private) = (&self.model, &self.memory, &self.private);
-        self.team.run(&|member: &Member<'_>| {
+        self.team.run(rows, &|member: &Member<'_>| {
             let private = &mut *lock(&private[member.index]);
             let mut share = Share { model, memory, private, input, member };
             for layer in 0..model.config().num_layers {

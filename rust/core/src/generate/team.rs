@@ -1,27 +1,28 @@
 //! Threads that compute one pass together: each takes its share of every operation and waits at a barrier between two.
 //!
 //! An operation of a small model takes a few microseconds, less than it takes to wake a thread. So a thread that waits looks
-//! again and again for [`SPINS`] rounds, and sleeps only then. Where the owner has waited longer than the pass would have
-//! taken it alone, since the system gave the others no processor, it computes some passes alone, which no bit can tell.
+//! again and again for [`SPINS`] rounds, and sleeps only then. Where the system gives the others no processor the owner is
+//! faster alone, which no bit can tell: [`Choice`] measures both.
 
+use super::choice::{Choice, Way};
 use crate::error::{Error, Result};
 use crate::system::Home;
 use crate::system::float_env::{ContractRounding, set_contract_rounding};
 use crate::system::sync::{Condvar, Mutex, lock};
-use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Looks at a barrier before a thread sleeps, about 50 microseconds of them.
 const SPINS: usize = 2_000;
-/// Most passes that the owner computes alone before it asks for the others again.
-const MOST_ALONE: u32 = 64;
 /// Most threads of a team: with more the barriers of a pass take longer than its operations.
 const MOST_THREADS: usize = 16;
+
+/// Classes of numbers of rows, by powers of two.
+const CHOICES: usize = 12;
 
 /// Weights that a thread must have to be worth the barriers.
 const THREAD_WEIGHTS: usize = 1 << 18;
@@ -115,26 +116,15 @@ pub(super) struct Member<'a> {
     /// How many there are.
     pub threads: usize,
     barrier: &'a Barrier,
-    /// How long it has waited for others.
-    waited: Cell<Duration>,
 }
 
-impl<'a> Member<'a> {
-    fn new(index: usize, barrier: &'a Barrier) -> Self {
-        Self { index, threads: barrier.threads, barrier, waited: Cell::new(Duration::ZERO) }
-    }
-
+impl Member<'_> {
     /// Waits until all of the team are here.
     ///
     /// # Panics
     /// If another one has ended in a panic.
     pub(super) fn wait(&self) {
-        if self.threads == 1 {
-            return;
-        }
-        let began = Instant::now();
         assert!(self.barrier.pass(), "another thread of the team has failed");
-        self.waited.set(self.waited.get() + began.elapsed());
     }
 
     /// This thread's part of `0..n`, from a multiple of `unit` to one or to n.
@@ -159,10 +149,8 @@ pub(super) struct Team {
     shared: Arc<Shared>,
     others: Vec<JoinHandle<()>>,
     home: Home,
-    /// Passes that the owner computes alone, since the others did not get processors.
-    alone: u32,
-    /// How many such passes come next time.
-    next_alone: u32,
+    /// For passes of similar numbers of rows.
+    choices: [Choice; CHOICES],
 }
 
 impl Team {
@@ -172,7 +160,7 @@ impl Team {
     /// `Memory` if the system refuses a thread.
     pub(super) fn new(threads: usize) -> Result<Self> {
         let shared = Arc::new(Shared { barrier: Barrier::new(threads.max(1)), work: Mutex::new(None) });
-        let mut team = Self { shared, others: Vec::new(), home: Home::here(), alone: 0, next_alone: 1 };
+        let mut team = Self { shared, others: Vec::new(), home: Home::here(), choices: Default::default() };
         for index in 1..threads {
             let shared = Arc::clone(&team.shared);
             let thread = std::thread::Builder::new().name(format!("symlm-gen{index:02}"));
@@ -184,43 +172,42 @@ impl Team {
         Ok(team)
     }
 
-    /// Computes with all threads, under the rounding of the contract.
+    /// Computes a pass over so many rows, under the rounding of the contract, with all threads or alone.
     ///
     /// # Panics
-    /// If one of them does, when all have ended.
-    pub(super) fn run(&mut self, work: Work<'_>) {
+    /// If one of the threads does, when all have ended.
+    pub(super) fn run(&mut self, rows: usize, work: Work<'_>) {
         let _environment = ContractRounding::enter();
+        // A fork has none of the other threads.
+        if self.others.is_empty() || !self.home.is_here() {
+            return alone(work);
+        }
+        let class = (rows.max(1).ilog2() as usize).min(CHOICES - 1);
+        let way = self.choices[class].next();
+        let began = Instant::now();
+        match way {
+            Way::Alone => alone(work),
+            Way::Together => self.together(work),
+        }
+        self.choices[class].took(way, began.elapsed().as_secs_f64());
+    }
+
+    fn together(&mut self, work: Work<'_>) {
         let shared = Arc::clone(&self.shared);
         let barrier = &shared.barrier;
-        // A fork has none of the other threads.
-        if self.others.is_empty() || self.alone > 0 || !self.home.is_here() {
-            self.alone = self.alone.saturating_sub(1);
-            return work(&Member::new(0, &Barrier::new(1)));
-        }
         // SAFETY: only the lifetime changes. The others use it between the two barriers; this function returns when they have
         // passed the second one, and unwinds when they have ended.
         let forever = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
         *lock(&shared.work) = Some(forever);
         let own = catch_unwind(AssertUnwindSafe(|| {
-            let (member, began) = (Member::new(0, barrier), Instant::now());
+            let member = Member { index: 0, threads: barrier.threads, barrier };
             member.wait();
             work(&member);
             member.wait();
-            let waited = member.waited.get();
-            waited <= began.elapsed().saturating_sub(waited) * (barrier.threads as u32 - 1)
         }));
-        match own {
-            Ok(true) => self.next_alone = (self.next_alone / 2).max(1),
-            Ok(false) => {
-                // Its own share, so many times as there are threads, would have taken less time. Somebody else has the
-                // processor of a thread, and may keep it: the less often it was there, the later it is asked again.
-                self.alone = self.next_alone;
-                self.next_alone = (2 * self.next_alone).min(MOST_ALONE);
-            }
-            Err(panic) => {
-                self.end();
-                resume_unwind(panic);
-            }
+        if let Err(panic) = own {
+            self.end();
+            resume_unwind(panic);
         }
     }
 
@@ -243,13 +230,18 @@ impl Drop for Team {
     }
 }
 
+/// Computes all of it on this thread.
+fn alone(work: Work<'_>) {
+    work(&Member { index: 0, threads: 1, barrier: &Barrier::new(1) });
+}
+
 /// What the other threads do: wait for work, do their share, again.
 fn assist(shared: &Shared, index: usize) {
     set_contract_rounding();
     let barrier = &shared.barrier;
     while barrier.pass() {
         let work = *lock(&shared.work);
-        let share = || work.map(|work| work(&Member::new(index, barrier)));
+        let share = || work.map(|work| work(&Member { index, threads: barrier.threads, barrier }));
         if catch_unwind(AssertUnwindSafe(share)).is_err() {
             barrier.break_off();
         }
