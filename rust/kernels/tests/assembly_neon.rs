@@ -55,7 +55,8 @@ fn examine(body: &[String]) -> Result<Option<Loop>, String> {
             if operands.contains("}[") || name == "ldr" && operands.starts_with('d') {
                 return Ok(None);
             }
-            reads += if name == "ldp" { 2 } else { 1 };
+            // `ldp` and `ld2` fill two registers.
+            reads += if ["ldp", "ld2"].contains(&name) { 2 } else { 1 };
         } else if !OTHERS.iter().any(|other| name.starts_with(other))
             || vector && !["uzp1", "uzp2", "dup"].contains(&name)
         {
