@@ -24,7 +24,7 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip packing csv shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated emulated-arm bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated emulated-arm check-systems bench torture fuzz picture clean needs
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -117,6 +117,10 @@ emulated: needs ## AVX-512 kernels and a small training on an emulated processor
 emulated-arm: install ## NEON kernels, the golden run, runs that change their processor, under qemu-user; needs root, debootstrap
 	cargo fetch --locked
 	tests/emulated_arm.sh target/arm $(ARM_PARTS)
+
+check-systems: needs ## types of the code for macOS and Windows, lints denied; needs root, debootstrap
+	cargo fetch --locked
+	tests/check_systems.sh target/systems $(SYSTEMS)
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace

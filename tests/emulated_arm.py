@@ -1,6 +1,7 @@
-"""Runs that change their processor in the middle: `emulated_arm.py FOLDER COMMAND`, for tests/emulated_arm.sh.
+"""The golden run on aarch64, and runs that change their processor in the middle.
 
-COMMAND is a Python for aarch64 that knows the same symlm, sees FOLDER under the same name and takes its arguments.
+`emulated_arm.py FOLDER COMMAND`, for tests/emulated_arm.sh. COMMAND is a Python for aarch64 that knows the
+same symlm, sees FOLDER under the same name and takes its arguments.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from test_golden_run import GOLDEN, STOP_AT, Job, fast_isas, golden_text, job
+from test_golden_run import GOLDEN, Job, fast_isas, golden_text, job
 
 
 def train(python: str, isa: str, jobs: list[Job], folder: Path) -> list[str]:
@@ -31,36 +33,49 @@ def train(python: str, isa: str, jobs: list[Job], folder: Path) -> list[str]:
     return hashes
 
 
-def main(folder: Path, arm: str) -> None:
-    """Ends with an error at the first hash that differs."""
-    (folder / "golden.jsonl").write_text(golden_text(), encoding="utf-8")
+def golden_runs(folder: Path, arm: str) -> None:
+    """Ends with an error at the first hash that is not the golden one."""
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["model_sha256"]
-
-    def same(what: str, found: str, run: str) -> None:
-        if found != golden[run]:
-            sys.exit(f"error: {what}: found {found}, expected {golden[run]}")
-
     for isa in ("neon", "portable"):
         for run in golden:
             jobs = [
                 job(folder, run, f"{isa}-{run}-{threads}", threads=threads, sectors_in_flight=4) for threads in (1, 3)
             ]
             for found in train(arm, isa, jobs, folder):
-                same(f"{run} on aarch64 {isa}", found, run)
-    here = fast_isas()
-    turns = [
-        (sys.executable, here[0], arm, "neon"),
-        (arm, "neon", sys.executable, here[-1]),
-        (arm, "portable", arm, "neon"),
-    ]
-    for first, first_isa, second, second_isa in turns:
-        name = f"{Path(first).name}-{first_isa}-then-{Path(second).name}-{second_isa}"
-        begun = job(folder, "tied-wsd", name, threads=2, sectors_in_flight=12, stop_at_step=STOP_AT)
-        train(first, first_isa, [begun], folder)
-        resumed = job(folder, "tied-wsd", name, threads=3, sectors_in_flight=1, resume="auto")
-        (found,) = train(second, second_isa, [resumed], folder)
-        same(name, found, "tied-wsd")
-    print(f"the golden hashes on aarch64, and in {len(turns)} runs that changed their processor")
+                if found != golden[run]:
+                    sys.exit(f"error: {run} on aarch64 {isa}: found {found}, expected {golden[run]}")
+
+
+def twenty_updates(folder: Path, arm: str) -> None:
+    """Ends with an error where 20 updates, or 10 and 10 on another processor, have a second hash."""
+    whole: dict[str, str] = {}
+
+    def same(name: str, found: str) -> None:
+        whole[found] = name
+        if len(whole) > 1:
+            sys.exit(f"error: 20 updates: found {len(whole)} hashes ({whole}), expected one")
+
+    here = [(sys.executable, isa) for isa in fast_isas()]
+    there = [(arm, "neon"), (arm, "portable")]
+    for python, isa in here + there:
+        name = f"{Path(python).name}-{isa}"
+        same(name, *train(python, isa, [twenty(folder, name, sectors_in_flight=12)], folder))
+    for first, second in [(here[0], there[0]), (there[0], here[-1]), (there[1], there[0])]:
+        name = "-then-".join(f"{Path(python).name}-{isa}" for python, isa in (first, second))
+        train(*first, [twenty(folder, name, sectors_in_flight=12, stop_at_step=10)], folder)
+        same(name, *train(*second, [twenty(folder, name, sectors_in_flight=1, resume="auto")], folder))
+
+
+def twenty(folder: Path, name: str, **settings: Any) -> Job:
+    """A job of 20 updates."""
+    return job(folder, "tied-wsd", f"twenty-{name}", max_steps=20, threads=2, **settings)
+
+
+def main(folder: Path, arm: str) -> None:
+    (folder / "golden.jsonl").write_text(golden_text(), encoding="utf-8")
+    golden_runs(folder, arm)
+    twenty_updates(folder, arm)
+    print("the golden hashes on aarch64, and one hash of 20 updates on all processors and across changes of them")
 
 
 if __name__ == "__main__":

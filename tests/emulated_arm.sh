@@ -1,44 +1,31 @@
 #!/usr/bin/env bash
 # Builds symlm for Linux on aarch64 and checks it under qemu-user: kernels and their assembly on NEON and portable, the
-# golden run, and one run that changes its processor in the middle.
+# golden run, and runs of 20 updates that change their processor in the middle.
 #
 # `emulated_arm.sh FOLDER [PART...]`: FOLDER keeps a root file system of Debian sid with compilers, qemu and a Python for
-# aarch64 (2.5 GB), and what is built there. Parts: kernels, run, doctor; all without names.
+# aarch64 (2.5 GB), and what is built there. Parts: kernels, run, doctor, and pytest,
+# which runs the tests of emulated_arm.txt; the first three without names.
 #
-# Needs root (chroot), debootstrap, unshare, python3 with pip, Debian's archive and PyPI; crates come from ~/.cargo/registry
-# (`cargo fetch`). Settings: MIRROR=http://deb.debian.org/debian, HOST_PYTHON=.venv/bin/python with symlm for this machine.
+# Needs what debian_root.sh says, and python3 with pip and PyPI. Settings: HOST_PYTHON=.venv/bin/python with symlm for this
+# machine.
 set -euo pipefail
 
-here=$(cd "$(dirname "$0")/.." && pwd)
+. "$(dirname "$0")/debian_root.sh"
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
 parts=${*:-kernels run doctor}
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
 HOST_PYTHON=${HOST_PYTHON:-$here/.venv/bin/python}
 root=$folder/root
 target=aarch64-unknown-linux-gnu
 
-fail() {
-  echo "error: $1" >&2
-  echo "hint: $2" >&2
-  exit 2
-}
-[ "$(id -u)" = 0 ] || fail "this user is not root, which chroot needs" "run it with sudo, or in a container"
-for needed in debootstrap unshare python3; do
-  command -v "$needed" >/dev/null || fail "$needed not found" "apt-get install debootstrap util-linux python3-venv"
-done
-[ -d ~/.cargo/registry ] || fail "no crates in ~/.cargo/registry" "cargo fetch --locked"
-
-# The file system. Its last step leaves a mark, so that one that was cut short is made again.
-if [ ! -e "$root/.complete" ]; then
-  rm -rf "$root"
-  debootstrap --variant=minbase sid "$root" "$MIRROR"
-  echo 'Acquire::Check-Valid-Until "false"; APT::Install-Recommends "false";' > "$root/etc/apt/apt.conf.d/90symlm"
+arm_compilers() {
   chroot "$root" dpkg --add-architecture arm64
   chroot "$root" apt-get update -q
-  chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -qy rustc cargo libstd-rust-dev:arm64 gcc \
-    gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev:arm64 qemu-user
-  # The other Python is unpacked, not installed: its scripts would need a kernel that starts programs for aarch64.
+  packages rustc cargo libstd-rust-dev:arm64 gcc gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev:arm64 qemu-user
+}
+
+# The other Python is unpacked, not installed: its scripts would need a kernel that starts programs for aarch64.
+arm_python() {
   chroot "$root" apt-get clean
   chroot "$root" apt-get install -qy --download-only python3:arm64 libstdc++6:arm64
   for package in "$root"/var/cache/apt/archives/*_arm64.deb; do
@@ -56,24 +43,11 @@ exec qemu-aarch64 -L /arm /arm/usr/bin/python3 "$@"
 END
   chmod +x "$root/usr/bin/arm-python"
   echo 'import sys; sys.executable = "/usr/bin/arm-python"' > "$root/opt/site/sitecustomize.py"
-  touch "$root/.complete"
-fi
-
-# Runs a shell script in the file system, with the sources, the crates, and room for what is built. The mounts are seen there only.
-inside() {
-  mkdir -p "$root/src" "$root/crates" "$root/built" "$root$folder/shared" "$folder/built" "$folder/shared"
-  unshare --mount --propagation private sh -c '
-    mount --bind "$1" "$3/src" && mount --bind ~/.cargo/registry "$3/crates" && mount --bind "$2/built" "$3/built" &&
-    mount -t tmpfs tmp "$3/tmp" && mkdir -p "$3$2/shared" && mount --bind "$2/shared" "$3$2/shared" &&
-    mount -t proc proc "$3/proc" && mount --bind /dev "$3/dev" &&
-    exec chroot "$3" /bin/sh -ec "
-      export HOME=/root CARGO_HOME=/root/.cargo CARGO_TARGET_DIR=/built CARGO_NET_OFFLINE=true
-      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-      export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=\"qemu-aarch64 -L /usr/aarch64-linux-gnu\"
-      export PYTHONPATH=/built/python:/opt/site:/src/tests PYTHONDONTWRITEBYTECODE=1
-      mkdir -p /root/.cargo; ln -sfn /crates /root/.cargo/registry; cd /src
-      $4"' sh "$here" "$folder" "$root" "$1"
 }
+
+make_root
+once arm-compilers arm_compilers
+once arm-python arm_python
 
 # The package: this tree's sources, with the extension for aarch64.
 package() {
@@ -103,8 +77,12 @@ for part in $parts; do
       [ -d "$folder/built/python" ] || package
       inside "arm-python -m symlm doctor; for isa in neon portable; do SYMLM_ISA=\$isa arm-python -m symlm doctor --prove; done"
       ;;
+    pytest)
+      [ -d "$folder/built/python" ] || package
+      inside "arm-python -m pytest -q -p no:cacheprovider --durations=10 $(sed 's/ *#.*//' "$here/tests/emulated_arm.txt" | tr '\n' ' ')"
+      ;;
     *)
-      fail "found part $part, expected kernels, run or doctor" "name one of them"
+      fail "found part $part, expected kernels, run, doctor or pytest" "name one of them"
       ;;
   esac
 done
