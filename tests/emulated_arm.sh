@@ -37,9 +37,9 @@ arm_python() {
     --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
     'numpy>=1.26' 'rich>=13.7' 'click>=8.1' pytest hypothesis
   # What `sys.executable` names is started by the machine's kernel, so it is a script that starts qemu.
-  cat > "$root/usr/bin/arm-python" <<'END'
+  cat > "$root/usr/bin/arm-python" <<END
 #!/bin/sh
-exec qemu-aarch64 -L /arm /arm/usr/bin/python3 "$@"
+exec qemu-aarch64 -L /arm /arm/usr/bin/python$version "\$@"
 END
   chmod +x "$root/usr/bin/arm-python"
   echo 'import sys; sys.executable = "/usr/bin/arm-python"' > "$root/opt/site/sitecustomize.py"
