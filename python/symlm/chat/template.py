@@ -70,6 +70,16 @@ class ChatTemplate:
         """What a run keeps of it beside its text."""
         return {"template": self.origin, "variables": dict(self.variables), "now": self.now.isoformat()}
 
+    @classmethod
+    def of_record(cls, text: str, origin: str, record: Mapping[str, Any]) -> ChatTemplate:
+        """From its text, and what `record` has kept beside it."""
+        variables = {str(name): str(value) for name, value in dict(record.get("variables") or {}).items()}
+        try:
+            now = datetime.fromisoformat(str(record.get("now")))
+        except ValueError:
+            now = datetime.now()
+        return cls(text, origin, variables, now)
+
 
 _OF_MODEL = "the model's own"
 _OF_RUN = "that of the run"
@@ -112,13 +122,7 @@ def choose(asked: str | None, own: Mapping[str, str], variables: Mapping[str, st
 
 def of_run(run: Path, record: Mapping[str, Any]) -> ChatTemplate:
     """The template that a run was started with; `record` is what it kept beside the text."""
-    text = read_text(run / CHAT_TEMPLATE, "chat template", _MOST_BYTES)
-    variables = {str(name): str(value) for name, value in dict(record.get("variables") or {}).items()}
-    try:
-        now = datetime.fromisoformat(str(record.get("now")))
-    except ValueError:
-        now = datetime.now()
-    return ChatTemplate(text, _OF_RUN, variables, now)
+    return ChatTemplate.of_record(read_text(run / CHAT_TEMPLATE, "chat template", _MOST_BYTES), _OF_RUN, record)
 
 
 def _lines(text: str) -> str:

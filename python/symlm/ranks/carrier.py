@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,7 @@ class Traffic:
 class Carrier:
     """The side of the thread. What the main thread may touch is above the line."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, asked: Mapping[str, Any]) -> None:
         self.rank = 0
         self.size = 1
         self.library = ""
@@ -80,6 +80,7 @@ class Carrier:
         """After a failure: the news has gone out."""
         self.leaving, self.aborting = threading.Event(), threading.Event()
         self._timeout = timeout
+        self._asked = asked
 
     def name(self, rank: int) -> str:
         """A rank with its host."""
@@ -131,7 +132,7 @@ class Carrier:
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         self.library = self._mpi.Get_library_version().splitlines()[0].strip(" \0")
         _check_size(launch, self.size, self.library)
-        self.hellos = [Hello.from_bytes(found) for found in self._all_gather(Hello.here().to_bytes())]
+        self.hellos = [Hello.from_bytes(found) for found in self._all_gather(Hello.here(self._asked).to_bytes())]
         self._requests: list[Any] = []
         self._what: list[Callable[[], None]] = []
         self._plan: list[_symlm.Transfer] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
+from ..config.train_config import SPECS, TrainConfig
 from ..errors import Interrupted, SymlmError
 from ..system.signals import StopSignals
 from .failures import failure_of
@@ -21,14 +23,20 @@ def wants_ranks(mpi: str) -> bool:
 
 
 @contextlib.contextmanager
-def joined(timeout: float, signals: StopSignals) -> Iterator[World | None]:
-    """The world of this process, None where it is alone; left at the end."""
-    world = World.join(timeout, signals)
+def joined(config: TrainConfig, signals: StopSignals) -> Iterator[World | None]:
+    """The world of this process, None where it is alone; left at the end. `config` is what it was started with."""
+    world = World.join(config.rank_timeout, asked_for(config), signals)
     try:
         yield world
     finally:
         if world is not None:
             world.leave()
+
+
+def asked_for(config: TrainConfig) -> dict[str, Any]:
+    """The settings that have to be the same on all ranks: those that a resumed run cannot change. Where rank 0 finds
+    the model to begin from is its affair."""
+    return {name: value for name, value in config.values().items() if not SPECS[name].free and name != "init_from"}
 
 
 @contextlib.contextmanager

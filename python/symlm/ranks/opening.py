@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from .. import _symlm
+from ..chat.template import ChatTemplate
 from ..config.engine import made_from, settings_of
 from ..config.train_config import TrainConfig
 from ..errors import Interrupted, UserError
 from ..layout import TOKENIZER
+from ..model.tokenizer import load_tokenizer
 from ..system.files import temporary
 from ..system.machine import resolve_threads
 from ..system.signals import StopSignals
+from ..text.conversations import ChatSettings
 from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from . import shard
 from .cross_check import Checker
@@ -36,19 +38,23 @@ class Opening:
     tokenizer: bytes
     shard: shard.Shard | None
     """The encoded text, where it comes from rank 0."""
+    chat: ChatTemplate | None
+    """What writes conversations out: that of rank 0, whatever files and models this host has."""
 
     def tell(self, world: World) -> None:
         """To all other ranks."""
         travels = None if self.shard is None else dataclasses.asdict(self.shard)
-        said = {"do": "open", "config": self.config.values(), "settings": self.settings, "shard": travels}
-        world.tell(said, self.tokenizer)
+        chat = None if self.chat is None else {"text": self.chat.text, **self.chat.record()}
+        said = {"config": self.config.values(), "settings": self.settings, "shard": travels, "chat": chat}
+        world.tell({"do": "open", **said}, self.tokenizer)
 
     @classmethod
     def of(cls, letter: Letter) -> Opening:
         """As rank 0 has told it."""
-        travels = letter.said["shard"]
+        travels, chat = letter.said["shard"], letter.said["chat"]
         found = None if travels is None else shard.Shard(**travels)
-        return cls(config_of(letter.said["config"]), letter.said["settings"], letter.payload, found)
+        template = None if chat is None else ChatTemplate.of_record(chat["text"], chat["template"], chat)
+        return cls(config_of(letter.said["config"]), letter.said["settings"], letter.payload, found, template)
 
 
 def config_of(values: dict[str, Any]) -> TrainConfig:
@@ -81,8 +87,8 @@ def open_ranks(
     kept = {**made_from(settings), "sectors_in_flight": settings.sectors_in_flight}
     engine = _symlm.Engine(settings, text.train)
     try:
-        Opening(config, kept, tokenizer, travels).tell(world)
-        expected = identity(text.train, text.tokenizer, kept)
+        Opening(config, kept, tokenizer, travels, text.chat).tell(world)
+        expected = identity(text.train, text.tokenizer)
         waiting = set(world.others)
         while waiting:
             if signals.received is not None:
@@ -105,13 +111,9 @@ def open_ranks(
         raise
 
 
-def identity(train: _symlm.Shards, tokenizer: _symlm.Tokenizer, settings: dict[str, Any]) -> dict[str, str]:
-    """What has to be the same on all ranks."""
-    return {
-        "text (train_sha256)": train.sha256,
-        "tokenizer (sha256)": tokenizer.sha256,
-        "configuration": json.dumps({key: settings[key] for key in ("model", "train")}, sort_keys=True),
-    }
+def identity(train: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> dict[str, str]:
+    """What has to be the same on all ranks. (What they were started with is compared when they meet.)"""
+    return {"text (train_sha256)": train.sha256, "tokenizer (sha256)": tokenizer.sha256}
 
 
 def _compare(world: World, rank: int, found: dict[str, str], expected: dict[str, str]) -> None:
@@ -147,11 +149,14 @@ def follow_opening(
         path = folder / TOKENIZER
         path.write_bytes(opening.tokenizer)
         if opening.shard is None:
-            text = Sources(config, path).prepare(threads, listener)
+            sources = Sources(config, path)
+            if opening.chat is not None:
+                sources.chat = ChatSettings(opening.chat, config.train_on, config.add_tokens)
+            text = sources.prepare(threads, listener)
             train, tokenizer = text.train, text.tokenizer
         else:
             train = shard.receive(world, opening.shard, Path(ensure_cache_dir()), listener.receive)
-            tokenizer = _symlm.Tokenizer.from_file(str(path))
+            tokenizer = load_tokenizer(path, None, None if config.init_from is None else config.model)
     checker = Checker({**opening.settings, "threads": threads}, train, world.rank)
     engine = _symlm.Engine(settings_of({**checker.settings, "ranks": world.size, "rank": world.rank}), train)
-    return engine, checker, identity(train, tokenizer, opening.settings)
+    return engine, checker, identity(train, tokenizer)

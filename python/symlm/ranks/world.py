@@ -7,11 +7,12 @@ import contextlib
 import queue
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import _symlm
-from ..errors import Interrupted, RankError, SymlmError, UserError
+from ..config.options import flag_of
+from ..errors import Interrupted, RankError, SymlmError, UserError, shown
 from ..system.signals import StopSignals
 from .carrier import Carrier, Move, Traffic
 from .hello import Hello
@@ -38,17 +39,18 @@ class World:
     flip: Callable[[int, int], int | None] | None = None
     """For tests: called with update and owner of new values that have arrived; the bit to flip in them, or None."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, asked: Mapping[str, Any]) -> None:
         self.busy = False
         """On rank 0: the others have been asked for updates that are not done."""
         self._timeout = timeout
-        self._carrier = Carrier(timeout)
+        self._carrier = Carrier(timeout, asked)
 
     @classmethod
-    def join(cls, timeout: float, signals: StopSignals) -> World | None:
-        """Meet the other ranks; None without any. UserError without mpi4py; RankError when ranks do not come;
-        Interrupted when a signal comes first."""
-        world = cls(timeout)
+    def join(cls, timeout: float, asked: Mapping[str, Any], signals: StopSignals) -> World | None:
+        """Meet the other ranks; None without any. UserError without mpi4py, or where one has another version, or was
+        started with other settings than those in `asked`; RankError when ranks do not come; Interrupted when a signal
+        comes first."""
+        world = cls(timeout, asked)
         carrier = world._carrier
         carrier.flip = world.flip
         library().run(carrier.main)
@@ -89,6 +91,14 @@ class World:
                     raise UserError(
                         f"{self.name(rank)} has another {name}: {found}, rank 0 has {expected}",
                         "install the same version on all hosts",
+                    )
+            for name, expected in first.asked.items():
+                if hello.asked.get(name) != expected:
+                    raise UserError(
+                        f"{self.name(rank)} was started with another {flag_of(name)}: {shown(hello.asked.get(name))}, "
+                        f"{self.name(0)} with {shown(expected)}",
+                        "start all ranks by the same command; look at the files that it names, and at variables "
+                        "SYMLM_* on that host",
                     )
 
     @property

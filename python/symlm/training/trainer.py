@@ -89,7 +89,7 @@ def train(request: Request, callbacks: Sequence[Callback] = ()) -> Run:
     with StopSignals() as signals:
         if not wants_ranks(request.config.mpi):
             return _alone(request, callbacks, None, signals)
-        with joined(request.config.rank_timeout, signals) as world:
+        with joined(request.config, signals) as world:
             if world is None:
                 return _alone(request, callbacks, None, signals)
             if world.rank > 0:
