@@ -6,6 +6,7 @@ Messages are lower case and say what was found and what was expected; the hint s
 from __future__ import annotations
 
 import re
+import signal
 
 _BYTES = re.compile("[\udc80-\udcff]+")
 
@@ -97,6 +98,33 @@ class InternalError(SymlmError):
 def reason(error: OSError) -> str:
     """The operating system's words for an error, in lower case like all messages."""
     return (error.strerror or str(error)).lower()
+
+
+def as_error(error: BaseException) -> SymlmError | None:
+    """An error in words that a user understands, whether symlm has raised it or the system; None for a bug."""
+    if isinstance(error, SymlmError):
+        return error
+    if isinstance(error, MemoryError):
+        return MemoryPlanError("out of memory", "choose a smaller --preset or --batch-size")
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return UserError(f"{where}{reason(error)}")
+    return None
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a command returns that ends with this error."""
+    if isinstance(error, Interrupted):
+        return 128 + error.signum
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, BrokenPipeError):
+        # As in `symlm generate ... | head`.
+        return 0
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    found = as_error(error)
+    return InternalError.exit_code if found is None else found.exit_code
 
 
 _MOST_SHOWN = 80

@@ -12,7 +12,16 @@ from typing import Any, TextIO
 
 import click
 
-from ..errors import DataError, InternalError, MemoryPlanError, NanError, SymlmError, UsageError, reason
+from ..errors import (
+    DataError,
+    InternalError,
+    MemoryPlanError,
+    NanError,
+    SymlmError,
+    UsageError,
+    as_error,
+    exit_code_of,
+)  # fmt: skip
 from ..system.signals import StopSignals
 from .common import Group, debug_wanted, put, say
 
@@ -175,8 +184,9 @@ _OF_SEVERAL = ("train", "finetune", "eval", "doctor")
 
 
 def _check_launch(words: Sequence[str]) -> None:
-    from ..ranks.launch import refuse_several
+    from ..ranks.launch import begin_command, refuse_several
 
+    begin_command()
     if words and words[0] in LazyGroup.homes and words[0] not in _OF_SEVERAL:
         refuse_several(f"symlm {words[0]}")
 
@@ -227,20 +237,14 @@ def _exit_code(error: BaseException, command: str) -> int:
         return report(_from_click(error), command)
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, click.Abort):
         return 128 + signal.SIGINT
-    if isinstance(error, (BrokenPipeError, ReaderLeft)):
-        # As in `symlm generate ... | head`; nothing may be flushed to it any more.
+    if isinstance(error, ReaderLeft):
+        # Nothing may be flushed to it any more.
         return 0
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return report(SymlmError(f"{where}{reason(error)}"), command)
-    if isinstance(error, MemoryError):
-        return report(SymlmError("out of memory", "choose a smaller --preset or --batch-size"))
-    what = f"{type(error).__name__}: {error}"
-    return report(InternalError(what, _BUG))
+    if isinstance(error, (KeyboardInterrupt, BrokenPipeError, SystemExit)):
+        return exit_code_of(error)
+    return report(as_error(error) or InternalError(f"{type(error).__name__}: {error}", _BUG), command)
 
 
 def _from_click(error: click.ClickException) -> SymlmError:

@@ -9,7 +9,9 @@ next.
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ from .division import MOST_RANKS
 from .hello import Hello
 from .launch import Launch, launched, too_many
 from .library import library
+from .watch import Watch
 from .wire import Letter, decode, encode
 
 _CONTROL, _ALIVE, _BULK, _TRANSFERS = 1, 2, 3, 16
@@ -30,12 +33,11 @@ _CONTROL, _ALIVE, _BULK, _TRANSFERS = 1, 2, 3, 16
 _CHUNK = 1 << 28
 """Most bytes of a message: lengths in MPI are 32-bit numbers."""
 
-_BEAT_S = 1.0
 _FAST_S, _SLOW_S = 1e-4, 4e-3
 """Sleep between two looks: short after something has moved, then longer and longer."""
 
-_GRACE_S = 10.0
-"""Time that the main thread has to end by itself after a failure."""
+OUTPUT_S = 0.3
+"""Time for the launcher to pass on what this rank has said, before it is told to end all."""
 
 
 @dataclass
@@ -79,6 +81,9 @@ class Carrier:
         self.told = threading.Event()
         """After a failure: the news has gone out."""
         self.leaving, self.aborting = threading.Event(), threading.Event()
+        self.saving: Callable[[], bool] = lambda: False
+        """Whether a save is under way, which no failure of another rank may cut off."""
+        self.watch = Watch(0, 1, timeout, 0.0)
         self._timeout = timeout
         self._asked = asked
 
@@ -122,8 +127,22 @@ class Carrier:
                     self._turn()
                 self._comm.Free()
             except Exception as error:  # as above
-                self.fail(RankError(f"{self.name(self.rank)}: MPI failed: {error}"), tell=False)
+                self._lose(error)
         self.left.set()
+
+    def _lose(self, error: Exception) -> None:
+        """After an error of MPI nobody knows what still goes: try to tell the others, and wait for the end of all."""
+        self.fail(
+            RankError(
+                f"MPI reports an error on {self.name(self.rank)} (another rank may have gone): {error}",
+                "look at the hosts and their network, then resume with --resume auto, on any number of ranks",
+            )
+        )
+        while True:
+            for part in (self._main_turn, self._complete, self._listen, self._watch, self._end):
+                with contextlib.suppress(Exception):
+                    part()
+            time.sleep(_SLOW_S)
 
     def _start(self) -> None:
         launch = launched()
@@ -143,9 +162,7 @@ class Carrier:
         self._reading: set[int] = set()
         self._bye: set[int] = set()
         self._said_bye = False
-        now = time.monotonic()
-        self._beat, self._heard = now, [now] * self.size
-        self._looked = now
+        self.watch = Watch(self.rank, self.size, self._timeout, time.monotonic())
 
     def _all_gather(self, own: bytes) -> list[bytes]:
         """The bytes of all ranks. At the start alone: it waits for all of them."""
@@ -185,11 +202,7 @@ class Carrier:
         moved |= self._complete()
         moved |= self._listen()
         self._watch()
-        if self.failure is not None:
-            if self.outbox.empty() and not self._news:
-                self.told.set()
-            if self.aborting.is_set():
-                self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
+        self._end()
         self._pause = _FAST_S if moved else min(self._pause * 1.25, _SLOW_S)
 
     def _learn_plan(self) -> None:
@@ -247,9 +260,9 @@ class Carrier:
         moved = False
         while not self.outbox.empty():
             rank, message = self.outbox.get()
-            self._news += 1
             # The request keeps the bytes.
             self._post(self._comm.Isend([message, self._mpi.BYTE], rank, _CONTROL), self._sent)
+            self._news += 1
             moved = True
         while not self.moves.empty():
             move = self.moves.get()
@@ -283,7 +296,7 @@ class Carrier:
         """Begin to read what other ranks have to say, one message of each at a time, and hear signs of life."""
         heard, status = False, self._mpi.Status()
         while (sign := self._comm.Improbe(self._mpi.ANY_SOURCE, _ALIVE, status)) is not None:
-            self._heard[status.Get_source()] = time.monotonic()
+            self.watch.hear(status.Get_source(), time.monotonic())
             self._post(sign.Irecv([bytearray(0), self._mpi.BYTE]), lambda: None)
         for source in range(self.size):
             if source == self.rank or source in self._reading:
@@ -299,7 +312,7 @@ class Carrier:
     def _read(self, source: int, data: bytearray) -> Callable[[], None]:
         def done() -> None:
             self._reading.discard(source)
-            self._heard[source] = time.monotonic()
+            self.watch.hear(source, time.monotonic())
             try:
                 self._take(decode(source, data))
             except RankError as error:
@@ -310,6 +323,8 @@ class Carrier:
     def _take(self, letter: Letter) -> None:
         if letter.do == "bye":
             self._bye.add(letter.source)
+        elif letter.do == "done":
+            self.watch.may_end.set()
         elif letter.do == "fail":
             self.fail(RankError(str(letter.said.get("message")), letter.said.get("hint")), tell=self.rank == 0)
         else:
@@ -317,33 +332,37 @@ class Carrier:
 
     def _watch(self) -> None:
         """Say that this rank lives, and look whether the others do."""
-        now = time.monotonic()
+        now, others = time.monotonic(), set(range(self.size)) - {self.rank}
+        passed = self.watch.look(now)
         if self._flying:
-            self.traffic.seconds += now - self._looked
-        # A process that was stopped has not heard anything because it did not listen.
-        stopped = now - self._looked > self._timeout / 2
-        self._looked = now
-        if stopped:
-            self._heard = [now] * self.size
-        if now - self._beat >= min(_BEAT_S, self._timeout / 5) and not self._said_bye:
-            self._beat = now
-            for rank in range(self.size):
-                if rank != self.rank:
-                    self._post(self._comm.Isend([b"", self._mpi.BYTE], rank, _ALIVE), lambda: None)
-        if self.failure is not None:
-            # A program that has caught the error may do something else; it ends with the others when it ends.
-            if now - self._heard[self.rank] > _GRACE_S and not self.leaving.is_set():
-                self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
+            self.traffic.seconds += passed
+        if not self._said_bye and self.watch.beat(now):
+            for rank in others:
+                self._post(self._comm.Isend([b"", self._mpi.BYTE], rank, _ALIVE), lambda: None)
+        error = None if self.failure is not None else self.watch.silence(now, self._bye, self.name)
+        if error is not None:
+            self.fail(error)
+
+    def _end(self) -> None:
+        """After a failure: end all when the main thread asks for it, or does not end by itself. (A program that has
+        caught the error may do something else; it ends with the others when it ends.)"""
+        if self.failure is None:
             return
-        self._heard[self.rank] = now
-        late = [rank for rank, heard in enumerate(self._heard) if now - heard > self._timeout and rank not in self._bye]
-        if late:
-            self.fail(
-                RankError(
-                    f"{self.name(late[0])} has been silent for {self._timeout:g} s",
-                    "look at that host, then resume with --resume auto, on any number of ranks",
-                )
-            )
+        if self.outbox.empty() and not self._news:
+            self.told.set()
+        overdue = self.watch.overdue(time.monotonic(), saving=self.saving(), leaving=self.leaving.is_set())
+        if overdue:
+            say(self.failure)
+            time.sleep(OUTPUT_S)
+        if overdue or self.aborting.is_set():
+            self._mpi.COMM_WORLD.Abort(self.failure.exit_code)
+
+
+def say(error: SymlmError) -> None:
+    """An error on standard error, where nobody else can say it any more."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        sys.stderr.flush()
 
 
 def _count_down(move: Move) -> None:

@@ -12,8 +12,9 @@ from ..errors import (
     SymlmError,
     UsageError,
     UserError,
-    reason,
+    as_error,
 )
+from .launch import is_command
 from .world import World
 
 _KINDS: dict[int, type[SymlmError]] = {
@@ -23,27 +24,26 @@ _KINDS: dict[int, type[SymlmError]] = {
 
 def failure_of(world: World, rank: int, error: BaseException) -> SymlmError:
     """The error of a rank, whatever it is, with its host."""
-    found = as_error(error)
+    found = _in_words(error)
     return _KINDS.get(found.exit_code, RankError)(f"{world.name(rank)}: {found.message}", found.hint)
 
 
-def as_error(error: BaseException) -> SymlmError:
-    """Any error in words that a user understands."""
-    if isinstance(error, SymlmError):
-        return error
-    if isinstance(error, MemoryError):
-        return MemoryPlanError("out of memory", "choose a smaller --preset or --batch-size")
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return UserError(f"{where}{reason(error)}")
+def _in_words(error: BaseException) -> SymlmError:
+    """Any error of a rank. What a program raises, such as in a callback, is no bug of symlm; a command has none."""
+    found = as_error(error)
+    if found is not None:
+        return found
     if isinstance(error, KeyboardInterrupt):
         return RankError("it was stopped in the middle of an update")
-    return InternalError(f"{type(error).__name__}: {error}", "this is a bug; run that rank again with --debug")
+    what = f"ended with {type(error).__name__}: {error}"
+    if is_command():
+        return InternalError(what, "this is a bug; run that rank again with --debug")
+    return UserError(what, "look at the program: that rank shows where it happened")
 
 
 def message_of(error: BaseException) -> dict[str, Any]:
     """An error of this rank, for the others."""
-    found = as_error(error)
+    found = _in_words(error)
     return {"do": "error", "message": found.message, "hint": found.hint, "code": found.exit_code}
 
 

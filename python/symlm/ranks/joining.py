@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config.train_config import SPECS, TrainConfig
-from ..errors import Interrupted, SymlmError
+from ..errors import InternalError, exit_code_of
 from ..system.signals import StopSignals
 from .failures import failure_of
-from .launch import checked_size, launched
+from .launch import checked_size, is_command, launched
 from .world import World
 
 
@@ -49,11 +49,12 @@ def leading(world: World) -> Iterator[None]:
             # They are in an update that this rank does not finish.
             world.fail(failure_of(world, world.rank, error))
         else:
-            world.tell({"do": "end", "code": _exit_code(error)})
+            world.tell({"do": "end", "code": _code_of(error)})
         raise
 
 
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, Interrupted):
-        return 128 + error.signum
-    return error.exit_code if isinstance(error, SymlmError) else 70
+def _code_of(error: BaseException) -> int:
+    """What the other ranks end with: a command ends by its table, and a program that does not catch an error of its own
+    with 1."""
+    code = exit_code_of(error)
+    return 1 if code == InternalError.exit_code and not isinstance(error, InternalError) and not is_command() else code

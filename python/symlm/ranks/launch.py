@@ -35,6 +35,8 @@ class Launch:
 SWITCH = "SYMLM_MPI"
 """`off` in this variable: every process runs alone, whatever has started it, and whichever command it runs."""
 
+_is_command = False
+
 _TURN_S = 1.0
 """Time for the first process to say what all find, before the launcher ends it because another one has ended."""
 
@@ -69,6 +71,17 @@ def here(environ: Mapping[str, str] | None = None) -> int:
         if found is not None:
             return max(found, 1)
     return 1
+
+
+def begin_command() -> None:
+    """Say that this process runs a command of symlm, and nothing of anybody else."""
+    global _is_command  # noqa: PLW0603 - it is one process
+    _is_command = True
+
+
+def is_command() -> bool:
+    """Whether this process runs a command; else it is a program that uses symlm."""
+    return _is_command
 
 
 def describe() -> str:

@@ -7,13 +7,16 @@ run, and the program's next run uses it again. If the program started MPI itself
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
 import queue
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import UserError
+from ..errors import RankError, UserError
+from .launch import is_command
 
 _AGAIN = "leave MPI running until the last training run of the program has ended"
 
@@ -24,7 +27,10 @@ class _Library:
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._mpi: Any = None
-        self._own = self._stuck = False
+        self._own = False
+        self._given_up: str | None = None
+        self.limit = 60.0
+        """Most seconds that ending MPI may take."""
         self._thread = threading.Thread(target=self._main, name="symlm-mpi", daemon=True)
         self._thread.start()
         atexit.register(self._end)
@@ -33,9 +39,17 @@ class _Library:
         """Have the thread do something, after what it does now."""
         self._work.put(work)
 
-    def give_up(self) -> None:
-        """The thread may be in a call that never ends: the end of the process does not wait for it."""
-        self._stuck = True
+    def give_up(self, why: str) -> None:
+        """The thread stays with a run that has failed, perhaps in a call that never ends: the end of the process does
+        not wait for it."""
+        self._given_up = why
+
+    def check(self) -> None:
+        """RankError unless the thread is there for another run."""
+        if self._given_up is not None:
+            raise RankError(
+                f"an earlier run of this process failed: {self._given_up}", "start the program again on all hosts"
+            )
 
     def start(self) -> Any:
         """The module `MPI`, started. Only for what runs on the thread. UserError where it cannot be used."""
@@ -70,8 +84,21 @@ class _Library:
 
     def _end(self) -> None:
         self._work.put(None)
-        if not self._stuck:
-            self._thread.join()
+        if self._given_up is not None:
+            return
+        self._thread.join(self.limit)
+        if not self._thread.is_alive():
+            return
+        # MPI ends when all ranks end it.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(
+                f"error: MPI does not end within {self.limit:g} s: another rank hangs or has gone\n"
+                "hint: the run has ended before that, and what it has saved is whole\n"
+            )
+            sys.stderr.flush()
+        if is_command():
+            # Nothing else is left to do here; the end of the process would wait for MPI as well.
+            os._exit(RankError.exit_code)
 
 
 _found: _Library | None = None

@@ -14,7 +14,7 @@ from .. import _symlm
 from ..config.options import flag_of
 from ..errors import Interrupted, RankError, SymlmError, UserError, shown
 from ..system.signals import StopSignals
-from .carrier import Carrier, Move, Traffic
+from .carrier import OUTPUT_S, Carrier, Move, Traffic
 from .hello import Hello
 from .library import library
 from .wire import Letter
@@ -28,9 +28,6 @@ _NEWS_S = 2.0
 
 _LAST_WORDS_S = 3.0
 """Time for rank 0 to say why all end, before another rank ends it."""
-
-_OUTPUT_S = 0.3
-"""Time for the launcher to pass on what this rank has said, before it is told to end all."""
 
 
 class World:
@@ -50,6 +47,8 @@ class World:
         """Meet the other ranks; None without any. UserError without mpi4py, or where one has another version, or was
         started with other settings than those in `asked`; RankError when ranks do not come; Interrupted when a signal
         comes first."""
+        library().check()
+        library().limit = timeout
         world = cls(timeout, asked)
         carrier = world._carrier
         carrier.flip = world.flip
@@ -59,10 +58,10 @@ class World:
             # Ranks that have met end together; only one that nobody meets goes alone.
             patience -= _LOOK_S if signals.received is not None else 0.0
             if signals.received is not None and patience < 0:
-                library().give_up()
+                library().give_up("a signal came before the ranks had met")
                 raise Interrupted(signals.received)
             if time.monotonic() > until:
-                library().give_up()
+                library().give_up("the other ranks did not start in time")
                 raise RankError(
                     f"the other ranks have not started within {timeout:g} s",
                     "look at their hosts, or raise --rank-timeout",
@@ -189,6 +188,10 @@ class World:
         """The engine is about to end."""
         self._carrier.exchange = None
 
+    def guard(self, saving: Callable[[], bool]) -> None:
+        """Where a failure comes while `saving` says so, this rank ends when that is done."""
+        self._carrier.saving = saving
+
     def fail(self, error: SymlmError) -> None:
         """Nothing can continue: the update under way ends, and so do the other ranks, who are told why."""
         self._carrier.fail(error)
@@ -200,8 +203,10 @@ class World:
         while self.failure is None and not self._carrier.left.wait(_LOOK_S):
             pass
         if self.failure is not None:
+            if self.rank == 0:
+                self.tell({"do": "done"})
             self._carrier.told.wait(min(_NEWS_S, self._timeout))
-            library().give_up()
+            library().give_up(self.failure.message)
             # A launcher may wait for ever for a process that was stopped, unless it is told to end all: when this
             # process has said why it ends.
             atexit.register(self._abort)
@@ -210,7 +215,9 @@ class World:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        # Rank 0 has the most to say; where it cannot, another one ends all.
-        time.sleep(_LAST_WORDS_S if self.rank > 0 else _OUTPUT_S)
+        # Rank 0 may have a save under way, and has the most to say; where it cannot, another one ends all.
+        while self.rank > 0 and not self._carrier.watch.may_end.wait(_LOOK_S):
+            pass
+        time.sleep(_LAST_WORDS_S if self.rank > 0 else OUTPUT_S)
         self._carrier.aborting.set()
         self._carrier.left.wait(_LAST_WORDS_S)

@@ -61,6 +61,8 @@ def train_session(
         ending.callback(engine.close)
         running = Running(session, engine, settings, display, callbacks, signals)
         ending.callback(running.close)
+        if session.world is not None:
+            session.world.guard(lambda: running.saver.under_way)
         running.load()
         if signals.received is not None:
             raise Interrupted(signals.received)

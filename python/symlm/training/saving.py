@@ -110,6 +110,7 @@ class Saver:
         self._report = report
         self._tick = tick
         self._pending: _Pending | None = None
+        self._completing = False
         self.saved_step: int | None = None
         """Step of the newest checkpoint that is complete or under way."""
 
@@ -122,6 +123,11 @@ class Saver:
         if state.trainer.get("best_step") == state.step and (self._folder.best_step() or 0) < state.step:
             with checkpoint.writing(self._folder.path / BEST):
                 checkpoint.link_checkpoint(path, self._folder.path / BEST)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a checkpoint is not complete yet."""
+        return self._pending is not None or self._completing
 
     def begin(self, step: int, start: Start, *, best: bool = False, only_best: bool = False) -> None:
         """Begin to write the checkpoint of `step`, which is `best` so far or not; first waits for the one before.
@@ -184,8 +190,15 @@ class Saver:
         return None
 
     def _complete(self, pending: _Pending) -> None:
-        # Whatever happens now, there is nothing under way any more.
+        self._completing = True
+        # Whatever happens now, there is nothing to wait for any more.
         self._pending = None
+        try:
+            self._put_in_place(pending)
+        finally:
+            self._completing = False
+
+    def _put_in_place(self, pending: _Pending) -> None:
         target, step = pending.target, pending.state.step
         is_best_alone = target.name == BEST
         with checkpoint.writing(target, pending.temporary):

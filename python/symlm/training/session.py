@@ -21,6 +21,7 @@ from ..errors import UsageError, UserError
 from ..layout import BEST, LAST, METRICS, SAMPLES, TOKENIZER, step_name
 from ..model.companions import hand_on
 from ..model.gguf.write import quantisation_note
+from ..ranks.hearing import Hearing
 from ..ranks.opening import engine_of
 from ..ranks.world import World
 from ..run import checkpoint
@@ -199,7 +200,9 @@ class Session:
             display.message(f"threads: {self.threads} ({self.threads_rule}), instruction set {_symlm.isa()}")
             for note in self._notes(planned) if self.is_new else ():
                 display.message(f"note: {note}")
-            self.text = sources.prepare(self.threads, display)
+            # The others wait: their signals and their ends are heard meanwhile.
+            progress = display if self.world is None else Hearing(display, self.world, signals)
+            self.text = sources.prepare(self.threads, progress)
             remark_on(
                 self.text.train, self.text.val, self.text.tokenizer, config, display, chat=self.text.chat is not None
             )
