@@ -7,7 +7,7 @@ here; what changes them is told to all; moments and gradients are gathered befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .. import _symlm
@@ -15,6 +15,7 @@ from ..errors import DataError, InternalError, RankError
 from ..system.signals import StopSignals
 from . import trace
 from .cross_check import Checker, pair, verdict
+from .digest import differs, digest
 from .failures import error_of, failure_of
 from .spent import Meter, Table
 from .wire import Letter
@@ -97,19 +98,33 @@ class RankedEngine:
     def _digests(self, sector: int, ranks: list[int]) -> dict[int, int]:
         """Of a sector, by some ranks at the same time."""
         self._world.check()
+        others = [rank for rank in ranks if rank != self._world.rank]
+        for rank in others:
+            self._world.send(rank, {"do": "check", "sector": sector})
         found: dict[int, int] = {}
-        for rank in ranks:
-            if rank != self._world.rank:
-                self._world.send(rank, {"do": "check", "sector": sector})
         if self._world.rank in ranks:
             found[self._world.rank] = self._checker.digest(self._engine, self._exchange, sector)
+        answers = self._answers("checked", others)
+        return {**found, **{rank: said["digest"] for rank, said in answers.items()}}
+
+    def _answers(self, do: str, ranks: Collection[int]) -> dict[int, dict[str, Any]]:
+        """What some ranks answer, each of them once."""
+        found: dict[int, dict[str, Any]] = {}
         while len(found) < len(ranks):
             letter = self._world.receive(_LOOK_S)
-            if letter is not None and letter.do == "checked":
-                found[letter.source] = letter.said["digest"]
+            if letter is not None and letter.do == do:
+                found[letter.source] = letter.said
             elif letter is not None:
                 self._take(letter)
         return found
+
+    def _compare(self, what: str, expected: Mapping[int, list[str]]) -> None:
+        """RankError unless the digests of all other ranks are these; nothing is saved or trained then."""
+        for rank, said in self._answers("digests", expected).items():
+            if said["found"] != expected[rank]:
+                error = differs(self._world, rank, what)
+                self._world.fail(error)
+                raise error
 
     def _hear(self) -> None:
         """Take over what the other ranks say."""
@@ -151,6 +166,8 @@ class RankedEngine:
         """As the engine's, for all ranks."""
         self._tell({"do": "restart"})
         self._engine.restart()
+        same = digest(self._exchange.whole_state())
+        self._compare("the weights that it begins from", {rank: [same] for rank in self._world.others})
 
     def pass_over(self) -> None:
         """As the engine's, for all ranks."""
@@ -167,10 +184,11 @@ class RankedEngine:
         self._gather_moments()
         return self._engine.moments_sha256()
 
-    def tensor_numbers(self) -> list[_symlm.TensorNumbers]:
-        """As the engine's, of all ranks."""
+    def tensor_numbers(self, *, gradients: bool = True) -> list[_symlm.TensorNumbers]:
+        """As the engine's, of all ranks; without `gradients` nothing that it says of them counts."""
         self._gather_moments()
-        self._gather("gradient", self._exchange.owned_gradient())
+        if gradients:
+            self._gather("gradient", self._exchange.owned_gradient())
         return self._engine.tensor_numbers()
 
     def close(self) -> None:
@@ -192,6 +210,9 @@ class RankedEngine:
         self._tell({"do": "state", "step": self._engine.step})
         world, same, owned = self._world, self._exchange.whole_state(), self._exchange.owned_moments()
         world.move([(rank, False, part) for rank in world.others for part in (*same, *owned[rank])], self._exchange)
+        of_all = digest(same)
+        expected = {rank: [of_all, digest(owned[rank])] for rank in world.others}
+        self._compare("the weights and moments that were sent to it", expected)
 
     def _gather_moments(self) -> None:
         # They are those of the last update until the next one.
@@ -204,6 +225,8 @@ class RankedEngine:
         self._world.tell({"do": "gather", "what": what})
         parts = [(rank, True, part) for rank in self._world.others for part in owned[rank]]
         self._world.move(parts, self._exchange)
+        expected = {rank: [digest(owned[rank])] for rank in self._world.others}
+        self._compare(f"its {what} as they were gathered", expected)
 
 
 def applied(report: _symlm.StepReport) -> bool:
@@ -236,6 +259,11 @@ def gather_traces(engine: object, path: str, origin_ns: int) -> None:
     """Add the recordings of the other ranks of an engine; nothing where it has none."""
     if isinstance(engine, RankedEngine):
         engine.gather_traces(path, origin_ns)
+
+
+def state_numbers(engine: _symlm.Engine) -> list[_symlm.TensorNumbers]:
+    """Of the weights and moments of an engine. Several ranks spare the way of the gradients, which nobody looks at."""
+    return engine.tensor_numbers(gradients=False) if isinstance(engine, RankedEngine) else engine.tensor_numbers()
 
 
 def take_spent(engine: object) -> dict[str, Any]:

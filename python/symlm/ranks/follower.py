@@ -11,6 +11,7 @@ from ..errors import RankError, SymlmError
 from ..system.signals import StopSignals
 from . import trace
 from .cross_check import Checker
+from .digest import digest
 from .engine import applied, failing
 from .failures import failure_of, message_of
 from .opening import Opening, follow_opening
@@ -120,12 +121,15 @@ class Follower:
         if letter.do == "train":
             self._train(engine, exchange, letter.said["until"])
         elif letter.do == "state":
-            parts = [*exchange.whole_state(), *exchange.owned_moments()[self._world.rank]]
-            self._world.move([(0, True, part) for part in parts], exchange)
+            same, own = exchange.whole_state(), exchange.owned_moments()[self._world.rank]
+            self._world.move([(0, True, part) for part in (*same, *own)], exchange)
             engine.set_step(letter.said["step"])
+            self._tell_digests(same, own)
         elif letter.do == "gather":
             owned = exchange.owned_moments() if letter.said["what"] == "moments" else exchange.owned_gradient()
-            self._world.move([(0, False, part) for part in owned[self._world.rank]], exchange)
+            own = owned[self._world.rank]
+            self._world.move([(0, False, part) for part in own], exchange)
+            self._tell_digests(own)
         elif letter.do == "check" and self._checker is not None:
             digest = self._checker.digest(engine, exchange, letter.said["sector"])
             self._world.send(0, {"do": "checked", "digest": digest})
@@ -137,10 +141,15 @@ class Follower:
             trace.answer_clock(self._world)
         elif letter.do == "restart":
             engine.restart()
+            self._tell_digests(exchange.whole_state())
         elif letter.do == "pass_over":
             engine.pass_over()
         elif letter.do == "close":
             self.close()
+
+    def _tell_digests(self, *each: list[_symlm.Memory]) -> None:
+        """Of what has been moved or made, so that rank 0 can compare it with what it has."""
+        self._world.send(0, {"do": "digests", "found": [digest(parts) for parts in each]})
 
     def _open(self, opening: Opening) -> None:
         engine, self._checker, identity = follow_opening(self._world, opening, self._config, self)

@@ -21,6 +21,7 @@ from ..text.conversations import ChatSettings
 from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from . import shard
 from .cross_check import Checker
+from .digest import differs, digest
 from .engine import RankedEngine
 from .failures import error_of
 from .wire import Letter
@@ -88,7 +89,7 @@ def open_ranks(
     engine = _symlm.Engine(settings, text.train)
     try:
         Opening(config, kept, tokenizer, travels, text.chat).tell(world)
-        expected = identity(text.train, text.tokenizer)
+        expected = identity(text.train, text.tokenizer, engine.exchange())
         waiting = set(world.others)
         while waiting:
             if signals.received is not None:
@@ -111,19 +112,29 @@ def open_ranks(
         raise
 
 
-def identity(train: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> dict[str, str]:
+_WEIGHTS = "initial weights"
+
+
+def identity(train: _symlm.Shards, tokenizer: _symlm.Tokenizer, exchange: _symlm.Exchange) -> dict[str, str]:
     """What has to be the same on all ranks. (What they were started with is compared when they meet.)"""
-    return {"text (train_sha256)": train.sha256, "tokenizer (sha256)": tokenizer.sha256}
+    return {
+        "text (train_sha256)": train.sha256,
+        "tokenizer (sha256)": tokenizer.sha256,
+        _WEIGHTS: digest(exchange.whole_state()),
+    }
 
 
 def _compare(world: World, rank: int, found: dict[str, str], expected: dict[str, str]) -> None:
     for field, value in expected.items():
-        if found.get(field) != value:
-            raise UserError(
-                f"{world.name(rank)} has another {field}: {found.get(field)}, rank 0 on {world.hellos[0].host} has "
-                f"{value}",
-                "give all hosts the same files, or use --data-from rank0",
-            )
+        if found.get(field) == value:
+            continue
+        if field == _WEIGHTS:
+            # Each has made them by the same rule.
+            raise differs(world, rank, f"its {field}")
+        raise UserError(
+            f"{world.name(rank)} has another {field}: {found.get(field)}, rank 0 on {world.hellos[0].host} has {value}",
+            "give all hosts the same files, or use --data-from rank0",
+        )
 
 
 class Listener(Protocol):
@@ -159,4 +170,4 @@ def follow_opening(
             tokenizer = load_tokenizer(path, None, None if config.init_from is None else config.model)
     checker = Checker({**opening.settings, "threads": threads}, train, world.rank)
     engine = _symlm.Engine(settings_of({**checker.settings, "ranks": world.size, "rank": world.rank}), train)
-    return engine, checker, identity(train, tokenizer)
+    return engine, checker, identity(train, tokenizer, engine.exchange())

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from .. import _symlm
 from ..errors import NanError, SymlmError
 from ..layout import BEST, LAST
+from ..ranks.engine import state_numbers
 from ..run import checkpoint
 from ..run.checkpoint import State
 from ..run.folder import RunFolder
@@ -89,9 +90,8 @@ class NanGuard:
 
         A learning rate that is far too high can bring them there between two updates.
         """
-        bad = [
-            tensor.name for tensor in self._running.engine.tensor_numbers() if tensor.bad_weights or tensor.bad_moments
-        ]
+        tensors = state_numbers(self._running.engine)
+        bad = [tensor.name for tensor in tensors if tensor.bad_weights or tensor.bad_moments]
         if bad:
             self.after_check(f"weights or moments of {count_of(len(bad), 'tensor')} are not finite ({bad[0]})")
 
