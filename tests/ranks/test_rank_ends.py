@@ -60,7 +60,7 @@ def carried(rank: int = 0, size: int = 2) -> tuple[Carrier, Wire]:
     """The side of the thread after the ranks have met."""
     carrier, wire = Carrier(15.0, {}), Wire()
     carrier.rank, carrier.size = rank, size
-    carrier.hellos = [Hello(f"host-{number + 1}", "", (), "", 0, {}) for number in range(size)]
+    carrier.hellos = [Hello(f"host-{number + 1}", "", (), "", 0, {}, 15.0) for number in range(size)]
     begun: dict[str, Any] = {
         "_mpi": wire, "_comm": wire, "_requests": [], "_what": [], "_flying": 0, "_news": 0, "_reading": set(),
         "_bye": set(), "_said_bye": False, "_known": None, "_pause": 0.0, "watch": Watch(rank, size, 15.0, 0.0),

@@ -151,7 +151,10 @@ class Carrier:
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         self.library = self._mpi.Get_library_version().splitlines()[0].strip(" \0")
         _check_size(launch, self.size, self.library)
-        self.hellos = [Hello.from_bytes(found) for found in self._all_gather(Hello.here(self._asked).to_bytes())]
+        self.hellos = [
+            Hello.from_bytes(found) for found in self._all_gather(Hello.here(self._asked, self._timeout).to_bytes())
+        ]
+        self._timeout = self.hellos[0].timeout
         self._requests: list[Any] = []
         self._what: list[Callable[[], None]] = []
         self._plan: list[_symlm.Transfer] = []

@@ -25,9 +25,11 @@ class Hello:
     contract: int
     asked: Mapping[str, Any]
     """The settings that decide the bits of the run, by name."""
+    timeout: float
+    """Longest silence that it would bear; that of rank 0, which knows the run, counts for all."""
 
     @classmethod
-    def here(cls, asked: Mapping[str, Any]) -> Hello:
+    def here(cls, asked: Mapping[str, Any], timeout: float) -> Hello:
         """Of this rank, which was started with these settings."""
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - read at once
@@ -35,7 +37,7 @@ class Hello:
         except OSError:
             machine = socket.gethostname()
         cpus = allowed_cpus() or tuple(range(os.cpu_count() or 1))
-        return cls(socket.gethostname(), machine, cpus, version(), _symlm.CONTRACT_VERSION, asked)
+        return cls(socket.gethostname(), machine, cpus, version(), _symlm.CONTRACT_VERSION, asked, timeout)
 
     def to_bytes(self) -> bytes:
         """As it travels."""

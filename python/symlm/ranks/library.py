@@ -61,7 +61,8 @@ class _Library:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise UserError(
-                f"mpi4py cannot be used: {error}", "pip install 'symlm[mpi]' and an MPI: see docs/guide.md"
+                f"mpi4py cannot be used: {error}",
+                "pip install 'symlm[mpi]' and an MPI, as docs/guide.md says, or train with --mpi off",
             ) from None
         if MPI.Is_finalized():
             raise UserError("the MPI of this process has been ended, and cannot be started again", _AGAIN)

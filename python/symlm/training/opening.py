@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.sources import Request
 from ..config.train_config import TrainConfig
-from ..errors import DataError, UsageError, UserError, shown
+from ..errors import DataError, SymlmError, UsageError, UserError, shown
 from ..layout import BEST, CONFIG, LAST, WEIGHTS
 from ..run import contract
 from ..run.checkpoint import State
@@ -18,6 +20,7 @@ from ..units import count_of
 from .contract_changes import changes_since
 
 AUTO = "auto"
+_OF_MEETING = ("mpi", "rank_timeout")
 
 
 def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
@@ -41,6 +44,22 @@ def locate(config: TrainConfig) -> tuple[RunFolder, Path | None]:
     if config.out_dir is not None and Path(config.out_dir).resolve() != folder.path.resolve():
         raise UsageError(f"--resume {config.resume} is in {folder.path}, but --out-dir is {config.out_dir}")
     return folder, named
+
+
+def how_ranks_meet(request: Request) -> TrainConfig:
+    """What is asked for, with the run's own settings of how ranks meet where none were given: it has to be known before
+    the run is opened. Only a rank that sees the run folder knows them."""
+    asked = request.config
+    if asked.resume is None:
+        return asked
+    try:
+        folder, _ = locate(asked)
+        stored = folder.stored().values if folder.exists else {}
+    except SymlmError:
+        # Whoever opens the run says what is wrong with it.
+        return asked
+    kept = {name: stored[name] for name in _OF_MEETING if name in stored and name not in request.given}
+    return dataclasses.replace(asked, **kept)
 
 
 def choose_checkpoint(folder: RunFolder, resume: str | None, warn: Callable[[str], None]) -> Path | None:

@@ -24,7 +24,7 @@ from ..system.peak import measured_peak
 from ..system.signals import StopSignals
 from ..system.values import items
 from .loop import train_session
-from .opening import AUTO, resume_command
+from .opening import AUTO, how_ranks_meet, resume_command
 from .plan import Plan, make_plan
 from .session import Session
 
@@ -87,9 +87,10 @@ class Trainer:
 def train(request: Request, callbacks: Sequence[Callback] = ()) -> Run:
     """As `Trainer.fit`, for settings of which only some were given explicitly."""
     with StopSignals() as signals:
-        if not wants_ranks(request.config.mpi):
+        asked = how_ranks_meet(request)
+        if not wants_ranks(asked.mpi):
             return _alone(request, callbacks, None, signals)
-        with joined(request.config, signals) as world:
+        with joined(asked, signals) as world:
             if world is None:
                 return _alone(request, callbacks, None, signals)
             if world.rank > 0:

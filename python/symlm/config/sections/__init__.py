@@ -61,7 +61,5 @@ LIMIT_FIELDS = ("max_steps", "epochs", "max_tokens", "max_time")
 REQUEST_FIELDS = (*LIMIT_FIELDS, "warmup_steps", "decay_start")
 """What the `requested` table of a resolved file may hold."""
 
-INVOCATION_FIELDS = (
-    "out_dir", "resume", "stop_at_step", "extend_steps", "trace", "mpi", "rank_timeout", "data_from", "cross_check",
-)  # fmt: skip
+INVOCATION_FIELDS = ("out_dir", "resume", "stop_at_step", "extend_steps", "trace")
 """Settings of one call rather than of a run; the file of a run does not hold them, so it can start another run."""
