@@ -53,7 +53,7 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
         ("threads", str(plan.threads), plan.threads_rule),
     ]
     if plan.ranks > 1:
-        sent = f"{format_count(plan.sent_bytes)} bytes leave each in an update" if plan.sent_bytes else ""
+        sent = f"up to {format_count(plan.sent_bytes)} bytes leave each in an update"
         what.append(("ranks", str(plan.ranks), sent))
     return [("training", what), ("memory", in_memory), ("disk", on_disk), ("time", in_time)]
 

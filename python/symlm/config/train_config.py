@@ -167,15 +167,21 @@ class TrainConfig(_Flat):
         return model if self.architecture is None else model.with_other(self.architecture)
 
     @property
-    def adapter_parameters(self) -> int:
-        """Floats in all adapters of a run; 0 where the weights are trained."""
+    def adapted(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of each projection that has an adapter, in the order of the table of parameters; empty
+        where the weights are trained."""
         model = self.model
         hidden, inner, kv = model.hidden_size, model.intermediate_size, model.num_kv_heads * model.head_dim
         sides = {
             "q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden),
             "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
         }  # fmt: skip
-        return model.num_layers * self.lora_rank * sum(sum(sides[name]) for name in self.lora_target_names)
+        return model.num_layers * tuple(sides[name] for name in self.lora_target_names)
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Floats in all adapters of a run; 0 where the weights are trained."""
+        return self.lora_rank * sum(map(sum, self.adapted))
 
     def with_model(self, **changes: Any) -> TrainConfig:
         """A copy with the preset's shape and learning rate written out, and `changes` applied."""

@@ -151,7 +151,7 @@ def _panel(view: View, width: int) -> RenderableType:
     rows.add_row("speed", _speed(view))
     rows.add_row("workers", _workers(view.busy, inner - 16))
     if view.ranks:
-        rows.add_row("ranks", ranks_line(view.ranks))
+        rows.add_row("ranks", ranks_line(view.ranks, view.slowest_rank))
     filled, capacity = view.queue
     if capacity:
         rows.add_row("prefetch", Text("●" * filled + "○" * (capacity - filled) + f"  {filled}/{capacity} batches"))

@@ -129,7 +129,7 @@ def event_line(record: dict[str, Any], view: View) -> str | None:
             *([f"peak {100 * peak:.0f} %"] if peak is not None else []),
             f"busy {100 * record['worker_busy_frac']:.0f} %",
             f"eta {format_duration(record['eta_s'])}",
-            *([ranks_line(record["ranks"])] if "ranks" in record else []),
+            *([ranks_line(record["ranks"], record["slowest_rank"])] if "ranks" in record else []),
         ]
         return f"{step}  " + "  ".join(parts)
     if kind == "eval" and record.get("final"):

@@ -39,6 +39,7 @@ class View:
     busy: list[float] = field(default_factory=list)
     ranks: list[dict[str, Any]] = field(default_factory=list)
     """With several ranks how each spends its time, as in the metrics."""
+    slowest_rank: int = 0
     queue: tuple[int, int] = (0, 0)
     elapsed_s: float = 0.0
     eta_s: float | None = None
@@ -91,9 +92,9 @@ class Sums:
         return self.tokens / seconds if seconds > 0 else 0.0
 
 
-def ranks_line(ranks: list[dict[str, Any]]) -> str:
-    """How several ranks spend their time: the slowest is the one that waits least."""
-    slow = min(ranks, key=lambda of: of["wait_frac"])
+def ranks_line(ranks: list[dict[str, Any]], slowest: int) -> str:
+    """How several ranks spend their time, and the one that the others wait for."""
+    slow = ranks[slowest]
     sent = max(of["sent_bytes_per_update"] for of in ranks)
     exchange = max(of["exchange_frac"] for of in ranks)
     waits = " ".join(f"{100 * of['wait_frac']:.0f}" for of in ranks)

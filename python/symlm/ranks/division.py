@@ -3,6 +3,7 @@ partial sums of the tree that leaves, and the bytes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -97,14 +98,47 @@ class Payload:
 
 def payload(model: ModelConfig, batch: int, ranks: int, rank: int) -> Payload:
     """What a rank sends in an update of all parameters (P5, P6, P8), the parts of the owners taken as equal."""
-    sectors = rank_sectors(ranks)[rank]
-    sums = len(nodes_of(sectors))
     others = ranks - 1
     folded = sum(bucket.parameters * bucket.folds for bucket in buckets(model))
-    rows = sum(len(sector_windows(batch, sector)) for sector in sectors) * model.seq_len
     return Payload(
-        gradients=_FLOAT_BYTES * sums * folded * others / ranks,
+        gradients=_FLOAT_BYTES * _sums(ranks, rank) * folded * others / ranks,
         values=_FLOAT_BYTES * model.parameters * others / ranks,
-        losses=_FLOAT_BYTES * rows * others,
+        losses=_losses(model, batch, ranks, rank),
         squares=_DOUBLE_BYTES * model.parameters / UNIT * others / ranks,
     )
+
+
+def adapter_payload(
+    model: ModelConfig, adapted: Sequence[tuple[int, int]], lora_rank: int, batch: int, ranks: int, rank: int
+) -> Payload:
+    """What a rank sends in an update of adapters of projections with these inputs and outputs, in table order."""
+    others = ranks - 1
+    whole = [inputs * outputs for inputs, outputs in adapted]
+    own = [index for index, owner in enumerate(_owners(whole, ranks)) if owner == rank]
+    factors = [lora_rank * side for index in own for side in adapted[index]]
+    return Payload(
+        gradients=_FLOAT_BYTES * _sums(ranks, rank) * (sum(whole) - sum(whole[index] for index in own)),
+        values=_FLOAT_BYTES * sum(factors) * others,
+        losses=_losses(model, batch, ranks, rank),
+        squares=_DOUBLE_BYTES * sum(-(-factor // UNIT) for factor in factors) * others,
+    )
+
+
+def _owners(sizes: Sequence[int], ranks: int) -> list[int]:
+    """The owner of each of some units of these sizes (P4)."""
+    found, before, rank = [], 0, 0
+    for size in sizes:
+        while rank + 1 < ranks and before * ranks >= (rank + 1) * sum(sizes):
+            rank += 1
+        found.append(rank)
+        before += size
+    return found
+
+
+def _sums(ranks: int, rank: int) -> int:
+    return len(nodes_of(rank_sectors(ranks)[rank]))
+
+
+def _losses(model: ModelConfig, batch: int, ranks: int, rank: int) -> int:
+    windows = sum(len(sector_windows(batch, sector)) for sector in rank_sectors(ranks)[rank])
+    return _FLOAT_BYTES * windows * model.seq_len * (ranks - 1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ..errors import SymlmError, UsageError
+from ..system.calls import allowed_cpus
 from .division import MOST_RANKS
 
 _LAUNCHERS = (
@@ -71,6 +72,14 @@ def here(environ: Mapping[str, str] | None = None) -> int:
         if found is not None:
             return max(found, 1)
     return 1
+
+
+def sharing(environ: Mapping[str, str] | None = None) -> int:
+    """What `World.sharing` is going to be, as far as one process can tell: ranks of a host may use the same processors,
+    unless the launcher has bound this one to some of them, and then each to others."""
+    cpus = allowed_cpus()
+    bound = cpus is not None and len(cpus) < (os.cpu_count() or 1)
+    return 1 if bound else here(environ)
 
 
 def begin_command() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from ..config.engine import model_shape
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, UsageError
-from ..ranks.division import SECTORS, payload, rank_sectors
-from ..ranks.launch import checked_size, here, launched
+from ..ranks.division import SECTORS, adapter_payload, payload, rank_sectors
+from ..ranks.launch import checked_size, launched, sharing
 from ..system.machine import resolve_threads
 from ..system.peak import measured_peak
 from ..text.corpus import Sources, cache_dir, vocab_size_with
@@ -103,7 +102,7 @@ def _no_standard_input() -> UsageError:
 def _plan_of(session: Session) -> Plan:
     config = session.config
     ranks = _ranks(config)
-    threads, rule = resolve_threads(config.threads, _sharing(ranks))
+    threads, rule = resolve_threads(config.threads, sharing() if ranks > 1 else 1)
     sources = session.sources()
     tokenizer = sources.tokenizer
     vocab_size = config.model.vocab_size if tokenizer is None else vocab_size_with(config, tokenizer)
@@ -152,17 +151,14 @@ def _ranks(config: TrainConfig) -> int:
     return 1 if launch is None else checked_size(launch)
 
 
-def _sharing(ranks: int) -> int:
-    """Ranks that divide the processors of this one. Where a launcher has bound them to some each has its own."""
-    bound = len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
-    return 1 if ranks == 1 or bound else here()
-
-
 def _sent_bytes(config: TrainConfig, ranks: int) -> int:
-    """Bytes that a rank sends in an update, 0 where that is not known: adapters send as much as they adapt."""
+    """Bytes that a rank sends in an update, the one that sends the most."""
+    model, batch = config.model, config.batch_size
     if config.lora_rank:
-        return 0
-    return round(max(payload(config.model, config.batch_size, ranks, rank).total for rank in range(ranks)))
+        each = [adapter_payload(model, config.adapted, config.lora_rank, batch, ranks, rank) for rank in range(ranks)]
+    else:
+        each = [payload(model, batch, ranks, rank) for rank in range(ranks)]
+    return round(max(of.total for of in each))
 
 
 def refuse_what_cannot_fit(plan: Plan) -> None:

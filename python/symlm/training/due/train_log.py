@@ -50,6 +50,7 @@ class TrainLog:
         }
         record.update(take_spent(running.engine))
         view.ranks = record.get("ranks", view.ranks)
+        view.slowest_rank = record.get("slowest_rank", view.slowest_rank)
         running.journal.event(record)
         running.callbacks.call("on_log", record)
 
