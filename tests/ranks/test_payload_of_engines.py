@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_machines_that_send_more_than_one_sum() -> None:
 
 def test_ranks_of_a_plan_share_processors_unless_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     launcher = {"PMI_SIZE": "4", "PMI_RANK": "0", "MPI_LOCALNRANKS": "4"}
-    monkeypatch.setattr(launch.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     for cpus, expected in (((0, 1), 1), (tuple(range(8)), 4), (None, 4)):
         monkeypatch.setattr(launch, "allowed_cpus", lambda cpus=cpus: cpus)
         assert launch.sharing(launcher) == expected

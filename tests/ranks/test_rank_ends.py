@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -129,7 +130,7 @@ def test_the_end_of_another_rank_waits_for_rank_0(monkeypatch: pytest.MonkeyPatc
     joined._carrier = carrier
     order: list[str] = []
     monkeypatch.setattr(world, "_LOOK_S", 0.001)
-    monkeypatch.setattr(world.time, "sleep", lambda _: order.append("last words"))
+    monkeypatch.setattr("symlm.ranks.world.time.sleep", lambda _: order.append("last words"))
     wait = carrier.watch.may_end.wait
 
     def told(timeout: float | None = None) -> bool:
@@ -182,11 +183,12 @@ def test_a_run_after_one_that_failed_is_refused_at_once(monkeypatch: pytest.Monk
 def test_the_end_of_mpi_has_a_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: bool
 ) -> None:
-    made, hangs, ended = library._Library(), threading.Event(), []
+    ended: list[int] = []
+    made, hangs = library._Library(), threading.Event()
     made._own, made.limit = True, 0.01
     made._mpi = SimpleNamespace(Is_finalized=lambda: False, Finalize=hangs.wait)
     monkeypatch.setattr(library, "is_command", lambda: command)
-    monkeypatch.setattr(library.os, "_exit", ended.append)
+    monkeypatch.setattr(os, "_exit", ended.append)
     made._end()
     hangs.set()
     assert "error: MPI does not end within 0.01 s: another rank hangs or has gone\n" in capsys.readouterr().err

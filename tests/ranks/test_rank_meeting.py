@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from symlm.ranks.hello import Hello
 from symlm.training import trainer
 from symlm.training.opening import how_ranks_meet
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "preset": "tiny",
     "vocab_size": 290,
     "max_steps": 1,
@@ -36,9 +38,9 @@ def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def resumed(run: Path, **more: object) -> Request:
-    given = {"resume": "auto", "out_dir": str(run), **more}
-    return Request(TrainConfig(**given), frozenset(given))  # type: ignore[arg-type]
+def resumed(run: Path, **more: Any) -> Request:
+    given: dict[str, Any] = {"resume": "auto", "out_dir": str(run), **more}
+    return Request(TrainConfig(**given), frozenset(given))
 
 
 def test_settings_of_the_run_count_where_none_are_given(run: Path) -> None:
@@ -92,5 +94,5 @@ def test_the_time_limit_of_rank_0_counts_for_all(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(carrier, "_all_gather", lambda own: [hello.to_bytes() for hello in hellos])
     carrier._start()
     assert carrier._timeout == 60.0
-    now = carriers.time.monotonic()
+    now = time.monotonic()
     assert carrier.watch.silence(now + 60.5, set(), carrier.name) is not None

@@ -171,7 +171,7 @@ def test_ranks_compare_what_they_are_about_to_train(two: Two, tokens: _symlm.Sha
 
 
 def test_a_look_at_weights_and_moments_does_not_gather_the_gradient(two: Two) -> None:
-    numbers = state_numbers(cast(_symlm.Engine, two.ranked))
+    numbers = state_numbers(two.ranked)
     asked = [said.get("what") for said in two.sides[0].asked]
     assert asked == ["moments"]
     assert not any(of.bad_weights or of.bad_moments for of in numbers)

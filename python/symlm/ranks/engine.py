@@ -261,7 +261,7 @@ def gather_traces(engine: object, path: str, origin_ns: int) -> None:
         engine.gather_traces(path, origin_ns)
 
 
-def state_numbers(engine: _symlm.Engine) -> list[_symlm.TensorNumbers]:
+def state_numbers(engine: RankedEngine | _symlm.Engine) -> list[_symlm.TensorNumbers]:
     """Of the weights and moments of an engine. Several ranks spare the way of the gradients, which nobody looks at."""
     return engine.tensor_numbers(gradients=False) if isinstance(engine, RankedEngine) else engine.tensor_numbers()
 
