@@ -26,7 +26,7 @@ class Watch:
 
     def look(self, now: float) -> float:
         """Begin to look; gives the time since the last look. Whoever was stopped has heard nothing because it did not
-        listen: it begins anew."""
+        listen: it begins to wait again."""
         gone, self._looked = now - self._looked, now
         if gone > self._timeout / 2:
             self._heard = [now] * len(self._heard)
