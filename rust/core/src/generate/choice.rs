@@ -91,8 +91,9 @@ mod tests {
     fn the_faster_way_is_taken_and_the_other_one_tried_now_and_then() {
         let mut choice = Choice::default();
         assert!((1..20).contains(&passes_alone(&mut choice, 1000, 1.0, 1.8)));
-        assert!((980..1000).contains(&passes_alone(&mut choice, 1000, 3.0, 1.8)));
-        assert!((1..40).contains(&passes_alone(&mut choice, 1000, 1.0, 1.8)));
+        // It may take as many passes as lie between two trials until a change is seen.
+        assert!((700..1000).contains(&passes_alone(&mut choice, 1000, 3.0, 1.8)));
+        assert!((1..300).contains(&passes_alone(&mut choice, 1000, 1.0, 1.8)));
     }
 
     #[test]
