@@ -29,8 +29,8 @@ def failure_of(world: World, rank: int, error: BaseException) -> SymlmError:
 
 
 def _in_words(error: BaseException) -> SymlmError:
-    """Any error of a rank. A command that raises anything else has a bug; a program may raise what it likes, such as in a
-    callback."""
+    """Any error of a rank. A command that raises anything else has a bug; a program may raise what it likes, such as in
+    a callback."""
     found = as_error(error)
     if found is not None:
         return found
