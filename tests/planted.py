@@ -8,7 +8,7 @@ probability 0, and the loss infinite exactly where it is the target.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +87,29 @@ def plant(run: Path, step: int) -> None:
     """Change the checkpoint of `step` as the head of this file says, and its manifest with it."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     path = folder / WEIGHTS
-    raw = path.read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
-    data = np.frombuffer(raw[8 + length :], "<f4").copy()
-
-    def tensor(name: str) -> npt.NDArray[np.float32]:
-        first, last = header[name]["data_offsets"]
-        return data[first // 4 : last // 4].reshape(header[name]["shape"])
-
+    raw, tensor = tensors(path.read_bytes())
     rare = _symlm.Tokenizer.from_file(str(run / "tokenizer.json")).encode(RARE)[-1]
     tensor("model.embed_tokens.weight")[:, 0] = 1000.0
     head = tensor("lm_head.weight")
     head[rare] = 0.0
     head[rare, 0] = -3e38
-    overwrite(folder, raw[: 8 + length] + data.tobytes())
+    overwrite(folder, bytes(raw))
+
+
+def tensors(file: bytes) -> tuple[bytearray, Callable[[str], npt.NDArray[np.float32]]]:
+    """A copy of a file of safetensors, and its f32 tensors by their names: what is written to one is written to the
+    copy."""
+    raw = bytearray(file)
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:begin])
+
+    def tensor(name: str) -> npt.NDArray[np.float32]:
+        entry = header[name]
+        assert entry["dtype"] == "F32", f"{name} is {entry['dtype']}"
+        first, last = entry["data_offsets"]
+        return np.frombuffer(raw, "<f4", (last - first) // 4, begin + first).reshape(entry["shape"])
+
+    return raw, tensor
 
 
 def overwrite(folder: Path, raw: bytes) -> None:

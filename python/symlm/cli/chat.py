@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config.sampling import SAMPLING_SPECS, Sampling
 from ..errors import SymlmError, UserError, printable, reason
+from ..system.interrupts import Interrupts
 from .common import PATH, Command, checkpoint_flag, say
 from .generate import new_seed, sampling_flag
 
@@ -44,31 +43,6 @@ def _run(model: str, checkpoint: str, chat_template: str | None, system: str | N
             say(HELP)
         with Interrupts() as interrupts:
             talk(chat, sampling, Console(highlight=False, soft_wrap=True), interrupts)
-
-
-class Interrupts:
-    """While active, Ctrl-C raises a KeyboardInterrupt, which stops an answer and not the command. What it interrupts is
-    cleaned up undisturbed: one that follows raises nothing until `ready`."""
-
-    def __init__(self) -> None:
-        self._quiet = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if not self._quiet:
-            self._quiet = True
-            raise KeyboardInterrupt
-
-    def ready(self) -> None:
-        """Let the next Ctrl-C interrupt again."""
-        self._quiet = False
 
 
 def talk(chat: Chat, sampling: Sampling, console: Console, interrupts: Interrupts) -> None:
