@@ -60,9 +60,18 @@ def temporary_file() -> IO[bytes]:
     """A file without a name, which is gone when it is closed; UserError where none can be made."""
     place = temporary_folder()
     try:
-        return tempfile.TemporaryFile(dir=place)
+        return _nameless(place)
     except OSError as error:
         raise UserError(f"cannot make a temporary file in {place}: {reason(error)}", TMPDIR_HINT) from None
+
+
+def probe(folder: Path) -> None:
+    """OSError when no files can be made in `folder`."""
+    _nameless(folder).close()
+
+
+def _nameless(folder: str | Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=folder)
 
 
 def sync_file(path: Path) -> None:

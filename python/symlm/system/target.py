@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import UserError, reason
+from .files import probe
 
 
 def check_target(flag: str, path: str, inputs: Iterable[Path] = ()) -> None:
@@ -33,8 +33,7 @@ def check_new_folder(flag: str, path: str) -> None:
 def check_folder(flag: str, target: Path, folder: Path) -> None:
     """UserError when no files can be made in `folder`, which would hold `target` or is it."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        probe(folder)
     except OSError as error:
         hint = "choose a folder that exists and may be written to"
         raise UserError(f"{flag}: cannot write {target}: {reason(error)}", hint) from None
