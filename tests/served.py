@@ -28,6 +28,9 @@ CONTEXT = SHAPE["seq-len"]
 _WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café", "and", "sleeps", "near")
 
 
+_START = "import runpy; runpy.run_module('symlm', run_name='__main__', alter_sys=True)"
+
+
 def clean_environment(folder: Path) -> dict[str, str]:
     """The variables of this process without settings of symlm."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SYMLM_") or key == "SYMLM_ISA"}
@@ -49,6 +52,13 @@ def train(folder: Path) -> Path:
         timeout=HANG_S,
     )
     return folder / "model"
+
+
+def export(model: Path, folder: Path) -> Path:
+    """The model as a folder of transformers."""
+    command = [sys.executable, "-m", "symlm", "export", str(model), "--to", "hf", "--out", str(folder)]
+    subprocess.run(command, env=clean_environment(model.parent), check=True, capture_output=True, timeout=HANG_S)
+    return folder
 
 
 class Served:
@@ -95,10 +105,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(model: Path, *words: str, **variables: str) -> Iterator[Served]:
-    """A server at a free port, which ends with the block."""
+def serving(model: Path, *words: str, patch: str = "", **variables: str) -> Iterator[Served]:
+    """A server at a free port, which ends with the block. `patch` is Python that runs in its process first."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "symlm", "serve", str(model), "--port", "0", *words],
+        [sys.executable, "-c", f"{patch}\n{_START}", "serve", str(model), "--port", "0", *words],
         env={**clean_environment(model.parent), **variables},
         stderr=subprocess.PIPE,
         text=True,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .jobs import Job, Shown
-from .prompts import Served
+from .prompts import Served, named
 from .writing import Piece, Placed
 
 
@@ -81,21 +81,21 @@ class Answers:
             return None
         if self._chat:
             return {"content": [self._chat_token(token) for token in piece.tokens], "refusal": None}
-        text = self._served.token_text
         return {
-            "tokens": [text(token.id) for token in piece.tokens],
+            "tokens": [named(token.raw) for token in piece.tokens],
             "token_logprobs": [None if one.logprobs is None else one.logprobs.chosen for one in piece.tokens],
             "top_logprobs": [self._top(token) for token in piece.tokens],
             "text_offset": [token.offset for token in piece.tokens],
         }
 
     def _top(self, token: Placed) -> dict[str, float] | None:
-        """The likeliest tokens and the one that was chosen, by their texts; of several with one text the likeliest."""
+        """The likeliest tokens and the one that was chosen, by their texts; of several with one text the likeliest.
+        White space that the chosen one repeats is left out of all that begin with it."""
         if token.logprobs is None:
             return None
         found: dict[str, float] = {}
         for id_, value in [*token.logprobs.top, (token.id, token.logprobs.chosen)]:
-            found.setdefault(self._served.token_text(id_), value)
+            found.setdefault(named(self._served.token_bytes(id_).removeprefix(token.repeats)), value)
         return found
 
     def _chat_token(self, token: Placed) -> dict[str, Any]:

@@ -85,20 +85,24 @@ class Job:
     def _after(self, index: int, what: Told) -> Shown:
         if isinstance(what, Exception):
             raise of_error(what) if isinstance(what, SymlmError) else what
-        text, piece = self._writings[index], Piece()
-        if what.token is not None and what.why != "stop":
+        text, piece, end = self._writings[index], Piece(), None
+        if what.why == "stop":
+            # As lm-eval counts on: each token that was drawn has its logprobs. Chats tell only what is content.
+            end = None if self.wanted.is_chat else what.token
+        elif what.token is not None:
             data, sequence = self._served.token_bytes(what.token), self._sequences[index]
             new = data[sequence.repeated :]
-            sequence.repeated -= len(data) - len(new)
+            repeats = data[: len(data) - len(new)]
+            sequence.repeated -= len(repeats)
             # A token that only repeats the prompt is not one of the text.
             if new or not data:
                 self.tokens += 1
-                piece = text.feed(what.token, new, logprobs.of_drawn(what))
+                piece = text.feed(what.token, new, logprobs.of_drawn(what), repeats)
         if text.stopped:
             return self._ended(index, piece, "stop")
         if not what.finished:
             return Shown(index, piece)
-        rest = text.finish()
+        rest = text.finish(end, logprobs.of_drawn(what))
         whole = Piece(piece.text + rest.text, piece.tokens + rest.tokens)
         return self._ended(index, whole, "stop" if text.stopped or what.why == "stop" else "length")
 

@@ -14,6 +14,14 @@ from .templates import Template
 _MOST_KEPT = 1 << 16
 
 
+def named(raw: bytes) -> str:
+    """The bytes of a token as logprobs name it: its text, or `bytes:\\xe2` where it is a part of a character."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
 class Served:
     """A generator, and what requests ask about it."""
 
@@ -36,12 +44,8 @@ class Served:
         return self.tokenizer.decode_bytes([id_])
 
     def token_text(self, id_: int) -> str:
-        """A token as logprobs name it: its text, or `bytes:\\xe2` where it is a part of a character."""
-        raw = self.token_bytes(id_)
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError:
-            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+        """A token as logprobs name it."""
+        return named(self.token_bytes(id_))
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens written out."""

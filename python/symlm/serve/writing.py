@@ -14,10 +14,14 @@ class Placed:
     """A token, and where its text begins."""
 
     id: int
+    raw: bytes
+    """What it adds to the text: nothing at the end of a text, and less than its bytes where it repeats the prompt."""
     offset: int
     """Characters before it, from the beginning of the prompt."""
     logprobs: TokenLogprobs | None
     """None of a first token, which nothing stands before."""
+    repeats: bytes = b""
+    """White space at the end of the prompt that the token begins with."""
 
 
 @dataclass
@@ -44,19 +48,23 @@ class Writing:
         """Whether a stop text has been found."""
         return self._stops.stopped
 
-    def feed(self, token: int, raw: bytes, logprobs: TokenLogprobs | None) -> Piece:
-        """The next token; gives what can be shown."""
+    def feed(self, token: int, raw: bytes, logprobs: TokenLogprobs | None, repeats: bytes = b"") -> Piece:
+        """The next token; gives what can be shown. `raw` are its bytes without what it `repeats` of the prompt."""
         if self._keep:
-            self._waiting.append(Placed(token, self._read, logprobs))
+            self._waiting.append(Placed(token, raw, self._read, logprobs, repeats))
         text = self._utf8.feed(raw)
         self._read += len(text)
         return self._piece(self._stops.feed(text), last=False)
 
-    def finish(self) -> Piece:
-        """What is left when nothing more comes."""
+    def finish(self, end: int | None = None, logprobs: TokenLogprobs | None = None) -> Piece:
+        """What is left when nothing more comes. `end` is the token that ended the text, to be told with the others."""
         if self.stopped:
             return Piece()
-        text = self._stops.feed(self._utf8.finish())
+        text = self._utf8.finish()
+        self._read += len(text)
+        if self._keep and end is not None:
+            self._waiting.append(Placed(end, b"", self._read, logprobs))
+        text = self._stops.feed(text)
         text += self._stops.finish()
         return self._piece(text, last=not self.stopped)
 
@@ -75,6 +83,6 @@ def places(ids: Sequence[int], raw: Sequence[bytes], logprobs: Sequence[TokenLog
     utf8, at = Utf8Stream(), 0
     found = []
     for number, (id_, data) in enumerate(zip(ids, raw, strict=True)):
-        found.append(Placed(id_, at, logprobs[number - 1] if number else None))
+        found.append(Placed(id_, data, at, logprobs[number - 1] if number else None))
         at += len(utf8.feed(data))
     return found

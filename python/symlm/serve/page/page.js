@@ -114,7 +114,11 @@ function pieceOf(choice) {
     return [choice.delta.content ?? "", found];
   }
   (choice.logprobs?.tokens ?? []).forEach((token, i) => {
+    // The token that ends a text is none of it.
+    if (choice.finish_reason === "stop" && !token) return;
     const top = Object.entries(choice.logprobs.top_logprobs[i]).map(([name, logprob]) => ({ token: name, logprob }));
+    // An object has names such as "7" first, whatever the order of the text that it was read from.
+    top.sort((a, b) => b.logprob - a.logprob);
     found.push([{ token, logprob: choice.logprobs.token_logprobs[i] }, top.slice(0, ALTERNATIVES)]);
   });
   return [choice.text, found];
@@ -146,10 +150,10 @@ function wanted() {
   return body;
 }
 
-function request(prompt) {
-  if (!state.chat) return ["v1/completions", { ...wanted(), prompt, logprobs: ALTERNATIVES }];
-  state.messages.push({ role: "user", content: prompt });
-  return ["v1/chat/completions", { ...wanted(), messages: state.messages, logprobs: true, top_logprobs: ALTERNATIVES }];
+function request(prompt, chat, messages) {
+  if (!chat) return ["v1/completions", { ...wanted(), prompt, logprobs: ALTERNATIVES }];
+  messages.push({ role: "user", content: prompt });
+  return ["v1/chat/completions", { ...wanted(), messages, logprobs: true, top_logprobs: ALTERNATIVES }];
 }
 
 function turn(who, text) {
@@ -161,14 +165,16 @@ function turn(who, text) {
 
 async function write() {
   if (state.stopper) return;
+  // Of this text: another view or an empty conversation may be chosen before it ends.
+  const { chat, messages } = state;
   const prompt = at("prompt").value;
   let place = at("output");
-  if (!state.chat) {
+  if (!chat) {
     reset();
     place.append(make("span", { className: "given", textContent: prompt }));
   }
-  const [path, body] = request(prompt);
-  if (state.chat) {
+  const [path, body] = request(prompt, chat, messages);
+  if (chat) {
     turn("You", prompt);
     place = turn("Model", "");
     at("prompt").value = "";
@@ -196,12 +202,12 @@ async function write() {
   } catch (error) {
     if (error.name === "AbortError") say(`${speed(count, began)}, stopped`);
     else say(error.message, true);
-    if (state.chat && !count) {
-      state.messages.pop();
-      at("prompt").value = prompt;
+    if (chat && !count) {
+      messages.pop();
+      if (messages === state.messages) at("prompt").value = prompt;
     }
   } finally {
-    if (state.chat && count) state.messages.push({ role: "assistant", content: text });
+    if (chat && count) messages.push({ role: "assistant", content: text });
     state.stopper = null;
     busy(false);
   }
