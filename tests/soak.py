@@ -25,9 +25,10 @@ from symlm.units import parse_duration
 CLIENTS = 64
 LEAVING = 1 / 3
 WARM_S = 10.0
-"""At the most, until memory counts: pages and buffers are there by then."""
-MOST_GROWTH, MOST_MORE = 1.15, 32 << 20
-"""Of memory: what is imported late is part of it."""
+"""At the most, before memory counts: pages, buffers and late imports are there by then."""
+MOST_GROWTH, MOST_MORE = 1.15, 16 << 20
+"""Of memory."""
+WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café")
 MOST_THREADS = 64
 
 
@@ -52,14 +53,55 @@ async def client(number: int, url: str, end: float, tally: Tally) -> None:
                 tally.errors.append(f"{type(error).__name__}: {error}")
 
 
+def drawn(chance: random.Random) -> tuple[str, dict[str, Any]]:
+    """Path and body of a request of any kind: text, ids or chat, logprobs, echo, one text or some."""
+    ids = [chance.randrange(1, 290) for _ in range(chance.randrange(1, CONTEXT // 2))]
+    text = " ".join(chance.choice(WORDS) for _ in range(chance.randrange(1, 5))) + chance.choice(("", " ", "\n"))
+    body: dict[str, Any] = {"max_tokens": chance.randrange(1, CONTEXT // 3), "n": chance.choice((1, 1, 1, 4))}
+    body["temperature"] = chance.choice((0, 0.8, 2))
+    if chance.random() < 0.2:
+        if chance.random() < 0.3:
+            body |= {"logprobs": True, "top_logprobs": 3}
+        return "/v1/chat/completions", {**body, "messages": [{"role": "user", "content": text}]}
+    if chance.random() < 0.3:
+        body["logprobs"] = chance.choice((0, 3, 20))
+    if chance.random() < 0.2:
+        body["echo"] = True
+    body["prompt"] = chance.choice((ids, text, [text, "a"], [ids, ids[:1]]))
+    return "/v1/completions", body
+
+
 async def one(http: httpx.AsyncClient, chance: random.Random, leaves: bool, tally: Tally) -> None:
     """One request, read to its end or left in the middle."""
-    prompt = [chance.randrange(1, 290) for _ in range(chance.randrange(1, CONTEXT // 2))]
-    body: dict[str, Any] = {"prompt": prompt, "max_tokens": chance.randrange(1, CONTEXT // 2), "stream": True}
+    path, body = drawn(chance)
     if chance.random() < 0.3:
-        body["logprobs"] = 3
+        await whole(http, path, body, 0.2 * chance.random() if leaves else None, tally)
+    else:
+        await streamed(http, path, {**body, "stream": True}, chance.randrange(4) if leaves else None, tally)
+
+
+async def whole(
+    http: httpx.AsyncClient, path: str, body: dict[str, Any], leaves_after: float | None, tally: Tally
+) -> None:
+    """One answer as a whole, if the client waits for it; `leaves_after` are seconds."""
+    try:
+        answer = await asyncio.wait_for(http.post(path, json=body), leaves_after)
+    except TimeoutError:
+        tally.ended["left"] += 1
+        return
+    assert answer.status_code == 200, answer.text
+    prompts = body.get("prompt", "")
+    several = len(prompts) if isinstance(prompts, list) and not isinstance(prompts[0], int) else 1
+    assert len(answer.json()["choices"]) == body["n"] * several, answer.text
+    tally.ended["whole"] += 1
+
+
+async def streamed(
+    http: httpx.AsyncClient, path: str, body: dict[str, Any], leaves_after: int | None, tally: Tally
+) -> None:
+    """One answer event by event, up to its end or so many of them."""
     began, seen, last = time.monotonic(), 0, ""
-    async with http.stream("POST", "/v1/completions", json=body) as answer:
+    async with http.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200, await answer.aread()
         async for line in answer.aiter_lines():
             if not line.startswith("data: "):
@@ -67,7 +109,7 @@ async def one(http: httpx.AsyncClient, chance: random.Random, leaves: bool, tall
             if not seen:
                 tally.waits.append(time.monotonic() - began)
             seen, last = seen + 1, line
-            if leaves and seen > chance.randrange(4):
+            if leaves_after is not None and seen > leaves_after:
                 tally.ended["left"] += 1
                 return
             if line != "data: [DONE]":
@@ -83,14 +125,11 @@ def held(server: Served) -> tuple[int, int, int]:
     return pages * 4096, len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
 
-async def load(server: Served, seconds: float) -> tuple[Tally, tuple[int, int, int]]:
-    """Run the clients; gives what they saw, and what the server held after a while."""
+async def load(server: Served, seconds: float) -> Tally:
+    """Run the clients for a while; gives what they saw."""
     tally, end = Tally(), time.monotonic() + seconds
-    clients = [asyncio.create_task(client(number, server.url, end, tally)) for number in range(CLIENTS)]
-    await asyncio.sleep(min(WARM_S, seconds / 3))
-    warm = held(server)
-    await asyncio.gather(*clients)
-    return tally, warm
+    await asyncio.gather(*(client(number, server.url, end, tally) for number in range(CLIENTS)))
+    return tally
 
 
 def idle(server: Served) -> bool:
@@ -110,15 +149,20 @@ def main(duration: str) -> int:
     with tempfile.TemporaryDirectory(prefix="symlm-soak-") as name:
         model = train(Path(name))
         with serving(model) as server:
-            tally, warm = asyncio.run(load(server, parse_duration(duration)))
+            seconds = parse_duration(duration)
+            # Idle against idle: at both times the server has had this load, and holds nothing for anyone.
+            asyncio.run(load(server, min(WARM_S, seconds / 3)))
             free = idle(server)
+            warm = held(server)
+            tally = asyncio.run(load(server, seconds))
+            free &= idle(server)
             after = held(server)
             code = server.stop()
     waits = sorted(tally.waits)
     print(f"{CLIENTS} clients for {duration}: {tally.ended['whole']:,} whole, {tally.ended['left']:,} left early")
     print(f"first token after {statistics.median(waits):.3f} s (median), {waits[int(0.99 * len(waits))]:.3f} s (99 %)")
     for what, before, now in zip(("bytes of memory", "open files", "threads"), warm, after, strict=True):
-        print(f"{what}: {before:,} after a while, {now:,} at the end")
+        print(f"{what}: {before:,} idle after a while, {now:,} idle at the end")
     wrong = [f"{count} x {what}" for what, count in Counter(tally.errors).most_common(5)]
     if after[0] > MOST_GROWTH * warm[0] + MOST_MORE or after[1] > warm[1] or after[2] > MOST_THREADS:
         wrong.append("the server grew")

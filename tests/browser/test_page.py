@@ -3,15 +3,19 @@ for pictures of it."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from served import Served
+from patched import GATE, STEPS
+from served import Served, serving
 
 pytestmark = pytest.mark.browser
 
@@ -27,10 +31,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, server: Served, request: pytest.FixtureRequest) -> Iterator[Page]:
+@contextlib.contextmanager
+def opened(browser: Browser, server: Served, size: tuple[int, int] = DESK) -> Iterator[Page]:
     """The page, which may report no error."""
-    width, height = getattr(request, "param", DESK)
+    width, height = size
     context = browser.new_context(viewport={"width": width, "height": height}, has_touch=width < 500)
     page = context.new_page()
     wrong: list[str] = []
@@ -49,9 +53,21 @@ def page(browser: Browser, server: Served, request: pytest.FixtureRequest) -> It
     assert (wrong, outside) == ([], [])
 
 
+@pytest.fixture
+def page(browser: Browser, server: Served, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page of a server with its defaults."""
+    with opened(browser, server, getattr(request, "param", DESK)) as page:
+        yield page
+
+
 def picture(page: Page, name: str) -> None:
     if PICTURES:
         page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+
+def until(what: Callable[[], bool]) -> None:
+    while not what():
+        time.sleep(0.02)
 
 
 def write(page: Page, prompt: str, **settings: str) -> None:
@@ -87,17 +103,31 @@ def test_the_controls_have_the_names_of_the_flags(page: Page) -> None:
     assert flags == [f"--{name}" for name in names]
 
 
-def test_stop_ends_a_text_and_frees_the_slot(page: Page, server: Served) -> None:
-    # A stream that never comes to its end, since its answer is held back.
-    page.route("**/v1/completions", lambda route: None)
+def test_stop_ends_a_text_and_frees_the_slot(browser: Browser, served_model: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with serving(served_model, patch=GATE, GATE=str(gate)) as server, opened(browser, server) as page:
+        write(page, "the", max_new_tokens="60")
+        expect(page.locator(".token").first).to_be_attached()
+        page.click("#stop")
+        expect(page.locator("#status")).to_contain_text("stopped")
+        expect(page.locator("#go")).to_be_enabled()
+        until(lambda: server.metric("clients_left_total") == 1)
+        gate.touch()
+        until(lambda: server.metric("sequences_running") == 0)
+        assert server.metric("written_tokens_total") <= STEPS
+        write(page, "the", max_new_tokens="3")
+        expect(page.locator("#status")).to_contain_text("3 tokens")
+
+
+def test_alternatives_are_in_the_order_of_their_probability(page: Page) -> None:
+    top = {"a": -0.5, "7": -4.0, "b": -1.5, "12": -5.0, "c": -2.0, "d": -3.0, "e": -3.5}
+    logprobs = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [top], "text_offset": [0]}
+    choice = {"index": 0, "text": "a", "logprobs": logprobs, "finish_reason": "length"}
+    body = f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
     write(page, "the")
-    expect(page.locator("#stop")).to_be_enabled()
-    page.click("#stop")
-    expect(page.locator("#status")).to_contain_text("stopped")
-    expect(page.locator("#go")).to_be_enabled()
-    page.unroute("**/v1/completions")
-    write(page, "the", max_new_tokens="3")
-    expect(page.locator("#status")).to_contain_text("3 tokens")
+    page.locator(".token").first.hover()
+    assert page.locator("#tip td:first-child").all_inner_texts() == ["a", "b", "c", "d", "e"]
 
 
 def test_an_error_is_shown(page: Page) -> None:

@@ -1,9 +1,8 @@
-"""Bodies, queues, time, clients that leave, and the end of the server."""
+"""Bodies, queues, time, and clients that leave."""
 
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
+from patched import GATE, STEPS
 from served import CONTEXT, HANG_S, Served, serving
 
 LONG = {"prompt": ["a"] * 64, "max_tokens": CONTEXT - 4, "n": 4, "temperature": 2.0, "top_k": 0, "min_p": 0, "top_p": 1}
@@ -63,16 +63,22 @@ def test_a_large_body_without_a_length_is_refused_too(server: Served) -> None:
         assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_client_that_leaves_frees_its_slots(server: Served) -> None:
-    before = server.metric("clients_left_total")
-    for stream in (True, False):
-        with connected(server) as one:
-            one.sendall(raw(json.dumps({**LONG, "stream": stream}).encode()))
-            if stream:
-                assert one.recv(10)
-    until_idle(server)
-    assert server.metric("clients_left_total") >= before + 1
-    assert server.complete(prompt="a", max_tokens=2)["choices"]
+def test_a_client_that_leaves_frees_its_slots(served_model: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with serving(served_model, patch=GATE, GATE=str(gate)) as server:
+        for stream in (True, False):
+            with connected(server) as one:
+                one.sendall(raw(json.dumps({**LONG, "stream": stream}).encode()))
+                while not server.metric("requests_active"):
+                    time.sleep(0.01)
+            while server.metric("requests_active"):
+                time.sleep(0.01)
+        assert server.metric("clients_left_total") == 2
+        gate.touch()
+        until_idle(server)
+        # Of 30,720 that were asked for.
+        assert server.metric("written_tokens_total") <= STEPS * server.metric("slots")
+        assert server.complete(prompt="a", max_tokens=2)["choices"]
 
 
 def test_a_client_that_does_not_read_stalls_nobody(server: Served) -> None:
@@ -116,35 +122,6 @@ def test_time_is_limited(served_model: Path) -> None:
         until_idle(server)
 
 
-def test_sigterm_ends_when_requests_are_answered(served_model: Path) -> None:
-    with serving(served_model, "--slots", "1") as server, connected(server) as one:
-        one.sendall(raw(json.dumps({**LONG, "n": 1, "stream": True}).encode()))
-        begin = one.recv(4096)
-        server.process.send_signal(signal.SIGTERM)
-        whole = begin + b"".join(iter(lambda: one.recv(1 << 16), b""))
-        assert whole.rstrip(b"\r\n0").endswith(b"data: [DONE]")
-        assert server.process.wait(HANG_S) == 0
-        with pytest.raises(OSError, match="refused"):
-            socket.create_connection(("127.0.0.1", server.port), timeout=HANG_S)
-
-
-def test_a_second_signal_ends_at_once(served_model: Path) -> None:
-    with serving(served_model, "--slots", "1", "--drain", "20m") as server, connected(server) as one:
-        body = {**LONG, "stream": True}
-        for _ in range(8):
-            one.sendall(raw(json.dumps(body).encode()))
-        assert one.recv(12)
-        server.process.send_signal(signal.SIGTERM)
-        while not any("ends when" in line for line in server.said):
-            time.sleep(0.01)
-        assert server.stop(signal.SIGINT) in (0, 130)
-
-
-def test_ctrl_c_ends_an_idle_server(served_model: Path) -> None:
-    with serving(served_model) as server:
-        assert server.stop(signal.SIGINT) == 0
-
-
 def test_what_is_wrong_is_said_before_the_model_is_loaded(cli: Cli, served_model: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -159,6 +136,12 @@ def test_what_is_wrong_is_said_before_the_model_is_loaded(cli: Cli, served_model
         (["--port", "70000"], 2, "--port: "),
         (["--slots", "0"], 2, "--slots: "),
         (["--api-key-file", "keys"], 2, "found no key"),
+        (["--allow-host", "box.local:8000"], 2, "--allow-host: found 'box.local:8000', expected a name"),
+        (["--allow-host", "http://box"], 2, "--allow-host: "),
+        (["--allow-host", "*"], 2, "--allow-host: "),
+        (["--allow-origin", "example.org"], 2, "--allow-origin: found 'example.org', expected a scheme and a host"),
+        (["--allow-origin", "*"], 2, "--allow-origin: "),
+        (["--allow-origin", "https://example.org/app"], 2, "--allow-origin: "),
         (["--api-key-file", "missing"], 3, "missing: cannot read the file of keys"),
     ):
         done = cli("serve", "no-such-model", *words)

@@ -87,6 +87,15 @@ def test_keys(served_model: Path, tmp_path: Path) -> None:
         assert b"first-key" not in command
 
 
+def test_a_key_can_have_any_letters(served_model: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("schlüssel\nclé-à\n", encoding="utf-8")
+    with serving(served_model, "--api-key-file", str(keys)) as server:
+        for key, status in (("schlüssel", 200), ("clé-à", 200), ("clé-", 401), ("schlussel", 401)):
+            headers = {b"Authorization": f"Bearer {key}".encode()}
+            assert server.client.get("/v1/models", headers=headers).status_code == status, key
+
+
 def test_the_key_of_the_variable(served_model: Path) -> None:
     with serving(served_model, SYMLM_API_KEY="secret") as server:
         assert server.client.get("/v1/models").status_code == 401
@@ -100,8 +109,18 @@ def test_cors_is_for_the_sites_that_are_named(served_model: Path) -> None:
         asks = {"Origin": site, "Access-Control-Request-Method": "POST"}
         before = server.client.options("/v1/completions", headers=asks)
         assert (before.status_code, before.headers["access-control-allow-origin"]) == (204, site)
+        assert before.headers["access-control-allow-headers"] == "Authorization, Content-Type"
+        # What OpenAI's client for JavaScript sends.
+        named = "authorization,content-type,x-stainless-arch,x-stainless-os,x-stainless-retry-count"
+        asks["Access-Control-Request-Headers"] = named
+        before = server.client.options("/v1/completions", headers=asks)
+        assert before.headers["access-control-allow-headers"] == named
+        assert {"origin", "access-control-request-headers"} <= set(before.headers["vary"].lower().split(", "))
         answer = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1}, headers={"Origin": site})
         assert answer.headers["access-control-allow-origin"] == site
+        assert answer.headers["access-control-expose-headers"] == "Retry-After"
+        other = {**asks, "Origin": "https://other.example"}
+        assert "access-control-allow-headers" not in server.client.options("/v1/models", headers=other).headers
         assert server.client.get("/health", headers={"Origin": "https://other.example"}).status_code == 403
         assert server.client.get("/health", headers={"Host": "box.local:80"}).status_code == 200
 

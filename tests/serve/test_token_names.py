@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-
 from served import Served, export, serving
 from symlm import Generator
 

@@ -19,6 +19,8 @@ sse         server-sent events
 body        reading a request, noticing that a client has left
 security    hosts, origins, keys, headers
 connection  limits of one connection
+ending      what signals do: requests in hand are answered, or told that they are not
+waiting     the queue: sequences without a slot
 metrics     counters as Prometheus reads them
 page        the page at `/`
 """

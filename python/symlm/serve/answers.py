@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
+from . import sse
 from .jobs import Job, Shown
 from .prompts import Served, named
 from .writing import Piece, Placed
 
+_FEW = 64
+"""Tokens with logprobs that are written out in the event loop; more are beside it."""
+
 
 class Answers:
-    """The objects of one request."""
+    """The objects of one request, in JSON."""
 
     def __init__(self, job: Job, served: Served) -> None:
         self._job, self._served = job, served
@@ -24,7 +30,7 @@ class Answers:
             "model": served.name,
         }
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> bytes:
         """All texts at once."""
         wanted = self._job.wanted
         choices = [Piece() for _ in range(len(wanted.prompts) * wanted.n)]
@@ -33,6 +39,9 @@ class Answers:
             choices[shown.index].text += shown.piece.text
             choices[shown.index].tokens += shown.piece.tokens
             ends[shown.index] = shown.finish
+        return await asyncio.to_thread(lambda: sse.long_json(self._whole(choices, ends)))
+
+    def _whole(self, choices: list[Piece], ends: dict[int, str | None]) -> dict[str, Any]:
         return {
             **self._head,
             "object": "chat.completion" if self._chat else "text_completion",
@@ -40,7 +49,7 @@ class Answers:
             "usage": self._usage(),
         }
 
-    async def parts(self) -> AsyncIterator[dict[str, Any]]:
+    async def parts(self) -> AsyncIterator[bytes]:
         """The texts piece by piece."""
         wanted = self._job.wanted
         kind = {"object": "chat.completion.chunk" if self._chat else "text_completion"}
@@ -49,12 +58,15 @@ class Answers:
         if self._chat:
             for index in range(len(wanted.prompts) * wanted.n):
                 delta = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None}
-                yield {**self._head, **kind, "choices": [{**delta, "finish_reason": None}], **usage}
+                yield sse.as_json({**self._head, **kind, "choices": [{**delta, "finish_reason": None}], **usage})
         async for shown in self._job.pieces():
             if shown.piece.text or shown.piece.tokens or shown.finish:
-                yield {**self._head, **kind, "choices": [self._part(shown)], **usage}
+                yield await _written(shown, partial(self._event, kind, usage))
         if wanted.include_usage:
-            yield {**self._head, **kind, "choices": [], "usage": self._usage()}
+            yield sse.as_json({**self._head, **kind, "choices": [], "usage": self._usage()})
+
+    def _event(self, kind: dict[str, Any], usage: dict[str, Any], shown: Shown) -> dict[str, Any]:
+        return {**self._head, **kind, "choices": [self._part(shown)], **usage}
 
     def _usage(self) -> dict[str, int]:
         prompt, written = self._job.wanted.prompt_tokens, self._job.tokens
@@ -106,3 +118,10 @@ class Answers:
     def _one(self, id_: int, value: float) -> dict[str, Any]:
         raw = self._served.token_bytes(id_)
         return {"token": self._served.token_text(id_), "logprob": value, "bytes": list(raw)}
+
+
+async def _written(shown: Shown, of: Callable[[Shown], dict[str, Any]]) -> bytes:
+    """The object of a piece of text. A prompt that is echoed can have many tokens."""
+    if len(shown.piece.tokens) <= _FEW:
+        return sse.as_json(of(shown))
+    return await asyncio.to_thread(lambda: sse.long_json(of(shown)))

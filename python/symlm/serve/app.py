@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,8 +17,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..config.sampling import Sampling
 from ..config.serving import Serving
 from ..errors import SymlmError
-from . import tokens
-from .answering import EventStream, json_response, problem_response, too_slow
+from . import sse, tokens
+from .answering import (
+    Cut,
+    EventStream,
+    internal_error,
+    json_response,
+    print_bug,
+    problem_response,
+    raw_response,
+    server_ending,
+    too_slow,
+)
 from .answers import Answers
 from .body import Gone, read_body, unless_gone
 from .chat import read_chat
@@ -48,6 +56,10 @@ class Service:
         self.ending = False
         """Whether the server answers its last requests."""
 
+    def cut(self) -> bool:
+        """Whether requests that are cancelled get an answer all the same."""
+        return self.ending
+
     # --- texts ----------------------------------------------------------------------------------------------------
 
     def writes(self, read: Reader) -> Callable[[Request], Awaitable[Response]]:
@@ -69,11 +81,12 @@ class Service:
 
             answers = Answers(job, self.served)
             if wanted.stream:
-                return EventStream(self._timed(answers.parts(), job, began), self.settings.timeout, ended)
+                parts = self._timed(answers.parts(), job, began)
+                return EventStream(parts, self.settings.timeout, ended, self.cut)
             failure: BaseException | None = None
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    return json_response(await unless_gone(request.receive, answers.whole()))
+                    return raw_response(await unless_gone(request.receive, answers.whole()))
             except TimeoutError:
                 raise too_slow(self.settings.timeout) from None
             except BaseException as error:
@@ -84,9 +97,7 @@ class Service:
 
         return endpoint
 
-    async def _timed(
-        self, parts: AsyncIterator[dict[str, Any]], job: Job, began: float
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def _timed(self, parts: AsyncIterator[bytes], job: Job, began: float) -> AsyncIterator[bytes]:
         first = True
         async for part in parts:
             if first and job.tokens:
@@ -101,7 +112,7 @@ class Service:
 
         async def endpoint(request: Request) -> Response:
             raw = await read_body(request, self.settings.max_body)
-            return json_response(await asyncio.to_thread(lambda: answer(parse_object(raw), self.served)))
+            return raw_response(await asyncio.to_thread(lambda: sse.long_json(answer(parse_object(raw), self.served))))
 
         return endpoint
 
@@ -198,39 +209,49 @@ async def _symlm_error(_: Request, error: Exception) -> Response:
     return problem_response(of_error(error))
 
 
+async def _bug(_: Request, error: Exception) -> Response:
+    # Counted prints it.
+    return problem_response(internal_error())
+
+
 async def _gone(_: Request, error: Exception) -> Response:
     # Nobody reads it.
     return Response(status_code=499)
 
 
 class Counted:
-    """Counts the answers of an app, and answers where it fails."""
+    """Counts the answers of an app, prints what nobody expected, and answers requests that are cut."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
-        self._app, self._metrics, self._paths = app, metrics, paths
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], cut: Cut) -> None:
+        self._app, self._metrics, self._paths, self._cut = app, metrics, paths, cut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
         if scope["type"] != "http":
             return
         # Paths that do not exist are counted together: anyone can think of any number of them.
-        path, begun = scope["path"] if scope["path"] in self._paths else "other", False
+        path, begun, whole = scope["path"] if scope["path"] in self._paths else "other", False, False
 
         async def counted(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, whole
             if message["type"] == "http.response.start":
                 begun = True
                 self._metrics.requests[path, message["status"]] += 1
+            else:
+                whole = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, counted)
-        except Exception as error:
-            if begun:
+        except asyncio.CancelledError:
+            if begun or not self._cut():
                 raise
-            traceback.print_exception(error, file=sys.stderr)
-            problem = Problem("this is a bug in symlm; the server has printed where", status=500, code="internal_error")
-            await problem_response(problem)(scope, receive, counted)
+            await problem_response(server_ending())(scope, receive, counted)
+        except Exception as error:
+            # Starlette has answered, and raises it again.
+            print_bug(error)
+            if not whole:
+                raise
 
 
 def make_app(service: Service) -> ASGIApp:
@@ -241,7 +262,8 @@ def make_app(service: Service) -> ASGIApp:
         Problem: _problem,
         SymlmError: _symlm_error,
         Gone: _gone,
+        Exception: _bug,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Counted(app, service.metrics, frozenset(route.path for route in routes))
+    return Counted(app, service.metrics, frozenset(route.path for route in routes), service.cut)

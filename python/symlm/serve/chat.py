@@ -37,11 +37,11 @@ def read_chat(raw: dict[str, Any], served: Served, defaults: Sampling) -> Wanted
     is_plain = served.chat_template is None
     asked = _asked(request)
     room = room_for(prompts, asked, served.context, served, "messages")
-    check_size(prompts, shared.n, room)
     top = request.whole("top_logprobs", 0, 0, MOST_TOP)
     wants_logprobs = request.flag("logprobs")
     if top and not wants_logprobs:
         raise Problem("top_logprobs: only a request with logprobs has them", parameter="top_logprobs")
+    check_size(prompts, shared.n, room, top)
     return Wanted(
         prompts=prompts,
         n=shared.n,

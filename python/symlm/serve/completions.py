@@ -7,7 +7,7 @@ from typing import Any
 from ..config.sampling import Sampling
 from ..errors import shown
 from .fields import Request, checked_text
-from .forms import MOST_SEQUENCES, MOST_TOP, SHARED, Prompt, Wanted, check_size, read_shared, room_for
+from .forms import MOST_SEQUENCES, MOST_TOP, SHARED, Prompt, Wanted, as_it_fits, check_size, read_shared, room_for
 from .problems import Problem
 from .prompts import Served
 
@@ -26,17 +26,19 @@ def read_completion(raw: dict[str, Any], served: Served, defaults: Sampling) -> 
     prompts = _prompts(request, served)
     asked = request.whole("max_tokens", 0, 0, 10**9) if "max_tokens" in request else None
     room = room_for(prompts, asked, USUAL_TOKENS, served, "prompt")
-    check_size(prompts, shared.n, room)
+    top = request.whole("logprobs", 0, 0, MOST_TOP) if "logprobs" in request else None
+    echo = request.flag("echo")
+    check_size(prompts, shared.n, room, top, echo)
     return Wanted(
-        prompts=prompts,
+        prompts=[as_it_fits(prompt, room, served) for prompt in prompts],
         n=shared.n,
         sampling=Sampling(**shared.sampling, max_new_tokens=room),
         ends=list(served.generator.model.eos_token_ids),
         stop=shared.stop,
-        top=request.whole("logprobs", 0, 0, MOST_TOP) if "logprobs" in request else None,
+        top=top,
         stream=shared.stream,
         include_usage=shared.include_usage,
-        echo=request.flag("echo"),
+        echo=echo,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ MOST_SEQUENCES = 256
 
 MOST_TOKENS = 1 << 18
 """Of all sequences of one request, prompts and texts together."""
+
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+"""White space (`\\s` of the contract)."""
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
@@ -47,7 +51,7 @@ class Prompt:
     ids: list[int]
     text: str
     is_text: bool = False
-    """Whether it was given as text: then white space at its end begins the first tokens of what follows."""
+    """Whether white space at its end begins the first tokens of what follows; else all of it is read as it is."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,27 @@ def room_for(prompts: Sequence[Prompt], asked: int | None, usual: int, served: S
     return min(usual, served.context - longest) if asked is None else asked
 
 
-def check_size(prompts: Sequence[Prompt], n: int, new: int) -> None:
-    """400 for a request that is more work than one may be."""
+def as_it_fits(prompt: Prompt, new: int, served: Served) -> Prompt:
+    """The prompt, to be read as it is where the tokens that repeat its last white space could leave no room for `new`
+    further ones: each may hold one byte of it alone."""
+    if not prompt.is_text:
+        return prompt
+    head = prompt.text.rstrip(_SPACE)
+    space = len(prompt.text.encode()) - len(head.encode())
+    if not head:
+        # Of white space alone they also repeat what the tokenizer puts before a text.
+        space = max(space, sum(len(served.token_bytes(id_)) for id_ in prompt.ids))
+    if not space or max(len(served.prompt_ids(head)), 1) + space + new <= served.context:
+        return prompt
+    return dataclasses.replace(prompt, is_text=False)
+
+
+def check_size(prompts: Sequence[Prompt], n: int, new: int, top: int | None, echo: bool = False) -> None:
+    """400 for a request that is more work than one may be. The alternatives of a token count like tokens."""
     if len(prompts) * n > MOST_SEQUENCES:
         raise Problem(f"found {len(prompts):,} prompts with {n} texts each, expected at most {MOST_SEQUENCES} texts")
-    total = n * sum(len(prompt.ids) + new for prompt in prompts)
+    each = 1 + (top or 0)
+    total = n * sum(len(prompt.ids) * (each if echo else 1) + new * each for prompt in prompts)
     if total > MOST_TOKENS:
-        raise Problem(f"found {total:,} tokens in all prompts and texts, expected at most {MOST_TOKENS:,}")
+        what = "tokens and alternatives" if each > 1 else "tokens"
+        raise Problem(f"found {total:,} {what} in all prompts and texts, expected at most {MOST_TOKENS:,}")

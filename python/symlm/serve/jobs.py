@@ -18,6 +18,9 @@ from .prompts import Served
 from .scheduler import Scheduler, Sequenced, Told
 from .writing import Piece, Writing
 
+MOST_WAITING = 8192
+"""Texts that may wait for a slot, those of all requests together, if as many requests may wait."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -142,6 +145,10 @@ def _without(raw: list[bytes], count: int) -> list[bytes]:
     return found
 
 
+def _busy(why: str) -> Problem:
+    return Problem(f"the server is busy: {why}", status=429, code="queue_full", headers={"Retry-After": "1"})
+
+
 class Jobs:
     """All requests for text: how many there may be, and what they share."""
 
@@ -153,12 +160,11 @@ class Jobs:
     def begin(self, wanted: Wanted) -> Job:
         """Begin a job; 429 when there are too many. `end` it."""
         if self.active >= self._most:
-            raise Problem(
-                f"the server is busy: {self.active} requests are under way or wait",
-                status=429,
-                code="queue_full",
-                headers={"Retry-After": "1"},
-            )
+            raise _busy(f"{self.active} requests are under way or wait")
+        # A request can have many texts: one with a single text may always wait with the others.
+        waiting = self._scheduler.waiting
+        if waiting + len(wanted.prompts) * wanted.n > max(MOST_WAITING, self._most):
+            raise _busy(f"{waiting} texts wait")
         job = Job(wanted, self._served, self._scheduler, self._scoring)
         job.begin()
         self.active += 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import _symlm
+from ..errors import NanError
 from ..evaluation.scoring import MOST_LOGITS
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def of_drawn(drawn: _symlm.Drawn) -> TokenLogprobs | None:
 
 
 def of_rows(logits: bytes, tokens: Sequence[int], top: int) -> list[TokenLogprobs]:
-    """Of tokens, one for each row of little-endian float32 logits."""
+    """Of tokens, one for each row of little-endian float32 logits. NanError if a row has no finite maximum."""
     import numpy as np
 
     rows = np.frombuffer(logits, dtype="<f4").reshape(len(tokens), -1)
@@ -49,6 +50,8 @@ def of_rows(logits: bytes, tokens: Sequence[int], top: int) -> list[TokenLogprob
     for at in range(0, len(tokens), _ROWS):
         part = rows[at : at + _ROWS].astype(np.float64)
         peak = part.max(axis=1, keepdims=True)
+        if not np.isfinite(peak).all():
+            raise NanError("the logits are not finite numbers", "the weights of the model are damaged")
         part -= peak + np.log(np.exp(part - peak).sum(axis=1, keepdims=True))
         found += [_of_one(row, token, top) for row, token in zip(part, tokens[at : at + _ROWS], strict=True)]
     return found

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import _symlm
+from .waiting import Waiting
 
 Told = _symlm.Drawn | Exception
 """What a sequence is told: a token, or that it cannot be written."""
@@ -32,6 +32,7 @@ class Sequenced:
     repeated: int = 0
     """Bytes of the tokens, the first ones, that repeat the prompt."""
     left: bool = False
+    slot: int | None = None
 
 
 class Scheduler:
@@ -40,7 +41,7 @@ class Scheduler:
     def __init__(self, batch: _symlm.Batch, tokenizer: _symlm.Tokenizer) -> None:
         self._batch, self._tokenizer = batch, tokenizer
         self._wake = threading.Condition()
-        self._waiting: deque[Sequenced] = deque()
+        self._waiting: Waiting[Sequenced] = Waiting()
         self._leaving: list[Sequenced] = []
         self._running: dict[int, Sequenced] = {}
         self._closed = False
@@ -71,9 +72,9 @@ class Scheduler:
         return len(self._running)
 
     def add(self, sequences: Sequence[Sequenced]) -> None:
-        """Put sequences at the end of the queue."""
+        """Put the sequences of a request into the queue."""
         with self._wake:
-            self._waiting.extend(sequences)
+            self._waiting.add(sequences)
             self._wake.notify()
 
     def leave(self, sequence: Sequenced) -> None:
@@ -81,8 +82,9 @@ class Scheduler:
         with self._wake:
             if not sequence.left:
                 sequence.left = True
-                self._leaving.append(sequence)
-                self._wake.notify()
+                if not self._waiting.drop(sequence):
+                    self._leaving.append(sequence)
+                    self._wake.notify()
 
     # --- on the thread --------------------------------------------------------------------------------------------
 
@@ -108,14 +110,12 @@ class Scheduler:
             while True:
                 for sequence in self._leaving:
                     self._free(sequence)
-                    if sequence in self._waiting:
-                        self._waiting.remove(sequence)
                 self._leaving.clear()
                 if self._closed:
                     return False
                 joining: list[Sequenced] = []
-                while self._waiting and len(self._running) + len(joining) < self._batch.slots:
-                    joining.append(self._waiting.popleft())
+                while len(self._running) + len(joining) < self._batch.slots and (one := self._waiting.take()):
+                    joining.append(one)
                 if joining or self._running:
                     break
                 self._wake.wait()
@@ -134,10 +134,10 @@ class Scheduler:
         except Exception as error:  # told to whoever asked for it
             self._tell([(sequence, error)])
         else:
-            self._running[slot] = sequence
+            self._running[slot], sequence.slot = sequence, slot
 
     def _free(self, sequence: Sequenced) -> None:
-        slot = next((slot for slot, one in self._running.items() if one is sequence), None)
+        slot, sequence.slot = sequence.slot, None
         if slot is not None:
             del self._running[slot]
             self._batch.leave(slot)

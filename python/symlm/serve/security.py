@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import shown
+from ..errors import UsageError, shown
 from .answering import refuse
 from .problems import Problem
 
@@ -32,11 +33,12 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
-    "Access-Control-Max-Age": "600",
-}
+_PREFLIGHT = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "600"}
+_USUAL_HEADERS = "Authorization, Content-Type"
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^\s/:*?#@\[\]]+|\[[0-9a-f:.]+\])(:\d+)?")
+_HOST = re.compile(r"[^\s/:*?#@\[\]]+|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Doors:
     def knows_key(self, authorization: str) -> bool:
         """Whether a header `Authorization: Bearer KEY` has one of the keys."""
         scheme, _, key = authorization.partition(" ")
-        given = key.strip().encode("utf-8", "surrogateescape")
+        # The bytes as they came: a header is read as Latin-1, which gives every byte a character.
+        given = key.strip(" \t").encode("latin-1")
         # All are compared, so that the time says nothing.
         found = [hmac.compare_digest(given, one) for one in self.keys]
         return scheme.lower() == "bearer" and any(found)
@@ -108,6 +111,7 @@ class Guard:
                     found.append("Vary", "Origin")
                 if allowed and origin is not None:
                     found["Access-Control-Allow-Origin"] = origin
+                    found["Access-Control-Expose-Headers"] = "Retry-After"
                     found["Cross-Origin-Resource-Policy"] = "cross-origin"
             await send(message)
 
@@ -121,6 +125,9 @@ class Guard:
             found = MutableHeaders(scope=start)
             for name, value in _PREFLIGHT.items():
                 found[name] = value
+            # Clients add headers that say what they are. No header does anything here but those that are checked.
+            found["Access-Control-Allow-Headers"] = headers.get("access-control-request-headers", _USUAL_HEADERS)
+            found["Vary"] = "Access-Control-Request-Headers"
             await with_headers(start)
             await send({"type": "http.response.body", "body": b""})
             return
@@ -159,9 +166,27 @@ def keys_of(text: str) -> tuple[bytes, ...]:
     return tuple(line.encode() for line in lines if line and not line.startswith("#"))
 
 
-def checked_origins(origins: Iterable[str]) -> frozenset[str]:
-    """Origins in lower case, without a slash at the end."""
-    return frozenset(origin.lower().rstrip("/") for origin in origins)
+def checked_origins(origins: Sequence[str]) -> frozenset[str]:
+    """Origins in lower case, without a slash at the end; UsageError for one that no page has."""
+    found = [origin.lower().rstrip("/") for origin in origins]
+    for given, origin in zip(origins, found, strict=True):
+        if not _ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f"--allow-origin: found {shown(given)}, expected a scheme and a host, as in https://example.org",
+                "name each site; there is no sign for all of them",
+            )
+    return frozenset(found)
+
+
+def checked_hosts(hosts: Iterable[str]) -> frozenset[str]:
+    """Names of the server in lower case; UsageError for what is none."""
+    for host in hosts:
+        if not _HOST.fullmatch(host.lower()):
+            raise UsageError(
+                f"--allow-host: found {shown(host)}, expected a name or an address, as in box.local",
+                "without a port: the name counts at every port",
+            )
+    return frozenset(host.lower() for host in hosts)
 
 
 def is_loopback(addresses: Sequence[str]) -> bool:

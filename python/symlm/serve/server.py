@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "SYMLM_API_KEY"
 _INSTALL = "pip install 'symlm[serve]'"
-_BACKLOG = 512
+SPARE = 64
+"""Connections beside those of all requests that may be under way or wait."""
 _KEEP_ALIVE = 75
 _MOST_HEAD = 64 << 10
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -101,6 +102,9 @@ def serve(
 ) -> int:
     """Serve a model until a signal arrives; gives the exit code. `defaults` count for what requests leave open."""
     check_installed()
+    from .security import Doors, checked_hosts, checked_origins, is_loopback
+
+    sites, further = checked_origins(origins), checked_hosts(hosts)
     keys = read_keys(settings)
     sockets = listen(settings)
     try:
@@ -108,12 +112,10 @@ def serve(
         from .app import Service
         from .prompts import Served
         from .scheduler import Scheduler
-        from .security import Doors, checked_origins, is_loopback
 
         served = Served(generator, model)
         loopback = is_loopback([one.getsockname()[0] for one in sockets])
-        names = frozenset(name.lower() for name in (settings.host, *hosts))
-        doors = Doors(loopback, names, checked_origins(origins), keys)
+        doors = Doors(loopback, further | {settings.host.lower()}, sites, keys)
         if generator.note:
             say(f"note: {generator.note}")
         if not loopback and not keys:
@@ -140,42 +142,37 @@ def answer(service: Service, doors: object, sockets: list[socket.socket], say: S
 
 async def _answer(service: Service, doors: object, sockets: list[socket.socket], say: Say) -> int:
     from .app import make_app
+    from .ending import Ending
     from .security import Doors, Guard
 
     assert isinstance(doors, Doors)
     server = _server(Guard(make_app(service), doors), service)
-    loop, received = asyncio.get_running_loop(), []
-
-    def stop(signum: int) -> None:
-        received.append(signum)
-        service.ending = server.should_exit = True
-        if len(received) > 1 and signum != signal.SIGHUP:
-            server.force_exit = True
-            for task in list(server.server_state.tasks):
-                task.cancel()
-        else:
-            say(f"{signal.Signals(signum).name}: ends when {service.jobs.active} requests are answered")
-
+    ending = Ending(server, service, say)
+    loop = asyncio.get_running_loop()
     for signum in _SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN or signum != signal.SIGHUP:
-            loop.add_signal_handler(signum, stop, signum)
+            loop.add_signal_handler(signum, ending.receive, signum)
     service.scheduler.start()
     # From here connections wait for the server, which takes them a moment later.
     for one in sockets:
-        one.listen(_BACKLOG)
+        one.listen(_most_connections(service))
     host, port = sockets[0].getsockname()[:2]
     say(f"serving {service.served.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends)")
     try:
         await server.serve(sockets)
-        unfinished = service.jobs.active
+        await ending.end()
     finally:
         service.scheduler.close()
         service.served.template.close()
         service.jobs.close()
-    if server.force_exit or unfinished:
-        say(f"stopped with {unfinished} requests unanswered")
-        return 128 + received[-1] if received else 1
-    return 0
+    return ending.exit_code()
+
+
+def _most_connections(service: Service) -> int:
+    from .connection import MOST
+
+    settings = service.settings
+    return max(MOST, settings.slots + settings.max_queue + SPARE)
 
 
 def _server(app: object, service: Service) -> uvicorn.Server:
@@ -189,12 +186,15 @@ def _server(app: object, service: Service) -> uvicorn.Server:
             # They are the process's, which has handlers already.
             yield
 
+    class Limited(Connection):
+        most = _most_connections(service)
+
     for name in ("uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http=Connection,
+            http=Limited,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -202,9 +202,8 @@ def _server(app: object, service: Service) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=Limited.most,
             timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=max(round(service.settings.drain), 1),
             h11_max_incomplete_event_size=_MOST_HEAD,
         )
     )
