@@ -21,15 +21,21 @@ class Renders(Protocol):
 
     has_generation: bool
 
-    def render(
-        self, messages: Sequence[Message], tools: Sequence[Any] | None, *, prompt: bool = False
-    ) -> tuple[str, list[Range]]:
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, prompt: bool = False) -> str:
+        """The text."""
+        ...
+
+    def marks(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> tuple[str, list[Range]]:
         """The text, and the ranges that the template marks."""
         ...
 
 
 class Disagreement(Exception):
     """What is learnt cannot be told from the template. The message says why."""
+
+
+class LostMarks(Disagreement):
+    """The places of `{% generation %}` in the text are not known."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +53,22 @@ class Marked:
 
 
 def marked(template: Renders, messages: Sequence[Message], tools: Sequence[Any] | None, train_on: str,
-           special: Sequence[str]) -> Marked:  # fmt: skip
+           special: Sequence[str], most: int | None = None) -> Marked:  # fmt: skip
     """A conversation with what is learnt of it: `train_on` all, assistant (all answers) or last (the last one).
 
-    `special` are the texts of special tokens. Disagreement when the template does not tell.
+    `special` are the texts of special tokens. A window holds fewer than `most` characters (None: any number): what is
+    further from the end of the text that is kept is not looked at. Disagreement when the template does not tell.
     """
-    text, ranges = template.render(messages, tools)
     answers = [number for number, message in enumerate(messages) if message["role"] == ASSISTANT]
     if not answers and train_on != "all":
         raise Disagreement("found no answer of the assistant, expected at least one")
     open_end = None
     if template.has_generation:
+        text, ranges = template.marks(messages, tools)
         learn, cuts, open_end = _by_template(text, ranges, special)
     else:
-        try:
-            learn, cuts = _by_prefixes(template, messages, tools, text, answers, train_on, special)
-        except Disagreement:
-            if train_on != "all":
-                raise
-            learn, cuts = [], []
+        text = template.render(messages, tools)
+        learn, cuts = _Prefixes(template, messages, tools, text, special).found(answers, train_on, most)
     if train_on == "all":
         learn = [(0, len(text))]
     learn = [span for span in learn if span[0] < span[1]]
@@ -96,41 +99,64 @@ def _by_template(
     return list(ranges), cuts, left_out
 
 
-def _by_prefixes(
-    template: Renders,
-    messages: Sequence[Message],
-    tools: Sequence[Any] | None,
-    text: str,
-    answers: Sequence[int],
-    train_on: str,
-    special: Sequence[str],
-) -> tuple[list[Range], list[int]]:
-    """The answers, by rendering the messages before and up to each."""
-    learn: list[Range] = []
-    cuts: list[int] = []
-    for number in answers:
-        last = number == answers[-1]
-        if number == 0 or (train_on == "last" and not last):
-            # Nothing stands before the first message, and what is not learnt may be anywhere.
-            continue
-        up_to = text if number == len(messages) - 1 else template.render(messages[: number + 1], tools)[0]
-        asked = template.render(messages[:number], tools, prompt=True)[0]
+@dataclass(frozen=True)
+class _Prefixes:
+    """A conversation of which beginnings are rendered, to see what its template writes for each message."""
+
+    template: Renders
+    messages: Sequence[Message]
+    tools: Sequence[Any] | None
+    text: str
+    """Of all messages."""
+    special: Sequence[str]
+
+    def found(self, answers: Sequence[int], train_on: str, most: int | None) -> tuple[list[Range], list[int]]:
+        """What is learnt, and the places behind the answers, both ascending. Those of a long conversation that no
+        window holds are left out: each takes as long as all before it."""
+        learn: list[Range] = []
+        cuts: list[int] = []
+        # Of the last answer what stands before it is kept, of all others what comes first.
+        for number in reversed(answers) if train_on == "last" else answers:
+            # Nothing stands before the first message: it cannot be learnt.
+            is_learnt = number > 0 and (train_on == "assistant" or (train_on == "last" and number == answers[-1]))
+            try:
+                up_to = self._up_to(number)
+                if is_learnt:
+                    learn.append(self._answer(number, up_to))
+            except Exception:
+                if is_learnt:
+                    raise
+                # The template refuses this beginning or writes it otherwise: one place less to cut at.
+                continue
+            cuts.append(len(up_to))
+            distance = len(self.text) - len(up_to) if train_on == "last" else len(up_to)
+            if most is not None and distance > most and (learn or train_on == "all"):
+                break
+        return learn, sorted(cuts)
+
+    def _up_to(self, number: int) -> str:
+        """The text of the messages up to one."""
+        if number == len(self.messages) - 1:
+            return self.text
+        up_to = self.template.render(self.messages[: number + 1], self.tools)
+        if not self.text.startswith(up_to):
+            raise Disagreement(
+                f"the template writes the first {number + 1} messages otherwise when more follow: "
+                f"{_difference(up_to, self.text)}"
+            )
+        return up_to
+
+    def _answer(self, number: int, up_to: str) -> Range:
+        """Where an answer stands at the end of the text up to it."""
+        asked = self.template.render(self.messages[:number], self.tools, prompt=True)
         if not up_to.startswith(asked):
             raise Disagreement(
                 f"the template writes message {number + 1} otherwise than behind what it asks the model to continue: "
                 f"{_difference(asked, up_to)}"
             )
-        if not text.startswith(up_to):
-            raise Disagreement(
-                f"the template writes the first {number + 1} messages otherwise when more follow: "
-                f"{_difference(up_to, text)}"
-            )
         answer = up_to[len(asked) :].rstrip()
         # White space behind the token that ends a turn is written by the template, not by the model.
-        end = len(asked) + len(answer) if answer.endswith(tuple(special)) else len(up_to)
-        learn.append((len(asked), end))
-        cuts.append(len(up_to))
-    return learn, cuts
+        return len(asked), len(asked) + len(answer) if answer.endswith(tuple(self.special)) else len(up_to)
 
 
 def _difference(first: str, second: str) -> str:
@@ -151,5 +177,5 @@ def _in_bytes(text: str, learn: list[Range], cuts: list[int], close: bool, open_
     return Marked(text, learn, cuts, close, open_end)
 
 
-SPECIAL = re.compile(r"<\|[^\s<>|]{1,60}\|>|</?s>|<(?:start|end)_of_turn>")
+SPECIAL = re.compile(r"<([|｜])[^\s<>|｜]{1,60}\1>|</?s>|<[be]os>|<(?:start|end)_of_turn>")
 """What a template writes that is taken for a special token."""

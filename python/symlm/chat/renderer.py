@@ -16,7 +16,7 @@ from ..errors import DataError, UserError, reason, shown
 from .conversation import Conversation, Message
 from .masks import Marked
 from .template import ChatTemplate
-from .worker import BYTES, MOST_TEXT, SECONDS
+from .worker import BYTES, MESSAGES, MOST_TEXT, SECONDS
 
 _OLDEST = (3, 1, 6)
 """Sandboxes of older versions of jinja2 let a template out."""
@@ -35,6 +35,7 @@ _HINTS = {
     "security": "the sandbox allows no attribute of Python's own; name another with --chat-template",
     "memory": f"a template has {BYTES >> 20} MiB; name another with --chat-template",
     "masks": _MASKS_HINT,
+    "marks": "put {% generation %} outside of macros, {% set %} blocks, filters and calls in the template",
     "size": f"a conversation has at most {MOST_TEXT >> 20} MiB; leave it out or divide it",
     "failed": "mend the template or the conversation, or name another template with --chat-template",
 }
@@ -100,13 +101,18 @@ class Renderer:
             return None
 
     def mark(
-        self, conversations: Sequence[tuple[str, Conversation]], train_on: str, special: Sequence[str]
+        self,
+        conversations: Sequence[tuple[str, Conversation]],
+        train_on: str,
+        special: Sequence[str],
+        most: int | None = None,
     ) -> list[Marked]:
-        """The texts of conversations, each given with its place, and what of each is learnt."""
+        """The texts of conversations, each given with its place, and what of each is learnt; no window holds `most`
+        characters."""
 
         def request(some: Sequence[tuple[str, Conversation]]) -> dict[str, Any]:
             items = [[conversation.messages, conversation.tools] for _, conversation in some]
-            return {"mark": items, "train_on": train_on, "special": list(special)}
+            return {"mark": items, "train_on": train_on, "special": list(special), "most": most}
 
         try:
             answers = self._ask(request(conversations))
@@ -193,7 +199,10 @@ class Renderer:
             process.wait(_LAST_SECONDS)
         code = self._end(process)
         if code == -signal.SIGPROF:
-            raise _Ended(f"the chat template takes more than {self._seconds:g} seconds for one conversation")
+            raise _Ended(
+                f"the chat template takes more than {self._seconds:g} seconds for one conversation (of up to "
+                f"{MESSAGES} messages; longer ones have more)"
+            )
         raise _Ended(f"the process of the chat template ended by itself (code {code})")
 
 
@@ -207,6 +216,7 @@ def _check(answer: dict[str, Any], place: str) -> None:
         "security": "the chat template reaches for what the sandbox does not allow",
         "memory": "the chat template takes too much memory",
         "masks": "what is learnt cannot be told",
+        "marks": "what is learnt cannot be told",
         "size": "too long",
     }.get(kind, "the chat template fails")
     raise DataError(f"{place}: {what}: {answer['error']}", _HINTS[kind])

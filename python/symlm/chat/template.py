@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,6 +47,10 @@ class Tokens(Protocol):
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a text that a template wrote."""
+        ...
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        """The text of ids."""
         ...
 
 
@@ -129,14 +134,23 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def special_tokens(renderer: Renders, template: ChatTemplate) -> list[str]:
-    """The special tokens that a template writes around messages, in the order in which it does, and those that the
-    model names."""
-    found: dict[str, None] = {}
-    for messages in _PROBES:
-        for prompt in (False, True):
-            found.update(dict.fromkeys(SPECIAL.findall(renderer.tried(messages, prompt=prompt) or "")))
-    return list(found)
+def special_tokens(renderer: Renders, template: ChatTemplate, tokenizer: Tokens | None) -> list[str]:
+    """The special tokens that a template writes around messages, in the order in which it does: what looks like one,
+    the texts that it asks for by name, such as `eos_token`, and the special tokens of the tokenizer."""
+    tried = [renderer.tried(messages, prompt=prompt) or "" for messages in _PROBES for prompt in (False, True)]
+    named = [value for name, value in template.variables.items() if name in template.text]
+    known = dict.fromkeys([*named, *(() if tokenizer is None else _special_within(tried, tokenizer))])
+    exact = [re.escape(text) for text in sorted(known, key=len, reverse=True) if text.strip()]
+    pattern = re.compile("|".join([*exact, SPECIAL.pattern]))
+    return list(dict.fromkeys(found.group() for text in tried for found in pattern.finditer(text)))
+
+
+def _special_within(texts: Sequence[str], tokenizer: Tokens) -> list[str]:
+    """The special tokens of a tokenizer that stand in texts."""
+    special = set(tokenizer.special_ids)
+    ids = dict.fromkeys(number for text in texts for number in tokenizer.encode_rendered(text) if number in special)
+    found = [tokenizer.decode_bytes([number]).decode("utf-8", "replace") for number in ids]
+    return [token for token in found if any(token in text for text in texts)]
 
 
 def end_of_turn(renderer: Renders, tokenizer: Tokens) -> int | None:

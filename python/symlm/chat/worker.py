@@ -3,10 +3,11 @@ output; the first one is the template.
 
     {"template": .., "variables": {..}, "now": "2026-01-31T00:00:00", "seconds": 10}   ->  {"generation": true}
     {"render": [[messages, tools, prompt], ..]}                          ->  [{"text": ..}, {"error": ..}]
-    {"mark": [[messages, tools], ..], "train_on": .., "special": [..]}   ->  [{"text": .., "learn": .., ..}, ..]
+    {"mark": [[messages, tools], ..], "train_on": .., "special": [..], "most": ..}
+                                                                         ->  [{"text": .., "learn": .., ..}, ..]
 
-Each conversation has so many seconds of processor time, after which the kernel ends the process; that has `BYTES`
-of address space.
+Each conversation has so many seconds of processor time, and again as many for each further `MESSAGES`, after which the
+kernel ends the process; that has `BYTES` of address space.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from datetime import datetime
 from typing import Any
 
 SECONDS = 10.0
+MESSAGES = 500
+"""A long conversation takes longer, and a log of a chat is not a template that hangs."""
 BYTES = 1 << 30
 MOST_TEXT = 4 << 20
 """Bytes of the text of one conversation."""
 
 KINDS = {
     "TemplateSyntaxError": "syntax", "TemplateError": "refused", "SecurityError": "security", "MemoryError": "memory",
-    "Disagreement": "masks",
+    "Disagreement": "masks", "LostMarks": "marks",
 }  # fmt: skip
 """Name of an exception -> what an answer says about it; all others are `failed`."""
 
@@ -63,12 +66,13 @@ def _answered(template: Any, request: dict[str, Any], seconds: float) -> list[di
     answers: list[dict[str, Any]] = []
     for item in request.get("mark") or request.get("render") or []:
         try:
-            with _limited(seconds):
+            with _limited(seconds * max(1.0, len(item[0]) / MESSAGES)):
                 if "mark" in request:
-                    found = marked(template, item[0], item[1], request["train_on"], request["special"])
+                    most = request["most"]
+                    found = marked(template, item[0], item[1], request["train_on"], request["special"], most)
                     answer = dataclasses.asdict(found)
                 else:
-                    answer = {"text": template.render(item[0], item[1], prompt=item[2])[0]}
+                    answer = {"text": template.render(item[0], item[1], prompt=item[2])}
                 size = len(answer["text"].encode())
                 if size > MOST_TEXT:
                     answer = {

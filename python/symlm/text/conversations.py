@@ -29,6 +29,9 @@ CHAT = "chat"
 _BATCH, _BATCH_BYTES = 256, 1 << 18
 """Conversations, and about how many bytes of JSON, that go to the template at once."""
 
+_CHARACTERS = 16
+"""Of a window, for each of its ids (contract T14): more than any text has, but for long runs of one character."""
+
 _TOKEN_NAMES = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}
 
 
@@ -99,7 +102,7 @@ def tokens_of(renderer: Renderer, tokenizer: _symlm.Tokenizer | None, *, add: bo
 
     UserError when it lacks some and none may be added.
     """
-    special = templates.special_tokens(renderer, renderer.template)
+    special = templates.special_tokens(renderer, renderer.template, tokenizer)
     if tokenizer is None:
         return ChatTokens(special, [token for token in special if token != "<|endoftext|>"], None)
     added = templates.missing(special, tokenizer)
@@ -139,8 +142,10 @@ def written_out(
     special: Sequence[str],
     warn: Callable[[str], None],
     progress: Callable[[int, int], None],
+    seq_len: int,
 ) -> WrittenOut:
-    """Write all conversations of a corpus out with the template. DataError for one that cannot be."""
+    """Write all conversations of a corpus out with the template, for windows of `seq_len` tokens and their targets.
+    DataError for one that cannot be."""
     folder = Unpacked()
     path = folder.folder / "conversations.jsonl"
     conversations = corpus.conversations()
@@ -150,7 +155,7 @@ def written_out(
     try:
         with path.open("w", encoding="ascii") as file:
             for batch in _batches(conversations, form):
-                for found in renderer.mark(batch, train_on, special):
+                for found in renderer.mark(batch, train_on, special, _CHARACTERS * (seq_len + 1)):
                     left_open = left_open or found.open_end
                     file.write(_line(found, train_on))
                 progress(min(conversations.bytes, total), total)

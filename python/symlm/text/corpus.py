@@ -165,7 +165,7 @@ def encode_text(
             tokens = tokens_of(renderer, tokenizer, add=False)
             display.message(f"conversations: {corpus.data_format}, chat template {renderer.template.origin}")
             bar = display.task("writing out")
-            written = written_out(corpus, renderer, "assistant", tokens.special, display.warning, bar)
+            written = written_out(corpus, renderer, "assistant", tokens.special, display.warning, bar, seq_len)
     source = corpus if written is None else written.corpus
     move = display.task("encoding")
     shards = source.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move).train
@@ -253,7 +253,15 @@ class Sources:
             _tell_conversations(self.train, self.chat, tokens, self.tokenizer, progress, self.config.lora_rank > 0)
             bars = [progress.task("writing out"), progress.task("writing out held-out")][: len(opened)]
             written = [
-                written_out(corpus, renderer, self.chat.train_on, tokens.special, progress.warning, bar)
+                written_out(
+                    corpus,
+                    renderer,
+                    self.chat.train_on,
+                    tokens.special,
+                    progress.warning,
+                    bar,
+                    self.config.model.seq_len,
+                )
                 for corpus, bar in zip(opened, bars, strict=True)
             ]
             if self.tokenizer is None:
