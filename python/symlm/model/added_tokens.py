@@ -33,11 +33,13 @@ def with_tokens(path: Path, first: int, tokens: Sequence[str]) -> None:
     path.write_text(json.dumps(raw, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def grown_weights(files: ModelFiles, rows: int) -> Unpacked:
-    """The weights of a model in f32 with `rows` rows of the embedding and the output head. Each new row is the mean of
-    the old ones: their sum in float64, from the first on, divided by their number and rounded."""
+def grown_weights(files: ModelFiles, rows: int, new: range) -> Unpacked:
+    """The weights of a model in f32 with `rows` rows of the embedding and the output head, at least as many as it has.
+    Each of the rows `new` is the mean of those before the first of them: their sum in float64, from the first on,
+    divided by their number and rounded. Rows of a model behind its tokens, which only pad it, stay where they are not
+    among the new ones."""
     unpacked = Unpacked()
-    tensors = [_outgoing(tensor, rows) for tensor in read_tensors(files.folder).values()]
+    tensors = [_outgoing(tensor, rows, new) for tensor in read_tensors(files.folder).values()]
     try:
         with (unpacked.folder / WEIGHTS).open("wb") as file:
             write_tensors(file, tensors)
@@ -47,24 +49,25 @@ def grown_weights(files: ModelFiles, rows: int) -> Unpacked:
     return unpacked
 
 
-def _outgoing(tensor: Tensor, rows: int) -> Outgoing:
+def _outgoing(tensor: Tensor, rows: int, new: range) -> Outgoing:
     if tensor.name not in _TABLES:
         return outgoing(tensor, "F32")
     return Outgoing(
         tensor.name,
         "F32",
         (rows, *tensor.shape[1:]),
-        lambda: from_floats(_grown(tensor.floats(), rows), "F32", tensor.name),
+        lambda: from_floats(_grown(tensor.floats(), rows, new), "F32", tensor.name),
     )
 
 
-def _grown(table: Floats, rows: int) -> Floats:
+def _grown(table: Floats, rows: int, new: range) -> Floats:
     import numpy as np
 
     total = np.zeros(table.shape[1:], dtype=np.float64)
-    for row in table:
+    for row in table[: new.start]:
         total += row
-    mean = (total / len(table)).astype(np.float32)
-    more = np.broadcast_to(mean, (rows - len(table), *table.shape[1:]))
-    grown: Floats = np.concatenate([table.astype(np.float32), more])
+    mean = (total / new.start).astype(np.float32)
+    grown: Floats = np.broadcast_to(mean, (rows, *table.shape[1:])).copy()
+    grown[: len(table)] = table
+    grown[new.start : new.stop] = mean
     return grown

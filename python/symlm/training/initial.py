@@ -36,6 +36,8 @@ class Initial:
         self._known = known
         self.rows: int | None = None
         """Rows of the embedding in the run, where they may be more than those of the model."""
+        self.new: range | None = None
+        """Rows of special tokens that the model lacked. Runs that do not say so have them behind all of the model's."""
 
     @classmethod
     def of_run(cls, config: TrainConfig, folder: RunFolder) -> Initial | None:
@@ -46,6 +48,9 @@ class Initial:
         known = record.get("sha256") if isinstance(record, dict) else None
         initial = cls(config.init_from, known=known if isinstance(known, dict) else None)
         initial.rows = config.vocab_size
+        new = record.get("new_rows") if isinstance(record, dict) else None
+        if isinstance(new, list) and len(new) == 2 and all(isinstance(number, int) for number in new):
+            initial.new = range(*new)
         return initial
 
     @property
@@ -62,7 +67,8 @@ class Initial:
 
     def record(self) -> dict[str, Any]:
         """What `environment.json` says about it."""
-        return {"path": self.path, "sha256": _hashes(self.files)}
+        rows = {} if self.new is None else {"new_rows": [self.new.start, self.new.stop]}
+        return {"path": self.path, "sha256": _hashes(self.files), **rows}
 
     def load(self, engine: _symlm.Engine) -> None:
         """Give an engine without updates the weights; DataError when they are not those that the run began with."""
@@ -71,8 +77,11 @@ class Initial:
                 f"{self.path}: not the model that the run began with (its sha256 in environment.json differs)",
                 "put back the files as they were",
             )
-        if self.rows is not None and self.rows > self.files.model_config().vocab_size:
-            grown = grown_weights(self.files, self.rows)
+        own = self.files.model_config().vocab_size
+        rows = max(self.rows or 0, own)
+        new = range(own, rows) if self.new is None else self.new
+        if new:
+            grown = grown_weights(self.files, rows, new)
             engine.load_weights(str(grown.folder / WEIGHTS))
         else:
             engine.load_weights(str(self.files.weights))

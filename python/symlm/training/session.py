@@ -287,6 +287,9 @@ class Session:
         self.config, requested = resolve(settled, plan, rows)
         if self.initial is not None:
             self.initial.rows = self.config.model.vocab_size
+            added = 0 if text.chat_tokens is None else len(text.chat_tokens.added)
+            if added:
+                self.initial.new = range(text.tokenizer.vocab_size - added, text.tokenizer.vocab_size)
         epochs = plan.max_steps * self.config.batch_size / max(windows, 1)
         display.message(f"updates: {plan.max_steps:,} = {epochs:.2f} epochs ({plan.decided_by})")
         text.tokenizer.save(self.folder.path / TOKENIZER)
