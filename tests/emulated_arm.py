@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from int16_cases import CASES, case, golden_hashes
 from test_golden_run import GOLDEN, Job, fast_isas, golden_text, job
 
 
@@ -36,6 +37,7 @@ def train(python: str, isa: str, jobs: list[Job], folder: Path) -> list[str]:
 def golden_runs(folder: Path, arm: str) -> None:
     """Ends with an error at the first hash that is not the golden one."""
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["model_sha256"]
+    in_integers = golden_hashes()
     for isa in ("neon", "portable"):
         for run in golden:
             jobs = [
@@ -44,6 +46,10 @@ def golden_runs(folder: Path, arm: str) -> None:
             for found in train(arm, isa, jobs, folder):
                 if found != golden[run]:
                     sys.exit(f"error: {run} on aarch64 {isa}: found {found}, expected {golden[run]}")
+        jobs = [case(folder, name, f"{isa}-int16-{name}", threads=2, sectors_in_flight=4) for name in CASES]
+        for name, found in zip(CASES, train(arm, isa, jobs, folder), strict=True):
+            if found != in_integers[name]:
+                sys.exit(f"error: {name} in integers on aarch64 {isa}: found {found}, expected {in_integers[name]}")
 
 
 def twenty_updates(folder: Path, arm: str) -> None:

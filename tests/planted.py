@@ -83,20 +83,42 @@ def failing_once(step: int) -> type:
     return FailsOnce
 
 
+Tensors = Callable[[str], npt.NDArray[np.float32]]
+"""A tensor of a checkpoint by its name, to be changed in place."""
+
+
 def plant(run: Path, step: int) -> None:
-    """Change the checkpoint of `step` as the head of this file says, and its manifest with it."""
+    """Change the checkpoint of `step` as the head of this file says."""
+    change(run, step, rare_logit(run))
+
+
+def rare_logit(run: Path) -> Callable[[Tensors], None]:
+    """What makes the rare token impossible."""
+
+    def edit(tensor: Tensors) -> None:
+        rare = rare_token(run)
+        tensor("model.embed_tokens.weight")[:, 0] = 1000.0
+        head = tensor("lm_head.weight")
+        head[rare] = 0.0
+        head[rare, 0] = -3e38
+
+    return edit
+
+
+def rare_token(run: Path) -> int:
+    """The id of the rare character's last token."""
+    return _symlm.Tokenizer.from_file(str(run / "tokenizer.json")).encode(RARE)[-1]
+
+
+def change(run: Path, step: int, edit: Callable[[Tensors], None]) -> None:
+    """Change weights of the checkpoint of `step`, and its manifest with them."""
     folder = run / "checkpoints" / f"step-{step:08d}"
-    path = folder / WEIGHTS
-    raw, tensor = tensors(path.read_bytes())
-    rare = _symlm.Tokenizer.from_file(str(run / "tokenizer.json")).encode(RARE)[-1]
-    tensor("model.embed_tokens.weight")[:, 0] = 1000.0
-    head = tensor("lm_head.weight")
-    head[rare] = 0.0
-    head[rare, 0] = -3e38
+    raw, tensor = tensors((folder / WEIGHTS).read_bytes())
+    edit(tensor)
     overwrite(folder, bytes(raw))
 
 
-def tensors(file: bytes) -> tuple[bytearray, Callable[[str], npt.NDArray[np.float32]]]:
+def tensors(file: bytes) -> tuple[bytearray, Tensors]:
     """A copy of a file of safetensors, and its f32 tensors by their names: what is written to one is written to the
     copy."""
     raw = bytearray(file)

@@ -18,6 +18,7 @@ import pytest
 import symlm
 import test_golden_run as golden_run
 from conftest import HANG_S
+from int16_cases import CASES, GOLDEN, case, golden_hashes
 from symlm import _symlm
 from symlm.config.engine import engine_settings, made_from, settings_of
 from symlm.config.train_config import TrainConfig
@@ -27,24 +28,11 @@ from symlm.export import export
 from symlm.run.checkpoint import State
 from test_golden_run import SECTORS_IN_FLIGHT, SLOW, STOP_AT, THREADS, Job, fast_isas, golden_text, job
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "int16.json"
-WIDE: dict[str, Any] = {"intermediate_size": 300, "batch_size": 13}
-"""Products of more than one block of 512."""
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "tied-wsd": ("tied-wsd", {}),
-    "untied-cosine": ("untied-cosine", {}),
-    "wide": ("untied-cosine", WIDE),
-}
 INSTRUCTIONS = {
     "avx512": ["avx512-vnni", "avx512-bw"],
     "avx2": ["avx-vnni", "avx2"],
 }
 """What products of integers can use beside an instruction set."""
-
-
-def case(folder: Path, name: str, out: str, **settings: Any) -> Job:
-    run, more = CASES[name]
-    return job(folder, run, out, precision="int16", **{**more, **settings})
 
 
 def train_elsewhere(jobs: list[Job], isa: str, folder: Path, instructions: str = "") -> list[str]:
@@ -69,9 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, str]:
-    loaded = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert isinstance(loaded, dict)
-    return loaded
+    return golden_hashes()
 
 
 @pytest.mark.parametrize("isa", [pytest.param(isa, id=isa) for isa in fast_isas()])
