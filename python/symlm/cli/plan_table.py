@@ -23,6 +23,7 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
     available = "unknown" if memory.available is None else gib(memory.available)
     in_memory: list[Row] = [(name, gib(size), "") for name, size in memory.engine.items()]
     in_memory += [(name, gib(size), "for a while") for name, size in memory.beside.items()]
+    in_memory += [(name, gib(size), "at the end, without the others") for name, size in memory.at_end.items()]
     in_memory += [("needed", gib(memory.needed), ""), ("available", available, memory.rule)]
     each = gib(disk.checkpoint_bytes)
     remark = f"{count_of(disk.checkpoints, 'checkpoint')} of {each}, one of them being written"

@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .. import _symlm
@@ -21,8 +22,8 @@ from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
 from .due.cross_check import CrossCheck
+from .due import final_f32
 from .due.evaluation import Evaluation
-from .due.final_f32 import evaluate_in_f32
 from .due.part import Part
 from .due.sample import Sample
 from .due.saves import Saves
@@ -57,9 +58,8 @@ def train_session(
         ending.callback(callbacks.call, "on_end")
         ranks = 1 if session.world is None else session.world.size
         settings = engine_settings(session.config, session.threads, ranks=ranks)
-        engine = engine_of(session.world, session.config, settings, session.text, signals)
-        ending.callback(engine.close)
-        running = Running(session, engine, settings, display, callbacks, signals)
+        make = partial(engine_of, session.world, session.config, settings, session.text, signals)
+        running = Running.with_engine(session, make, settings, display, callbacks, signals)
         ending.callback(running.close)
         if session.world is not None:
             session.world.guard(lambda: running.saver.under_way)
@@ -257,8 +257,12 @@ class Loop:
             part.finish()
         if running.must_stop:
             return running.stop_reason()
-        in_f32 = evaluate_in_f32(running, self._evaluation.last_windows)
-        stats = running.engine.worker_stats()
+        stats, windows = running.engine.worker_stats(), self._evaluation.last_windows
+        in_f32: dict[str, Any] = {}
+        if final_f32.wanted(running, windows):
+            # Its memory is for the engine that computes in f32.
+            running.release_engine()
+            in_f32 = final_f32.evaluate_in_f32(running, windows)
         running.journal.event({
             "event": "end",
             "step": progress.step,

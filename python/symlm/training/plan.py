@@ -68,7 +68,7 @@ class Plan:
             "parameters": self.parameters,
             "threads": self.threads,
             "batch_size": self.config.batch_size,
-            "memory": {**memory.engine, **memory.beside},
+            "memory": {**memory.engine, **memory.beside, **memory.at_end},
             "memory_needed_bytes": memory.needed,
             "memory_available_bytes": memory.available,
             "memory_rule": memory.rule,

@@ -34,11 +34,12 @@ _HORIZON = 1_000_000
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of memory: parts of the engine, copies that are held beside it for a while (never two at once), and what
-    there is. `process` is what the process holds already."""
+    """Bytes of memory: parts of the engine, copies that are held beside it for a while (never two at once), what takes
+    its place at the end, and what there is. `process` is what the process holds already."""
 
     engine: dict[str, int]
     beside: dict[str, int]
+    at_end: dict[str, int]
     process: int
     available: int | None
     rule: str
@@ -46,7 +47,7 @@ class Memory:
     @property
     def needed(self) -> int:
         """Bytes that will be asked of the system."""
-        return sum(self.engine.values()) + max(self.beside.values(), default=0)
+        return max(sum(self.engine.values()) + max(self.beside.values(), default=0), sum(self.at_end.values()))
 
     @property
     def fits(self) -> bool:
@@ -80,21 +81,25 @@ def memory_of(config: TrainConfig, threads: int, ranks: int = 1) -> Memory:
     if not config.sample_every:
         copies.pop("sampling copy", None)
     if ranks > 1 and config.cross_check:
-        copies["cross-check"] = _checker_bytes(config, threads)
+        copies["cross-check"] = _engine_bytes(dataclasses.replace(config, sectors_in_flight=1), threads, SECTORS)
+    at_end = {}
+    if config.precision != "f32" and (config.val_data or config.val_split):
+        in_f32 = dataclasses.replace(config, precision="f32", sectors_in_flight=1)
+        at_end["evaluation in f32"] = round(_engine_bytes(in_f32, threads, 1))
     available = _symlm.available_memory()
     return Memory(
         engine={part.name: round(part.bytes) for part in plan.engine},
         beside={name: round(size) for name, size in copies.items()},
+        at_end=at_end,
         process=_held(),
         available=None if available is None else available.bytes,
         rule="" if available is None else available.rule,
     )
 
 
-def _checker_bytes(config: TrainConfig, threads: int) -> float:
-    """Bytes of the engine that computes one sector a second time."""
-    alone = dataclasses.replace(config, sectors_in_flight=1)
-    plan = _symlm.memory_plan(engine_settings(alone, threads, max_steps=_HORIZON, ranks=SECTORS))
+def _engine_bytes(config: TrainConfig, threads: int, ranks: int) -> float:
+    """Bytes of an engine that computes something beside the updates of the run."""
+    plan = _symlm.memory_plan(engine_settings(config, threads, max_steps=_HORIZON, ranks=ranks))
     return sum(part.bytes for part in plan.engine)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Running:
     ) -> None:
         """`settings` are what the engine was made from."""
         self.session = session
-        self.engine = engine
+        self._engine: _symlm.Engine | None = engine
         self.settings = settings
         self.display = display
         self.callbacks = callbacks
@@ -59,6 +60,31 @@ class Running:
             lambda: display.tick(view),
         )  # fmt: skip
 
+    @classmethod
+    def with_engine(
+        cls,
+        session: Session,
+        make: Callable[[], _symlm.Engine],
+        settings: _symlm.EngineSettings,
+        display: Display,
+        callbacks: CallbackList,
+        signals: StopSignals,
+    ) -> Running:
+        """With an engine that is made here, so that nobody else holds it."""
+        engine = make()
+        try:
+            return cls(session, engine, settings, display, callbacks, signals)
+        except BaseException:
+            engine.close()
+            raise
+
+    @property
+    def engine(self) -> _symlm.Engine:
+        """The engine of the run, until it is released."""
+        if self._engine is None:
+            raise InternalError("the engine of the run is released")
+        return self._engine
+
     @property
     def config(self) -> TrainConfig:
         """The resolved configuration of the run."""
@@ -70,9 +96,17 @@ class Running:
         return self.session.folder
 
     def close(self) -> None:
-        """Release files and listeners."""
-        self.saver.close()
-        self.journal.close()
+        """Release the engine, files and listeners."""
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.release_engine)
+            ending.callback(self.journal.close)
+            self.saver.close()
+
+    def release_engine(self) -> None:
+        """End the engine and give its memory back."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     # --- where the weights are ------------------------------------------------------------------------------------
 

@@ -5,36 +5,49 @@ from __future__ import annotations
 from typing import Any
 
 from ... import _symlm
-from ...config.engine import in_f32, made_from, settings_of, without_adapters
+from ...config.engine import in_f32, made_from, settings_of
 from ...errors import DataError, MemoryPlanError
 from ...layout import WEIGHTS
 from ...system.signals import Stopped
 from ..running import Running
 
 
-def evaluate_in_f32(running: Running, windows: int) -> dict[str, Any]:
-    """Loss and bits per byte in f32 of the checkpoint that was saved last, for the end of the metrics.
+def wanted(running: Running, windows: int) -> bool:
+    """Whether there is something to evaluate: not where the run is f32 or has no held-out text."""
+    return running.config.precision != "f32" and running.session.text.val is not None and windows > 0
 
-    Nothing where the run is f32, has no held-out text, or a signal comes."""
-    val, step = running.session.text.val, running.saver.saved_step
-    if running.config.precision == "f32" or val is None or windows < 1 or step is None:
-        return {}
-    kept = in_f32(without_adapters(made_from(running.settings)))
-    settings = settings_of({**kept, "threads": running.settings.threads, "sectors_in_flight": 1})
+
+def evaluate_in_f32(running: Running, windows: int) -> dict[str, Any]:
+    """Loss and bits per byte in f32 of the checkpoint that was saved last, for the end of the metrics; nothing, and a
+    warning that says why, where they cannot be had. The engine of the run has to be released before."""
     try:
-        engine = _symlm.Engine(settings, val)
-    except MemoryPlanError as error:
-        running.display.message(f"not evaluated in f32: {error.message}")
-        return {}
-    try:
-        engine.load_weights(str(running.folder.checkpoint_path(step) / WEIGHTS))
-        report = engine.evaluate(val, windows, running.progress_bar("evaluation in f32"))
-    except (Stopped, DataError):
-        return {}
-    finally:
-        engine.close()
+        report = _report(running, windows)
+    except Stopped:
+        return _left_out(running, f"stopped by {running.signals.name}")
+    except (DataError, MemoryPlanError) as error:
+        return _left_out(running, error.message)
     mine = running.progress.view.val_bpb
     change = "" if not mine else f", {100 * (report.bits_per_byte / mine - 1):+.3f} % from {running.config.precision}"
     quality = f"val loss {report.loss:.4f}  bits per byte {report.bits_per_byte:.4f}{change}"
     running.display.message(f"in f32, as other programs compute: {quality}")
     return {"val_loss_f32": report.loss, "val_bpb_f32": report.bits_per_byte}
+
+
+def _left_out(running: Running, why: str) -> dict[str, Any]:
+    running.display.warning(f"not evaluated in f32: {why}")
+    return {}
+
+
+def _report(running: Running, windows: int) -> _symlm.EvalReport:
+    val, step = running.session.text.val, running.saver.saved_step
+    if val is None or step is None:
+        raise DataError(f"{running.folder.path}: no held-out text or no checkpoint")
+    # With adapters the weights that they give are the base, and new adapters add nothing to it.
+    kept = in_f32(made_from(running.settings))
+    settings = settings_of({**kept, "threads": running.settings.threads, "sectors_in_flight": 1})
+    engine = _symlm.Engine(settings, val)
+    try:
+        engine.load_weights(str(running.folder.checkpoint_path(step) / WEIGHTS))
+        return engine.evaluate(val, windows, running.progress_bar("evaluation in f32"))
+    finally:
+        engine.close()
