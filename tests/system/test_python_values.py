@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,48 +67,32 @@ def calls(folder: Path) -> dict[str, Callable[[Any], object]]:
         "finetune_config": symlm.finetune_config,
         "Trainer data": lambda value: symlm.Trainer(symlm.TrainConfig(), data=value),
     }
-    for name in (
-        "max_new_tokens",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "repetition_penalty",
-        "seed",
-        "sample_index",
-    ):
-        few: dict[str, Any] = {} if name == "max_new_tokens" else {"max_new_tokens": 1}
+    few: dict[str, Any] = {"threads": 1, "progress": "off"}
+    drawn = (
+        "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "sample_index"
+    )  # fmt: skip
+    measured = ("checkpoint", "threads", "text_field", "data_format", "max_windows", "against", "progress")
+    rolled = ("checkpoint", "threads", "text_field", "stride", "against", "progress")
+    asked = ("checkpoint", "threads", "progress")
+    roll: dict[str, Any] = {**few, "stride": 64}
+    return {
+        **made,
+        **each("stream", drawn, lambda **one: next(generator.stream("a", **{"max_new_tokens": 1, **one}), None)),
+        **each("evaluate", measured, lambda **one: symlm.evaluate(run, text, **{**few, **one})),
+        **each("evaluate_rolling", rolled, lambda **one: symlm.evaluate_rolling(run, text, **{**roll, **one})),
+        **each("evaluate_choices", asked, lambda **one: symlm.evaluate_choices(run, questions, **{**few, **one})),
+        "evaluate_choices path": lambda value: symlm.evaluate_choices(run, value, threads=1, progress="off"),
+        **each("TrainConfig", symlm.config.train_config.SPECS, symlm.TrainConfig),
+    }
 
-        def drawn(value: Any, name: str = name, few: dict[str, Any] = few) -> object:
-            return next(generator.stream("a", **few, **{name: value}), None)
 
-        made[f"stream {name}"] = drawn
-    for name in ("checkpoint", "threads", "text_field", "data_format", "max_windows", "against", "progress"):
+def each(call: str, names: Iterable[str], run: Callable[..., object]) -> dict[str, Callable[[Any], object]]:
+    """Calls with one argument: that of each name."""
 
-        def measured(value: Any, name: str = name) -> object:
-            return symlm.evaluate(run, text, **{"threads": 1, "progress": "off", name: value})
+    def of(name: str) -> Callable[[Any], object]:
+        return lambda value: run(**{name: value})
 
-        made[f"evaluate {name}"] = measured
-    for name in ("checkpoint", "threads", "text_field", "stride", "against", "progress"):
-
-        def rolled(value: Any, name: str = name) -> object:
-            return symlm.evaluate_rolling(run, text, **{"threads": 1, "progress": "off", "stride": 64, name: value})
-
-        made[f"evaluate_rolling {name}"] = rolled
-    for name in ("checkpoint", "threads", "progress"):
-
-        def asked(value: Any, name: str = name) -> object:
-            return symlm.evaluate_choices(run, questions, **{"threads": 1, "progress": "off", name: value})
-
-        made[f"evaluate_choices {name}"] = asked
-    made["evaluate_choices path"] = lambda value: symlm.evaluate_choices(run, value, threads=1, progress="off")
-    for name in symlm.config.train_config.SPECS:
-
-        def configured(value: Any, name: str = name) -> object:
-            return symlm.TrainConfig(**{name: value})
-
-        made[f"TrainConfig {name}"] = configured
-    return made
+    return {f"{call} {name}": of(name) for name in names}
 
 
 def test_every_value_gives_a_result_or_an_error_of_symlm(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

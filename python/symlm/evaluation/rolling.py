@@ -87,9 +87,8 @@ def evaluate_rolling(
     check_callable("each", each)
     generator = Generator.from_pretrained(model, checkpoint)
     scorer = Scorer(generator, resolve_threads(convert("threads", SPECS["threads"], threads))[0])
-    most = scorer.most_scored
+    most, tokenizer = scorer.most_scored, generator.tokenizer
     step = most if stride is None else whole("--stride", stride, 1, most, " tokens (one window)")
-    tokenizer = generator.tokenizer
     display = make_display(convert("progress", SPECS["progress"], progress))
     try:
         if generator.note is not None:

@@ -69,7 +69,7 @@ pub fn weight_gradient(
         let add = if fold == Fold::Add { at(&mut dw) } else { At::NONE };
         return direct(isa, Left::Columns(dy), Right::rows(x), At::NONE, add, &mut dw);
     }
-    let longest = tokens.min(TOKEN_PART);
+    let (longest, table) = (tokens.min(TOKEN_PART), tiles(isa));
     let (columns, rest) = scratch.split_at_mut(pack::columns_len(longest, rows.min(GRADIENT_ROWS)));
     let (panel, rest) = rest.split_at_mut(longest * MOST_WIDTH);
     let (partial, sum) = rest.split_at_mut(if tokens > TOKEN_PART { rows * cols } else { 0 });
@@ -101,22 +101,10 @@ pub fn weight_gradient(
                     let mut dw = dw.row_range(range.clone());
                     (if fold == Fold::Add { at(&mut dw) } else { At::NONE }, at(&mut dw))
                 };
-                let (dy, x) = (dy.row_range(part.clone()).col_range(range.clone()), x.row_range(part.clone()));
+                let operands =
+                    Floats { dy: dy.row_range(part.clone()).col_range(range.clone()), x: x.row_range(part.clone()) };
                 let then = if range.end < rows { None } else { then };
-                dispatch(
-                    isa,
-                    Part {
-                        operands: Floats { dy, x },
-                        then,
-                        start,
-                        add,
-                        c,
-                        columns,
-                        panel,
-                        scales: &mut [],
-                        tiles: tiles(isa),
-                    },
-                );
+                dispatch(isa, Part { operands, then, start, add, c, columns, panel, scales: &mut [], tiles: table });
             }
         }
     }
