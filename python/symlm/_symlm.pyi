@@ -14,7 +14,6 @@ __all__ = [
     "MAX_WIDTH",
     "AvailableMemory",
     "Batch",
-    "Conversations",
     "Corpus",
     "Cpus",
     "Drawn",
@@ -817,7 +816,7 @@ class Corpus:
     def halves(self) -> int: ...
     @property
     def is_chat(self) -> bool: ...
-    def conversations(self) -> Conversations: ...
+    def conversations(self) -> Objects: ...
     def train_tokenizer(
         self, vocab_size: int, threads: int, progress: _Progress | None, special: Sequence[str] = ()
     ) -> Tokenizer: ...
@@ -830,14 +829,6 @@ class Corpus:
         threads: int,
         progress: _Progress | None,
     ) -> SplitShards: ...
-
-@final
-class Conversations(Iterator[JsonObject]):
-    def __next__(self) -> JsonObject: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def halves(self) -> int: ...
 
 @final
 class ObjectFile:

@@ -175,7 +175,7 @@ def written_out(
     return WrittenOut(_symlm.Corpus.open([path], data_format="rendered"), conversations.halves, folder)
 
 
-def _batches(conversations: _symlm.Conversations, form: ChatForm) -> Iterator[list[tuple[str, Conversation]]]:
+def _batches(conversations: _symlm.Objects, form: ChatForm) -> Iterator[list[tuple[str, Conversation]]]:
     batch: list[tuple[str, Conversation]] = []
     size = 0
     for found in conversations:

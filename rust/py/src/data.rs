@@ -2,7 +2,7 @@
 
 use crate::args::{Given, Location, Text, Written, shown_value};
 use crate::errors::{detached, interruptible, to_py, with_progress};
-use crate::objects::Conversations;
+use crate::objects::Objects;
 use crate::records::{records, shown};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -265,8 +265,8 @@ impl Corpus {
         self.0.chat().is_some()
     }
     /// The conversations, as JSON.
-    fn conversations(&self, py: Python<'_>) -> PyResult<Conversations> {
-        detached(py, || self.0.conversations()).map(Conversations::new)
+    fn conversations(&self, py: Python<'_>) -> PyResult<Objects> {
+        detached(py, || self.0.conversations()).map(Objects::of_corpus)
     }
     /// Trains a byte-level BPE on a bounded sample; `special` tokens stand behind the others.
     #[pyo3(

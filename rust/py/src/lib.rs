@@ -60,7 +60,7 @@ mod _symlm {
         check_memory, flops_per_token, fma_peak, integer_instructions, isa, memory_plan, parameter_table,
     };
     #[pymodule_export]
-    use super::objects::{Conversations, JsonObject, ObjectFile, Objects};
+    use super::objects::{JsonObject, ObjectFile, Objects};
     #[pymodule_export]
     use super::probe::{Gradients, Probe};
     #[pymodule_export]

@@ -1,11 +1,11 @@
-//! Files of JSON objects.
+//! Objects of JSON, one by one.
 
 use crate::args::{Given, Location};
 use crate::errors::{detached, interruptible};
 use crate::records::records;
 use pyo3::prelude::*;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use symlm_core::data;
 
 records! {
@@ -45,13 +45,33 @@ impl ObjectFile {
         Ok(Self { file, most: *most })
     }
     fn __iter__(&self, py: Python<'_>) -> PyResult<Objects> {
-        detached(py, || self.file.objects(self.most)).map(|objects| Objects(Mutex::new(objects)))
+        detached(py, || self.file.objects(self.most)).map(Objects::of_file)
     }
 }
 
-/// The objects of a file, one by one.
+/// What [`Objects`] reads.
+enum Reader {
+    File(data::Objects),
+    Corpus(data::Conversations),
+}
+
+/// The objects of a file, or the conversations of a corpus, one by one.
 #[pyclass(frozen, module = "symlm._symlm")]
-pub struct Objects(Mutex<data::Objects>);
+pub struct Objects(Mutex<Reader>);
+
+impl Objects {
+    fn of_file(objects: data::Objects) -> Self {
+        Self(Mutex::new(Reader::File(objects)))
+    }
+
+    pub(crate) fn of_corpus(conversations: data::Conversations) -> Self {
+        Self(Mutex::new(Reader::Corpus(conversations)))
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[pymethods]
 impl Objects {
@@ -59,48 +79,26 @@ impl Objects {
         this
     }
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<JsonObject>> {
-        let next = detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next_object())?;
+        let next = detached(py, || match &mut *self.reader() {
+            Reader::File(objects) => objects.next_object(),
+            Reader::Corpus(conversations) => conversations.next_conversation(),
+        })?;
         Ok(next.map(|o| JsonObject { number: o.number, place: o.place, json: o.json }))
     }
-    /// Bytes of the unpacked file that were read so far.
+    /// Bytes read so far: of a file unpacked, of a corpus on disk.
     #[getter]
     fn bytes(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+        match &*self.reader() {
+            Reader::File(objects) => objects.bytes(),
+            Reader::Corpus(conversations) => conversations.bytes(),
+        }
     }
     /// Characters so far that are half of a surrogate pair, given as U+FFFD.
     #[getter]
     fn halves(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).halves()
-    }
-}
-
-/// The conversations of a corpus, one by one.
-#[pyclass(frozen, module = "symlm._symlm")]
-pub struct Conversations(Mutex<data::Conversations>);
-
-impl Conversations {
-    pub(crate) fn new(inner: data::Conversations) -> Self {
-        Self(Mutex::new(inner))
-    }
-}
-
-#[pymethods]
-impl Conversations {
-    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        this
-    }
-    fn __next__(&self, py: Python<'_>) -> PyResult<Option<JsonObject>> {
-        let next = detached(py, || self.0.lock().unwrap_or_else(PoisonError::into_inner).next_conversation())?;
-        Ok(next.map(|o| JsonObject { number: o.number, place: o.place, json: o.json }))
-    }
-    /// Bytes on disk read so far.
-    #[getter]
-    fn bytes(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes()
-    }
-    /// Characters so far that are half of a surrogate pair, given as U+FFFD.
-    #[getter]
-    fn halves(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).halves()
+        match &*self.reader() {
+            Reader::File(objects) => objects.halves(),
+            Reader::Corpus(conversations) => conversations.halves(),
+        }
     }
 }
