@@ -37,15 +37,15 @@ def clean_environment(folder: Path) -> dict[str, str]:
     return {**kept, "SYMLM_CACHE_DIR": str(folder / "cache")}
 
 
-def train(folder: Path, *, indent: int = 0) -> Path:
-    """A run of a small model. Lines of its text begin with up to `indent` times four blanks."""
+def train(folder: Path, *more: str, indent: int = 0) -> Path:
+    """A run of a small model; `more` are flags. Lines of its text begin with up to `indent` times four blanks."""
     text = (" ".join(_WORDS[(i * k + k) % len(_WORDS)] for k in range(1, 12)) for i in range(800))
     lines = (" " * 4 * (i % (indent + 1)) + line + "." for i, line in enumerate(text))
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     words = [word for name, value in SHAPE.items() for word in (f"--{name}", str(value))]
     limits = ["--max-steps", "30", "--batch-size", "12", "--threads", "1", "--progress", "off", "--sample-every", "0"]
     subprocess.run(
-        [sys.executable, "-m", "symlm", "train", "text.txt", "--out-dir", "model", *words, *limits],
+        [sys.executable, "-m", "symlm", "train", "text.txt", "--out-dir", "model", *words, *limits, *more],
         cwd=folder,
         env=clean_environment(folder),
         check=True,

@@ -5,6 +5,8 @@ from os import PathLike
 from pathlib import Path
 from typing import ClassVar, Final, final
 
+from .errors import SymlmError
+
 __all__ = [
     "AUTO_SECTORS",
     "CONTRACT_VERSION",
@@ -1004,13 +1006,16 @@ class Drawn:
         """The slot of its text."""
     @property
     def token(self) -> int | None:
-        """None of a text that was to have no tokens."""
+        """None of a text that was to have no tokens, or that failed."""
     @property
     def finished(self) -> bool:
         """Whether the text ends here."""
     @property
     def why(self) -> str | None:
         """Why: "stop" (the token ends texts and is not part of it), "length" (of `max_new_tokens`), "context"."""
+    @property
+    def error(self) -> SymlmError | None:
+        """Why the text failed, which ends it too."""
     @property
     def logprob(self) -> float | None:
         """Natural logarithm of the token's probability, whatever the settings; None if it was not asked for."""

@@ -84,11 +84,11 @@ class DecodeBench:
             texts = engine.batch(TOGETHER, model.seq_len)
             for text in range(TOGETHER):
                 texts.join([(text + 1) % model.vocab_size], settings)
-            while len(texts.step()) < TOGETHER:
+            while len(_step(texts)) < TOGETHER:
                 pass
             begin = time.perf_counter()
             for _ in range(tokens):
-                texts.step()
+                _step(texts)
             return time.perf_counter() - begin
 
         def prefill() -> float:
@@ -153,3 +153,12 @@ class DecodeBench:
             ]  # fmt: skip
             record = {"facts": facts(), "model": str(self.model), "read_bytes_s": self.bandwidth, "entries": rows}
             write_atomic(Path(self.config.json), json.dumps(record, indent=2) + "\n")
+
+
+def _step(texts: _symlm.Batch) -> list[_symlm.Drawn]:
+    """The next tokens; a text that fails is an error here."""
+    drawn = texts.step()
+    for one in drawn:
+        if one.error is not None:
+            raise one.error
+    return drawn

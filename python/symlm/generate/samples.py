@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from .. import _symlm
+from ..errors import SymlmError
 from .text_stream import TextWriter
 
 MOST_TOGETHER = 32
@@ -20,6 +21,7 @@ class _Sample:
         self._writer = TextWriter(stop)
         self.pieces: deque[str] = deque()
         self.ended = False
+        self.error: SymlmError | None = None
 
     def feed(self, data: bytes) -> None:
         """Takes the bytes of a token; `ended` is set when they complete a stop string."""
@@ -56,13 +58,16 @@ class Samples:
         self._begun = 0
 
     def pieces(self, index: int) -> Iterator[str]:
-        """The pieces of a text as they come, none empty. Texts are asked for in their order, each once."""
+        """The pieces of a text as they come, none empty. Texts are asked for in their order, each once. One that fails
+        ends in its error, and the others do not."""
         while True:
             sample = self._samples.get(index)
             if sample is not None and sample.pieces:
                 yield sample.pieces.popleft()
             elif sample is not None and sample.ended:
                 del self._samples[index]
+                if sample.error is not None:
+                    raise sample.error
                 return
             else:
                 self._step()
@@ -77,6 +82,7 @@ class Samples:
             if drawn.token is not None and drawn.why != "stop":
                 sample.feed(self._tokenizer.decode_bytes([drawn.token]))
             if drawn.finished and not sample.ended:
+                sample.error = drawn.error
                 sample.finish()
             if sample.ended:
                 del self._slots[drawn.slot]

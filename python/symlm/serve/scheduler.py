@@ -98,7 +98,7 @@ class Scheduler:
                 for sequence in failed:
                     self._free(sequence)
                 continue
-            told: list[tuple[Sequenced, Told]] = [(self._running[one.slot], one) for one in drawn]
+            told: list[tuple[Sequenced, Told]] = [(self._running[one.slot], one.error or one) for one in drawn]
             for one in drawn:
                 if one.finished:
                     self._free(self._running[one.slot])

@@ -2,7 +2,7 @@
 
 use crate::args::{Given, Text};
 use crate::data::Tokenizer;
-use crate::errors::detached;
+use crate::errors::{Failure, detached};
 use crate::records::records;
 use crate::settings::SampleSettings;
 use pyo3::prelude::*;
@@ -15,12 +15,14 @@ records! {
     Drawn {
         /// The slot of its text.
         slot: usize,
-        /// None of a text that was to have no tokens.
+        /// None of a text that was to have no tokens, or that failed.
         token: Option<u32>,
         /// Whether the text ends here.
         finished: bool,
         /// Why: "stop" (the token ends texts and is not part of this one), "length" (of `max_new_tokens`) or "context".
         why: Option<&'static str>,
+        /// Why the text failed, which ends it too.
+        error: Option<Failure>,
         /// Natural logarithm of the token's probability, whatever the sampling settings; None if it was not asked for.
         logprob: Option<f64>,
         /// The most likely tokens with theirs, as many as were asked for.
@@ -30,13 +32,14 @@ records! {
 
 impl From<generate::Drawn> for Drawn {
     fn from(drawn: generate::Drawn) -> Self {
-        let why = drawn.end.map(|end| match end {
+        let finished = drawn.is_last();
+        let generate::Drawn { slot, token, end, error, logprob, top } = drawn;
+        let why = end.map(|end| match end {
             End::Stop => "stop",
             End::Length => "length",
             End::Context => "context",
         });
-        let generate::Drawn { slot, token, logprob, top, .. } = drawn;
-        Self { slot, token, finished: why.is_some(), why, logprob, top }
+        Self { slot, token, finished, why, error: error.map(Failure), logprob, top }
     }
 }
 
@@ -92,9 +95,10 @@ impl Batch {
             Ok((self.lock().join(prompt, settings.0.clone(), *logprobs)?, repeated))
         })
     }
-    /// One pass: the next token of every text that has read its prompt, and a piece of the other prompts.
+    /// One pass: the next token of every text that has read its prompt, and a piece of the other prompts. A text that fails
+    /// ends alone.
     fn step(&self, py: Python<'_>) -> PyResult<Vec<Drawn>> {
-        detached(py, || Ok(self.lock().step()?.into_iter().map(Drawn::from).collect()))
+        detached(py, || Ok(self.lock().step().into_iter().map(Drawn::from).collect()))
     }
     /// Ends a text, finished or not, and frees its slot.
     fn leave(&self, py: Python<'_>, slot: Given<usize>) -> PyResult<()> {

@@ -25,6 +25,20 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
     make().map_or_else(|failed| failed, PyErr::from_value)
 }
 
+/// An error that is given to Python as a value, not raised.
+#[derive(Clone, PartialEq)]
+pub struct Failure(pub Error);
+
+impl<'py> IntoPyObject<'py> for Failure {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        Ok(to_py(py, self.0).into_value(py).into_bound(py).into_any())
+    }
+}
+
 thread_local! {
     /// How many calls of `guarded` this thread is in.
     static GUARDS: Cell<u32> = const { Cell::new(0) };

@@ -41,14 +41,32 @@ pub struct BatchOptions {
 pub struct Drawn {
     /// The text.
     pub slot: usize,
-    /// None of a text that was to have no tokens.
+    /// None of a text that was to have no tokens, or that failed.
     pub token: Option<u32>,
     /// Why the text ends here, if it does.
     pub end: Option<End>,
+    /// Why the text failed, which ends it too: `NotANumber` if its logits are none, `Memory` if the system refuses.
+    pub error: Option<Error>,
     /// Logarithm of the token's probability before any of the sampler's settings, where it was asked for.
     pub logprob: Option<f64>,
     /// The most likely tokens with theirs, as many as were asked for.
     pub top: Vec<(u32, f64)>,
+}
+
+impl Drawn {
+    /// The end of a text without another token.
+    fn ended(slot: usize, how: Result<End>) -> Self {
+        let (end, error) = match how {
+            Ok(end) => (Some(end), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { slot, token: None, end, error, logprob: None, top: vec![] }
+    }
+
+    /// Whether nothing follows it.
+    pub fn is_last(&self) -> bool {
+        self.end.is_some() || self.error.is_some()
+    }
 }
 
 /// A text under way.
@@ -65,13 +83,19 @@ struct Slot {
     reading: usize,
     cache: Cache,
     finished: bool,
-    /// The end of a text without tokens is still to be told.
-    untold: bool,
+    /// How it ended without a token, if that is still to be told.
+    untold: Option<Result<End>>,
 }
 
 impl Slot {
     fn pending(&self) -> usize {
         if self.finished { 0 } else { self.context.len() - self.read }
+    }
+
+    /// Ends it. Nobody takes over what it has read.
+    fn fail(&mut self) {
+        self.finished = true;
+        self.read = 0;
     }
 }
 
@@ -167,7 +191,7 @@ impl Batch {
             reading: 0,
             cache: Cache::default(),
             finished: full,
-            untold: full,
+            untold: full.then_some(Ok(End::Length)),
         });
         Ok(slot)
     }
@@ -185,29 +209,25 @@ impl Batch {
     }
 
     /// One pass: the next token of every text that has read its prompt, in the order of the slots, and a piece of the other prompts.
-    /// A text that has ended gets no more, and stays until it leaves.
-    ///
-    /// # Errors
-    /// `NotANumber` if logits are none, `Memory` if the system refuses.
-    pub fn step(&mut self) -> Result<Vec<Drawn>> {
+    /// A text that has ended gets no more, and stays until it leaves. One that fails ends alone: [`Drawn::error`].
+    pub fn step(&mut self) -> Vec<Drawn> {
+        let outputs = self.choose();
         let mut drawn = self.untold();
-        let outputs = self.choose()?;
         if self.input.rows() > 0 {
-            drawn.extend(self.pass(&outputs)?);
+            drawn.extend(self.pass(&outputs));
         }
         drawn.sort_by_key(|drawn| drawn.slot);
-        Ok(drawn)
+        drawn
     }
 
-    /// Texts that end without a token.
+    /// Texts that ended without a token.
     fn untold(&mut self) -> Vec<Drawn> {
         let slots = self.slots.iter_mut().enumerate().filter_map(|(place, slot)| Some((place, slot.as_mut()?)));
-        let untold = slots.filter_map(|(place, slot)| std::mem::take(&mut slot.untold).then_some(place));
-        untold.map(|slot| Drawn { slot, token: None, end: Some(End::Length), logprob: None, top: vec![] }).collect()
+        slots.filter_map(|(place, slot)| Some(Drawn::ended(place, slot.untold.take()?))).collect()
     }
 
     /// Fills the input with the rows of the next pass; returns the slots whose logits it gives.
-    fn choose(&mut self) -> Result<Vec<usize>> {
+    fn choose(&mut self) -> Vec<usize> {
         self.input.clear();
         self.slots.iter_mut().flatten().for_each(|slot| slot.reading = 0);
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
@@ -228,14 +248,18 @@ impl Batch {
             }
             left -= if pending == 1 { 0 } else { rows };
             let (start, end) = (slot.read, slot.read + rows);
-            slot.cache.reserve(&mut self.pages, start, end)?;
+            if let Err(error) = slot.cache.reserve(&mut self.pages, start, end) {
+                slot.fail();
+                slot.untold = Some(Err(error));
+                continue;
+            }
             self.input.push(&slot.context[start..end], start, &slot.cache, usize::from(rows == pending));
             slot.reading = rows;
             if rows == pending {
                 outputs.push(*place);
             }
         }
-        Ok(outputs)
+        outputs
     }
 
     /// Takes over what others have read of a prompt; false if one of `before` will soon have read more of it.
@@ -259,6 +283,7 @@ impl Batch {
                 best = Some(kept);
             }
             if let Some((length, cache)) = best {
+                let length = cache.sound(self.model.config(), length);
                 slot.cache.share(cache.first(length));
                 slot.read = length;
                 self.reused += length as u64;
@@ -269,7 +294,7 @@ impl Batch {
     }
 
     /// Computes the rows of the input and draws the tokens behind them.
-    fn pass(&mut self, outputs: &[usize]) -> Result<Vec<Drawn>> {
+    fn pass(&mut self, outputs: &[usize]) -> Vec<Drawn> {
         let vocab = self.model.config().vocab_size;
         let mut texts: Vec<Option<&mut Slot>> = self.slots.iter_mut().map(Option::as_mut).collect();
         for slot in texts.iter_mut().flatten() {
@@ -287,19 +312,17 @@ impl Batch {
             }
         };
         self.pass.run(&self.input, self.logits.get_mut(), &after);
-        let mut all = Vec::with_capacity(outputs.len());
-        let mut failed = None;
-        for draw in draws {
+        let tell = |(place, draw): (&usize, Mutex<(&mut Slot, Result<Drawn>)>)| {
             let (slot, drawn) = draw.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
             match drawn {
-                Ok(drawn) => all.push(append(slot, drawn, &self.options, &mut self.pages)),
+                Ok(drawn) => append(slot, drawn, &self.options, &mut self.pages),
                 Err(error) => {
-                    slot.finished = true;
-                    failed = Some(error);
+                    slot.fail();
+                    Drawn::ended(*place, Err(error))
                 }
             }
-        }
-        failed.map_or(Ok(all), Err)
+        };
+        outputs.iter().zip(draws).map(tell).collect()
     }
 }
 
@@ -310,7 +333,7 @@ fn draw(slot: &mut Slot, place: usize, logits: &[f32]) -> Result<Drawn> {
         None => (None, vec![]),
         Some(count) => logprobs::of(logits, token, count),
     };
-    Ok(Drawn { slot: place, token: Some(token), end, logprob, top })
+    Ok(Drawn { slot: place, token: Some(token), end, error: None, logprob, top })
 }
 
 /// Appends a token that was drawn to its text, if another one can follow.

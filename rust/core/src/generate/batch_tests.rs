@@ -7,7 +7,7 @@ use crate::rng;
 use std::sync::Arc;
 use symlm_kernels::Isa;
 
-fn setup(slots: usize, threads: usize, prefix_bytes: usize) -> BatchOptions {
+pub(super) fn setup(slots: usize, threads: usize, prefix_bytes: usize) -> BatchOptions {
     BatchOptions { slots, context: 83, roll: true, prefix_bytes, threads }
 }
 
@@ -25,7 +25,7 @@ fn prompts(count: usize, vocab: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn settings(i: usize) -> SampleOptions {
+pub(super) fn settings(i: usize) -> SampleOptions {
     let temperature = if i.is_multiple_of(4) { 0.0 } else { 0.9 };
     SampleOptions { max_new_tokens: 20 + i as u64 % 9, sample_index: i as u32, temperature, ..options(temperature) }
 }
@@ -53,9 +53,9 @@ fn together(model: &Arc<Model>, options: BatchOptions, prompts: &[Vec<u32>], see
                 waiting.push(text);
             }
         }
-        for drawn in batch.step().unwrap() {
+        for drawn in batch.step() {
             let text = owners[drawn.slot].unwrap();
-            let (slot, ended) = (drawn.slot, drawn.end.is_some());
+            let (slot, ended) = (drawn.slot, drawn.is_last());
             found[text].push(Drawn { slot: 0, ..drawn });
             if ended {
                 owners[slot] = None;
@@ -69,12 +69,12 @@ fn together(model: &Arc<Model>, options: BatchOptions, prompts: &[Vec<u32>], see
     found
 }
 
-fn alone(model: &Arc<Model>, prompt: &[u32], i: usize) -> Vec<Drawn> {
+pub(super) fn alone(model: &Arc<Model>, prompt: &[u32], i: usize) -> Vec<Drawn> {
     let mut batch = Batch::new(model, setup(1, 1, 0)).unwrap();
     batch.join(Prompt::of_ids(prompt), settings(i), Some(2)).unwrap();
     let mut found = vec![];
-    while found.last().is_none_or(|drawn: &Drawn| drawn.end.is_none()) {
-        found.extend(batch.step().unwrap());
+    while found.last().is_none_or(|drawn: &Drawn| !drawn.is_last()) {
+        found.extend(batch.step());
     }
     found
 }
@@ -109,7 +109,7 @@ fn texts_of_one_prompt_share_what_one_has_read() {
     for i in 0..3 {
         join(&mut batch, i);
     }
-    let steps: Vec<usize> = (0..3).map(|_| batch.step().unwrap().len()).collect();
+    let steps: Vec<usize> = (0..3).map(|_| batch.step().len()).collect();
     assert_eq!(steps, [1, 3, 3]);
     assert_eq!(batch.reused(), 2 * 59);
     for slot in 0..3 {
@@ -118,7 +118,7 @@ fn texts_of_one_prompt_share_what_one_has_read() {
     assert!(batch.prefix_bytes() > 0);
     // What has left is remembered.
     join(&mut batch, 3);
-    assert_eq!(batch.step().unwrap().len(), 1);
+    assert_eq!(batch.step().len(), 1);
     assert_eq!(batch.reused(), 3 * 59);
 }
 
@@ -132,7 +132,7 @@ fn what_is_kept_of_texts_is_bounded() {
         let mut ids = some_ids(60, config.vocab_size);
         ids[0] = i;
         let slot = batch.join(Prompt::of_ids(&ids), settings(1), None).unwrap();
-        batch.step().unwrap();
+        batch.step();
         batch.leave(slot).unwrap();
         assert!(batch.prefix_bytes() <= bytes);
     }
@@ -147,7 +147,7 @@ fn a_text_ends_where_the_context_does_unless_it_rolls() {
     let options = BatchOptions { slots: 1, context: 10, roll: false, prefix_bytes: 0, threads: 1 };
     let mut batch = Batch::new(&model, options).unwrap();
     batch.join(Prompt::of_ids(&[1, 2, 3, 4, 5, 6, 7]), settings(1), None).unwrap();
-    let drawn: Vec<Option<End>> = (0..5).flat_map(|_| batch.step().unwrap()).map(|drawn| drawn.end).collect();
+    let drawn: Vec<Option<End>> = (0..5).flat_map(|_| batch.step()).map(|drawn| drawn.end).collect();
     assert_eq!(drawn, [None, None, None, Some(End::Context)]);
     batch.leave(0).unwrap();
     let long = batch.join(Prompt::of_ids(&[1; 11]), settings(1), None).unwrap_err();
@@ -171,7 +171,7 @@ fn a_batch_refuses_what_it_cannot_do() {
     let none = SampleOptions { max_new_tokens: 0, ..settings(1) };
     batch.join(Prompt::of_ids(&[1]), none, None).unwrap();
     assert_eq!(batch.join(Prompt::of_ids(&[1]), settings(1), None).unwrap_err().message, "all 1 slots are taken");
-    let drawn = batch.step().unwrap();
+    let drawn = batch.step();
     assert_eq!((drawn.len(), drawn[0].token, drawn[0].end), (1, None, Some(End::Length)));
-    assert!(batch.step().unwrap().is_empty());
+    assert!(batch.step().is_empty());
 }

@@ -62,6 +62,25 @@ impl Cache {
         &self.pages[..positions.div_ceil(PAGE)]
     }
 
+    /// How many of the first `positions` hold what their text would have computed without those behind them: as far as the
+    /// keys and values of the last one are finite.
+    ///
+    /// Attention of many rows multiplies the values of a few positions behind a row by 0, which hides all but infinities and
+    /// what is not a number. If one of these came to a row, it came to all rows from there to the position it came from.
+    pub(super) fn sound(&self, c: &ModelConfig, positions: usize) -> usize {
+        let d = c.head_dim();
+        let finite = |position: &usize| {
+            let (page, p) = (&self.pages[position / PAGE].0, position % PAGE);
+            (0..c.num_layers * c.num_kv_heads).all(|head| {
+                // SAFETY: only a pass and `reserve` write pages, and neither is under way while somebody has the cache.
+                let region = unsafe { page.slice(head * page_len(d), page_len(d)) };
+                let (keys, values) = region.split_at(PAGE * d);
+                keys[p..].iter().step_by(PAGE).chain(&values[p * d..][..d]).all(|x| x.is_finite())
+            })
+        };
+        (0..positions).rev().find(finite).map_or(0, |last| last + 1)
+    }
+
     /// Takes over pages of another text whose first positions are the same.
     pub(super) fn share(&mut self, pages: &[Arc<Page>]) {
         debug_assert!(self.pages.is_empty());

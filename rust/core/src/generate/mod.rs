@@ -10,6 +10,8 @@ mod batch;
 mod batch_tests;
 mod cache;
 mod choice;
+#[cfg(test)]
+mod failure_tests;
 mod held;
 mod logprobs;
 mod model;

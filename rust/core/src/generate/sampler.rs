@@ -140,7 +140,7 @@ impl Sampler {
         let o = &self.options;
         let not_numbers =
             || Error::not_a_number("the logits are not finite numbers").hint("the weights of the model are damaged");
-        if logits.iter().any(|l| l.is_nan()) {
+        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
             return Err(not_numbers());
         }
         self.keys.clear();

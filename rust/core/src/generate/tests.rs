@@ -34,9 +34,16 @@ fn value(index: usize, i: usize, norm: bool) -> f32 {
 }
 
 pub(super) fn model(config: &ModelConfig, isa: Isa) -> Arc<Model> {
-    let norms: Vec<bool> = Layout::new(config).params.iter().map(|p| p.shape.len() == 1).collect();
+    changed_model(config, isa, &|_, _| ())
+}
+
+/// As [`model`], with tensors that `change` has seen with their names.
+pub(super) fn changed_model(config: &ModelConfig, isa: Isa, change: &dyn Fn(&str, &mut [f32])) -> Arc<Model> {
+    let params = Layout::new(config).params;
     let mut fill = |index: usize, out: &mut [f32]| {
-        out.iter_mut().enumerate().for_each(|(i, x)| *x = value(index, i, norms[index]));
+        let norm = params[index].shape.len() == 1;
+        out.iter_mut().enumerate().for_each(|(i, x)| *x = value(index, i, norm));
+        change(&params[index].name, out);
     };
     Arc::new(Model::from_tensors(config, isa, &mut fill).unwrap())
 }
