@@ -53,8 +53,9 @@ def test_stopped_on_four_ranks_and_resumed_on_others(place: Path) -> None:
 def test_adapters_on_three_ranks_and_the_commands_for_one_machine(place: Path) -> None:
     words = ["examples.jsonl", "--lora-rank", "3", "--max-steps", "6", "--batch-size", "5", "--sample-every", "0"]
     good(place, alone("finetune", "one", *words, "--out-dir", "tuned-one"))
-    isas = _symlm.available_isas()
-    good(place, mpirun(3, "finetune", "one", *words, "--out-dir", "tuned-three"), SYMLM_ISA=isas[-1])
+    # The specification, but not with multiply-adds in software, which are slow.
+    isa = next(isa for isa in reversed(_symlm.available_isas()) if not isa.endswith("soft"))
+    good(place, mpirun(3, "finetune", "one", *words, "--out-dir", "tuned-three"), SYMLM_ISA=isa)
     assert hashes(place / "tuned-three") == hashes(place / "tuned-one")
     good(place, alone("verify", "tuned-three"))
     shown = [run(place, [*command, "eval", "one", "text.txt", "--json"]).stdout for command in (alone(), mpirun(2))]

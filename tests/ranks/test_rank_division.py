@@ -43,8 +43,11 @@ def test_any_number_of_ranks_gives_the_bits_of_one(make: Callable[..., Ranks], k
     alone.train(STEPS)
     expected = alone.hashes(), alone.metrics()
     isas = tuple(_symlm.available_isas())
+    # Multiply-adds in software are slow: with as many ranks as there are instruction sets they take part.
+    quick = tuple(isa for isa in isas if not isa.endswith("soft"))
     for count in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12):
-        ranks = make(count, threads=1 + count % 2, isas=isas, sectors_in_flight=count % 4, **KINDS[kind])
+        together = isas if count == len(isas) else quick
+        ranks = make(count, threads=1 + count % 2, isas=together, sectors_in_flight=count % 4, **KINDS[kind])
         ranks.train(STEPS)
         assert (ranks.hashes(), ranks.metrics()) == expected, count
 
