@@ -137,8 +137,9 @@ def tensors(file: bytes) -> tuple[bytearray, Tensors]:
 def overwrite(folder: Path, raw: bytes) -> None:
     """Give a checkpoint other weights, and a manifest that goes with them. Other names of the old file keep it."""
     path, manifest = folder / WEIGHTS, folder / MANIFEST
-    path.unlink()
-    path.write_bytes(raw)
     content = json.loads(manifest.read_text())
+    path.unlink()
+    manifest.unlink()
+    path.write_bytes(raw)
     content["files"][WEIGHTS]["sha256"] = file_hash(path)
     manifest.write_text(json.dumps(content))

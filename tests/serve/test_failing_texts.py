@@ -13,7 +13,7 @@ from planted import overwrite, tensors
 from served import Served, serving, train
 from symlm import Generator, _symlm
 from symlm.errors import NanError
-from symlm.layout import WEIGHTS
+from symlm.layout import BEST, WEIGHTS
 from symlm.serve.scheduler import Scheduler, Sequenced, Told
 
 BAD = 299
@@ -24,7 +24,7 @@ BAD = 299
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model is damaged where one token reads it, and nowhere else."""
     run = train(tmp_path_factory.mktemp("damaged"), "--no-tie-embeddings")
-    for folder in (run / "checkpoints").iterdir():
+    for folder in (*(run / "checkpoints").iterdir(), run / BEST):
         raw, tensor = tensors((folder / WEIGHTS).read_bytes())
         tensor("model.embed_tokens.weight")[BAD] = float("nan")
         # Nothing draws it.
