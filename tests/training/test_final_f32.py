@@ -42,7 +42,8 @@ def end_of(run: symlm.Run) -> dict[str, Any]:
 def test_the_engine_of_the_run_is_gone_before_the_one_in_f32_is_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, made = _symlm.Engine, []
+    real = _symlm.Engine
+    made: list[Any] = []
 
     class Watched:
         """An engine that can be seen to go."""

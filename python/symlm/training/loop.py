@@ -21,8 +21,8 @@ from ..ranks.opening import engine_of
 from ..system.names import command_line
 from ..system.signals import StopSignals
 from ..system.version import version
-from .due.cross_check import CrossCheck
 from .due import final_f32
+from .due.cross_check import CrossCheck
 from .due.evaluation import Evaluation
 from .due.part import Part
 from .due.sample import Sample
