@@ -15,7 +15,7 @@ targets=${*:-aarch64-apple-darwin x86_64-apple-darwin x86_64-pc-windows-gnu}
 root=$folder/root
 
 compilers() {
-  packages rustc cargo rust-src rust-clippy gcc libc6-dev
+  packages rustc cargo rust-src rust-clippy gcc libc6-dev binutils-mingw-w64-x86-64
 }
 
 make_root
