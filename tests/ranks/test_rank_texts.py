@@ -4,7 +4,6 @@ with."""
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -71,13 +70,15 @@ def test_a_model_from_elsewhere_learns_all_of_conversations(place: Path, data_fr
 
 @needs_mpi
 def test_a_chat_template_that_only_rank_0_has(place: Path) -> None:
-    chat = ("train", "chat.jsonl", *SMALL, *SETTINGS[:12], "--vocab-size", "290", "--preset", "tiny")
-    (place / "template.jinja").write_text(CHATML.replace("<|im_end|>", "<|end|>"), encoding="utf-8")
-    good(place, alone(*chat, "--chat-template", "template.jinja", "--out-dir", "chat-one"))
-    shutil.move(place / "template.jinja", place / "of-rank-0.jinja")
+    chat = ("train", str(place / "chat.jsonl"), *SMALL, *SETTINGS[:12], "--vocab-size", "290", "--preset", "tiny")
+    # The others stand elsewhere, where this name leads nowhere.
+    host, name = place / "host0", "/proc/self/cwd/own.jinja"
+    host.mkdir()
+    (host / "own.jinja").write_text(CHATML.replace("<|im_end|>", "<|end|>"), encoding="utf-8")
+    good(host, alone(*chat, "--chat-template", name, "--out-dir", str(place / "chat-one")))
     command = on_hosts(
-        place, 2, *chat, "--out-dir", "chat-two",
-        first="export SYMLM_CHAT_TEMPLATE=$PWD/of-rank-0.jinja", other="export SYMLM_CHAT_TEMPLATE=/nowhere",
+        place, 2, *chat, "--out-dir", str(place / "chat-two"),
+        first=f"cd host0; export SYMLM_CHAT_TEMPLATE={name}", other=f"export SYMLM_CHAT_TEMPLATE={name}",
     )  # fmt: skip
     good(place, command)
     assert hashes(place / "chat-two") == hashes(place / "chat-one")
