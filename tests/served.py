@@ -55,10 +55,13 @@ def train(folder: Path, *more: str, indent: int = 0) -> Path:
     return folder / "model"
 
 
-def export(model: Path, folder: Path) -> Path:
-    """The model as a folder of transformers."""
+def export(model: Path, folder: Path, *, end: int | None = None) -> Path:
+    """The model as a folder of transformers, with the token `end` as the one that ends texts if it is given."""
     command = [sys.executable, "-m", "symlm", "export", str(model), "--to", "hf", "--out", str(folder)]
     subprocess.run(command, env=clean_environment(model.parent), check=True, capture_output=True, timeout=HANG_S)
+    for name in ("config.json", "generation_config.json") if end is not None else ():
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**settings, "eos_token_id": end}))
     return folder
 
 

@@ -75,6 +75,7 @@ def test_a_refused_message_can_be_changed(browser: Browser, server: Served) -> N
         send(page, "fox " * 100)
         expect(page.locator("#status.bad")).to_contain_text("the context of this model")
         assert page.input_value("#prompt") == "fox " * 100
+        expect(page.locator(".turn")).to_have_count(0)
         assert send(page, "fox", max_new_tokens="2") == [{"role": "user", "content": "fox"}]
         picture(page, "chat-refused")
 

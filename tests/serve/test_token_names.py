@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,24 @@ def check_places(text: str, found: dict[str, Any], begin: int = 0) -> None:
         assert text[offset - begin :].startswith(token)
 
 
+def is_whole(choice: dict[str, Any]) -> bool:
+    """Whether the text has no part of a character, which is named by its bytes, and no end."""
+    return "\ufffd" not in choice["text"] and choice["finish_reason"] == "length"
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_white_space_that_a_token_repeats_is_not_in_its_name(server: Served, prompt: str) -> None:
-    asked: dict[str, Any] = {"prompt": prompt, "max_tokens": 8, "logprobs": 3, "temperature": 0}
-    choice = server.complete(**asked)["choices"][0]
-    check_places(choice["text"], choice["logprobs"], len(prompt))
-    for token, top in zip(choice["logprobs"]["tokens"], choice["logprobs"]["top_logprobs"], strict=True):
-        assert token in top
-    echoed = server.complete(**asked, echo=True)["choices"][0]
-    assert echoed["text"] == prompt + choice["text"]
-    check_places(echoed["text"], echoed["logprobs"])
+    asked: dict[str, Any] = {"prompt": prompt, "max_tokens": 1, "logprobs": 3, "temperature": 2, "n": 64, "seed": 3}
+    asked |= {"top_k": 0, "min_p": 0, "top_p": 1}
+    choices = [one for one in server.complete(**asked)["choices"] if is_whole(one)]
+    assert len(choices) > 8
+    for choice in choices:
+        check_places(choice["text"], choice["logprobs"], len(prompt))
+        assert all(map(dict.__contains__, choice["logprobs"]["top_logprobs"], choice["logprobs"]["tokens"]))
+    echoed = [one for one in server.complete(**asked, echo=True)["choices"] if is_whole(one)]
+    assert [one["text"] for one in echoed] == [prompt + one["text"] for one in choices]
+    for choice in echoed:
+        check_places(choice["text"], choice["logprobs"])
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +51,8 @@ def ended(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A server of a model that ends every text behind some ids at once, and these ids."""
     generator = Generator.from_pretrained(served_model)
     ids = generator.prompt_ids("the quick brown fox")
-    folder = export(served_model, tmp_path_factory.mktemp("ended") / "model")
     likeliest = int(generator.logits(ids)[-1].argmax())
-    for name in ("config.json", "generation_config.json"):
-        settings = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps({**settings, "eos_token_id": likeliest}))
+    folder = export(served_model, tmp_path_factory.mktemp("ended") / "model", end=likeliest)
     with serving(folder) as server:
         yield server, ids
 

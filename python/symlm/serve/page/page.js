@@ -174,9 +174,9 @@ async function write() {
     place.append(make("span", { className: "given", textContent: prompt }));
   }
   const [path, body] = request(prompt, chat, messages);
+  const turns = chat ? [turn("You", prompt), turn("Model", "")] : [];
   if (chat) {
-    turn("You", prompt);
-    place = turn("Model", "");
+    place = turns[1];
     at("prompt").value = "";
   }
   state.stopper = new AbortController();
@@ -204,6 +204,7 @@ async function write() {
     else say(error.message, true);
     if (chat && !count) {
       messages.pop();
+      for (const one of turns) one.remove();
       if (messages === state.messages) at("prompt").value = prompt;
     }
   } finally {
