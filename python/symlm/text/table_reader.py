@@ -38,6 +38,18 @@ BATCH_BYTES = 2 << 20
 """Rows are read so many bytes at a time, by what the file says they take on average."""
 
 MOST_ROWS = 4096
+FIRST_ROWS = 64
+"""Rows that are read before it is known how long they are."""
+
+UNPACKED_RATIO = 200
+"""A file that gives more than so many times its size is refused, as one that is compressed is."""
+
+UNPACKED_BYTES = 64 << 20
+"""Less is never refused."""
+
+SECONDS = 60
+"""Of processor time for what is read at once."""
+
 OTHERS = 16
 """Names of other columns that are told once, for messages."""
 
@@ -79,17 +91,37 @@ def batches(path: str, names: list[str]) -> tuple[pa.Schema, Iterator[tuple[pa.R
 
 
 def _parquet(file: Any, names: list[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
-    rows = file.metadata.num_rows
-    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    at_once = max(1, min(MOST_ROWS, BATCH_BYTES * rows // max(size, 1)))
-    done = 0
+    """The rows, so many at once as their size allows: what a file says of it is no more than a first guess."""
+    data = file.metadata
+    counts = [data.row_group(i).num_rows for i in range(data.num_row_groups)]
+    rows, size = sum(counts), sum(data.row_group(i).total_byte_size for i in range(len(counts)))
+    at_once = max(1, min(FIRST_ROWS, BATCH_BYTES * rows // max(size, 1)))
     schema = file.schema_arrow
     columns = [leaf for name in schema.names for leaf in _asked(schema.field(name), names)]
-    if not columns:
-        return
-    for batch in file.iter_batches(batch_size=at_once, columns=columns, use_threads=False):
-        done += batch.num_rows
-        yield batch, done / max(rows, 1)
+    done, group, shrunk = 0, 0, False
+    while columns and group < len(counts):
+        # Reading begins at a group of rows: those that have been read are passed over.
+        skip = done - sum(counts[:group])
+        again = False
+        options = {"batch_size": at_once, "row_groups": range(group, len(counts)), "columns": columns}
+        for batch in file.iter_batches(use_threads=False, **options):
+            if batch.num_rows <= skip:
+                skip -= batch.num_rows
+                continue
+            rest = batch.slice(skip)
+            skip = 0
+            done += rest.num_rows
+            yield rest, done / max(rows, 1)
+            fits = max(1, min(MOST_ROWS, 4 * at_once, BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+            # After the first long rows no more at once, or a file of long and short ones would be read over and over.
+            again = 4 * fits < at_once or (fits >= 4 * at_once and not shrunk)
+            if again:
+                shrunk, at_once = shrunk or fits < at_once, fits
+                break
+        if not again:
+            return
+        while group < len(counts) and done >= sum(counts[: group + 1]):
+            group += 1
 
 
 def _asked(field: pa.Field, names: list[str]) -> list[str]:
@@ -122,7 +154,14 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _encoded(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False, default=_other)
+
+
+def _other(value: Any) -> Any:
+    """What JSON has no value for: bytes are text, as old programs store it; all else is none, and refused as such."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return {type(value).__name__: str(value)}
 
 
 def lines(batch: pa.RecordBatch, names: list[str]) -> Iterator[str]:
@@ -174,36 +213,75 @@ def texts(batch: pa.RecordBatch, names: list[str]) -> list[bytes] | None:
     return [b"".join(content)]
 
 
+def _portions(batch: pa.RecordBatch, used: Iterator[int]) -> Iterator[pa.RecordBatch]:
+    """A batch in parts, which may be all rows of a file. A dictionary says nothing of the size of its rows, so few are
+    taken first; `used` tells the bytes that the part before gave."""
+    hidden = any("dictionary<" in str(column.type) for column in batch.columns)
+    at, count = 0, 16 if hidden else MOST_ROWS
+    while at < batch.num_rows:
+        part = batch.slice(at, count)
+        at += part.num_rows
+        yield part
+        size = next(used)
+        if size > BATCH_BYTES:
+            count = max(1, count * BATCH_BYTES // size)
+        elif size * 2 < BATCH_BYTES:
+            count = min(2 * count, MOST_ROWS)
+
+
 def frames(path: str, names: list[str]) -> Iterator[tuple[bytes, bytes, float]]:
     """The rows of a file in frames, each with its kind."""
     schema, parts = batches(path, names)
-    row, pending, size, part = 0, [], 0, 0.0
+    row, pending, size, made = 0, [], 0, 0
     if not any(_wanted(name, names) for name in schema.names):
         # One row suffices to say so.
         yield ROWS, _first("{}\n", schema, names).encode(), 1.0
         return
-    for batch, part in parts:
-        # The first row tells more than the others.
-        told = 1 if row == 0 else 0
-        plain = texts(batch.slice(told), names)
-        rest = batch if plain is None else batch.slice(0, told)
-        for line in lines(rest, names):
-            row += 1
-            raw = (_first(line, schema, names) if row == 1 else line).encode("utf-8", "surrogatepass")
-            if len(raw) > MOST_ROW:
-                raise Refused(f"row {row} is longer than {MOST_ROW >> 20} MiB", "divide this one")
-            pending.append(raw)
-            size += len(raw)
-            if size >= FRAME_BYTES:
+    part = 0.0
+
+    def used(before: int) -> Iterator[int]:
+        while True:
+            yield made - before
+            before = made
+
+    for whole, part in parts:
+        for batch in _portions(whole, used(made)):
+            # The first row tells more than the others.
+            told = 1 if row == 0 else 0
+            plain = texts(batch.slice(told), names)
+            rest = batch if plain is None else batch.slice(0, told)
+            for line in lines(rest, names):
+                row += 1
+                raw = (_first(line, schema, names) if row == 1 else line).encode("utf-8", "surrogatepass")
+                if len(raw) > MOST_ROW:
+                    raise Refused(f"row {row} is longer than {MOST_ROW >> 20} MiB", "divide this one")
+                pending.append(raw)
+                size += len(raw)
+                made += len(raw)
+                if size >= FRAME_BYTES:
+                    yield ROWS, b"".join(pending), part
+                    pending, size = [], 0
+            if plain:
                 yield ROWS, b"".join(pending), part
                 pending, size = [], 0
-        if plain:
-            yield ROWS, b"".join(pending), part
-            pending, size = [], 0
-            row += batch.num_rows - rest.num_rows
-        for content in plain or []:
-            yield TEXTS, content, part
+                row += batch.num_rows - rest.num_rows
+            for content in plain or []:
+                made += len(content)
+                yield TEXTS, content, part
     yield ROWS, b"".join(pending), part
+
+
+def _bounded(frames: Iterator[tuple[bytes, bytes, float]], size: int) -> Iterator[tuple[bytes, bytes, float]]:
+    """The same frames, as long as they are in proportion to a file of `size` bytes."""
+    made = 0
+    _start_clock()
+    for frame in frames:
+        made += len(frame[1])
+        if made > UNPACKED_BYTES and made // UNPACKED_RATIO > size:
+            what = f"more than {UNPACKED_RATIO} times its size ({made >> 20} MiB of {size} bytes)"
+            raise Refused(f"found a table that unpacks to {what}, expected text", "write it as .jsonl if it is right")
+        yield frame
+        _start_clock()
 
 
 def _limit_memory() -> None:
@@ -212,6 +290,13 @@ def _limit_memory() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+
+
+def _start_clock() -> None:
+    """Bound the processor time up to the next frame: then the kernel ends this process, whatever the library is at."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
 
 
 def read(path: str, names: list[str], out: BinaryIO) -> None:
@@ -227,7 +312,7 @@ def read(path: str, names: list[str], out: BinaryIO) -> None:
         # What a file asks for counts from here on, not what the library takes to load.
         _limit_memory()
         try:
-            for kind, content, part in frames(path, names):
+            for kind, content, part in _bounded(frames(path, names), os.stat(path).st_size):  # noqa: PTH116
                 write(out, kind, content, part)
         except MemoryError:
             what = f"reading it takes more than {MOST_MEMORY >> 30} GiB of memory at once"

@@ -133,10 +133,9 @@ impl Rows {
         }
         let how = self.child.wait().unwrap_or_else(|_| "without a reason".into());
         let error = CoreError::data(format!("the process that reads tables ended early ({how}), expected rows"));
-        Error::other(
-            error
-                .hint("the file is damaged, or needs more memory than there is: write it again, in smaller row groups"),
-        )
+        Error::other(error.hint(
+            "the file is damaged, or needs more memory or time than it may: write it again, in smaller row groups",
+        ))
     }
 }
 
