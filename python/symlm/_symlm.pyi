@@ -822,6 +822,9 @@ class Corpus:
     def train_tokenizer(
         self, vocab_size: int, threads: int, progress: _Progress | None, special: Sequence[str] = ()
     ) -> Tokenizer: ...
+    def example_lengths(
+        self, tokenizer: Tokenizer, seq_len: int, threads: int, progress: _Progress | None
+    ) -> builtins.bytes: ...
     def prepare(
         self,
         tokenizer: Tokenizer,

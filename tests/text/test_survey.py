@@ -25,7 +25,7 @@ def looked_at(folder: Path, train: list[str], val: list[str], field: str = "text
     for corpus in corpora:
         corpus.read_through(None)
     empty = sum(corpus.empty for corpus in corpora)
-    found = survey(shards[0], shards[1], tokenizer, 16, empty, 0)
+    found = survey(shards[0], shards[1], tokenizer, "text", 16, empty, 0)
     return found, Prepared(shards[0], shards[1], tokenizer, 1, 1, "text")
 
 
@@ -37,7 +37,7 @@ def test_documents_duplicates_and_what_stands_in_both(tmp_path: Path) -> None:
     found, _ = looked_at(tmp_path, [*texts, texts[5], texts[5], ""], val)
     assert found.val is not None
     # A vocabulary of 257 has a token for each byte.
-    assert found.train.lengths == [len(text) for text in [*texts, texts[5], texts[5]]]
+    assert list(found.train.lengths) == [len(text) for text in [*texts, texts[5], texts[5]]]
     assert (found.train.documents, found.train.duplicates, found.val.duplicates, found.empty) == (32, 2, 0, 1)
     assert found.shared_documents == 1
     tokens = len(val[0]) + 1 + len(val[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,13 +17,17 @@ from .flags import setting_option
 if TYPE_CHECKING:
     from .. import _symlm
     from ..config.train_config import Progress
-    from ..text.corpus import Sources
+    from ..text.conversations import ChatSettings
+    from ..text.corpus import Prepared, Sources
     from ..text.survey import Part, Survey, Words
 
 MOST_SHOWN = 10**9
 """Documents, and tokens of each, that may be asked for."""
 
-_SETTINGS = ("val_data", "val_split", "text_field", "data_format", "preset", "vocab_size", "seq_len")
+_SETTINGS = (
+    "val_data", "val_split", "text_field", "data_format", "chat_template", "train_on", "add_tokens", "preset",
+    "vocab_size", "seq_len",
+)  # fmt: skip
 
 
 @click.group("data", cls=Group, short_help="Look at a text as training sees it.")
@@ -47,23 +52,29 @@ def _show(
     sources = _sources({**values, "data": data}, tokenizer)
     count, _ = resolve_threads(parse_threads(threads))
     display = make_display(cast("Progress", progress))
+    sources.measure = True
     try:
         prepared = sources.prepare(count, display)
         corpora = [sources.train] if sources.val is None else [sources.train, sources.val]
         for corpus in corpora:
-            corpus.read_through(display.task("reading"))
+            # Conversations were read to write them out.
+            if not corpus.is_chat:
+                corpus.read_through(display.task("reading"))
     finally:
         display.close()
-    empty, halves = sum(corpus.empty for corpus in corpora), sum(corpus.halves for corpus in corpora)
+    empty = sum(corpus.empty for corpus in corpora)
+    halves = prepared.halves + sum(corpus.halves for corpus in corpora)
     seq_len = sources.config.model.seq_len
-    found = survey(prepared.train, prepared.val, prepared.tokenizer, seq_len, empty, halves)
+    found = survey(
+        prepared.train, prepared.val, prepared.tokenizer, prepared.data_format, seq_len, empty, halves, prepared.lengths
+    )
     if as_json:
         from ..run.metrics import to_line
 
         click.echo(to_line(_record(found)))
     else:
-        _print(found, prepared.tokenizer)
-        _print_first(prepared.train, prepared.tokenizer, documents, tokens)
+        _print(found, prepared.tokenizer, sources.chat)
+        _print_first(prepared, documents, tokens)
     if plot is not None:
         from ..display.lengths import draw_lengths
 
@@ -76,23 +87,29 @@ def _show(
 
 
 def _sources(values: dict[str, Any], tokenizer: str | None) -> Sources:
-    """The texts, and the tokenizer of a file or a model; windows are then those of `symlm finetune`."""
+    """The texts, and the tokenizer of a file or a model. With a model windows and the chat template are those of
+    `symlm finetune`."""
     from ..config.finetune import USUAL_WINDOW
     from ..config.sources import gather
     from ..model.resolve import resolve_model
+    from ..text.conversations import ChatSettings, template_of
     from ..text.corpus import Sources
 
     if tokenizer is None or not Path(tokenizer).is_dir():
         return Sources(gather(values, {}).config(), tokenizer)
     files = resolve_model(Path(tokenizer), "last")
     values.setdefault("seq_len", min(files.model_config().seq_len, USUAL_WINDOW))
-    sources = Sources(gather(values, {}).config(), None)
-    sources.tokenizer = files.load_tokenizer()
+    config = gather(values, {}).config()
+    sources = Sources(config, None)
+    sources.tokenizer, sources.of_model = files.load_tokenizer(), files.model_config()
+    if sources.train.is_chat:
+        template = template_of(config.chat_template, files)
+        sources.chat = ChatSettings(template, config.train_on, config.add_tokens)
     return sources
 
 
 def _what(found: Survey) -> str:
-    return "documents" if found.data_format == "text" else "examples"
+    return {"text": "documents", "completion": "examples"}.get(found.data_format, "conversations")
 
 
 def _record(found: Survey) -> dict[str, Any]:
@@ -104,7 +121,7 @@ def _record(found: Survey) -> dict[str, Any]:
     return record
 
 
-def _quantiles(lengths: list[int]) -> dict[str, int]:
+def _quantiles(lengths: Sequence[int]) -> dict[str, int]:
     """Shortest, median, 90th and 99th of a hundred, longest."""
     ordered = sorted(lengths) or [0]
     last = len(ordered) - 1
@@ -112,8 +129,10 @@ def _quantiles(lengths: list[int]) -> dict[str, int]:
             "p99": ordered[last * 99 // 100], "max": ordered[-1]}  # fmt: skip
 
 
-def _print(found: Survey, tokenizer: _symlm.Tokenizer) -> None:
+def _print(found: Survey, tokenizer: _symlm.Tokenizer, chat: ChatSettings | None) -> None:
     what = _what(found)
+    how = "" if chat is None else f", chat template {chat.template.origin}, learnt: {chat.train_on}"
+    tell(f"{'data format':24}{found.data_format}{how}\n")
     click.echo(f"{'':24}{'training':>16}{'held out':>16}")
     val = found.val
     rows: list[tuple[str, Any]] = [
@@ -135,7 +154,10 @@ def _print(found: Survey, tokenizer: _symlm.Tokenizer) -> None:
     if val is not None:
         from ..text.survey import RUN
 
-        share = f"{100 * found.shared_tokens:.2f} % of its tokens in runs of {RUN} or more"
+        whole = f"{found.compared_tokens:,} held-out tokens"
+        if found.compared_tokens < val.tokens:
+            whole += f" (of {val.tokens:,}, evenly spread, without what fills windows)"
+        share = f"{100 * found.shared_tokens:.2f} % of {whole} in runs of {RUN} or more"
         click.echo(f"held out and training   {found.shared_documents:,} {what} stand in both, {share}")
 
 
@@ -146,9 +168,9 @@ def _length(name: str) -> Any:
     return value
 
 
-def _print_first(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer, documents: int, tokens: int) -> None:
-    """The first documents or examples: what is learnt in colours, what is only read dim; without colours what is learnt
-    stands in marks."""
+def _print_first(prepared: Prepared, documents: int, tokens: int) -> None:
+    """The first documents, examples or conversations: what is learnt in colours, what is only read dim; without colours
+    what is learnt stands in marks."""
     from rich.console import Console
     from rich.text import Text
 
@@ -156,7 +178,8 @@ def _print_first(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer, documents: 
 
     console = Console(highlight=False, soft_wrap=True)
     plain = not console.is_terminal or console.no_color
-    for number, words in enumerate(first_pieces(shards, tokenizer, documents, tokens), 1):
+    shards, tokenizer = prepared.train, prepared.tokenizer
+    for number, words in enumerate(first_pieces(shards, tokenizer, documents, tokens, prepared.lengths[0]), 1):
         click.echo(f"\n--- {number}")
         parts = _readable(words, tokenizer)
         if plain:
@@ -220,7 +243,7 @@ _show_command = Command(
         *(setting_option(name, SPECS[name]) for name in _SETTINGS),
         click.Option(
             ["--show", "documents"], type=click.IntRange(0, MOST_SHOWN), default=3, show_default=True, metavar="N",
-            help="Documents or examples to print.",
+            help="Documents, examples or conversations to print.",
         ),
         click.Option(
             ["--show-tokens", "tokens"], type=click.IntRange(1, MOST_SHOWN), default=200, show_default=True,
@@ -232,8 +255,8 @@ _show_command = Command(
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the numbers as one line of JSON."),
     ],
-    help="""Print what training would see of PATH: documents or examples, tokens and which of them are learnt, lengths,
-    what is cut or left out, duplicates, and held-out text that also stands in the training text.
+    help="""Print what training would see of PATH: documents, examples or conversations, tokens and which of them are
+    learnt, lengths, what is cut or left out, duplicates, and held-out text that also stands in the training text.
 
     PATH is text as symlm train takes it.""",
     short_help="Print what training would see of a text.",

@@ -20,8 +20,9 @@ from ..system.names import as_path
 from ..system.values import locations
 from ..units import count_of, format_count
 from .conversations import ChatSettings, ChatTokens, grown_tokenizer, template_of, tokens_of, written_out
-from .opening import open_corpus
+from .opening import open_corpus, other_form
 from .remarks import warn_of_cut, warn_of_two_begins
+from .survey import Lengths, split_lengths
 
 if TYPE_CHECKING:
     from ..display import Display
@@ -62,6 +63,10 @@ class Prepared:
     """What wrote conversations out."""
     chat_tokens: ChatTokens | None = None
     """Its special tokens."""
+    halves: int = 0
+    """Halves of surrogate pairs in conversations."""
+    lengths: Lengths = (None, None)
+    """Tokens of each example, where they were measured."""
 
     @property
     def hashes(self) -> dict[str, str | None]:
@@ -223,8 +228,13 @@ class Sources:
             self.val = open_corpus(list(config.val_data), config.text_field, self.train.data_format)
         self.chat: ChatSettings | None = None
         """How conversations are written out, where the texts are these."""
-        of_model = None if config.init_from is None else config.model
-        self.tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path, tokenizer_sha256, of_model)
+        self.measure = False
+        """Whether to tell how many tokens each example has."""
+        self.of_model = None if config.init_from is None else config.model
+        """The model that the tokenizer belongs to."""
+        self.tokenizer = None
+        if tokenizer_path is not None:
+            self.tokenizer = load_tokenizer(tokenizer_path, tokenizer_sha256, self.of_model)
         self.inputs = [*self.train.paths, *(self.val.paths if self.val is not None else [])]
         """All files that are read, the tokenizer among them."""
         if tokenizer_path is not None:
@@ -243,8 +253,10 @@ class Sources:
         """Train the tokenizer if there is none, and encode the texts (or find them in the cache)."""
         opened = [self.train] if self.val is None else [self.train, self.val]
         tell_of(opened, progress)
+        self._tell_choice(progress)
         if self.chat is None and self.train.is_chat:
-            self.chat = ChatSettings(template_of(self.config.chat_template, None))
+            template = template_of(self.config.chat_template, None)
+            self.chat = ChatSettings(template, self.config.train_on, self.config.add_tokens)
         if self.chat is None:
             tokenizer = self.tokenizer or self._new_tokenizer(self.train, threads, progress, ())
             return self._encode(opened, tokenizer, threads, progress)
@@ -267,14 +279,23 @@ class Sources:
             if self.tokenizer is None:
                 tokenizer = self._new_tokenizer(written[0].corpus, threads, progress, tokens.added)
             elif tokens.added:
-                model = None if self.config.init_from is None else self.config.model
-                tokenizer = grown_tokenizer(self.tokenizer, tokens.added, model)
+                tokenizer = grown_tokenizer(self.tokenizer, tokens.added, self.of_model)
             else:
                 tokenizer = self.tokenizer
             tokens = replace(tokens, end=templates.end_of_turn(renderer, tokenizer))
         prepared = self._encode([part.corpus for part in written], tokenizer, threads, progress)
-        tell_halves(sum(part.halves for part in written), progress)
-        return replace(prepared, chat=self.chat.template, chat_tokens=tokens)
+        halves = sum(part.halves for part in written)
+        tell_halves(halves, progress)
+        return replace(prepared, chat=self.chat.template, chat_tokens=tokens, halves=halves)
+
+    def _tell_choice(self, progress: ProgressFactory) -> None:
+        """Say so where objects hold a text and something else too, of which nobody said which to take."""
+        if self.config.data_format is not None or (form := other_form(self.train, self.config.text_field)) is None:
+            return
+        progress.message(
+            f'objects have a text and the fields of {form} too: takes field "{self.config.text_field}"; '
+            f"--data-format {form} takes the others, and learns the answers only"
+        )
 
     def _new_tokenizer(
         self, corpus: _symlm.Corpus, threads: int, progress: ProgressFactory, special: Sequence[str]
@@ -301,8 +322,12 @@ class Sources:
             held_out = progress.task("encoding held-out")
             val = corpora[1].prepare(tokenizer, cache, 0.0, seq_len, threads, held_out).train
         tell_halves(sum(corpus.halves for corpus in corpora), progress)
+        lengths: Lengths = (None, None)
+        if self.measure and train.window is not None:
+            raw = [c.example_lengths(tokenizer, seq_len, threads, progress.task("measuring")) for c in corpora]
+            lengths = split_lengths(b"".join(raw), train.documents)
         data_format = cast(DataFormat, self.train.data_format)
-        return Prepared(train, val, tokenizer, self.train.files, self.train.bytes, data_format)
+        return Prepared(train, val, tokenizer, self.train.files, self.train.bytes, data_format, lengths=lengths)
 
 
 def _tell_conversations(

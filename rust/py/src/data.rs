@@ -286,6 +286,22 @@ impl Corpus {
         };
         with_progress(py, progress, train).map(Tokenizer::of)
     }
+    /// The tokens that each example takes of its window, in order, as 32-bit little-endian numbers.
+    fn example_lengths<'py>(
+        &self,
+        py: Python<'py>,
+        tokenizer: &Tokenizer,
+        seq_len: Given<usize>,
+        threads: Given<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let run = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
+            self.0.example_lengths(&tokenizer.0, *seq_len, *threads, p)
+        };
+        let lengths = with_progress(py, progress, run)?;
+        let raw: Vec<u8> = lengths.into_iter().flat_map(u32::to_le_bytes).collect();
+        Ok(PyBytes::new(py, &raw))
+    }
     /// Encodes into shards of training and validation tokens, or finds them in the cache.
     #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]
     #[allow(clippy::too_many_arguments)]

@@ -7,6 +7,7 @@ use super::making::{Making, encode_all, has_room};
 use super::turns::Encoded;
 use crate::data::corpus::{Corpus, Example, Parts};
 use crate::data::pretoken::{PIECE_BYTES, PieceSize};
+use crate::data::progress::{Meter, Progress};
 use crate::data::threads::Threads;
 use crate::data::tokenizer::{Encoder, Pair, Tokenizer};
 use crate::error::{Error, Result};
@@ -30,37 +31,72 @@ impl Corpus {
         }
         let trained = count - held_out(count, making.val_split)?;
 
-        let encoders: Vec<Mutex<Encoder>> = (0..threads.count()).map(|_| Mutex::default()).collect();
         let mut packers = [Packer::new(window, eot), Packer::new(window, eot)];
+        let mut done = 0;
+        let digests = self.encode_examples(tokenizer, window, &threads, making.meter, |words| {
+            let part = usize::from(done >= trained);
+            done += 1;
+            packers[part].add(&words, &mut shards[part])
+        })?;
+        drop(threads);
+        let [mut train, mut val] = shards;
+        packers[0].fill(&mut train)?;
+        packers[1].fill(&mut val)?;
+        making.finish(&digests, train, val)
+    }
+
+    /// The ids that each example takes of a window of `seq_len + 1`, in order. Nothing is written.
+    ///
+    /// # Errors
+    /// `Data` if an example cannot be read or encoded.
+    pub fn example_lengths(
+        &self,
+        tokenizer: &Tokenizer,
+        seq_len: usize,
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Vec<u32>> {
+        let mut lengths = Vec::new();
+        let mut meter = Meter::new(progress, self.bytes());
+        self.encode_examples(tokenizer, seq_len + 1, &Threads::new(threads)?, &mut meter, |words| {
+            // A window that long fits into no memory.
+            lengths.push(u32::try_from(words.words.len()).unwrap_or(u32::MAX));
+            Ok(())
+        })?;
+        meter.finish()?;
+        Ok(lengths)
+    }
+
+    /// Encodes the examples and gives each to `take`, in order. Gives the hashes of the files that were read.
+    fn encode_examples(
+        &self,
+        tokenizer: &Tokenizer,
+        window: usize,
+        threads: &Threads,
+        meter: &mut Meter<'_>,
+        mut take: impl FnMut(Words) -> Result<()>,
+    ) -> Result<Vec<[u8; 32]>> {
+        let encoders: Vec<Mutex<Encoder>> = (0..threads.count()).map(|_| Mutex::default()).collect();
         let mut documents = self.documents(PieceSize::default());
         let mut batch = Vec::new();
-        let mut done = 0;
         loop {
             batch.clear();
             let mut bytes = 0;
-            while has_room(&threads, bytes, batch.len(), PIECE_BYTES)
+            while has_room(threads, bytes, batch.len(), PIECE_BYTES)
                 && let Some(example) = documents.next_example()?
             {
                 bytes += example.text.len();
                 batch.push(example);
             }
             if batch.is_empty() {
-                break;
+                return Ok(documents.digests().to_vec());
             }
             let encode = |encoder: &mut Encoder, example: &Example| Words::new(tokenizer, encoder, example, window);
-            for words in encode_all(&threads, &encoders, &batch, encode)? {
-                let part = usize::from(done >= trained);
-                packers[part].add(&words, &mut shards[part])?;
-                done += 1;
+            for words in encode_all(threads, &encoders, &batch, encode)? {
+                take(words)?;
             }
-            making.meter.at(documents.disk_bytes())?;
+            meter.at(documents.disk_bytes())?;
         }
-        drop(threads);
-        drop((batch, encoders));
-        let [mut train, mut val] = shards;
-        packers[0].fill(&mut train)?;
-        packers[1].fill(&mut val)?;
-        making.finish(documents.digests(), train, val)
     }
 }
 
