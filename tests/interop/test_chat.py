@@ -104,28 +104,63 @@ def test_targets_are_those_of_a_marked_template(
         assert targets(text, messages, tokenizer, tmp_path) == expected
 
 
-def test_an_exported_model_answers_the_same(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was trained and fine-tuned on conversations."""
+    folder = tmp_path_factory.mktemp("tuned")
+    data = folder / "chat.jsonl"
+    lines = [json.dumps({"messages": conversation(2 + 2 * (number % 2), number % 3 == 0)}) for number in range(40)]
+    data.write_text("\n".join(lines))
+    config = TrainConfig(preset="tiny", vocab_size=280, max_steps=8, batch_size=4, out_dir=str(folder / "run"))
+    run = Trainer(config, data=[str(data)]).fit()
+    return Trainer(finetune_config(run.path, max_steps=4, out_dir=str(folder / "tuned")), data=[str(data)]).fit().path
+
+
+def answered(model: Path, messages: list[dict[str, Any]]) -> tuple[list[int], str, list[int]]:
+    """What symlm makes of a question: its ids, the answer, and the ids that end one."""
+    with Chat.from_pretrained(model, system=messages[0]["content"]) as chat:
+        answer = chat.ask(messages[1]["content"], temperature=0, max_new_tokens=20)
+        chat.messages.pop()
+        return chat.prompt_ids(1), str(answer), list(chat.ends)
+
+
+def test_an_exported_model_answers_the_same(tuned: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    data = tmp_path / "chat.jsonl"
-    lines = [json.dumps({"messages": conversation(2 + 2 * (number % 2), number % 3 == 0)}) for number in range(40)]
-    data.write_text("\n".join(lines))
-    config = TrainConfig(preset="tiny", vocab_size=280, max_steps=8, batch_size=4, out_dir=str(tmp_path / "run"))
-    run = Trainer(config, data=[str(data)]).fit()
-    tuned = finetune_config(run.path, max_steps=4, out_dir=str(tmp_path / "tuned"))
-    run = Trainer(tuned, data=[str(data)]).fit()
-    export(run.path, "hf", tmp_path / "hf")
+    export(tuned, "hf", tmp_path / "hf")
     theirs, model = (
         AutoTokenizer.from_pretrained(tmp_path / "hf"),
         AutoModelForCausalLM.from_pretrained(tmp_path / "hf"),
     )
     messages = conversation(1, True)
+    prompt, answer, ends = answered(tuned, messages)
     ids = ids_of(theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True))
-    with Chat.from_pretrained(run.path, system=messages[0]["content"]) as chat:
-        answer = chat.ask(messages[1]["content"], temperature=0, max_new_tokens=20)
-        chat.messages.pop()
-        assert chat.prompt_ids(1) == ids
-        assert set(model.generation_config.eos_token_id) == set(chat.ends) and len(chat.ends) == 2
+    assert prompt == ids
+    assert set(model.generation_config.eos_token_id) == set(ends) and len(ends) == 2
     made = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0][len(ids) :]
     assert theirs.decode(made, skip_special_tokens=True) == answer
+
+
+def test_llama_cpp_is_asked_the_same_and_answers_the_same(tuned: Path, tmp_path: Path) -> None:
+    import llama_cpp
+
+    path = export(tuned, "gguf", tmp_path / "model.gguf").path
+    llama = llama_cpp.Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, type_k=0, type_v=0, verbose=False)
+    asked: list[list[int]] = []
+    complete = llama.create_completion
+
+    def recorded(*args: Any, **settings: Any) -> Any:
+        asked.append(list(settings["prompt"]))
+        return complete(*args, **settings)
+
+    llama.create_completion = recorded
+    for messages in (
+        conversation(1, True),
+        [{"role": "system", "content": "Ünï"}, {"role": "user", "content": "北京?\n"}],
+    ):
+        prompt, answer, _ = answered(tuned, messages)
+        found: Any = llama.create_chat_completion(messages, temperature=0, max_tokens=20)  # type: ignore[arg-type]
+        assert asked.pop() == prompt
+        assert found["choices"][0]["message"]["content"] == answer
+    llama.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import Cli
-from symlm.config.train_config import TrainConfig
+from symlm.config.train_config import DataFormat, TrainConfig
 from symlm.text import survey as surveys
 from symlm.text.corpus import Sources, builtin_files
 from symlm.text.opening import open_corpus, other_form
@@ -176,7 +176,8 @@ def test_lengths_are_those_of_the_words_in_the_windows(tmp_path: Path) -> None:
 )
 def test_a_text_beside_a_conversation_is_told(record: dict[str, Any], form: str | None, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", [record] * 400)
-    for asked, told in ((None, form is not None), ("text", False)):
+    cases: tuple[tuple[DataFormat | None, bool], ...] = ((None, form is not None), ("text", False))
+    for asked, told in cases:
         said = Quiet()
         config = TrainConfig(data=(str(data),), vocab_size=257, seq_len=15, val_split=0.0, data_format=asked)
         Sources(config, None).prepare(1, said)

@@ -224,7 +224,8 @@ def _filled(block: Words, window: int | None, between: int) -> Words:
     fill = block.reshape(-1, window) == (between | CONTEXT if between >= 0 else CONTEXT)
     filling = np.logical_and.accumulate(fill[:, ::-1], axis=1).sum(axis=1)
     left = np.arange(window, 0, -1)[None, :] - filling[:, None]
-    return np.maximum(left, 0).astype(np.uint32).ravel()
+    room: Words = np.maximum(left, 0).astype(np.uint32).ravel()
+    return room
 
 
 def _spread(shards: _symlm.Shards) -> list[int]:
