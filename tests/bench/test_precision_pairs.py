@@ -1,0 +1,42 @@
+"""bench/precision.py: the table of docs/precision.md from lines of runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "bench" / "precision.py"
+F32 = {1: 2.0, 2: 2.2, 3: 1.8, 4: 2.0}
+INT16 = {1: 2.01, 2: 2.19, 3: 1.83, 4: 2.01, 5: 1.0}
+"""The last one has no pair."""
+
+
+def test_paired_differences_and_their_bound(tmp_path: Path) -> None:
+    lines = [
+        {"preset": "tiny", "seed": seed, "precision": name, "tokens": 1000, "updates": 1, "bits_per_byte": value,
+         "bits_per_byte_in_precision": value + 0.001}
+        for name, of in (("f32", F32), ("int16", INT16)) for seed, value in of.items()
+    ]  # fmt: skip
+    (tmp_path / "precision.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    command = [sys.executable, str(SCRIPT), "--runs", str(tmp_path), "--report"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| 2 | 2.2000 | 2.1900 | -0.0100 | 2.1910 |" in done.stdout
+    assert "| 5 |" not in done.stdout
+    assert "| mean | 2.0000 | 2.0100 | +0.0100 | |" in done.stdout
+    # Differences of 0.01, -0.01, 0.03, 0.01: a standard deviation of 0.01633; t of three degrees of freedom is 2.353.
+    assert "mean +0.0100, standard error 0.0082, upper bound of 95 % +0.0292" in done.stdout
+    assert "Spread of f32 over seeds (standard deviation): 0.1633." in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--runs", "x"], ["text.txt"]])
+def test_what_is_missing_is_said(tmp_path: Path, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert not (tmp_path / "x").exists()
