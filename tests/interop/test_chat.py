@@ -160,7 +160,7 @@ def test_llama_cpp_is_asked_the_same_and_answers_the_same(tuned: Path, tmp_path:
         [{"role": "system", "content": "Ünï"}, {"role": "user", "content": "北京?\n"}],
     ):
         prompt, answer, _ = answered(tuned, messages)
-        found: Any = llama.create_chat_completion(messages, temperature=0, max_tokens=20)  # type: ignore[arg-type]
+        found: Any = llama.create_chat_completion(messages, temperature=0, max_tokens=20)
         assert asked.pop() == prompt
         assert found["choices"][0]["message"]["content"] == answer
     llama.close()
