@@ -39,3 +39,12 @@ def test_nothing_ties_the_build_to_one_processor() -> None:
     assert build_scripts == []
     release = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["profile"]["release"]
     assert release["lto"] == "thin"
+
+
+def test_the_crates_that_compute_are_optimised_for_speed() -> None:
+    # The level of symlm-py is that of link-time optimisation, so of all kernels: at "s" their loops are not unrolled,
+    # and an update takes two and a half times as long. No other test would notice.
+    release = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["profile"]["release"]
+    levels = {name: package.get("opt-level", 3) for name, package in release.get("package", {}).items()}
+    assert release.get("opt-level", 3) == 3
+    assert {levels.get(name, 3) for name in ("symlm-py", "symlm-core", "symlm-kernels")} == {3}
