@@ -15,11 +15,11 @@ fail() {
 # Makes `$root`, or makes it again if it was cut short; the caller then installs what it needs.
 make_root() {
   [ "$(id -u)" = 0 ] || fail "this user is not root, which chroot needs" "run it with sudo, or in a container"
+  [ -d ~/.cargo/registry ] || fail "no crates in ~/.cargo/registry" "cargo fetch --locked"
+  [ ! -e "$root/.complete" ] || return 0
   for needed in debootstrap unshare python3; do
     command -v "$needed" >/dev/null || fail "$needed not found" "apt-get install debootstrap util-linux python3-venv"
   done
-  [ -d ~/.cargo/registry ] || fail "no crates in ~/.cargo/registry" "cargo fetch --locked"
-  [ ! -e "$root/.complete" ] || return 0
   rm -rf "$root"
   debootstrap --variant=minbase sid "$root" "$MIRROR"
   echo 'Acquire::Check-Valid-Until "false"; APT::Install-Recommends "false";' > "$root/etc/apt/apt.conf.d/90symlm"
