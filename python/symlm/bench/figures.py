@@ -21,22 +21,52 @@ def median(values: Iterable[float | None]) -> float | None:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """The largest of some values, and their quartiles."""
+
+    best: float
+    lower: float
+    median: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """Of some values, None if there are none."""
+        present = sorted(values)
+        if not present:
+            return None
+        # One value alone has no quartiles but itself.
+        lower, middle, upper = statistics.quantiles(present if len(present) > 1 else present * 2, method="inclusive")
+        return cls(present[-1], lower, middle, upper)
+
+
+@dataclass(frozen=True)
 class Ratio:
-    """How many times as fast `of` is as `to`: per round in which both had a turn, and the median of these."""
+    """How many times as fast `of` is as `to`: per round in which both had a turn, and the median of these.
+    `of_best` is the best turn of the one against the best of the other."""
 
     of: str
     to: str
     rounds: dict[int, float] = field(default_factory=dict)
+    of_best: float | None = None
 
     @property
     def factor(self) -> float | None:
         """The median over the rounds, None without any."""
         return median(self.rounds.values())
 
+    @property
+    def spread(self) -> Spread | None:
+        """Over the rounds, None without any."""
+        return Spread.of(self.rounds.values())
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         rounds = [{"round": number, "factor": factor} for number, factor in self.rounds.items()]
-        return {"of": self.of, "to": self.to, "factor": self.factor, "rounds": rounds}
+        spread = self.spread
+        quartiles = None if spread is None else [spread.lower, spread.median, spread.upper]
+        about = {"of": self.of, "to": self.to, "factor": self.factor, "quartiles": quartiles, "of_best": self.of_best}
+        return {**about, "rounds": rounds}
 
 
 class Figures:
@@ -65,14 +95,18 @@ class Figures:
         keys = ("tok_s", "gflops", "peak_gflops", "peak_frac", "busy_frac")
         return {key: median(turn[key] for turn in turns) for key in keys}
 
+    def spread(self, name: str) -> Spread | None:
+        """Tokens a second over the turns of an entry, None without any."""
+        return Spread.of(turn.tokens / turn.seconds for turn in self._by_name[name].turns)
+
     def ratio(self, of: str, to: str) -> Ratio:
         """How many times as many tokens a second the entry `of` does as `to`."""
         rates: list[dict[int, float]] = [
             {turn.round: turn.tokens / turn.seconds for turn in self._by_name[name].turns} for name in (of, to)
         ]
-        return Ratio(
-            of, to, {number: rate / rates[1][number] for number, rate in rates[0].items() if number in rates[1]}
-        )
+        rounds = {number: rate / rates[1][number] for number, rate in rates[0].items() if number in rates[1]}
+        best = max(rates[0].values()) / max(rates[1].values()) if all(rates) else None
+        return Ratio(of, to, rounds, best)
 
     @property
     def base(self) -> str:
@@ -117,4 +151,6 @@ class Figures:
             about |= {key: getattr(case, key) for key in ("threads", "isa", "prefetch", "barriers")}
         if entry.peer is not None:
             about |= {"version": entry.peer.version}
+        spread = self.spread(entry.name)
+        about |= {"tok_s": None if spread is None else dataclasses.asdict(spread)}
         return {**about, "median": self.medians(entry.name), "turns": [self.turn(turn) for turn in entry.turns]}

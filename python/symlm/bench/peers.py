@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,51 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
+_GUARD = """
+import os, signal, sys
+if sys.stdin.read() == "":
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+"""
+"""Ends a peer whose owner was killed: a stopped process does not see that its input has ended."""
+
+
+class Turns:
+    """Stops the processes of a peer outside its turns, so that nothing of it runs beside others: threads of mathematics
+    libraries look for work for a while after their last. On Windows, which cannot stop a process, nothing happens."""
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+        self._guard: subprocess.Popen[bytes] | None = None
+        if sys.platform != "win32":
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _GUARD, str(group)], stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let the peer run."""
+        self._signal("SIGCONT")
+        try:
+            yield
+        finally:
+            self._signal("SIGSTOP")
+
+    def _signal(self, name: str) -> None:
+        if sys.platform != "win32":
+            # On macOS a group of which only zombies are left is not ours.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, getattr(signal, name))
+
+    def end(self) -> None:
+        """End the guard: the processes of the peer are killed, and their group is not yet that of others."""
+        if self._guard is not None:
+            self._guard.communicate(b"ended")
+            self._guard = None
+
+
 class Peer:
-    """Another program that takes turns; `close` ends its process."""
+    """Another program that takes turns, and is stopped outside of them; `close` ends its process."""
 
     def __init__(self, name: str, python: str, script: str, spec: Any, threads: int, signals: StopSignals) -> None:
         self.name = name
@@ -70,23 +114,34 @@ class Peer:
         self._log = temporary_file()
         # A separate session: Ctrl-C goes to symlm, which ends the peer when it has written its figures.
         self._process = subprocess.Popen(
-            [python, str(Path(__file__).with_name(script)), json.dumps(spec)], stdin=subprocess.PIPE,
+            [python, str(Path(__file__).parent / script), json.dumps(spec)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self._log, env=_environment(threads), start_new_session=True,
         )  # fmt: skip
+        self._turns: Turns | None = None
+        try:
+            self._turns = Turns(self._process.pid)
+        except OSError:
+            self.close()
+            raise
 
     def start(self) -> None:
         """Wait until it is warm (compiling takes a minute or so)."""
-        version, parameters = self._read("version", "parameters")
+        with self._turn():
+            version, parameters = self._read("version", "parameters")
         self.version, self.parameters = str(version), int(parameters)
 
     def run(self, task: int | str) -> float:
         """Seconds for some updates, or for what the peer calls so."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(f"{task}\n".encode())
-            self._process.stdin.flush()
-        (seconds,) = self._read("seconds")
+        with self._turn():
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(f"{task}\n".encode())
+                self._process.stdin.flush()
+            (seconds,) = self._read("seconds")
         return float(seconds)
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._turns is None else self._turns.turn()
 
     def _read(self, *keys: str) -> list[Any]:
         """Values of the next line; raises `Stopped` after a signal, and `PeerFailed` when the process has ended or
@@ -115,6 +170,8 @@ class Peer:
         else:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+        if self._turns is not None:
+            self._turns.end()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._log):
             if pipe is not None:

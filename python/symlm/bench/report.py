@@ -57,6 +57,34 @@ def end_to_end(figures: Figures) -> Table:
     return table
 
 
+def against_peers(figures: Figures) -> Table:
+    """Tokens a second of each side over its turns, with the peak that was measured beside them."""
+    columns = ("best", "upper quartile", "median", "lower quartile", "FMA peak, GFLOP/s")
+    table = _table("Turns, tokens/s", "", *columns)
+    for name, label in ((figures.base, "symlm"), *((ratio.to, ratio.to) for ratio in figures.peers())):
+        spread, found = figures.spread(name), figures.medians(name)
+        values = [None] * 4 if spread is None else [spread.best, spread.upper, spread.median, spread.lower]
+        table.add_row(label, *map(_number, values), _number(found["peak_gflops"]))
+    return table
+
+
+def factors_of_peers(figures: Figures) -> Table:
+    """How many times as fast symlm is: in each round, and the best turn against the best."""
+    columns = ("upper quartile", "median", "lower quartile", "best of best", "rounds")
+    table = _table("Speed of symlm, in multiples of", "", *columns)
+    for ratio in figures.peers():
+        spread = ratio.spread
+        values = [None] * 3 if spread is None else [spread.upper, spread.median, spread.lower]
+        table.add_row(ratio.to, *map(_factor, [*values, ratio.of_best]), str(len(ratio.rounds)))
+    return table
+
+
+PEER_NOTE = (
+    "A factor is taken within each round. Peers are stopped outside their turns, and the peak is measured after each"
+    " turn with the same threads."
+)
+
+
 def decoding(measured: Decoding) -> Table:
     """Tokens a second of each task, the share of the read bandwidth that one text takes, and a peer's best."""
     table = _table("Generation", "", "threads", "tokens/s", "GB/s read", "of the bandwidth", "llama.cpp", "symlm is")
@@ -201,6 +229,10 @@ def show(figures: Figures, rows: list[Row], cores: int) -> None:
     """Print everything that was measured to standard output."""
     console = _console()
     console.print(end_to_end(figures))
+    if figures.peers():
+        console.print(against_peers(figures))
+        console.print(factors_of_peers(figures))
+        console.print(PEER_NOTE, highlight=False)
     if figures.plan.scaling:
         console.print(scaling(figures, cores))
     if figures.plan.comparisons:
