@@ -30,6 +30,7 @@ configs = st.builds(
     data=st.lists(names, max_size=3).map(tuple),
     val_split=st.floats(0, 0.5),
     text_field=names,
+    attend=st.sampled_from(["window", "document"]),
     tokenizer=optional(names),
     preset=optional(st.sampled_from(sorted(PRESETS))),
     num_layers=optional(st.integers(1, 20)),

@@ -204,6 +204,31 @@ def test_loss_and_every_gradient_agree_where_some_targets_do_not_count(name: str
     assert not any(np.any(np.frombuffer(values, "<f4")) for values in zeros.values())
 
 
+BEGIN = 1 << 30
+"""The bit of the first id of a document."""
+
+
+@pytest.mark.parametrize("name", ["fits", "awkward", "one-kv-head", "stretched", "long"])
+def test_loss_and_every_gradient_agree_where_tokens_see_their_document_alone(name: str) -> None:
+    """Windows of many documents, of one, and of documents of a single token."""
+    case = GRADIENT_CASES[name]
+    parameters = starting_parameters(case.config, seed=39)
+    windows = random_batch(case, seed=40)
+    begins = np.random.default_rng(41).random((case.batch_size, case.config.seq_len)) < 0.15
+    begins[1], begins[2] = False, True
+    expected_loss, expected = model.loss_and_gradients(case.config, parameters, windows, None, begins)
+    other_loss, _ = model.loss_and_gradients(case.config, parameters, windows)
+    marked = windows.copy()
+    marked[:, :-1] |= np.where(begins, BEGIN, 0)
+    # The last id of a window is a target alone, so its bit means nothing.
+    marked[:, -1] |= BEGIN
+    with opened(case, parameters) as probe:
+        passes = probe.forward_backward(marked.tolist())
+    assert passes.loss == pytest.approx(expected_loss, rel=1e-6) and abs(other_loss - expected_loss) > 1e-4
+    for tensor, gradient in expected.items():
+        assert_close(as_array(passes.of[tensor], gradient.shape), gradient, tensor)
+
+
 @pytest.mark.parametrize(
     ("name", "schedule"),
     # Every shape with one schedule, and every schedule with one shape: neither knows of the other.

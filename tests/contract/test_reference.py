@@ -82,6 +82,25 @@ def test_a_later_token_changes_no_earlier_logit() -> None:
     assert np.all(np.any(before[:, 5:] != after[:, 5:], axis=-1))
 
 
+def test_documents_of_a_window_are_windows_of_their_own() -> None:
+    """Loss and gradients of three documents in a window are the sums of those of three windows."""
+    config = CONFIGS["grouped-tied"]
+    parameters = model.random_parameters(config, seed=11, scale=0.3)
+    window = random_windows(config, 1, seed=12)
+    length = window.shape[1] - 1
+    begins = np.zeros((1, length), dtype=bool)
+    begins[0, [2, 3]] = True
+    loss, gradients = model.loss_and_gradients(config, parameters, window, None, begins)
+    parts = [
+        (end - start, *model.loss_and_gradients(config, parameters, window[:, start : end + 1]))
+        for start, end in ((0, 2), (2, 3), (3, length))
+    ]
+    assert loss * length == pytest.approx(sum(count * of for count, of, _ in parts), rel=1e-12)
+    for name, gradient in gradients.items():
+        expected = sum(count * of[name] for count, _, of in parts)
+        np.testing.assert_allclose(gradient * length, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_rotary_scores_depend_on_distance_only() -> None:
     """The product of a rotated query and a rotated key depends on how far apart they are, not on where."""
     rng = np.random.default_rng(9)

@@ -98,25 +98,45 @@ def _grouped(q: Array, kv_heads: int) -> Array:
     return q.reshape(windows, kv_heads, heads // kv_heads, positions, head_dim)
 
 
-def attention_weights(q: Array, k: Array) -> Array:
-    """Causal softmax of the scaled scores; q [B, H, T, D], k [B, K, T, D], result [B, K, G, T, T]."""
+def same_document(begins: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which positions lie in one document, [B, T, T]; `begins` [B, T] says with which of them documents begin."""
+    number = np.cumsum(begins, axis=-1)
+    result: NDArray[np.bool_] = number[..., :, None] == number[..., None, :]
+    return result
+
+
+def document_positions(begins: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The place of each position of `begins` [B, T] in its document, from 0; a window begins a document, too."""
+    place = np.arange(begins.shape[-1])
+    result: NDArray[np.int64] = place - np.maximum.accumulate(np.where(begins, place, 0), axis=-1)
+    return result
+
+
+def attention_weights(q: Array, k: Array, within: NDArray[np.bool_] | None = None) -> Array:
+    """Causal softmax of the scaled scores; q [B, H, T, D], k [B, K, T, D], result [B, K, G, T, T].
+
+    A position sees only those that lie `within` its document, [B, T, T]; without it all before it."""
     positions, head_dim = q.shape[-2:]
     scores = _grouped(q, k.shape[1]) @ k[:, :, None].swapaxes(-1, -2) / float(np.sqrt(head_dim))
     visible = np.tril(np.ones((positions, positions), dtype=bool))
+    if within is not None:
+        visible = visible & within[:, None, None]
     return softmax(np.where(visible, scores, -np.inf))
 
 
-def attention(q: Array, k: Array, v: Array) -> Array:
+def attention(q: Array, k: Array, v: Array, within: NDArray[np.bool_] | None = None) -> Array:
     """Causal grouped-query attention; q [B, H, T, D], k and v [B, K, T, D], result [B, H, T, D]."""
-    return (attention_weights(q, k) @ v[:, :, None]).reshape(q.shape)
+    return (attention_weights(q, k, within) @ v[:, :, None]).reshape(q.shape)
 
 
-def attention_backward(do: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+def attention_backward(
+    do: Array, q: Array, k: Array, v: Array, within: NDArray[np.bool_] | None = None
+) -> tuple[Array, Array, Array]:
     """Return (dq [B, H, T, D], dk [B, K, T, D], dv [B, K, T, D]) for do [B, H, T, D].
 
     A key/value head serves G query heads, so its gradients are summed over the group.
     """
-    weights = attention_weights(q, k)
+    weights = attention_weights(q, k, within)
     do_grouped, q_grouped = _grouped(do, k.shape[1]), _grouped(q, k.shape[1])
     dv = np.sum(weights.swapaxes(-1, -2) @ do_grouped, axis=2)
     dweights = do_grouped @ v[:, :, None].swapaxes(-1, -2)

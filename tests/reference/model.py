@@ -81,6 +81,22 @@ def random_parameters(config: ModelConfig, seed: int, scale: float = 0.1) -> Par
 
 
 @dataclass(frozen=True)
+class View:
+    """Where tokens stand, and which of them may see each other."""
+
+    angles: NDArray[np.float64]  # [T, D / 2], or of each window [B, 1, T, D / 2]
+    within: NDArray[np.bool_] | None  # [B, T, T]; None where all tokens of a window may
+
+
+def view(config: ModelConfig, positions: int, begins: NDArray[np.bool_] | None) -> View:
+    """Windows of so many positions; `begins` [B, T] says with which of them documents begin, where these are apart."""
+    angles = layers.rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
+    if begins is None:
+        return View(angles, None)
+    return View(angles[layers.document_positions(begins)][:, None], layers.same_document(begins))
+
+
+@dataclass(frozen=True)
 class LayerTrace:
     """What a layer's backward pass needs of its forward pass."""
 
@@ -96,16 +112,15 @@ class LayerTrace:
     up: Array  # [B, T, I]
 
 
-def _layer_forward(config: ModelConfig, p: Parameters, prefix: str, x: Array) -> tuple[Array, LayerTrace]:
+def _layer_forward(config: ModelConfig, p: Parameters, prefix: str, x: Array, seen: View) -> tuple[Array, LayerTrace]:
     """One transformer layer; x [B, T, N] to (x [B, T, N], trace)."""
-    angles = layers.rotary_angles(x.shape[1], config.head_dim, config.rope_theta, config.rope_scaling)
     attention_input = layers.rms_norm(x, p[prefix + "input_layernorm.weight"], config.rms_norm_eps)
     q = layers.linear(attention_input, p[prefix + "self_attn.q_proj.weight"])
     k = layers.linear(attention_input, p[prefix + "self_attn.k_proj.weight"])
     v = layers.split_heads(layers.linear(attention_input, p[prefix + "self_attn.v_proj.weight"]), config.num_kv_heads)
-    q = layers.rotate(layers.split_heads(q, config.num_heads), angles)
-    k = layers.rotate(layers.split_heads(k, config.num_kv_heads), angles)
-    heads = layers.merge_heads(layers.attention(q, k, v))
+    q = layers.rotate(layers.split_heads(q, config.num_heads), seen.angles)
+    k = layers.rotate(layers.split_heads(k, config.num_kv_heads), seen.angles)
+    heads = layers.merge_heads(layers.attention(q, k, v, seen.within))
     middle = x + layers.linear(heads, p[prefix + "self_attn.o_proj.weight"])
 
     mlp_input = layers.rms_norm(middle, p[prefix + "post_attention_layernorm.weight"], config.rms_norm_eps)
@@ -116,7 +131,7 @@ def _layer_forward(config: ModelConfig, p: Parameters, prefix: str, x: Array) ->
 
 
 def _layer_backward(
-    config: ModelConfig, p: Parameters, prefix: str, trace: LayerTrace, dout: Array, gradients: Parameters
+    config: ModelConfig, p: Parameters, prefix: str, trace: LayerTrace, dout: Array, seen: View, gradients: Parameters
 ) -> Array:
     """Put the layer's gradients into `gradients`; dout [B, T, N] to dx [B, T, N]."""
 
@@ -133,9 +148,9 @@ def _layer_backward(
     dmiddle = dmiddle + dout
 
     dheads = back_through("self_attn.o_proj.weight", dmiddle, trace.heads)
-    dq, dk, dv = layers.attention_backward(layers.split_heads(dheads, config.num_heads), trace.q, trace.k, trace.v)
-    angles = layers.rotary_angles(dout.shape[1], config.head_dim, config.rope_theta, config.rope_scaling)
-    dq, dk = layers.rotate(dq, -angles), layers.rotate(dk, -angles)
+    dheads = layers.split_heads(dheads, config.num_heads)
+    dq, dk, dv = layers.attention_backward(dheads, trace.q, trace.k, trace.v, seen.within)
+    dq, dk = layers.rotate(dq, -seen.angles), layers.rotate(dk, -seen.angles)
     dattention_input = back_through("self_attn.q_proj.weight", layers.merge_heads(dq), trace.attention_input)
     for name, dhead in (("self_attn.k_proj.weight", dk), ("self_attn.v_proj.weight", dv)):
         dattention_input = dattention_input + back_through(name, layers.merge_heads(dhead), trace.attention_input)
@@ -144,19 +159,19 @@ def _layer_backward(
     return dx + dmiddle
 
 
-def _forward(config: ModelConfig, p: Parameters, ids: Ids) -> tuple[Array, Array, list[LayerTrace]]:
+def _forward(config: ModelConfig, p: Parameters, ids: Ids, seen: View) -> tuple[Array, Array, list[LayerTrace]]:
     """Return (output of the last layer [B, T, N], after the final norm [B, T, N], traces) for ids [B, T]."""
     x = p[EMBEDDING][ids]
     traces = []
     for index in range(config.num_layers):
-        x, trace = _layer_forward(config, p, f"model.layers.{index}.", x)
+        x, trace = _layer_forward(config, p, f"model.layers.{index}.", x, seen)
         traces.append(trace)
     return x, layers.rms_norm(x, p[FINAL_NORM], config.rms_norm_eps), traces
 
 
 def logits(config: ModelConfig, parameters: Parameters, ids: Ids) -> Array:
     """Logits [B, T, V] for ids [B, T]."""
-    _, normed, _ = _forward(config, parameters, ids)
+    _, normed, _ = _forward(config, parameters, ids, view(config, ids.shape[1], None))
     return layers.linear(normed, parameters[config.head_name])
 
 
@@ -171,14 +186,20 @@ def masked_targets(windows: Ids, counts: NDArray[np.bool_] | None) -> Ids:
 
 
 def loss_and_gradients(
-    config: ModelConfig, parameters: Parameters, windows: Ids, counts: NDArray[np.bool_] | None = None
+    config: ModelConfig,
+    parameters: Parameters,
+    windows: Ids,
+    counts: NDArray[np.bool_] | None = None,
+    begins: NDArray[np.bool_] | None = None,
 ) -> tuple[float, Parameters]:
     """Return (mean cross-entropy in nats, gradient of every parameter) for windows [B, T + 1].
 
-    Only the targets where `counts` [B, T] is true count; all without it.
+    Only the targets where `counts` [B, T] is true count; all without it. With `begins` [B, T], which says where
+    documents begin, a token sees its own alone.
     """
     ids, targets = windows[:, :-1], masked_targets(windows, counts)
-    x, normed, traces = _forward(config, parameters, ids)
+    seen = view(config, ids.shape[1], begins)
+    x, normed, traces = _forward(config, parameters, ids, seen)
     head = parameters[config.head_name]
     mean_loss, dlogits = layers.cross_entropy(layers.linear(normed, head), targets)
 
@@ -186,7 +207,7 @@ def loss_and_gradients(
     dnormed, dhead = layers.linear_backward(dlogits, normed, head)
     dx, gradients[FINAL_NORM] = layers.rms_norm_backward(dnormed, x, parameters[FINAL_NORM], config.rms_norm_eps)
     for index in reversed(range(config.num_layers)):
-        dx = _layer_backward(config, parameters, f"model.layers.{index}.", traces[index], dx, gradients)
+        dx = _layer_backward(config, parameters, f"model.layers.{index}.", traces[index], dx, seen, gradients)
 
     dembedding = np.zeros_like(parameters[EMBEDDING])
     np.add.at(dembedding, ids, dx)  # a token that occurs several times collects all its gradients

@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 from .. import _symlm
 from ..errors import InternalError, UsageError, shown
 from .model_config import ModelConfig
-from .train_config import TrainConfig
+from .train_config import Attend, TrainConfig
 
 _T = TypeVar(
     "_T", _symlm.EngineSettings, _symlm.ModelShape, _symlm.TrainSettings, _symlm.LoraSettings, _symlm.RopeScaling
 )
+
+BEFORE: dict[str, Any] = {"precision": "f32", "attend": "window"}
+"""What checkpoints from before there was a choice were computed with."""
 
 
 def engine_settings(
@@ -38,6 +41,7 @@ def engine_settings(
             min_lr_ratio=config.min_lr_ratio,
             **dataclasses.asdict(config.optimizer),
             precision=config.precision,
+            attend=config.attend,
             lora=_lora(config),
         ),
         threads=threads,
@@ -81,8 +85,7 @@ def settings_of(values: Mapping[str, Any]) -> _symlm.EngineSettings:
     if isinstance(train, dict):
         lora = train.get("lora")
         made = None if lora is None else _made(_symlm.LoraSettings, "lora", lora)
-        # Runs from before there was a choice are f32.
-        train = {"precision": "f32", **train, "lora": made}
+        train = {**BEFORE, **train, "lora": made}
     whole = {
         "sectors_in_flight": 0,
         "plan_threads": 0,
@@ -119,6 +122,13 @@ def in_f32(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same engine with products in f32, as every use of the weights outside of their run computes."""
     train = values.get("train")
     return {**values, "train": {**train, "precision": "f32"}} if isinstance(train, dict) else dict(values)
+
+
+def attended(values: Mapping[str, Any]) -> Attend:
+    """What tokens saw of their windows, by what a checkpoint keeps."""
+    train = values.get("train")
+    found = train.get("attend") if isinstance(train, dict) else None
+    return "document" if found == "document" else "window"
 
 
 def without_adapters(values: Mapping[str, Any]) -> dict[str, Any]:

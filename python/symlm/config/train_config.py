@@ -23,6 +23,7 @@ from .sections import (
     SECTIONS,
     SPECS,
     AdapterSettings,
+    Attend,
     ChatSettings,
     CorpusSettings,
     DataFormat,
@@ -39,7 +40,7 @@ from .sections import (
 from .toml import read_toml
 
 __all__ = [
-    "CHAT_FORMATS", "FLAGS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "SPECS", "DataFormat", "OnNan",
+    "CHAT_FORMATS", "FLAGS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS", "SPECS", "Attend", "DataFormat", "OnNan",
     "Progress", "TrainConfig",
 ]  # fmt: skip
 

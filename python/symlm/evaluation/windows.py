@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import _symlm
-from ..config.engine import engine_settings, in_f32, made_from, settings_of, without_adapters
+from ..config.engine import attended, engine_settings, in_f32, made_from, settings_of, without_adapters
 from ..config.model_config import ModelConfig
 from ..config.options import convert
 from ..config.train_config import SPECS, DataFormat, Progress, TrainConfig
@@ -85,7 +85,9 @@ def evaluate(
             display.message(files.note)
         tokenizer = files.load_tokenizer()
         template = partial(template_of, None, files)
-        shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format, template)
+        shards = encode_text(
+            data, text_field, tokenizer, seq_len, count, display, data_format, template, attended(kept)
+        )
         if against and shards.window is not None:
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"

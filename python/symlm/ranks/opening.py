@@ -166,8 +166,8 @@ def follow_opening(
             text = sources.prepare(threads, listener)
             train, tokenizer = text.train, text.tokenizer
         else:
-            train = shard.receive(world, opening.shard, Path(ensure_cache_dir()), listener.receive)
             tokenizer = load_tokenizer(path, None, None if config.init_from is None else config.model)
+            train = shard.receive(world, opening.shard, Path(ensure_cache_dir()), tokenizer, listener.receive)
     checker = Checker({**opening.settings, "threads": threads}, train, world.rank)
     engine = _symlm.Engine(settings_of({**checker.settings, "ranks": world.size, "rank": world.rank}), train)
     return engine, checker, identity(train, tokenizer, engine.exchange())

@@ -48,11 +48,13 @@ def send(world: World, rank: int, shards: _symlm.Shards, at: int) -> None:
     world.send(rank, {"do": "part"}, part)
 
 
-def receive(world: World, shard: Shard, folder: Path, hear: Callable[[], Letter]) -> _symlm.Shards:
-    """The ids of rank 0: those of this host's cache, else they are asked for and put there. `hear` gives what rank 0
-    says next."""
+def receive(
+    world: World, shard: Shard, folder: Path, tokenizer: _symlm.Tokenizer, hear: Callable[[], Letter]
+) -> _symlm.Shards:
+    """The ids of rank 0: those of this host's cache, else they are asked for and put there. `tokenizer` has encoded
+    them, `hear` gives what rank 0 says next."""
     path = folder / Path(shard.name).name
-    found = _opened(path)
+    found = _opened(path, tokenizer)
     if found is not None and found.sha256 == shard.sha256:
         return found
     temporary = folder / f".tmp-{world.rank}-{path.name}"
@@ -71,11 +73,11 @@ def receive(world: World, shard: Shard, folder: Path, hear: Callable[[], Letter]
         raise UserError(f"{path}: cannot write the encoded text of rank 0: {reason(error)}") from None
     finally:
         temporary.unlink(missing_ok=True)
-    return _symlm.Shards.open(str(path))
+    return _symlm.Shards.open(str(path), tokenizer)
 
 
-def _opened(path: Path) -> _symlm.Shards | None:
+def _opened(path: Path, tokenizer: _symlm.Tokenizer) -> _symlm.Shards | None:
     try:
-        return _symlm.Shards.open(str(path)) if path.is_file() else None
+        return _symlm.Shards.open(str(path), tokenizer) if path.is_file() else None
     except SymlmError:
         return None

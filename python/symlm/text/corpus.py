@@ -13,7 +13,7 @@ from .. import _symlm
 from ..chat import template as templates
 from ..chat.renderer import Renderer
 from ..chat.template import ChatTemplate
-from ..config.train_config import DataFormat, TrainConfig
+from ..config.train_config import Attend, DataFormat, TrainConfig
 from ..errors import DataError, UsageError, UserError, reason
 from ..model.tokenizer import load_tokenizer
 from ..system.names import as_path
@@ -150,11 +150,12 @@ def encode_text(
     display: Display,
     data_format: DataFormat | None = None,
     template: Callable[[], ChatTemplate] | None = None,
+    attend: Attend = "window",
 ) -> _symlm.Shards:
     """The tokens of texts that are only read, at least one window of `seq_len` tokens and their targets.
 
     Without a `data_format` these are texts, and examples are a UsageError. `template` gives what conversations are
-    written out with.
+    written out with, `attend` says what tokens are to see.
     """
     corpus = open_corpus(list(locations("data", data)), text_field, "auto" if data_format is None else data_format)
     if data_format is None and corpus.data_format != "text":
@@ -173,7 +174,7 @@ def encode_text(
             written = written_out(corpus, renderer, "assistant", tokens.special, display.warning, bar, seq_len)
     source = corpus if written is None else written.corpus
     move = display.task("encoding")
-    shards = source.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move).train
+    shards = source.prepare(tokenizer, ensure_cache_dir(), 0.0, seq_len, threads, move, attend).train
     tell_halves(corpus.halves if written is None else written.halves, display)
     warn_of_cut([shards], display)
     warn_of_two_begins(shards, tokenizer, display)
@@ -314,13 +315,13 @@ class Sources:
     ) -> Prepared:
         """Encode the texts to train on and, where they are separate, the held-out ones."""
         config, cache = self.config, ensure_cache_dir()
-        seq_len = config.model.seq_len
+        seq_len, attend = config.model.seq_len, config.attend
         split = config.val_split if len(corpora) == 1 else 0.0
-        parts = corpora[0].prepare(tokenizer, cache, split, seq_len, threads, progress.task("encoding"))
+        parts = corpora[0].prepare(tokenizer, cache, split, seq_len, threads, progress.task("encoding"), attend)
         train, val = parts.train, parts.val
         if len(corpora) > 1:
             held_out = progress.task("encoding held-out")
-            val = corpora[1].prepare(tokenizer, cache, 0.0, seq_len, threads, held_out).train
+            val = corpora[1].prepare(tokenizer, cache, 0.0, seq_len, threads, held_out, attend).train
         tell_halves(sum(corpus.halves for corpus in corpora), progress)
         lengths: Lengths = (None, None)
         if self.measure and train.window is not None:

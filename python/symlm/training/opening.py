@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.engine import BEFORE
 from ..config.sources import Request
 from ..config.train_config import TrainConfig
 from ..errors import DataError, SymlmError, UsageError, UserError, shown
@@ -147,8 +148,7 @@ def check_made_from(path: Path, state: State, now: dict[str, Any]) -> None:
         known = known if isinstance(known, dict) else {}
         given = now[part]
         if part == "train":
-            # Checkpoints from before there was a choice are f32.
-            known, given = {"precision": "f32", **known}, {"precision": "f32", **given}
+            known, given = {**BEFORE, **known}, {**BEFORE, **given}
         for name in sorted({*given, *known} - free, key=str):
             if name not in known or name not in given or known[name] != given[name]:
                 raise DataError(

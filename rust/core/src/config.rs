@@ -189,6 +189,17 @@ pub enum Precision {
     Int16,
 }
 
+/// What a token sees of its window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attend {
+    /// All tokens before it.
+    #[default]
+    Window,
+    /// Those of its document (contract, "Documents").
+    Document,
+}
+
 /// What one training run computes, with every limit resolved to step numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -222,6 +233,9 @@ pub struct TrainConfig {
     /// What products with weights are computed in.
     #[serde(default)]
     pub precision: Precision,
+    /// What a token sees of its window.
+    #[serde(default)]
+    pub attend: Attend,
     /// Adapters that are trained in place of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,

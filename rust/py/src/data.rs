@@ -4,10 +4,12 @@ use crate::args::{Given, Location, Text, Written, shown_value};
 use crate::errors::{detached, interruptible, to_py, with_progress};
 use crate::objects::Objects;
 use crate::records::{records, shown};
+use crate::settings::Attention;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use std::path::Path;
 use std::sync::Arc;
+use symlm_core::config::Attend;
 use symlm_core::{Error, data};
 
 records! {
@@ -302,8 +304,11 @@ impl Corpus {
         let raw: Vec<u8> = lengths.into_iter().flat_map(u32::to_le_bytes).collect();
         Ok(PyBytes::new(py, &raw))
     }
-    /// Encodes into shards of training and validation tokens, or finds them in the cache.
-    #[pyo3(signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress))]
+    /// Encodes into shards of training and validation tokens, or finds them in the cache; `attend` is what they are for.
+    #[pyo3(
+        signature = (tokenizer, cache_dir, val_split, seq_len, threads, progress, attend = Attention(Attend::Window)),
+        text_signature = "($self, tokenizer, cache_dir, val_split, seq_len, threads, progress, attend='window')"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn prepare(
         &self,
@@ -314,9 +319,10 @@ impl Corpus {
         seq_len: Given<usize>,
         threads: Given<usize>,
         progress: Option<Py<PyAny>>,
+        attend: Attention,
     ) -> PyResult<SplitShards> {
         let run = |p: &mut dyn FnMut(u64, u64) -> symlm_core::Result<()>| {
-            self.0.prepare(&tokenizer.0, &cache_dir, *val_split, *seq_len, *threads, p)
+            self.0.prepare_for(attend.0, &tokenizer.0, &cache_dir, *val_split, *seq_len, *threads, p)
         };
         let (train, val) = with_progress(py, progress, run)?;
         let shards = |shards| Py::new(py, Shards(Arc::new(shards)));
@@ -341,10 +347,11 @@ impl Shards {
     ) -> PyResult<Self> {
         detached(py, || data::Shards::random(&path, *vocab_size, *tokens, *seed)).map(|shards| Self(Arc::new(shards)))
     }
-    /// The shard of a file, which is checked.
+    /// The shard of a file, which is checked; `tokenizer` is what encoded it.
     #[staticmethod]
-    fn open(py: Python<'_>, path: Location) -> PyResult<Self> {
-        detached(py, || data::Shards::open(&path)).map(|shards| Self(Arc::new(shards)))
+    fn open(py: Python<'_>, path: Location, tokenizer: &Tokenizer) -> PyResult<Self> {
+        let open = || Ok(data::Shards::open(&path)?.encoded_by(&tokenizer.0));
+        detached(py, open).map(|shards| Self(Arc::new(shards)))
     }
     /// Number of token ids.
     #[getter]

@@ -4,10 +4,9 @@
 use crate::args::{Text, shown_value};
 use crate::errors::to_py;
 use crate::records::{records, shown};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
-use symlm_core::config::{self, EngineConfig, LoraConfig, ModelConfig, Precision, Schedule, TrainConfig};
+use symlm_core::config::{self, Attend, EngineConfig, LoraConfig, ModelConfig, Precision, Schedule, TrainConfig};
 use symlm_core::generate::SampleOptions;
 use symlm_core::{Error, Result, limits};
 
@@ -21,7 +20,7 @@ trait Value: Sized {
     fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
 }
 
-/// The value of a field; `UsageError` with its name where it is of another kind.
+/// The value of a field or an argument; `UsageError` with its name where it is of another kind.
 fn field<T: Value>(name: &str, object: &Bound<'_, PyAny>) -> PyResult<T> {
     T::taken(object).ok_or_else(|| {
         let found = shown_value(object);
@@ -74,41 +73,31 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// Names of the schedules.
-const SCHEDULES: [(&str, Schedule); 4] = [
-    ("wsd", Schedule::Wsd),
-    ("cosine", Schedule::Cosine),
-    ("linear", Schedule::Linear),
-    ("constant", Schedule::Constant),
-];
-
-impl Value for Schedule {
-    const EXPECTED: &'static str = "wsd, cosine, linear or constant";
-    fn taken(object: &Bound<'_, PyAny>) -> Option<Self> {
-        let name = object.extract::<String>().ok()?;
-        SCHEDULES.iter().find(|known| known.0 == name).map(|known| known.1)
-    }
-    fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let known = SCHEDULES.iter().find(|known| known.1 == *self);
-        let (name, _) = known.ok_or_else(|| PyValueError::new_err("a schedule without a name"))?;
-        Ok(name.into_pyobject(py)?.into_any())
-    }
+/// Kinds of values that have names.
+macro_rules! named_values {
+    ($($type:ident: $expected:literal { $($name:literal: $value:ident),+ })+) => {$(
+        impl Value for $type {
+            const EXPECTED: &'static str = $expected;
+            fn taken(object: &Bound<'_, PyAny>) -> Option<Self> {
+                match object.extract::<String>().ok()?.as_str() {
+                    $($name => Some(Self::$value),)+
+                    _ => None,
+                }
+            }
+            fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                let name = match self { $(Self::$value => $name),+ };
+                Ok(name.into_pyobject(py)?.into_any())
+            }
+        }
+    )+};
 }
 
-/// Names of the precisions.
-const PRECISIONS: [(&str, Precision); 2] = [("f32", Precision::F32), ("int16", Precision::Int16)];
-
-impl Value for Precision {
-    const EXPECTED: &'static str = "f32 or int16";
-    fn taken(object: &Bound<'_, PyAny>) -> Option<Self> {
-        let name = object.extract::<String>().ok()?;
-        PRECISIONS.iter().find(|known| known.0 == name).map(|known| known.1)
+named_values! {
+    Schedule: "wsd, cosine, linear or constant" {
+        "wsd": Wsd, "cosine": Cosine, "linear": Linear, "constant": Constant
     }
-    fn given<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let known = PRECISIONS.iter().find(|known| known.1 == *self);
-        let (name, _) = known.ok_or_else(|| PyValueError::new_err("a precision without a name"))?;
-        Ok(name.into_pyobject(py)?.into_any())
-    }
+    Precision: "f32 or int16" { "f32": F32, "int16": Int16 }
+    Attend: "window or document" { "window": Window, "document": Document }
 }
 
 /// Classes of settings: constructors of keywords alone, all of which are needed, over structures of the core.
@@ -204,6 +193,7 @@ settings! {
         grad_clip: f64,
         seed: u64,
         precision: Precision,
+        attend: Attend,
         lora: Option<LoraConfig>,
     }
     /// Everything that an engine is made from. `sectors_in_flight` 0 is automatic, `plan_threads` 0 as many as `threads`.
@@ -235,6 +225,16 @@ settings! {
         contract: u64,
         step: u64,
         base_sha256: Option<String>,
+    }
+}
+
+/// What a token sees of its window, as an argument.
+pub struct Attention(pub Attend);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Attention {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        field("attend", &object).map(Self)
     }
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..options import Section, Spec, flag_of, specs
 from .adapters import LORA_TARGETS, AdapterSettings
 from .chat import ChatSettings, TrainOn
-from .corpus import CHAT_FORMATS, CorpusSettings, DataFormat
+from .corpus import CHAT_FORMATS, Attend, CorpusSettings, DataFormat
 from .display import DisplaySettings, Progress
 from .learning import LearningSettings, Schedule
 from .length import LengthSettings
@@ -20,7 +20,7 @@ from .shape import ShapeSettings
 
 __all__ = [
     "CHAT_FORMATS", "FLAGS", "HOMES", "INVOCATION_FIELDS", "LIMIT_FIELDS", "LORA_TARGETS", "MODEL_FIELDS",
-    "REQUEST_FIELDS", "SECTIONS", "SPECS", "AdapterSettings", "ChatSettings", "CorpusSettings", "DataFormat",
+    "REQUEST_FIELDS", "SECTIONS", "SPECS", "AdapterSettings", "Attend", "ChatSettings", "CorpusSettings", "DataFormat",
     "DisplaySettings", "LearningSettings", "LengthSettings", "MachineSettings", "OnNan", "OptimizerSettings",
     "Progress", "RunSettings", "Schedule", "ShapeSettings", "TrainOn",
 ]  # fmt: skip

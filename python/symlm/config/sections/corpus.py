@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 from ...errors import UsageError
 from ..options import Section, Spec, option
 
+Attend = Literal["window", "document"]
 DataFormat = Literal["auto", "text", "completion", "messages", "conversations", "alpaca", "turns"]
 
 CHAT_FORMATS = ("messages", "conversations", "alpaca", "turns")
@@ -57,6 +58,16 @@ class CorpusSettings(Section):
             "choice",
             choices=get_args(DataFormat),
             default_text="auto: by the first line",
+        ),
+    )
+    attend: Attend = option(
+        "window",
+        Spec(
+            "what a token sees: all of its window before it, or only its own document (text, example, conversation), "
+            "in which positions count from 0",
+            "choice",
+            choices=get_args(Attend),
+            before="window",
         ),
     )
     tokenizer: str | None = option(

@@ -21,7 +21,7 @@ mod train_tokenizer;
 pub use corpus::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
 pub use corpus::{Chat, Conversations, Corpus, DataFormat, Object, ObjectFile, Objects};
 pub use progress::Progress;
-pub use shards::{CONTEXT, Shards};
+pub use shards::{BEGIN, CONTEXT, Shards};
 #[cfg(test)]
 pub(crate) use tokenizer::byte_chars;
 pub use tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Tokenizer};

@@ -68,17 +68,21 @@ impl<'a> Block<'a> {
     }
 
     /// Rotated queries and keys, and values, of rows from `position` on.
-    pub fn attention_in(
-        &self,
-        x: Mat<'_>,
-        position: usize,
-        mut normed: Inputs<'_>,
-        rstd: &mut [f32],
-        mut qkv: MatMut<'_>,
-    ) {
-        let Network { isa, weights, rope, .. } = self.network;
+    pub fn attention_in(&self, x: Mat<'_>, position: usize, normed: Inputs<'_>, rstd: &mut [f32], mut qkv: MatMut<'_>) {
+        self.projections(x, normed, rstd, qkv.reborrow());
+        self.rotation(qkv, position);
+    }
+
+    /// Queries and keys that are not rotated yet, and values.
+    pub fn projections(&self, x: Mat<'_>, mut normed: Inputs<'_>, rstd: &mut [f32], qkv: MatMut<'_>) {
+        let isa = self.network.isa;
         norm::forward(isa, x, self.attention_norm(), self.network.eps(), normed.values.reborrow(), rstd);
-        self.network.forward(normed.operand(isa), self.matrices.qkv, None, qkv.reborrow());
+        self.network.forward(normed.operand(isa), self.matrices.qkv, None, qkv);
+    }
+
+    /// Rotates queries and keys of rows from `position` on.
+    pub fn rotation(&self, mut qkv: MatMut<'_>, position: usize) {
+        let Network { isa, weights, rope, .. } = self.network;
         let rotated = qkv.col_range(weights.config.rotated_columns());
         rope::forward(isa, rotated, weights.config.head_dim(), rope, position);
     }
@@ -121,7 +125,7 @@ impl<'a> Block<'a> {
     }
 
     /// Gradients of rotated queries and keys become those before the rotation.
-    pub fn rotation_backward(&self, d_qkv: &mut MatMut<'_>, position: usize) {
+    pub fn rotation_backward(&self, mut d_qkv: MatMut<'_>, position: usize) {
         let Network { isa, weights, rope, .. } = self.network;
         let rotated = d_qkv.col_range(weights.config.rotated_columns());
         rope::backward(isa, rotated, weights.config.head_dim(), rope, position);

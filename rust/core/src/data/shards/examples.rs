@@ -2,9 +2,11 @@
 
 use std::sync::Mutex;
 
-use super::file::{CONTEXT, ShardWriter, Shards};
+use super::file::{ShardWriter, Shards};
 use super::making::{Making, encode_all, has_room};
+use super::marks::{BEGIN, CONTEXT};
 use super::turns::Encoded;
+use crate::config::Attend;
 use crate::data::corpus::{Corpus, Example, Parts};
 use crate::data::pretoken::{PIECE_BYTES, PieceSize};
 use crate::data::progress::{Meter, Progress};
@@ -31,7 +33,8 @@ impl Corpus {
         }
         let trained = count - held_out(count, making.val_split)?;
 
-        let mut packers = [Packer::new(window, eot), Packer::new(window, eot)];
+        let begin = if making.attend == Attend::Document { BEGIN } else { 0 };
+        let mut packers = [Packer::new(window, eot, begin), Packer::new(window, eot, begin)];
         let mut done = 0;
         let digests = self.encode_examples(tokenizer, window, &threads, making.meter, |words| {
             let part = usize::from(done >= trained);
@@ -165,20 +168,22 @@ struct Packer {
     window: usize,
     /// Fills what is left of a window.
     end: u32,
+    /// What the first id of an example, and of what fills a window, has beside its own bits.
+    begin: u32,
     /// Ids in the window at hand.
     used: usize,
 }
 
 impl Packer {
-    fn new(window: usize, end: u32) -> Self {
-        Self { window, end, used: 0 }
+    fn new(window: usize, end: u32, begin: u32) -> Self {
+        Self { window, end, begin, used: 0 }
     }
 
     fn add(&mut self, words: &Words, shard: &mut ShardWriter) -> Result<()> {
         if self.used + words.words.len() > self.window {
             self.fill(shard)?;
         }
-        shard.push(&words.words)?;
+        self.push(&words.words, shard)?;
         shard.add_bytes(words.bytes);
         shard.count_example(words.cut);
         self.used = (self.used + words.words.len()) % self.window;
@@ -188,10 +193,16 @@ impl Packer {
     /// Completes the window at hand.
     fn fill(&mut self, shard: &mut ShardWriter) -> Result<()> {
         if self.used > 0 {
-            shard.push(&vec![self.end | CONTEXT; self.window - self.used])?;
+            self.push(&vec![self.end | CONTEXT; self.window - self.used], shard)?;
         }
         self.used = 0;
         Ok(())
+    }
+
+    fn push(&self, words: &[u32], shard: &mut ShardWriter) -> Result<()> {
+        let Some((first, rest)) = words.split_first() else { return Ok(()) };
+        shard.push(&[first | self.begin])?;
+        shard.push(rest)
     }
 }
 

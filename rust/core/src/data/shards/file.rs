@@ -2,7 +2,8 @@
 //!
 //! A shard is a header of 256 bytes and the ids as little-endian `u16` (vocabularies up to 65,536) or `u32`. The
 //! header ends with its own SHA-256 and has that of the ids, so that no damage goes unseen. A shard of examples is cut
-//! into windows, and its ids are always `u32`: those that do not count as targets have the bit [`CONTEXT`].
+//! into windows, and its ids are always `u32`: those that do not count as targets have the bit [`CONTEXT`], and where
+//! documents are told apart the first of each has the bit [`BEGIN`].
 //!
 //! Reading uses positioned reads and no memory map: a file that is cut, or a disk that fails, while a run reads it
 //! gives an error, not a signal that ends the process. The pages stay in the page cache of the system and never count
@@ -16,13 +17,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::header::{HEADER_BYTES, Header, Windows};
+use super::marks::{BEGIN, Beginnings, CONTEXT, WindowCheck};
+use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::rng::philox;
 use crate::system::files::{self, File, Room, Stamp, TempFile, open_regular, read_at, sync_folder, unfinished};
 use crate::system::hex;
 
-/// Marks an id that does not count as a target; no vocabulary is so large.
-pub const CONTEXT: u32 = 1 << 31;
 /// Ids checked at a time.
 const CHECK_BYTES: usize = 1 << 20;
 /// Random ids made at a time.
@@ -42,6 +43,8 @@ pub struct Shards {
     path: PathBuf,
     /// Of the file as it was checked.
     stamp: Stamp,
+    /// Where documents begin among the ids of a text, if that is known.
+    beginnings: Option<Beginnings>,
 }
 
 impl Shards {
@@ -82,7 +85,7 @@ impl Shards {
             return Err(bad("the ids are damaged: their sha256 is not that of the header".into()));
         }
         windows.finish().map_err(bad)?;
-        Ok(Self { file, header, path: path.to_owned(), stamp })
+        Ok(Self { file, header, path: path.to_owned(), stamp, beginnings: None })
     }
 
     /// Writes a shard of random ids, each equally likely: for measurements, which need tokens but no text.
@@ -103,6 +106,12 @@ impl Shards {
         }
         writer.header.documents = 1;
         writer.finish()
+    }
+
+    /// The same ids, of a text that this tokenizer encoded.
+    #[must_use]
+    pub fn encoded_by(self, tokenizer: &Tokenizer) -> Self {
+        Self { beginnings: Beginnings::of(tokenizer), ..self }
     }
 
     /// Number of ids, those between documents included.
@@ -161,6 +170,29 @@ impl Shards {
 
     /// As [`Self::copy_ids`]; ids that do not count as targets have the bit [`CONTEXT`].
     pub fn copy_words(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.read(start, out)?;
+        if self.header.windows.is_some_and(|windows| windows.begins > 0) {
+            out.iter_mut().for_each(|id| *id &= !BEGIN);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::copy_words`]; the first id of each document has the bit [`BEGIN`], except at the very beginning of `out`.
+    ///
+    /// # Errors
+    /// As there; `Internal` if it is not known where documents begin.
+    pub fn copy_documents(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.read(start, out)?;
+        match (&self.header.windows, self.beginnings) {
+            (Some(windows), _) if windows.begins > 0 => {}
+            (None, Some(beginnings)) => beginnings.mark(out),
+            _ => return Err(Error::internal(format!("{}: documents are not told apart", self.path.display()))),
+        }
+        Ok(())
+    }
+
+    /// The ids as they lie in the file.
+    fn read(&self, start: u64, out: &mut [u32]) -> Result<()> {
         let tokens = self.tokens();
         let end = start.checked_add(out.len() as u64).filter(|&end| end <= tokens);
         let Some(end) = end else {
@@ -207,41 +239,6 @@ impl Shards {
     }
 }
 
-/// Checks while a shard is read that its windows are as its header says.
-struct WindowCheck {
-    windows: Option<Windows>,
-    /// Of the window at hand, from 0.
-    place: u64,
-    targets: u64,
-    /// Whether a window begins with a target, which has nothing before it.
-    bare: bool,
-}
-
-impl WindowCheck {
-    fn new(windows: Option<Windows>) -> Self {
-        Self { windows, place: 0, targets: 0, bare: false }
-    }
-
-    /// The id in a word.
-    fn id(&mut self, word: u32) -> u32 {
-        let Some(windows) = &self.windows else { return word };
-        let counts = word & CONTEXT == 0;
-        self.bare |= counts && self.place == 0;
-        self.targets += u64::from(counts);
-        self.place = (self.place + 1) % windows.window;
-        word & !CONTEXT
-    }
-
-    fn finish(self) -> std::result::Result<(), String> {
-        match self.windows {
-            Some(windows) if self.bare || self.place != 0 || self.targets != windows.targets => {
-                Err(format!("found {} targets in windows, expected {}", self.targets, windows.targets))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Removes the unfinished shards of processes that were killed.
 pub(crate) fn remove_unfinished(folder: &Path) {
     files::remove_unfinished(folder, UNFINISHED, UNFINISHED_AGE);
@@ -266,7 +263,7 @@ pub(crate) struct ShardWriter {
 impl ShardWriter {
     /// Begins a shard that will be at `path`: of text, or of examples in windows of `window` ids.
     pub(crate) fn create(path: PathBuf, vocab_size: u32, key: [u8; 32], window: Option<u64>) -> Result<Self> {
-        let windows = window.map(|window| Windows { window, targets: 0, cut: 0 });
+        let windows = window.map(|window| Windows { window, targets: 0, cut: 0, begins: 0 });
         let folder = path.parent().unwrap_or(Path::new("."));
         let file = unfinished(folder, UNFINISHED).map_err(|e| cannot_write(folder, &e))?;
         // Says that the file has a writer, until that ends or is killed. Where there are no locks nothing is removed.
@@ -284,16 +281,18 @@ impl ShardWriter {
         written.map_err(|e| cannot_write(&self.path, &e))
     }
 
-    /// Appends ids; in a shard of windows those that do not count have the bit [`CONTEXT`].
+    /// Appends ids; in a shard of windows those that do not count have the bit [`CONTEXT`], and the first of a document
+    /// may have the bit [`BEGIN`].
     pub(crate) fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let flag = if self.header.windows.is_some() { CONTEXT } else { 0 };
-        if let Some(id) = ids.iter().map(|id| id & !flag).find(|&id| id >= self.header.vocab_size) {
+        let flags = if self.header.windows.is_some() { CONTEXT | BEGIN } else { 0 };
+        if let Some(id) = ids.iter().map(|id| id & !flags).find(|&id| id >= self.header.vocab_size) {
             return Err(Error::internal(format!("found token id {id}, expected ids below {}", self.header.vocab_size)));
         }
         if let Some(windows) = &mut self.header.windows {
             windows.targets += ids.iter().filter(|&id| id & CONTEXT == 0).count() as u64;
+            windows.begins += ids.iter().filter(|&id| id & BEGIN != 0).count() as u64;
         }
         match self.header.id_bytes() {
             // Ids are below the vocabulary size, which is at most 65,536 here.

@@ -22,6 +22,8 @@ pub(crate) struct Windows {
     pub(crate) targets: u64,
     /// Examples of which a part was left out.
     pub(crate) cut: u64,
+    /// Ids that are marked as the first of a document; 0 where none are.
+    pub(crate) begins: u64,
 }
 
 /// What a shard says about its ids.
@@ -57,7 +59,7 @@ impl Header {
         out.extend_from_slice(&self.key);
         out.extend_from_slice(&self.ids);
         if let Some(windows) = &self.windows {
-            for number in [windows.window, windows.targets, windows.cut] {
+            for number in [windows.window, windows.targets, windows.cut, windows.begins] {
                 out.extend_from_slice(&number.to_le_bytes());
             }
         }
@@ -88,7 +90,7 @@ impl Header {
             return Err("the header is damaged".into());
         }
         let vocab = u64_at(40);
-        let windows = Windows { window: u64_at(112), targets: u64_at(120), cut: u64_at(128) };
+        let windows = Windows { window: u64_at(112), targets: u64_at(120), cut: u64_at(128), begins: u64_at(136) };
         let header = Self {
             tokens: u64_at(16),
             bytes: u64_at(24),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::file::{ShardWriter, Shards};
+use crate::config::Attend;
 use crate::data::pretoken::PIECE_BYTES;
 use crate::data::progress::Meter;
 use crate::data::threads::Threads;
@@ -28,6 +29,7 @@ pub(super) struct Making<'a, 'm> {
     pub(super) digests: &'a [[u8; 32]],
     pub(super) val_split: f64,
     pub(super) seq_len: usize,
+    pub(super) attend: Attend,
     pub(super) threads: usize,
     pub(super) meter: &'a mut Meter<'m>,
 }

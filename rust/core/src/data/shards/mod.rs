@@ -3,6 +3,7 @@
 //! | files | job |
 //! |---|---|
 //! | `header`, `file` | one shard on disk, written and read |
+//! | `marks` | what its words say beside the ids |
 //! | `split` | which text is held out |
 //! | `making` | what the shards of one corpus are made from and where they go; encoding on all threads |
 //! | `texts`, `examples` | the two kinds of corpora |
@@ -13,11 +14,13 @@ mod examples;
 mod file;
 mod header;
 mod making;
+mod marks;
 mod prepare;
 mod split;
 mod texts;
 mod turns;
 
-pub use file::{CONTEXT, Shards};
+pub use file::Shards;
 #[cfg(test)]
 pub(super) use file::{ShardWriter, remove_unfinished};
+pub use marks::{BEGIN, CONTEXT};

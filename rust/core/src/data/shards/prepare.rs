@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::{Shards, remove_unfinished};
 use super::making::{Making, Paths};
+use crate::config::Attend;
 use crate::data::corpus::{Corpus, Fields};
 use crate::data::progress::{Meter, Progress};
 use crate::data::tokenizer::Tokenizer;
@@ -21,6 +22,9 @@ const EXAMPLES_VERSION: &[u8] = b"symlm examples 2\0";
 const TURNS_VERSION: &[u8] = b"symlm turns 1\0";
 /// The same for texts that are cut where the tokenizer does something to their beginning.
 const REST_VERSION: &[u8] = b"symlm rest 1\0";
+/// The same for examples whose beginnings are marked.
+const MARKED_VERSION: &[u8] = b"symlm marked 1\0";
+
 impl Corpus {
     /// Encodes the corpus into shards for training and validation, or takes them from the cache.
     ///
@@ -39,6 +43,23 @@ impl Corpus {
         threads: usize,
         progress: Progress<'_>,
     ) -> Result<(Shards, Option<Shards>)> {
+        self.prepare_for(Attend::Window, tokenizer, cache_dir, val_split, seq_len, threads, progress)
+    }
+
+    /// As [`Self::prepare`], for what tokens are to see: to tell documents apart, those of examples are marked.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare_for(
+        &self,
+        attend: Attend,
+        tokenizer: &Tokenizer,
+        cache_dir: &Path,
+        val_split: f64,
+        seq_len: usize,
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<(Shards, Option<Shards>)> {
         if !(0.0..1.0).contains(&val_split) {
             return Err(Error::usage(format!("found validation split {val_split}, expected at least 0 and below 1")));
         }
@@ -49,11 +70,12 @@ impl Corpus {
         remove_unfinished(cache_dir);
         let mut meter = Meter::new(progress, self.bytes());
         let digests = self.hash_files(&mut meter)?;
-        let key = self.key(&digests, tokenizer, val_split, seq_len);
+        let key = self.key(&digests, tokenizer, val_split, seq_len, attend);
         let paths = Paths::new(cache_dir, &key);
         let cached = paths.open(&key, val_split > 0.0)?;
+        let (digests, meter_at) = (&digests, &mut meter);
         let mut making =
-            Making { tokenizer, paths: &paths, key, digests: &digests, val_split, seq_len, threads, meter: &mut meter };
+            Making { tokenizer, paths: &paths, key, digests, val_split, seq_len, attend, threads, meter: meter_at };
         let (train, val) = match cached {
             Some(found) => found,
             None if self.has_examples() => self.build_examples(&mut making)?,
@@ -64,7 +86,7 @@ impl Corpus {
             val.as_ref().map_or(Ok(()), |val| check_window(val, seq_len, "validation "))?;
         }
         meter.finish()?;
-        Ok((train, val))
+        Ok((train.encoded_by(tokenizer), val.map(|val| val.encoded_by(tokenizer))))
     }
 
     fn hash_files(&self, meter: &mut Meter<'_>) -> Result<Vec<[u8; 32]>> {
@@ -88,7 +110,14 @@ impl Corpus {
     }
 
     /// The hash of everything that decides what is in the shards.
-    fn key(&self, digests: &[[u8; 32]], tokenizer: &Tokenizer, val_split: f64, seq_len: usize) -> [u8; 32] {
+    fn key(
+        &self,
+        digests: &[[u8; 32]],
+        tokenizer: &Tokenizer,
+        val_split: f64,
+        seq_len: usize,
+        attend: Attend,
+    ) -> [u8; 32] {
         let mut key = Sha256::new();
         key.update(CACHE_VERSION);
         key.update(tokenizer.sha256());
@@ -99,6 +128,9 @@ impl Corpus {
         }
         if tokenizer.marks_beginning() {
             key.update(REST_VERSION);
+        }
+        if attend == Attend::Document && self.has_examples() {
+            key.update(MARKED_VERSION);
         }
         key.update(val_split.to_bits().to_le_bytes());
         match self.fields() {

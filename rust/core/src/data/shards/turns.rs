@@ -1,7 +1,7 @@
 //! Conversations: the ids of one that a template wrote out, what of it is learnt, and where it is cut when it is longer
 //! than a window (contract T13 to T15).
 
-use super::file::CONTEXT;
+use super::marks::CONTEXT;
 use crate::data::corpus::{MAX_CONVERSATION_BYTES, Turns};
 use crate::data::tokenizer::{Encoder, Placed, Tokenizer};
 use crate::error::{Error, Result};

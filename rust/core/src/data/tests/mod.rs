@@ -2,6 +2,7 @@
 
 mod corpus;
 mod csv;
+mod documents;
 mod examples;
 mod gzip;
 mod hostile;

@@ -9,7 +9,7 @@ use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use crate::pool::chaos::Chaos;
 use crate::pool::{Pool, Run, WorkerStats};
-use crate::step::feed::{Batch, Gauge, Prefetcher, TokenSource, WindowOrder, windows_in};
+use crate::step::feed::{Batch, Gauge, Prefetcher, TokenSource, WindowOrder, seen, windows_in};
 use crate::step::plan::limits::BATCHES_AHEAD;
 use crate::step::plan::{Plan, Task, check_memory};
 use crate::step::work::{Initialise, Job, PackAll, State};
@@ -101,11 +101,12 @@ impl Engine {
     pub fn new(config: EngineConfig, isa: Isa, source: Arc<dyn TokenSource>, switches: Switches) -> Result<Self> {
         let (threads, model) = (config.threads, config.model.clone());
         let order = WindowOrder::of(config.train.seed, &*source, model.seq_len)?;
+        let cut = seen(source.clone(), config.train.attend);
         check_memory(&config)?;
         let state = Arc::new(State::new(isa, config)?);
         let partition = &state.partition;
         let (batch, seq_len) = (partition.batch, partition.seq_len);
-        let prefetch = Prefetcher::new(source.clone(), order, batch, seq_len, model.vocab_size, switches.prefetch)?;
+        let prefetch = Prefetcher::new(cut, order, batch, seq_len, model.vocab_size, switches.prefetch)?;
         let (commands, received) = unbounded();
         let (report_in, reports) = unbounded();
         let step = Arc::new(AtomicU64::new(0));
@@ -235,7 +236,7 @@ impl Engine {
         let windows = if max_windows == 0 { all } else { all.min(max_windows) };
         let cancel = Arc::new(AtomicBool::new(false));
         let (reply, answer) = unbounded();
-        let commander = self.commander()?;
+        let (commander, source) = (self.commander()?, seen(source, self.config().train.attend));
         commander.send(Command::Evaluate { source, windows, stride, cancel: cancel.clone(), reply })?;
         let mut outcome = Ok(());
         loop {
@@ -252,8 +253,8 @@ impl Engine {
         }
     }
 
-    /// Loss and gradients of a batch of windows (`seq_len + 1` ids each; those with the bit `CONTEXT` are not targets), before
-    /// clipping. For tests.
+    /// Loss and gradients of a batch of windows (`seq_len + 1` ids each; those with the bit `CONTEXT` are not targets, those with
+    /// `BEGIN` the first of a document), before clipping. For tests.
     ///
     /// # Errors
     /// `Usage` if the batch has another shape.

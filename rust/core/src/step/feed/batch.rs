@@ -1,8 +1,9 @@
 //! The windows of an update, and which window comes when.
 
-use super::source::{CONTEXT, TokenSource};
+use super::source::{BEGIN, CONTEXT, TokenSource};
 use crate::error::{Error, Result};
 use crate::rng::{Permutation, Stream, draw};
+use std::ops::Range;
 use symlm_kernels::loss::IGNORED;
 
 /// The windows of one update.
@@ -18,6 +19,8 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// Targets that count, of each window.
     pub counted: Vec<usize>,
+    /// Of each window, the positions at which its documents begin: the first is 0, and with `Attend::Window` the only one.
+    begins: Vec<Vec<usize>>,
     /// Positions in `inputs`, ordered by id, then ascending.
     order: Vec<u32>,
     /// First entry of `order` for each id; one more at the end.
@@ -29,8 +32,8 @@ impl Batch {
     /// An empty batch.
     pub fn new(windows: usize, seq_len: usize) -> Self {
         let tokens = vec![0; windows * seq_len];
-        let (ids, counted) = (vec![0; seq_len + 1], vec![0; windows]);
-        Self { inputs: tokens.clone(), targets: tokens, counted, ids, ..Self::default() }
+        let (ids, counted, begins) = (vec![0; seq_len + 1], vec![0; windows], vec![vec![0]; windows]);
+        Self { inputs: tokens.clone(), targets: tokens, counted, begins, ids, ..Self::default() }
     }
 
     /// Tokens that the buffers hold; 0 for the placeholder between updates.
@@ -46,16 +49,41 @@ impl Batch {
         let seq_len = self.ids.len() - 1;
         source.copy_window(at, &mut self.ids)?;
         let range = index * seq_len..(index + 1) * seq_len;
-        for (input, id) in self.inputs[range.clone()].iter_mut().zip(&self.ids) {
-            *input = id & !CONTEXT;
+        let begins = &mut self.begins[index];
+        begins.clear();
+        for (at, (input, id)) in self.inputs[range.clone()].iter_mut().zip(&self.ids).enumerate() {
+            *input = id & !(CONTEXT | BEGIN);
+            // What the window before has of a document is not seen here.
+            if at == 0 || id & BEGIN != 0 {
+                begins.push(at);
+            }
         }
         self.counted[index] = 0;
         for (target, id) in self.targets[range].iter_mut().zip(&self.ids[1..]) {
             let counts = id & CONTEXT == 0;
-            *target = if counts { *id } else { IGNORED };
+            *target = if counts { id & !BEGIN } else { IGNORED };
             self.counted[index] += usize::from(counts);
         }
         Ok(())
+    }
+
+    /// The documents of a window, each as its positions in the window.
+    pub fn documents(&self, window: usize) -> impl Iterator<Item = Range<usize>> {
+        let (begins, seq_len) = (&self.begins[window], self.ids.len() - 1);
+        let ends = begins[1..].iter().copied().chain([seq_len]);
+        begins.iter().zip(ends).map(|(&begin, end)| begin..end)
+    }
+
+    /// What of the documents of a window lies in some of its positions, and the position in its document of the first token
+    /// of each part.
+    pub fn parts(&self, window: usize, rows: &Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let rows = rows.clone();
+        let (first, end) = (rows.start, rows.end);
+        let reached = self.documents(window).skip_while(move |document| document.end <= first);
+        reached.take_while(move |document| document.start < end).map(move |document| {
+            let part = document.start.max(first)..document.end.min(end);
+            (part.clone(), part.start - document.start)
+        })
     }
 
     /// Targets that count, of the windows that do.
@@ -250,6 +278,30 @@ mod tests {
             prop_assert_eq!(batch.targets_counted(), batch.targets.iter().filter(|&&t| t != IGNORED).count());
             batch.windows = 1;
             prop_assert_eq!(batch.targets_counted(), batch.counted[0]);
+        }
+
+        #[test]
+        fn documents_are_cut_at_the_marks(ids in proptest::collection::vec(0_u32..20, 12), mask: u16, cut in 0_usize..5) {
+            let words: Vec<u32> = ids.iter().enumerate().map(|(i, id)| id | (u32::from(mask >> i & 1) << 30)).collect();
+            let mut batch = Batch::new(2, 5);
+            prop_assert_eq!(batch.documents(1).collect::<Vec<_>>(), vec![0..5]);
+            for i in 0..2 {
+                // Twice, so that what a buffer held before is gone.
+                batch.set_window(i, &words, 6 - i as u64 * 6).unwrap();
+                batch.set_window(i, &words, i as u64 * 6).unwrap();
+                let begins: Vec<usize> = (0..5).filter(|t| *t == 0 || mask >> (i * 6 + t) & 1 == 1).collect();
+                let documents: Vec<Range<usize>> = batch.documents(i).collect();
+                prop_assert_eq!(documents.iter().map(|d| d.start).collect::<Vec<_>>(), begins);
+                prop_assert!(documents.windows(2).all(|d| d[0].end == d[1].start) && documents.last().unwrap().end == 5);
+                prop_assert_eq!(&batch.inputs[i * 5..i * 5 + 5], &ids[i * 6..i * 6 + 5]);
+                prop_assert_eq!(&batch.targets[i * 5..i * 5 + 5], &ids[i * 6 + 1..i * 6 + 6]);
+                // The parts of two strips are every position once, each with its place in its document.
+                let parts = [0..cut, cut..5].map(|rows| batch.parts(i, &rows).collect::<Vec<_>>()).concat();
+                let places: Vec<(usize, usize)> =
+                    parts.into_iter().flat_map(|(part, at)| part.clone().map(move |t| (t, at + t - part.start))).collect();
+                let place = |t: usize| t - documents.iter().find(|d| d.contains(&t)).unwrap().start;
+                prop_assert_eq!(places, (0..5).map(|t| (t, place(t))).collect::<Vec<_>>());
+            }
         }
 
         #[test]

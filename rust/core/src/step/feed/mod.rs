@@ -8,3 +8,4 @@ pub(crate) use batch::windows_in;
 pub use batch::{Batch, WindowOrder};
 pub(crate) use prefetch::{Gauge, Prefetcher};
 pub use source::TokenSource;
+pub(crate) use source::seen;

@@ -1,7 +1,9 @@
 //! Where token ids come from.
 
-pub use crate::data::CONTEXT;
+use crate::config::Attend;
+pub use crate::data::{BEGIN, CONTEXT};
 use crate::error::{Error, Result};
+use std::sync::Arc;
 
 /// Token ids by position.
 pub trait TokenSource: Send + Sync + 'static {
@@ -23,6 +25,39 @@ pub trait TokenSource: Send + Sync + 'static {
     fn copy_window(&self, start: u64, out: &mut [u32]) -> Result<()> {
         self.copy_ids(start, out)
     }
+    /// As [`TokenSource::copy_window`]; the first id of each document has the bit [`BEGIN`], except perhaps that of `out`.
+    ///
+    /// # Errors
+    /// As there; `Internal` if the source does not know where documents begin.
+    fn copy_documents(&self, _start: u64, _out: &mut [u32]) -> Result<()> {
+        Err(Error::internal("documents of a source that does not tell them apart"))
+    }
+}
+
+/// A source whose windows tell documents apart.
+struct Documents(Arc<dyn TokenSource>);
+
+impl TokenSource for Documents {
+    fn tokens(&self) -> u64 {
+        self.0.tokens()
+    }
+    fn copy_ids(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.0.copy_ids(start, out)
+    }
+    fn window(&self) -> Option<u64> {
+        self.0.window()
+    }
+    fn copy_window(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        self.0.copy_documents(start, out)
+    }
+}
+
+/// A source as its windows are cut: where tokens see their document alone, it tells them apart.
+pub(crate) fn seen(source: Arc<dyn TokenSource>, attend: Attend) -> Arc<dyn TokenSource> {
+    match attend {
+        Attend::Window => source,
+        Attend::Document => Arc::new(Documents(source)),
+    }
 }
 
 impl TokenSource for crate::data::Shards {
@@ -37,6 +72,9 @@ impl TokenSource for crate::data::Shards {
     }
     fn copy_window(&self, start: u64, out: &mut [u32]) -> Result<()> {
         Self::copy_words(self, start, out)
+    }
+    fn copy_documents(&self, start: u64, out: &mut [u32]) -> Result<()> {
+        Self::copy_documents(self, start, out)
     }
 }
 

@@ -5,7 +5,7 @@ use super::messages::Division;
 use super::partition::Partition;
 use super::slots::SlotLayout;
 use super::tiles::tile_height;
-use crate::config::{EngineConfig, ModelConfig, Precision};
+use crate::config::{Attend, EngineConfig, ModelConfig, Precision};
 use crate::contract::NORM_BLOCK;
 use crate::error::{Error, Result};
 use crate::generate::Session;
@@ -92,8 +92,9 @@ impl MemoryPlan {
         let sizes = Sizes::new(m, precision, &partition, &layout, adapters.as_ref());
         let floats = |count: usize| 4.0 * count as f64;
         let tokens = partition.batch * partition.seq_len;
-        // Inputs, targets and their order, for each buffer and the batch at hand.
-        let batches = (BATCHES_AHEAD + 2) as f64 * floats(3 * tokens + m.vocab_size);
+        // Inputs, targets and their order, for each buffer and the batch at hand; where documents begin, if at every token.
+        let begins = if c.train.attend == Attend::Document { 2 * tokens } else { 0 };
+        let batches = (BATCHES_AHEAD + 2) as f64 * floats(3 * tokens + m.vocab_size + begins);
         let stages = 2 * m.num_layers * (partition.strips() + partition.attention_parts());
         let nodes = 2.0 * (partition.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
@@ -114,7 +115,7 @@ impl MemoryPlan {
             ("activations", floats(activations)),
             ("logits", floats(sizes.logits)),
             ("batches", batches),
-            ("workers", c.threads as f64 * floats(scratch(m, precision, &partition))),
+            ("workers", c.threads as f64 * floats(scratch(c, &partition))),
             ("task graphs", NODE_BYTES * nodes + floats(rotary)),
         ];
         if adapters.is_some() {
@@ -157,17 +158,19 @@ impl RowScratch {
 }
 
 /// Elements of the buffers that a worker grows to.
-fn scratch(m: &ModelConfig, precision: Precision, partition: &Partition) -> usize {
+fn scratch(c: &EngineConfig, partition: &Partition) -> usize {
+    let (m, precision) = (&c.model, c.train.precision);
     let (rows, cols) = (tile_height(partition.threads), TILE_COLS);
     let area = rows.min(m.vocab_size.max(2 * m.intermediate_size)) * cols.min(m.hidden_size.max(m.intermediate_size));
     let tokens = partition.slot_windows() * partition.seq_len;
     let strip = RowScratch::new(m, precision, partition.strip.min(partition.seq_len));
-    let first = [
-        area,
-        attention::scratch_len(partition.seq_len, m.head_dim()),
-        LOGIT_ROWS * row_stride(m.vocab_size),
-        strip.values.iter().sum(),
-    ];
+    let attention = |positions: usize| attention::scratch_len(positions, m.head_dim());
+    let attention = match c.train.attend {
+        Attend::Window => attention(partition.seq_len),
+        // Documents that are shorter than a window may take a little more.
+        Attend::Document => (1..=partition.seq_len).map(attention).max().unwrap_or_default(),
+    };
+    let first = [area, attention, LOGIT_ROWS * row_stride(m.vocab_size), strip.values.iter().sum()];
     let gradient = match precision {
         Precision::F32 => weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size)),
         Precision::Int16 => int16::weight_gradient_scratch(tokens, rows, cols.min(m.hidden_size)),

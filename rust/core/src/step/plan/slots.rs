@@ -55,7 +55,7 @@ pub(crate) struct LayerBuffers {
     pub attention_rstd: usize,
     /// 1 / rms of the MLP norm.
     pub mlp_rstd: usize,
-    /// Largest score per head and row: `[window][head][position]`.
+    /// Largest score per head and row: `[window][key/value head][document][head of the group][position]`.
     pub maximum: usize,
     /// Inverse softmax sum, as `maximum`.
     pub inverse_sum: usize,

@@ -47,11 +47,11 @@ impl State {
     }
 
     /// From the attention of layer `l` to that of layer `l - 1`, as [`State::forward`] is cut.
-    pub(super) fn backward(&self, l: usize, window: usize, rows: &Range<usize>, scratch: &mut Scratch) {
+    pub(super) fn backward(&self, l: usize, window: usize, rows: &Range<usize>, batch: &Batch, scratch: &mut Scratch) {
         let memory = &mut self.row_memory(rows.len(), scratch);
         // SAFETY: see `forward`.
         unsafe {
-            self.enter_layer_backward(l, window, rows, memory);
+            self.enter_layer_backward(l, window, rows, batch, memory);
             if l > 0 {
                 self.leave_layer_backward(l - 1, window, rows, memory);
             }
@@ -85,12 +85,21 @@ impl State {
     ///
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
-    unsafe fn enter_layer_backward(&self, l: usize, window: usize, rows: &Range<usize>, memory: &mut RowMemory<'_>) {
+    unsafe fn enter_layer_backward(
+        &self,
+        l: usize,
+        window: usize,
+        rows: &Range<usize>,
+        batch: &Batch,
+        memory: &mut RowMemory<'_>,
+    ) {
         let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see `forward`.
         unsafe {
-            let (block, mut qkv) = (Block::new(self.network(), l), self.write(b.qkv, place, rows));
-            block.rotation_backward(&mut qkv, rows.start);
+            let block = Block::new(self.network(), l);
+            for (part, position) in batch.parts(window, rows) {
+                block.rotation_backward(self.write(b.qkv, place, &part), position);
+            }
             if l == 0 && self.adapters.is_some() {
                 // Nothing below is trained.
                 return;
@@ -99,7 +108,8 @@ impl State {
                 (self.read(b.middle, place, rows), self.write(self.slot_layout.d_normed, place, rows));
             let rstd = self.row_values(b.attention_rstd, place, rows);
             let (x, blocks) = (self.residual(l, window, rows), self.norm_block_rows(2 * l, window, rows));
-            block.attention_in_backward(qkv.as_mat(), middle, d_normed, rstd, x, blocks, &mut memory.room);
+            let qkv = self.read(b.qkv, place, rows);
+            block.attention_in_backward(qkv, middle, d_normed, rstd, x, blocks, &mut memory.room);
         }
     }
 }

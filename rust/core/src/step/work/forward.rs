@@ -32,7 +32,7 @@ impl State {
                 self.leave_layer(l - 1, window, rows, memory);
             }
             if l < self.partition.layers {
-                self.enter_layer(l, window, rows, memory);
+                self.enter_layer(l, window, rows, batch, memory);
             } else {
                 let (x, place) = (self.residual(l, window, rows), self.places[window]);
                 let rstd = self.row_values(self.slot_layout.rstd, place, rows);
@@ -46,15 +46,24 @@ impl State {
     ///
     /// # Safety
     /// As the blocks of this file: the caller is the node of these rows.
-    unsafe fn enter_layer(&self, l: usize, window: usize, rows: &Range<usize>, memory: &mut RowMemory<'_>) {
+    unsafe fn enter_layer(
+        &self,
+        l: usize,
+        window: usize,
+        rows: &Range<usize>,
+        batch: &Batch,
+        memory: &mut RowMemory<'_>,
+    ) {
         let (b, place) = (&self.slot_layout.layers[l], self.places[window]);
         // SAFETY: see the top of this file.
         unsafe {
-            let x = self.residual(l, window, rows);
+            let (block, x) = (Block::new(self.network(), l), self.residual(l, window, rows));
             let normed = self.inputs(b.attention_normed, place, rows, memory.normed);
-            let qkv = self.write(b.qkv, place, rows);
             let rstd = self.row_values(b.attention_rstd, place, rows);
-            Block::new(self.network(), l).attention_in(x.as_mat(), rows.start, normed, rstd, qkv);
+            block.projections(x.as_mat(), normed, rstd, self.write(b.qkv, place, rows));
+            for (part, position) in batch.parts(window, rows) {
+                block.rotation(self.write(b.qkv, place, &part), position);
+            }
         }
     }
 
@@ -81,34 +90,57 @@ impl State {
         }
     }
 
-    /// Attention of some key/value heads of a window.
-    pub(super) fn attention(&self, l: usize, window: usize, part: usize, backward: bool, scratch: &mut Scratch) {
-        let (c, place, b) = (&self.config.model, self.places[window], &self.slot_layout.layers[l]);
-        let (hd, group, seq_len) = (c.head_dim(), c.group(), self.seq_len());
-        let rows = 0..seq_len;
-        let heads = Heads { head_dim: hd, group };
-        let [work, _, _] = scratch.buffers([attention::scratch_len(seq_len, hd), 0, 0]);
+    /// Attention of some key/value heads of a window: that of each of its documents, as if it were alone.
+    pub(super) fn attention(
+        &self,
+        l: usize,
+        window: usize,
+        part: usize,
+        backward: bool,
+        batch: &Batch,
+        scratch: &mut Scratch,
+    ) {
+        let (c, head_dim) = (&self.config.model, self.config.model.head_dim());
+        let lengths = batch.documents(window).map(|rows| attention::scratch_len(rows.len(), head_dim));
+        let [work, _, _] = scratch.buffers([lengths.max().unwrap_or_default(), 0, 0]);
         for kv in part * self.partition.task_heads..((part + 1) * self.partition.task_heads).min(c.num_kv_heads) {
-            let (q_columns, k_columns, v_columns) = (c.query_columns(kv), c.key_columns(kv), c.value_columns(kv));
-            let stats = place.slot + place.row * c.num_heads + kv * group * seq_len;
-            // SAFETY: see the top of this file; the three views of qkv cover different columns.
-            unsafe {
-                let maximum = self.slots.slice_mut(b.maximum + stats, group * seq_len);
-                let inverse_sum = self.slots.slice_mut(b.inverse_sum + stats, group * seq_len);
-                if backward {
-                    let mut views = [0; 3].map(|_| self.write(b.qkv, place, &rows));
-                    let [q, k, v] = &mut views;
-                    let (q, k, v) = (q.col_range(q_columns.clone()), k.col_range(k_columns), v.col_range(v_columns));
-                    let out = self.read(b.attended, place, &rows).col_range(q_columns.clone());
-                    let d_out = self.read(self.slot_layout.d_attended, place, &rows).col_range(q_columns);
-                    attention::backward(self.isa, heads, q, k, v, out, d_out, maximum, inverse_sum, work);
-                } else {
-                    let qkv = self.read(b.qkv, place, &rows);
-                    let (q, k, v) =
-                        (qkv.col_range(q_columns.clone()), qkv.col_range(k_columns), qkv.col_range(v_columns));
-                    let mut out = self.write(b.attended, place, &rows);
-                    attention::forward(self.isa, heads, q, k, v, out.col_range(q_columns), maximum, inverse_sum, work);
-                }
+            for rows in batch.documents(window) {
+                self.document_attention(l, window, kv, &rows, backward, work);
+            }
+        }
+    }
+
+    /// Attention of a key/value head in a document, which is some rows of a window.
+    fn document_attention(
+        &self,
+        l: usize,
+        window: usize,
+        kv: usize,
+        rows: &Range<usize>,
+        backward: bool,
+        work: &mut [f32],
+    ) {
+        let (c, place, b) = (&self.config.model, self.places[window], &self.slot_layout.layers[l]);
+        let (isa, group) = (self.isa, c.group());
+        let heads = Heads { head_dim: c.head_dim(), group };
+        let (q_columns, k_columns, v_columns) = (c.query_columns(kv), c.key_columns(kv), c.value_columns(kv));
+        let stats = place.slot + place.row * c.num_heads + group * (kv * self.seq_len() + rows.start);
+        // SAFETY: see the top of this file; the three views of qkv cover different columns.
+        unsafe {
+            let maximum = self.slots.slice_mut(b.maximum + stats, group * rows.len());
+            let inverse_sum = self.slots.slice_mut(b.inverse_sum + stats, group * rows.len());
+            if backward {
+                let mut views = [0; 3].map(|_| self.write(b.qkv, place, rows));
+                let [q, k, v] = &mut views;
+                let (q, k, v) = (q.col_range(q_columns.clone()), k.col_range(k_columns), v.col_range(v_columns));
+                let out = self.read(b.attended, place, rows).col_range(q_columns.clone());
+                let d_out = self.read(self.slot_layout.d_attended, place, rows).col_range(q_columns);
+                attention::backward(isa, heads, q, k, v, out, d_out, maximum, inverse_sum, work);
+            } else {
+                let qkv = self.read(b.qkv, place, rows);
+                let (q, k, v) = (qkv.col_range(q_columns.clone()), qkv.col_range(k_columns), qkv.col_range(v_columns));
+                let mut out = self.write(b.attended, place, rows);
+                attention::forward(isa, heads, q, k, v, out.col_range(q_columns), maximum, inverse_sum, work);
             }
         }
     }

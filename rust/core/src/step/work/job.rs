@@ -27,12 +27,13 @@ impl Program for Job {
                     RowStage::Forward(l) => s.forward(l, window, &rows, &batch, scratch),
                     RowStage::Loss => s.loss(window, &rows, &batch, scratch),
                     RowStage::EvalLoss => s.eval_loss(window, &rows, &batch, scratch),
-                    RowStage::Backward(l) => s.backward(l, window, &rows, scratch),
+                    RowStage::Backward(l) => s.backward(l, window, &rows, &batch, scratch),
                 }
             }
             Task::Attention { window, layer, part, backward } => {
-                if window < s.batch().windows {
-                    s.attention(layer, window, part, backward, scratch);
+                let batch = s.batch();
+                if window < batch.windows {
+                    s.attention(layer, window, part, backward, &batch, scratch);
                 }
             }
             Task::LmHeadGradient { sector, tile } => s.lm_head_gradient(sector, tile, scratch),

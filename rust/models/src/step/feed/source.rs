@@ -4,6 +4,8 @@ use crate::error::Result;
 
 /// As in the core.
 pub const CONTEXT: u32 = 1 << 31;
+/// As in the core.
+pub const BEGIN: u32 = 1 << 30;
 
 /// As in the core.
 pub trait TokenSource: Send + Sync + 'static {
