@@ -26,6 +26,8 @@ CLIENTS = 64
 LEAVING = 1 / 3
 WARM_S = 10.0
 """At the most, before memory counts: pages, buffers and late imports are there by then."""
+WARM_REQUESTS = 1000
+"""At the least; a slow machine takes longer for them."""
 MOST_GROWTH, MOST_MORE = 1.15, 16 << 20
 """Of memory."""
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café")
@@ -41,11 +43,11 @@ class Tally:
         self.errors: list[str] = []
 
 
-async def client(number: int, url: str, end: float, tally: Tally) -> None:
+async def client(number: int, url: str, end: float, least: int, tally: Tally) -> None:
     """Ask again and again."""
     chance = random.Random(number)
     async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as http:
-        while time.monotonic() < end:
+        while time.monotonic() < end or tally.ended.total() + len(tally.errors) < least:
             leaves = chance.random() < LEAVING
             try:
                 await one(http, chance, leaves, tally)
@@ -125,10 +127,10 @@ def held(server: Served) -> tuple[int, int, int]:
     return pages * 4096, len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
 
-async def load(server: Served, seconds: float) -> Tally:
-    """Run the clients for a while; gives what they saw."""
+async def load(server: Served, seconds: float, least: int = 0) -> Tally:
+    """Run the clients for a while, until there were at least so many requests; gives what they saw."""
     tally, end = Tally(), time.monotonic() + seconds
-    await asyncio.gather(*(client(number, server.url, end, tally) for number in range(CLIENTS)))
+    await asyncio.gather(*(client(number, server.url, end, least, tally) for number in range(CLIENTS)))
     return tally
 
 
@@ -151,7 +153,7 @@ def main(duration: str) -> int:
         with serving(model) as server:
             seconds = parse_duration(duration)
             # Idle against idle: at both times the server has had this load, and holds nothing for anyone.
-            asyncio.run(load(server, min(WARM_S, seconds / 3)))
+            asyncio.run(load(server, min(WARM_S, seconds / 3), WARM_REQUESTS))
             free = idle(server)
             warm = held(server)
             tally = asyncio.run(load(server, seconds))
