@@ -43,7 +43,7 @@ def test_the_engine_of_the_run_is_gone_before_the_one_in_f32_is_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = _symlm.Engine
-    made: list[Any] = []
+    made: list[tuple[weakref.ref[Any], int]] = []
 
     class Watched:
         """An engine that can be seen to go."""
