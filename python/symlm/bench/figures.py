@@ -87,12 +87,15 @@ class Figures:
             "tok_s": tok_s,
             "gflops": gflops,
             "peak_frac": gflops / turn.peak_gflops if turn.peak_gflops > 0 else None,
+            "integer_peak_frac": gflops / turn.integer_peak_gops if turn.integer_peak_gops else None,
         }
 
     def medians(self, name: str) -> dict[str, float | None]:
         """Medians over the rounds of an entry."""
         turns = [self.turn(turn) for turn in self._by_name[name].turns]
-        keys = ("tok_s", "gflops", "peak_gflops", "peak_frac", "busy_frac")
+        keys = (
+            "tok_s", "gflops", "peak_gflops", "peak_frac", "integer_peak_gops", "integer_peak_frac", "busy_frac",
+        )  # fmt: skip
         return {key: median(turn[key] for turn in turns) for key in keys}
 
     def spread(self, name: str) -> Spread | None:

@@ -43,15 +43,18 @@ def _table(title: str, *columns: str) -> Table:
 
 def end_to_end(figures: Figures) -> Table:
     """symlm as training uses it, and the peers. Busy is the part of the time that workers are inside tasks."""
-    table = _table("End to end", "", "tokens/s", "GFLOP/s", "FMA peak", "busy", "symlm is")
+    integers = figures.medians(figures.base)["integer_peak_frac"] is not None
+    peaks = ("FMA peak", "integer peak") if integers else ("FMA peak",)
+    table = _table("End to end", "", "tokens/s", "GFLOP/s", *peaks, "busy", "symlm is")
     names: list[tuple[str, str, float | None]] = [
         (figures.base, f"symlm, {count_of(figures.plan.base.threads, 'thread')}, {figures.plan.base.isa}", None)
     ]
     names += [(ratio.to, ratio.to, ratio.factor) for ratio in figures.peers()]
     for name, label, factor in names:
         found = figures.medians(name)
+        shares = [found["peak_frac"], *([found["integer_peak_frac"]] if integers else [])]
         table.add_row(
-            label, _number(found["tok_s"]), _number(found["gflops"]), _share(found["peak_frac"]),
+            label, _number(found["tok_s"]), _number(found["gflops"]), *map(_share, shares),
             _share(found["busy_frac"]), "" if name == figures.base else _factor(factor),
         )  # fmt: skip
     return table
@@ -107,14 +110,16 @@ def decoding(measured: Decoding) -> Table:
 
 def scaling(figures: Figures, cores: int) -> Table:
     """Speed over threads; the efficiency is per processor in use."""
-    table = _table("Threads", "threads", "tokens/s", "speed-up", "efficiency", "FMA peak", "busy")
+    integers = figures.medians(figures.base)["integer_peak_frac"] is not None
+    peak, key = ("integer peak", "integer_peak_frac") if integers else ("FMA peak", "peak_frac")
+    table = _table("Threads", "threads", "tokens/s", "speed-up", "efficiency", peak, "busy")
     for case, ratio in figures.scaling():
         found, factor = figures.medians(case.name), ratio.factor
         efficiency = None if factor is None else factor / min(case.threads, cores)
         busy = found["busy_frac"] if case.threads <= cores else None
         table.add_row(
             str(case.threads), _number(found["tok_s"]), _factor(factor), _share(efficiency),
-            _share(found["peak_frac"]), _share(busy),
+            _share(found[key]), _share(busy),
         )  # fmt: skip
     return table
 

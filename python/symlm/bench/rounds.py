@@ -19,7 +19,8 @@ PEAK_SECONDS, QUICK_PEAK_SECONDS = 0.1, 0.05
 
 @dataclass(frozen=True)
 class Turn:
-    """What some updates in a row took. `peak_gflops` is the FMA peak of the same threads just afterwards; the busy
+    """What some updates in a row took. The peaks are those of the same threads just afterwards, in billions of
+    operations a second: fused multiply-adds, and products of integers where the updates use them. The busy
     fraction is the mean over workers and updates, None for a peer."""
 
     round: int
@@ -29,6 +30,7 @@ class Turn:
     peak_gflops: float
     busy_frac: float | None = None
     prefetch_wait_s: float | None = None
+    integer_peak_gops: float | None = None
 
 
 @dataclass
@@ -111,9 +113,9 @@ class Rounds:
         reports, seconds = self.engines.advance(engine, updates)
         busy = statistics.fmean(statistics.fmean(report.busy_frac) for report in reports)
         waited = sum(report.prefetch_wait_s for report in reports)
-        peak = self._peak(case)
+        peak, integer_peak = self._peak(case), self._integer_peak(case)
         tokens = sum(report.tokens for report in reports)
-        return Turn(number, updates, tokens, seconds, peak, busy, waited)
+        return Turn(number, updates, tokens, seconds, peak, busy, waited, integer_peak)
 
     def _peer_turn(self, peer: TorchPeer, number: int) -> Turn:
         updates = self.config.updates_for(peer.run(1))
@@ -121,5 +123,13 @@ class Rounds:
         return Turn(number, updates, updates * self.tokens_per_update, seconds, self._peak(self.base))
 
     def _peak(self, case: Case) -> float:
-        seconds = QUICK_PEAK_SECONDS if self.config.quick else PEAK_SECONDS
-        return _symlm.fma_peak(min(case.threads, self.cores), seconds, case.isa)
+        return _symlm.fma_peak(min(case.threads, self.cores), self._peak_seconds, case.isa)
+
+    def _integer_peak(self, case: Case) -> float | None:
+        if self.engines.config.precision == "f32":
+            return None
+        return _symlm.integer_peak(min(case.threads, self.cores), self._peak_seconds, case.isa)
+
+    @property
+    def _peak_seconds(self) -> float:
+        return QUICK_PEAK_SECONDS if self.config.quick else PEAK_SECONDS

@@ -120,8 +120,12 @@ class Bench:
         display.message(
             f"{format_count(model.parameters)} parameters, {count_of(train.batch_size, 'window')} of"
             f" {count_of(model.seq_len, 'token')}, {format_count(gflop) if gflop >= 10 else f'{gflop:.2g}'} GFLOP an"
-            f" update; {count_of(self.threads, 'thread')} ({self.threads_rule}), {self.plan.base.isa}"
+            f" update; {count_of(self.threads, 'thread')} ({self.threads_rule}), {self.plan.base.isa}{self._integers()}"
         )
+
+    def _integers(self) -> str:
+        """Which instructions multiply integers, for display; empty in f32."""
+        return "" if self.train.precision == "f32" else f", int16 by {_symlm.integer_instructions()}"
 
     def _start_peers(self, python: str | None, display: SafeDisplay) -> None:
         if python is None:
@@ -199,6 +203,7 @@ class Bench:
             "model": model.as_dict(),
             "parameters": model.parameters,
             "batch_size": self.train.batch_size,
+            "precision": self.train.precision,
             "threads": self.threads,
             "threads_rule": self.threads_rule,
             "rounds": self.config.round_count,

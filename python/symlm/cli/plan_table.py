@@ -42,7 +42,7 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
         (
             "an update",
             f"about {format_short_duration(plan.seconds_per_update)}",
-            f"at {100 * USUAL_PART_OF_PEAK:.0f} % of the peak",
+            f"at {100 * USUAL_PART_OF_PEAK:.0f} % of the {plan.peak_name}",
         ),
         ("training", f"about {format_duration(plan.seconds)}", "an estimate; other work on the machine adds to it"),
     ]

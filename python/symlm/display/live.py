@@ -197,7 +197,7 @@ def _during(view: View) -> str:
 def _speed(view: View) -> Text:
     text = f"{format_count(view.tok_s)} tokens/s   {format_count(view.tokens)} tokens"
     if view.peak_frac is not None:
-        text += f"   {100 * view.peak_frac:.1f} % of FMA peak"
+        text += f"   {100 * view.peak_frac:.1f} % of {view.peak_name}"
     return Text(text)
 
 

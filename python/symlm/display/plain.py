@@ -120,13 +120,14 @@ def event_line(record: dict[str, Any], view: View) -> str | None:
     step = f"step {record.get('step', 0):>{len(str(view.max_steps))}}/{view.max_steps}"
     kind = record.get("event")
     if kind == "train":
-        peak = record.get("peak_frac")
+        integer = record.get("integer_peak_frac")
+        peak, name = (record.get("peak_frac"), "peak") if integer is None else (integer, "integer peak")
         parts = [
             f"loss {record['loss']:.4f}",
             f"lr {record['lr']:.2e}",
             f"grad {record['grad_norm']:.2f}",
             f"{format_count(record['tok_s'])} tok/s",
-            *([f"peak {100 * peak:.0f} %"] if peak is not None else []),
+            *([f"{name} {100 * peak:.0f} %"] if peak is not None else []),
             f"busy {100 * record['worker_busy_frac']:.0f} %",
             f"eta {format_duration(record['eta_s'])}",
             *([ranks_line(record["ranks"], record["slowest_rank"])] if "ranks" in record else []),

@@ -36,6 +36,8 @@ class View:
     grad_norm: float = 0.0
     tok_s: float = 0.0
     peak_frac: float | None = None
+    """Share of the peak that `peak_name` names."""
+    peak_name: str = "FMA peak"
     busy: list[float] = field(default_factory=list)
     ranks: list[dict[str, Any]] = field(default_factory=list)
     """With several ranks how each spends its time, as in the metrics."""

@@ -19,6 +19,7 @@ from ..display import Display
 from ..errors import DataError, Interrupted
 from ..ranks.opening import engine_of
 from ..system.names import command_line
+from ..system.peak import Peaks
 from ..system.signals import StopSignals
 from ..system.version import version
 from .due import final_f32
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def train_session(
-    session: Session, display: Display, callbacks: CallbackList, signals: StopSignals, peak_gflops: float
+    session: Session, display: Display, callbacks: CallbackList, signals: StopSignals, peaks: Peaks
 ) -> Outcome:
     """Train a session that has begun to its end or to a stop, and leave the folder complete."""
     with contextlib.ExitStack() as ending:
@@ -67,7 +68,7 @@ def train_session(
         if signals.received is not None:
             raise Interrupted(signals.received)
         try:
-            outcome = Loop(running, peak_gflops).run()
+            outcome = Loop(running, peaks).run()
         finally:
             running.settle()
         if running.progress.trouble is not None:
@@ -78,13 +79,13 @@ def train_session(
 class Loop:
     """The order of a running session: updates, what is due between them, the end. Runs on the main thread."""
 
-    def __init__(self, running: Running, peak_gflops: float) -> None:
+    def __init__(self, running: Running, peaks: Peaks) -> None:
         self._running = running
         self._progress = running.progress
-        self._peak = peak_gflops
+        self._peaks = peaks
         self._announced = False
         self._guard = NanGuard(running)
-        self._log = TrainLog(running, peak_gflops)
+        self._log = TrainLog(running, peaks)
         self._evaluation = Evaluation(running, self._guard)
         self._measures: tuple[Part, ...] = (
             CrossCheck(running),
@@ -135,7 +136,8 @@ class Loop:
             "parameters": engine.parameters,
             "threads": session.threads,
             "isa": engine.isa,
-            "peak_gflops": self._peak,
+            "peak_gflops": self._peaks.fma,
+            **({} if self._peaks.integer is None else {"integer_peak_gops": self._peaks.integer}),
             "train_tokens": session.text.train.tokens,
             "val_tokens": None if val is None else val.tokens,
         }

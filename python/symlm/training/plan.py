@@ -18,7 +18,7 @@ from ..errors import DataError, UsageError
 from ..ranks.division import SECTORS, adapter_payload, payload, rank_sectors
 from ..ranks.launch import checked_size, launched, sharing
 from ..system.machine import resolve_threads
-from ..system.peak import measured_peak
+from ..system.peak import measured_peaks
 from ..text.corpus import Sources, cache_dir, vocab_size_with
 from ..text.opening import open_objects
 from .resources import Disk, Memory, check_fits, disk_of, memory_of
@@ -56,6 +56,7 @@ class Plan:
     decided_by: str
     seconds_per_update: float
     seconds: float
+    peak_name: str = "FMA peak"
     ranks: int = 1
     sent_bytes: int = 0
     """Bytes that one of several ranks sends in an update, the one that sends the most."""
@@ -113,8 +114,8 @@ def _plan_of(session: Session) -> Plan:
     # First, as when training starts: the threads of the measurement take address space that stays taken.
     memory = memory_of(filled, threads, ranks)
     flops = _symlm.flops_per_token(model_shape(model))
-    peak = measured_peak(threads, _PEAK_SECONDS, _PEAK_ROUNDS)
-    per_update = config.batch_size * model.seq_len * flops / (peak * 1e9 * USUAL_PART_OF_PEAK)
+    peaks = measured_peaks(threads, _PEAK_SECONDS, _PEAK_ROUNDS, config.precision)
+    per_update = config.batch_size * model.seq_len * flops / (peaks.of_run * 1e9 * USUAL_PART_OF_PEAK)
     per_update *= max(map(len, rank_sectors(ranks))) / SECTORS
     windows = windows_of_epoch(round(tokens - held), model.seq_len)
     val_windows = windows_held_out(round(held), model.seq_len)
@@ -140,6 +141,7 @@ def _plan_of(session: Session) -> Plan:
         decided_by=steps.decided_by,
         seconds_per_update=per_update,
         seconds=seconds,
+        peak_name=peaks.name,
         ranks=ranks,
         sent_bytes=_sent_bytes(filled, ranks),
     )

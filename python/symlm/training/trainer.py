@@ -20,7 +20,7 @@ from ..ranks.joining import joined, leading, wants_ranks
 from ..ranks.opening import config_of
 from ..ranks.world import World
 from ..system.names import command_line
-from ..system.peak import measured_peak
+from ..system.peak import measured_peaks
 from ..system.signals import StopSignals
 from ..system.values import items
 from .loop import train_session
@@ -145,9 +145,9 @@ def _train(session: Session, display: Display, signals: StopSignals, callbacks: 
     with signals.raising():
         # A resume is to be quick.
         seconds = PEAK_SECONDS if session.state is None else PEAK_SECONDS_RESUMED
-        peak = measured_peak(session.threads, seconds, PEAK_ROUNDS)
+        peaks = measured_peaks(session.threads, seconds, PEAK_ROUNDS, session.config.precision)
     listeners = CallbackList((*callbacks, *_tensor_board(session.config, folder, display)))
-    outcome = train_session(session, display, listeners, signals, peak)
+    outcome = train_session(session, display, listeners, signals, peaks)
     return Run(folder, session.config, outcome.step, outcome.finished, outcome.metrics)
 
 

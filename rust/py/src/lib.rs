@@ -57,7 +57,7 @@ mod _symlm {
     #[pymodule_export]
     use super::machine::{
         AvailableMemory, Cpus, MemoryPart, MemoryPlan, Parameter, available_cpus, available_isas, available_memory,
-        check_memory, flops_per_token, fma_peak, integer_instructions, isa, memory_plan, parameter_table,
+        check_memory, flops_per_token, fma_peak, integer_instructions, integer_peak, isa, memory_plan, parameter_table,
     };
     #[pymodule_export]
     use super::objects::{JsonObject, ObjectFile, Objects};

@@ -5,7 +5,7 @@ use crate::errors::{detached, to_py};
 use crate::records::records;
 use crate::settings::{EngineSettings, ModelShape};
 use pyo3::prelude::*;
-use symlm_core::system::machine;
+use symlm_core::system::{machine, peak};
 use symlm_core::{Error, model, step};
 use symlm_kernels::{Integers, Isa};
 
@@ -78,7 +78,23 @@ pub fn available_cpus() -> Cpus {
 #[pyfunction]
 #[pyo3(signature = (threads, seconds, isa = None))]
 pub fn fma_peak(py: Python<'_>, threads: Given<usize>, seconds: Given<f64>, isa: Option<Text<'_>>) -> PyResult<f64> {
-    detached(py, || machine::fma_peak(chosen_isa(isa.as_deref())?, *threads, *seconds))
+    detached(py, || peak::fma_peak(chosen_isa(isa.as_deref())?, *threads, *seconds))
+}
+
+/// As `fma_peak`, of products of 16-bit integers: billions of multiplications and additions a second of the instructions
+/// that multiply integers beside the instruction set. None where that is the specification, which has none.
+#[pyfunction]
+#[pyo3(signature = (threads, seconds, isa = None))]
+pub fn integer_peak(
+    py: Python<'_>,
+    threads: Given<usize>,
+    seconds: Given<f64>,
+    isa: Option<Text<'_>>,
+) -> PyResult<Option<f64>> {
+    detached(py, || {
+        let integers = machine::active_integers(chosen_isa(isa.as_deref())?)?;
+        peak::integer_peak(integers, *threads, *seconds)
+    })
 }
 
 /// The instruction set with this name, without one the one in use.

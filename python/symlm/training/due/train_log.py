@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ranks.engine import take_spent
+from ...system.peak import Peaks
 from ..running import Running
 from .part import is_multiple
 
@@ -15,9 +16,9 @@ class TrainLog:
     The updates need not wait for it: it is asked after each that has been reported.
     """
 
-    def __init__(self, running: Running, peak_gflops: float) -> None:
+    def __init__(self, running: Running, peaks: Peaks) -> None:
         self._running = running
-        self._peak = peak_gflops
+        self._peaks = peaks
         self._interval = running.config.log_interval
 
     def due(self, step: int) -> bool:
@@ -32,8 +33,9 @@ class TrainLog:
         if report is None:
             return
         view.tok_s = recent.tok_s
-        flops = view.tok_s * running.engine.flops_per_token
-        view.peak_frac = flops / (self._peak * 1e9) if self._peak > 0 else None
+        flops, peaks = view.tok_s * running.engine.flops_per_token, self._peaks
+        view.peak_frac = _share(flops, peaks.of_run)
+        view.peak_name = peaks.name
         progress.estimate()
         record: dict[str, Any] = {
             "event": "train",
@@ -43,7 +45,8 @@ class TrainLog:
             "lr": report.lr,
             "grad_norm": report.grad_norm,
             "tok_s": view.tok_s,
-            "peak_frac": view.peak_frac,
+            "peak_frac": _share(flops, peaks.fma),
+            **({} if peaks.integer is None else {"integer_peak_frac": _share(flops, peaks.integer)}),
             "worker_busy_frac": recent.busy_frac,
             "elapsed_s": view.elapsed_s,
             "eta_s": view.eta_s,
@@ -56,3 +59,8 @@ class TrainLog:
 
     def finish(self) -> None:
         """The last update has its line already."""
+
+
+def _share(operations: float, peak: float) -> float | None:
+    """Of a peak in billions; None where it could not be measured."""
+    return operations / (peak * 1e9) if peak > 0 else None

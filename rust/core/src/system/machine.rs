@@ -1,11 +1,9 @@
-//! Facts about the machine: processors that this process may use, instruction set, FMA peak.
+//! Facts about the machine: processors that this process may use, instruction sets, memory.
 
 use super::processors;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-use symlm_kernels::{Integers, Isa, peak};
+use symlm_kernels::{Integers, Isa};
 
 /// The instruction set to use: the one that `SYMLM_ISA` names, else the fastest.
 ///
@@ -230,54 +228,6 @@ fn group_memory(folder: &Path, limit: &str, usage: &str, cache: &str) -> Option<
     Some((limit - usage + cached).max(0.0))
 }
 
-/// GFLOP/s of a loop of fused multiply-adds on registers, on `threads` new threads that are joined before return.
-/// With more threads than processors the loops share them.
-///
-/// # Errors
-/// `User` if a thread cannot be started.
-pub fn fma_peak(isa: Isa, threads: usize, seconds: f64) -> Result<f64> {
-    const WAIT: u8 = 0;
-    const GO: u8 = 1;
-    const GIVE_UP: u8 = 2;
-    let duration = Duration::try_from_secs_f64(seconds.clamp(0.001, 60.0)).unwrap_or(Duration::from_millis(100));
-    let (signal, ready) = (AtomicU8::new(WAIT), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        let spawn = |index: usize| {
-            let (signal, ready) = (&signal, &ready);
-            std::thread::Builder::new().name(format!("symlm-peak{index:02}")).spawn_scoped(scope, move || {
-                peak::fma_loop(isa, 100_000);
-                ready.fetch_add(1, Ordering::AcqRel);
-                while signal.load(Ordering::Acquire) == WAIT {
-                    std::thread::yield_now();
-                }
-                let (start, mut done) = (Instant::now(), 0_u64);
-                while signal.load(Ordering::Acquire) == GO && start.elapsed() < duration {
-                    done += std::hint::black_box(peak::fma_loop(isa, 20_000)).1;
-                }
-                done as f64 / start.elapsed().as_secs_f64()
-            })
-        };
-        let mut workers = Vec::with_capacity(threads);
-        for index in 0..threads {
-            match spawn(index) {
-                Ok(worker) => workers.push(worker),
-                Err(error) => {
-                    // Those that have started must not wait for the others.
-                    signal.store(GIVE_UP, Ordering::Release);
-                    let reason = crate::error::io_reason(&error);
-                    let error = Error::user(format!("cannot start thread {index} of {threads}: {reason}"));
-                    return Err(error.hint("use fewer threads"));
-                }
-            }
-        }
-        while ready.load(Ordering::Acquire) < threads {
-            std::thread::yield_now();
-        }
-        signal.store(GO, Ordering::Release);
-        Ok(workers.into_iter().map(|w| w.join().unwrap_or(0.0)).sum::<f64>() / 1e9)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,9 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn there_is_at_least_one_processor_and_a_peak() {
+    fn there_is_at_least_one_processor() {
         let (count, rule) = available_cpus();
         assert!(count >= 1 && !rule.is_empty());
-        assert!(fma_peak(Isa::detect(), 2, 0.02).unwrap() > 0.1);
     }
 }

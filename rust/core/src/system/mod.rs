@@ -8,6 +8,7 @@ pub mod float_env;
 mod hex;
 pub mod machine;
 mod pages;
+pub mod peak;
 mod process;
 mod processors;
 pub(crate) mod stream;
