@@ -125,11 +125,11 @@ check-systems: needs ## types of the code for macOS and Windows, lints denied; n
 
 wheels: needs ## the wheels for Linux, into target/wheels/built/dist; needs root, debootstrap
 	cargo fetch --locked
-	release/wheels.sh target/wheels
+	tests/release/wheels.sh target/wheels
 
 release-check: needs $(RELEASE)/.tools ## all of a release that one machine can check; needs root, debootstrap, cargo-deny
 	cargo fetch --locked
-	TOOLS=$(CURDIR)/$(RELEASE)/bin release/check.sh target/wheels $(RELEASE_PARTS)
+	TOOLS=$(CURDIR)/$(RELEASE)/bin tests/release/check.sh target/wheels $(RELEASE_PARTS)
 
 bench: needs ## speed of the kernels; each benchmark checks its answers
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 cargo bench --locked --workspace

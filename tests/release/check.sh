@@ -15,7 +15,7 @@
 set -euo pipefail
 
 release=$(cd "$(dirname "$0")" && pwd)
-. "$release/../tests/debian_root.sh"
+. "$release/../debian_root.sh"
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
 parts=${*:-version workflows crates wheels sdist audit bare}
@@ -41,7 +41,7 @@ workflows() {
 
 crates() {
   cargo deny --version >/dev/null 2>&1 || fail "cargo-deny not found" "cargo install cargo-deny --locked"
-  cargo deny --locked --offline check --config release/deny.toml licenses bans sources
+  cargo deny --locked --offline check --config tests/release/deny.toml licenses bans sources
 }
 
 wheels() {

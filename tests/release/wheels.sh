@@ -8,7 +8,7 @@
 # their wheels come from .github/workflows/release.yml.
 set -euo pipefail
 
-. "$(dirname "$0")/../tests/debian_root.sh"
+. "$(dirname "$0")/../debian_root.sh"
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
 targets=${*:-x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu}
