@@ -70,7 +70,9 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def stopped(pids: tuple[int, ...]) -> bool:
-    return all((found := state(pid)) is not None and found[0] in "Tt" for pid in pids)
+    """Whether every thread of them is: each takes the signal in when it is next on a processor."""
+    tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks)
 
 
 @needs_proc
@@ -78,7 +80,6 @@ def test_a_peer_runs_in_its_turn_and_at_no_other_time(peer: Peer) -> None:
     peer.start()
     pids = peer.parameters, int(peer.version)
     for seconds in (0.25, 0.5):
-        # A signal is not taken in at once by a process that is not on a processor.
         wait_for(lambda: stopped(pids))
         before = [state(pid) for pid in pids]
         time.sleep(0.2)
