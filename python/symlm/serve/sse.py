@@ -60,7 +60,7 @@ def event(raw: bytes) -> bytes:
 
 
 def error_event(problem: Problem) -> bytes:
-    """The event that ends a stream that cannot go on."""
+    """The event that ends a stream that cannot continue."""
     return event(as_json(problem.body()))
 
 

@@ -19,7 +19,7 @@ _FORMS: dict[str, dict[str, type]] = {
 """What else than a text an object may hold, and by which fields."""
 
 _LOOKED_AT = 1 << 20
-"""Bytes of an object that is looked at for that."""
+"""Bytes of an object that are searched for that."""
 
 
 def table_command() -> list[str]:

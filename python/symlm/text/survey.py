@@ -52,7 +52,7 @@ class Part:
 @dataclass(frozen=True)
 class Survey:
     """Both parts, and what stands in both: documents, examples or conversations, and the share of the held-out tokens
-    that were looked at, `compared_tokens`, in runs."""
+    that were compared, `compared_tokens`, in runs."""
 
     data_format: str
     seq_len: int
@@ -229,7 +229,7 @@ def _filled(block: Words, window: int | None, between: int) -> Words:
 
 
 def _spread(shards: _symlm.Shards) -> list[int]:
-    """Where the blocks begin that are looked at: all, or some that are evenly spaced."""
+    """Where the blocks begin that are compared: all, or some that are evenly spaced."""
     size = _block_size(shards)
     count = -(-shards.tokens // size)
     if count <= _MOST_BLOCKS:
@@ -239,7 +239,7 @@ def _spread(shards: _symlm.Shards) -> list[int]:
 
 def _shared_tokens(train: _symlm.Shards, val: _symlm.Shards, between: int) -> tuple[float, int]:
     """The share of held-out tokens that stand in a run of `RUN` tokens of the training text too, and of how many. What
-    fills a window is no text."""
+    fills a window does not count as text."""
     import numpy as np
 
     runs_of, places_of, sizes, compared = [], [], [], 0
