@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import symlm
 from reference import model as reference
 from symlm import _symlm
-from symlm.errors import DataError, UsageError
+from symlm.errors import DataError, UsageError, UserError
 from symlm.export.write import export
 
 COLOURS = ["red", "green", "blue", "black", "white"]
@@ -247,3 +247,14 @@ def test_windows_may_be_shorter_than_the_positions_of_the_base(tmp_path: Path) -
     found = symlm.evaluate(tuned, path, threads=1, progress="off")
     assert math.isfinite(found.loss)
     assert found.windows > 0
+
+
+def test_conversations_for_a_model_without_their_tokens_are_refused_by_a_hint_that_works(tmp_path: Path) -> None:
+    run = symlm.Trainer(small(tmp_path, "run"), data=[write_examples(tmp_path / "a.jsonl")]).fit().path
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": turns}), encoding="utf-8")
+    with pytest.raises(UserError, match="no special token") as caught:
+        symlm.evaluate(run, path, threads=1, progress="off")
+    # `symlm eval` has neither --chat-template nor --add-tokens.
+    assert caught.value.hint == "train the model on conversations first, with symlm finetune"

@@ -96,11 +96,14 @@ def stored_template(run: Path, environment: Mapping[str, Any]) -> ChatTemplate |
     return templates.of_run(run, record)
 
 
-def tokens_of(renderer: Renderer, tokenizer: _symlm.Tokenizer | None, *, add: bool) -> ChatTokens:
+_ADD = "name a template that uses the model's tokens with --chat-template, or add rows with --add-tokens"
+
+
+def tokens_of(renderer: Renderer, tokenizer: _symlm.Tokenizer | None, *, add: bool, hint: str = _ADD) -> ChatTokens:
     """The special tokens of a template, and which of them a tokenizer lacks. `end` is not known yet where it lacks
     some.
 
-    UserError when it lacks some and none may be added.
+    UserError with `hint` when it lacks some and none may be added.
     """
     special = templates.special_tokens(renderer, renderer.template, tokenizer)
     if tokenizer is None:
@@ -110,7 +113,7 @@ def tokens_of(renderer: Renderer, tokenizer: _symlm.Tokenizer | None, *, add: bo
         raise UserError(
             f"the tokenizer of the model has no special token {', '.join(added)}, which the chat template "
             f"({renderer.template.origin}) writes",
-            "name a template that uses the model's tokens with --chat-template, or add rows with --add-tokens",
+            hint,
         )
     return ChatTokens(special, added, None if added else templates.end_of_turn(renderer, tokenizer))
 

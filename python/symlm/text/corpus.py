@@ -168,7 +168,8 @@ def encode_text(
     written = None
     if corpus.is_chat and template is not None:
         with Renderer(template()) as renderer:
-            tokens = tokens_of(renderer, tokenizer, add=False)
+            hint = "train the model on conversations first, with symlm finetune"
+            tokens = tokens_of(renderer, tokenizer, add=False, hint=hint)
             display.message(f"conversations: {corpus.data_format}, chat template {renderer.template.origin}")
             bar = display.task("writing out")
             written = written_out(corpus, renderer, "assistant", tokens.special, display.warning, bar, seq_len)
