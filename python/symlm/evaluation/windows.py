@@ -85,9 +85,8 @@ def evaluate(
             display.message(files.note)
         tokenizer = files.load_tokenizer()
         template = partial(template_of, None, files)
-        shards = encode_text(
-            data, text_field, tokenizer, seq_len, count, display, data_format, template, attended(kept)
-        )
+        see = attended(kept)
+        shards = encode_text(data, text_field, tokenizer, seq_len, count, display, data_format, template, see)
         if against and shards.window is not None:
             raise UsageError(
                 "compressors cannot be compared on completions: they do not know the prompts", "leave --against out"
@@ -99,9 +98,7 @@ def evaluate(
     finally:
         display.close()
     if not math.isfinite(report.loss):
-        raise NanError(
-            f"{files.name}: the loss on this text is {report.loss}", "choose another checkpoint with --checkpoint"
-        )
+        raise NanError(f"{files.name}: the loss on this text is {report.loss}", "choose another one with --checkpoint")
     return Evaluation(
         loss=report.loss,
         perplexity=perplexity_of(report.loss),

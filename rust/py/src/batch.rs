@@ -1,10 +1,10 @@
 //! Texts that are written together.
 
 use crate::args::{Given, Text};
-use crate::data::Tokenizer;
 use crate::errors::{Failure, detached};
 use crate::records::records;
 use crate::settings::SampleSettings;
+use crate::tokenizer::Tokenizer;
 use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use symlm_core::Result;

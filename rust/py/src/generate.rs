@@ -2,9 +2,9 @@
 
 use crate::args::{Given, Location, Text};
 use crate::batch::Batch;
-use crate::data::Tokenizer;
 use crate::errors::detached;
 use crate::settings::{ModelShape, SampleSettings};
+use crate::tokenizer::Tokenizer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::{Arc, Mutex, PoisonError};

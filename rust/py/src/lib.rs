@@ -13,6 +13,7 @@ mod objects;
 mod probe;
 mod records;
 mod settings;
+mod tokenizer;
 mod trace;
 
 use pyo3::prelude::*;
@@ -45,7 +46,7 @@ mod _symlm {
     #[pymodule_export]
     use super::batch::{Batch, Drawn};
     #[pymodule_export]
-    use super::data::{Corpus, EncodedPair, OwnNames, OwnOutput, Shards, SplitShards, Tokenizer, own_output};
+    use super::data::{Corpus, OwnNames, OwnOutput, Shards, SplitShards, own_output};
     #[pymodule_export]
     use super::engine::{
         Engine, EvalReport, QueueFill, Saving, StepReport, Task, TensorNumbers, WorkerStats, WrittenFile,
@@ -68,6 +69,8 @@ mod _symlm {
         EngineSettings, EngineState, Limits, LoraSettings, ModelShape, RopeScaling, SampleSettings, TrainSettings,
         limits_of,
     };
+    #[pymodule_export]
+    use super::tokenizer::{EncodedPair, Tokenizer};
     #[pymodule_export]
     use super::trace::{Interval, Span, Trace, WorkerTimes};
 
