@@ -188,6 +188,8 @@ def test_a_template_that_is_interrupted_answers_nobody(model: Path, tmp_path: Pa
     terminal.wait_for("> ")
     terminal.write(f"/save {tmp_path}/kept.jsonl\n")
     terminal.wait_for("added to")
+    # Before the prompt the terminal still takes whole lines, and the change forgets an end of file.
+    terminal.wait_for("> ")
     terminal.write("\x04")
     assert terminal.exit_code() == 0
     messages = json.loads((tmp_path / "kept.jsonl").read_text())["messages"]
