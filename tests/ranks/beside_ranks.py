@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,17 @@ class Ranks:
 
 
 __all__ = ["LORA", "MODEL", "TRAIN", "InternalError", "Ranks", "shards"]
+
+
+@contextmanager
+def maker(tokens: _symlm.Shards) -> Iterator[Callable[..., Ranks]]:
+    """What makes ranks on these tokens; they are closed in the end."""
+    made: list[Ranks] = []
+
+    def one(count: int, **how: Any) -> Ranks:
+        made.append(Ranks(tokens, count, **how))
+        return made[-1]
+
+    yield one
+    for ranks in made:
+        ranks.close()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from symlm.layout import METRICS
+from test_golden_run import golden_text
 
 MPIRUN = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 needs_mpi = pytest.mark.skipif(
@@ -63,6 +64,13 @@ def good(folder: Path, command: list[str], **more: str) -> str:
 
 def alone(*words: str) -> list[str]:
     return [sys.executable, "-m", "symlm", *words]
+
+
+def with_one_process(folder: Path) -> Path:
+    """The folder, with a text `text.txt` and the run `one` of one process on it."""
+    (folder / "text.txt").write_text(golden_text() * 8, encoding="utf-8")
+    good(folder, alone("train", "text.txt", *SETTINGS, "--out-dir", "one"))
+    return folder
 
 
 def hashes(path: Path) -> dict[str, str]:

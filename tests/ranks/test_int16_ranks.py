@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beside_ranks import LORA, Ranks, shards
+from beside_ranks import LORA, Ranks, maker, shards
 from int16_cases import golden_hashes
 from mpirun import alone, good, hashes, metrics, mpirun, needs_mpi
 from symlm import _symlm
@@ -24,16 +24,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
-    made: list[Ranks] = []
-    tokens = shards(tmp_path)
-
-    def one(count: int, train: dict[str, Any], **others: Any) -> Ranks:
-        made.append(Ranks(tokens, count, train={"precision": "int16", **train}, **others))
-        return made[-1]
-
-    yield one
-    for ranks in made:
-        ranks.close()
+    with maker(shards(tmp_path)) as made:
+        yield lambda count, train, **others: made(count, train={"precision": "int16", **train}, **others)
 
 
 @pytest.mark.parametrize("kind", KINDS)

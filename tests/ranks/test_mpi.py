@@ -15,10 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from mpirun import LIMIT_S, LONG, SETTINGS, alone, environment, good, hashes, metrics, mpirun, needs_mpi, run
+from mpirun import (
+    LIMIT_S,
+    LONG,
+    SETTINGS,
+    alone,
+    environment,
+    good,
+    hashes,
+    metrics,
+    mpirun,
+    needs_mpi,
+    run,
+    with_one_process,
+)
 from symlm import _symlm
 from symlm.ranks.launch import Launch, launched
-from test_golden_run import golden_text
 
 pytestmark = needs_mpi
 
@@ -26,11 +38,9 @@ pytestmark = needs_mpi
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a text, and runs of one process beside which those of several are held."""
-    folder = tmp_path_factory.mktemp("mpi")
-    (folder / "text.txt").write_text(golden_text() * 8, encoding="utf-8")
+    folder = with_one_process(tmp_path_factory.mktemp("mpi"))
     lines = [{"prompt": f"{i} and", "completion": f" {i + 1}."} for i in range(300)]
     (folder / "examples.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    good(folder, alone("train", "text.txt", *SETTINGS, "--out-dir", "one"))
     yield folder
 
 

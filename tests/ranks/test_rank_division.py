@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beside_ranks import LORA, MODEL, Ranks, shards
+from beside_ranks import LORA, MODEL, Ranks, maker, shards
 from symlm import _symlm
 from symlm.errors import InternalError
 
@@ -26,15 +26,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> _symlm.Shards:
 
 @pytest.fixture
 def make(tokens: _symlm.Shards) -> Iterator[Callable[..., Ranks]]:
-    made: list[Ranks] = []
-
-    def one(count: int, **others: Any) -> Ranks:
-        made.append(Ranks(tokens, count, **others))
-        return made[-1]
-
-    yield one
-    for ranks in made:
-        ranks.close()
+    with maker(tokens) as made:
+        yield made
 
 
 @pytest.mark.parametrize("kind", KINDS)

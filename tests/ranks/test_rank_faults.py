@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from mpirun import LIMIT_S, LONG, SETTINGS, alone, environment, good, hashes, mpirun, needs_mpi, run
+from mpirun import LIMIT_S, LONG, SETTINGS, environment, hashes, mpirun, needs_mpi, run, with_one_process
 from symlm.ranks.launch import here
 from symlm.system.machine import resolve_threads
-from test_golden_run import golden_text
 
 RANK = "int(os.environ.get('PMI_RANK') or os.environ.get('OMPI_COMM_WORLD_RANK') or 0)"
 HEAD = f"import os, signal, sys\nfrom symlm.cli import main\nRANK = {RANK}\n"
@@ -26,10 +25,7 @@ TAIL = "\nsys.exit(main())\n"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and the run of one process."""
-    folder = tmp_path_factory.mktemp("faults")
-    (folder / "text.txt").write_text(golden_text() * 8, encoding="utf-8")
-    good(folder, alone("train", "text.txt", *SETTINGS, "--out-dir", "one"))
-    return folder
+    return with_one_process(tmp_path_factory.mktemp("faults"))
 
 
 def changed(place: Path, ranks: int, code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -8,23 +8,19 @@ from pathlib import Path
 import pytest
 
 from beside_ranks import MODEL, TRAIN
-from mpirun import SETTINGS, alone, good, hashes, mpirun, needs_mpi, run
+from mpirun import SETTINGS, alone, good, hashes, mpirun, needs_mpi, run, with_one_process
 from symlm import _symlm
 from symlm.config.engine import settings_of
 from symlm.layout import METRICS
 from symlm.ranks.cross_check import pair
 from symlm.ranks.division import rank_sectors
-from test_golden_run import golden_text
 
 CLOCK = ("--log-interval", "3")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("features")
-    (folder / "text.txt").write_text(golden_text() * 8, encoding="utf-8")
-    good(folder, alone("train", "text.txt", *SETTINGS, "--out-dir", "one"))
-    return folder
+    return with_one_process(tmp_path_factory.mktemp("features"))
 
 
 @needs_mpi
