@@ -1,9 +1,9 @@
 """Two ranks of one thread against one process of two threads, in turns.
 
 Usage: PYTHONPATH=tests .venv-mpich/bin/python bench/ranks.py [--preset 3m] [--rate 1gbit] [--rounds 9] [--updates 20].
-Without --rate both ranks are processes of this machine; with it each is on a host of its own at a switch of that rate
-(network namespaces, `tests/mpi/hosts.py`: needs root). Each turn is a new run. The last lines say how fast the ranks
-are, what an update takes longer on them, and which part of it the digests take (from a trace of the first rank).
+Without --rate both ranks are processes of this machine; with it each has a separate host, and a switch of that rate
+joins them (network namespaces, `tests/mpi/hosts.py`: needs root). Each turn is a new run. The last lines say how fast
+the ranks are, how much longer an update takes on them, and which part of it the digests take (from a trace).
 """
 
 from __future__ import annotations

@@ -54,7 +54,6 @@ def leading(world: World) -> Iterator[None]:
 
 
 def _code_of(error: BaseException) -> int:
-    """What the other ranks end with: a command ends by its table, and a program that does not catch an error of its own
-    with 1."""
+    """The exit code of the other ranks: the table's for a command, 1 for an error that a program did not catch."""
     code = exit_code_of(error)
     return 1 if code == InternalError.exit_code and not isinstance(error, InternalError) and not is_command() else code

@@ -1,7 +1,7 @@
 """MPI in this process: one thread loads it, starts it, makes every call, and ends it when the process ends.
 
-A process can start MPI only once, and only the thread that started it may end it. So that thread outlives a training
-run, and the program's next run uses it again. If the program started MPI itself, it also has to end it.
+A process can start MPI only once, and only the thread that started it may end it. So the thread stays when a training
+run has ended, and serves the program's next run. If the program started MPI itself, it also has to end it.
 """
 
 from __future__ import annotations

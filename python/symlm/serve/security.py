@@ -173,7 +173,7 @@ def checked_origins(origins: Sequence[str]) -> frozenset[str]:
         if not _ORIGIN.fullmatch(origin):
             raise UsageError(
                 f"--allow-origin: found {shown(given)}, expected a scheme and a host, as in https://example.org",
-                "name each site; there is no sign for all of them",
+                "name each site; no wildcard stands for all of them",
             )
     return frozenset(found)
 
