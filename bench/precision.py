@@ -1,10 +1,13 @@
 """Quality of `--precision int16` beside f32: pairs of runs that differ in nothing else, seed by seed.
 
-Usage: precision.py TEXT --runs FOLDER [--preset tiny] [--seeds 1-10] [--tokens 1000000]. Each run adds a line to
-FOLDER/precision.jsonl: preset, seed, precision, tokens, final bits per byte in f32 and in the precision of the run. A
-run that has its line is not done again, so the command can be stopped and repeated. Ends with the tables of
-docs/precision.md: for each preset the mean of the paired differences of the f32 figures, its standard error, and the
-upper bound of a one-sided interval of 95 % (Student's t); --report only prints them.
+Usage: precision.py TEXT --runs FOLDER [--preset tiny] [--seeds 1-10] [--tokens 1000000] [--learning-rate X]
+                    [--init-from MODEL [--lora-rank N]]
+With --init-from the runs are fine-tunes of a model, or adapters beside it. Each run adds a line to
+FOLDER/precision.jsonl: what it is, seed, precision, tokens, final bits per byte in f32 and in the precision of the run.
+A run that has its line is not done again, so the command can be stopped and repeated. Ends with the tables of
+docs/precision.md: for each kind of run the mean of the paired differences of the f32 figures, its standard error, and
+the upper bound of a one-sided interval of 95 % (Student's t); --report only prints them. A run whose loss stops being
+finite has no figure.
 """
 
 from __future__ import annotations
@@ -39,27 +42,51 @@ def seeds_of(text: str) -> list[int]:
     return found
 
 
+def kind_of(asked: argparse.Namespace) -> str:
+    """What all runs of a call have in common."""
+    name = f"preset {asked.preset}"
+    if asked.init_from is not None:
+        start = Path(asked.init_from).name
+        name = f"adapters of rank {asked.lora_rank} of {start}" if asked.lora_rank else f"fine-tune of {start}"
+    return name if asked.learning_rate is None else f"{name}, learning rate {asked.learning_rate:g}"
+
+
+def config_of(asked: argparse.Namespace, **changes: Any) -> symlm.TrainConfig:
+    """The configuration of the runs of a call."""
+    common: dict[str, Any] = {
+        "batch_size": asked.batch_size, "schedule": "cosine", "val_split": 0.02, "eval_interval": 0,
+        "eval_batches": asked.eval_batches, "sample_every": 0, "keep_last": 1, "progress": "plain",
+        "threads": asked.threads, **changes,
+    }  # fmt: skip
+    if asked.learning_rate is not None:
+        common["learning_rate"] = asked.learning_rate
+    if asked.init_from is None:
+        return symlm.TrainConfig(preset=asked.preset, **common)
+    return symlm.finetune_config(asked.init_from, lora_rank=asked.lora_rank, seq_len=asked.seq_len, **common)
+
+
 def updates_of(asked: argparse.Namespace) -> int:
     """As many as read the tokens that were asked for."""
-    model = symlm.TrainConfig(preset=asked.preset).model
-    return math.ceil(asked.tokens / (asked.batch_size * model.seq_len))
+    return math.ceil(asked.tokens / (asked.batch_size * config_of(asked).model.seq_len))
 
 
 def one(asked: argparse.Namespace, seed: int, precision: str) -> Line:
     """Train a run, or resume it; what its line says."""
-    folder = Path(asked.runs) / f"{asked.preset}-{updates_of(asked)}-{seed}-{precision}"
-    updates = updates_of(asked)
-    config = symlm.TrainConfig(
-        preset=asked.preset, batch_size=asked.batch_size, max_steps=updates, schedule="cosine", seed=seed,
-        val_split=0.02, eval_interval=0, eval_batches=asked.eval_batches, sample_every=0, keep_last=1, progress="plain",
-        precision=precision, threads=asked.threads, out_dir=str(folder), resume="auto",
-    )  # fmt: skip
-    run = symlm.Trainer(config, data=[asked.text]).fit()
+    kind, updates = kind_of(asked), updates_of(asked)
+    name = f"{kind}-{updates}-{seed}-{precision}".replace(" ", "-").replace(",", "")
+    folder = Path(asked.runs) / name
+    config = config_of(asked, max_steps=updates, seed=seed, precision=precision, out_dir=str(folder), resume="auto")
+    line = {
+        "kind": kind, "seed": seed, "precision": precision, "tokens": asked.tokens, "updates": updates,
+        "batch_size": asked.batch_size, "version": symlm.__version__,
+    }  # fmt: skip
+    try:
+        run = symlm.Trainer(config, data=[asked.text]).fit()
+    except symlm.errors.NanError:
+        return {**line, "bits_per_byte": None, "bits_per_byte_in_precision": None}
     end = next(line for line in read_lines(run.path / METRICS) if line["event"] == "end")
     return {
-        "preset": asked.preset, "seed": seed, "precision": precision, "tokens": end["tokens"], "updates": updates,
-        "batch_size": asked.batch_size, "bits_per_byte": end.get("val_bpb_f32", end["val_bpb"]),
-        "bits_per_byte_in_precision": end["val_bpb"], "version": symlm.__version__,
+        **line, "bits_per_byte": end.get("val_bpb_f32", end["val_bpb"]), "bits_per_byte_in_precision": end["val_bpb"],
     }  # fmt: skip
 
 
@@ -69,21 +96,29 @@ def read(path: Path) -> list[Line]:
 
 
 def report(lines: list[Line]) -> None:
-    """Print a table for each preset and number of tokens."""
-    groups = sorted({(line["preset"], line["tokens"]) for line in lines}, key=str)
-    for preset, tokens in groups:
-        found = {(n["seed"], n["precision"]): n for n in lines if (n["preset"], n["tokens"]) == (preset, tokens)}
+    """Print a table for each kind of run and number of tokens."""
+    for kind, tokens in sorted({(line["kind"], line["tokens"]) for line in lines}):
+        found = {(n["seed"], n["precision"]): n for n in lines if (n["kind"], n["tokens"]) == (kind, tokens)}
         pairs = [(seed, found[seed, "f32"], found[seed, "int16"]) for seed, precision in sorted(found)
                  if precision == "f32" and (seed, "int16") in found]  # fmt: skip
-        print(f"\npreset {preset}, {tokens:,} tokens, bits per byte of held-out text in f32\n")
+        print(f"\n{kind}, {tokens:,} tokens, bits per byte of held-out text in f32\n")
         print("| seed | f32 | int16 | int16 less f32 | int16 evaluated in int16 |")
         print("|---|---|---|---|---|")
+        finite = []
         for seed, f32, int16 in pairs:
-            own = int16["bits_per_byte_in_precision"]
-            values = f"{f32['bits_per_byte']:.4f} | {int16['bits_per_byte']:.4f}"
-            print(f"| {seed} | {values} | {int16['bits_per_byte'] - f32['bits_per_byte']:+.4f} | {own:.4f} |")
-        if 1 < len(pairs) <= len(T_95) + 1:
-            summary([f["bits_per_byte"] for _, f, _ in pairs], [i["bits_per_byte"] for _, _, i in pairs])
+            a, b, own = f32["bits_per_byte"], int16["bits_per_byte"], int16["bits_per_byte_in_precision"]
+            if a is None or b is None:
+                print(f"| {seed} | {figure(a)} | {figure(b)} | | {figure(own)} |")
+            else:
+                finite.append((a, b))
+                print(f"| {seed} | {figure(a)} | {figure(b)} | {b - a:+.4f} | {figure(own)} |")
+        if 1 < len(finite) == len(pairs) <= len(T_95) + 1:
+            summary([a for a, _ in finite], [b for _, b in finite])
+
+
+def figure(value: float | None) -> str:
+    """Bits per byte."""
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def summary(f32: list[float], int16: list[float]) -> None:
@@ -107,6 +142,10 @@ def main() -> None:
     parser.add_argument("text", nargs="?")
     parser.add_argument("--runs", required=True, help="folder of the runs and of precision.jsonl")
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--init-from", help="model that is fine-tuned, instead of a preset")
+    parser.add_argument("--lora-rank", type=int, default=0)
+    parser.add_argument("--seq-len", type=int, default=128, help="window of a fine-tune")
+    parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-10"))
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--batch-size", type=int, default=12)
@@ -119,12 +158,13 @@ def main() -> None:
         if asked.text is None:
             parser.error("TEXT is missing")
         path.parent.mkdir(parents=True, exist_ok=True)
-        done = {(line["preset"], line["updates"], line["seed"], line["precision"]) for line in read(path)}
+        done = {(line["kind"], line["updates"], line["seed"], line["precision"]) for line in read(path)}
         for seed in asked.seeds:
             for precision in PRECISIONS:
-                if (asked.preset, updates_of(asked), seed, precision) not in done:
+                if (kind_of(asked), updates_of(asked), seed, precision) not in done:
+                    line = one(asked, seed, precision)
                     with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(one(asked, seed, precision)) + "\n")
+                        file.write(json.dumps(line) + "\n")
     report(read(path))
 
 
