@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..config.sections.learning import Precision
 from ..units import count_of
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run the same updates. None of the settings changes a bit of the result."""
+    """One way to run the same updates. None of the settings but `precision` changes a bit of the result."""
 
     threads: int
     isa: str
@@ -19,12 +20,15 @@ class Case:
     barriers: bool = False
     plan_threads: int | None = None
     """Workers that the tasks are cut for, None for as many as there are."""
+    precision: Precision = "f32"
 
     @property
     def name(self) -> str:
         """The settings that take part in a comparison, as text."""
+        integers = "" if self.precision == "f32" else f", {self.precision}"
         cut = "prefetch" if self.prefetch else "no prefetch"
-        return f"{count_of(self.threads, 'thread')}, {self.isa}, {cut}, {'barriers' if self.barriers else 'deques'}"
+        order = "barriers" if self.barriers else "deques"
+        return f"{count_of(self.threads, 'thread')}, {self.isa}{integers}, {cut}, {order}"
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,21 @@ class Plan:
         return list(found)
 
 
-def plan(threads: int, isas: list[str], counts: Iterable[int], switches: bool) -> Plan:
+def plan(threads: int, isas: list[str], counts: Iterable[int], switches: bool, precision: Precision = "f32") -> Plan:
     """The cases for a machine. `isas` are its instruction sets, fastest first; the first one is the one in use.
 
     Each optimisation is compared twice: taken away while all others stay on, and added while all others are off.
     """
-    base = Case(threads, isas[0])
+    base = Case(threads, isas[0], precision=precision)
     found = Plan(base, [dataclasses.replace(base, threads=count) for count in counts])
+    add = found.comparisons.append
+    if precision != "f32":
+        for isa in isas[: None if switches else 1]:
+            case = dataclasses.replace(base, isa=isa)
+            add(Comparison(f"{precision}, not f32, {isa}", "on", case, dataclasses.replace(case, precision="f32")))
     if not switches:
         return found
-    bare = Case(1, isas[-1], prefetch=False, barriers=True)
-    add = found.comparisons.append
+    bare = Case(1, isas[-1], prefetch=False, barriers=True, precision=precision)
 
     def compare(name: str, on: dict[str, object], off: dict[str, object]) -> None:
         for rest, case in (("on", base), ("off", bare)):

@@ -54,7 +54,8 @@ class Engines:
 
     def settings(self, case: Case) -> _symlm.EngineSettings:
         """What the engine of a case is made from."""
-        return engine_settings(self.config, case.threads, max_steps=HORIZON, plan_threads=case.plan_threads or 0)
+        config = self.config.with_model(precision=case.precision)
+        return engine_settings(config, case.threads, max_steps=HORIZON, plan_threads=case.plan_threads or 0)
 
     def get(self, case: Case) -> _symlm.Engine:
         """The engine of a case, warmed up."""

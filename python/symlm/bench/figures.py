@@ -151,7 +151,7 @@ class Figures:
         about: dict[str, Any] = {"name": entry.name}
         if entry.case is not None:
             case = entry.case
-            about |= {key: getattr(case, key) for key in ("threads", "isa", "prefetch", "barriers")}
+            about |= {key: getattr(case, key) for key in ("threads", "isa", "precision", "prefetch", "barriers")}
         if entry.peer is not None:
             about |= {"version": entry.peer.version}
         spread = self.spread(entry.name)

@@ -126,7 +126,7 @@ class Rounds:
         return _symlm.fma_peak(min(case.threads, self.cores), self._peak_seconds, case.isa)
 
     def _integer_peak(self, case: Case) -> float | None:
-        if self.engines.config.precision == "f32":
+        if case.precision == "f32":
             return None
         return _symlm.integer_peak(min(case.threads, self.cores), self._peak_seconds, case.isa)
 

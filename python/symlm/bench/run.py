@@ -41,7 +41,7 @@ class Bench:
         self.threads, self.threads_rule = resolve_threads(train.threads)
         self.cores = _symlm.available_cpus().count
         isas = instruction_sets(_symlm.isa(), _symlm.available_isas())
-        self.plan: Plan = plan(self.threads, isas, config.thread_counts, config.switches)
+        self.plan: Plan = plan(self.threads, isas, config.thread_counts, config.switches, train.precision)
         self.train = timed_config(train, train.model.vocab_size)
         self.signals = StopSignals()
         self.peers: list[TorchPeer] = []
