@@ -71,6 +71,8 @@ CANDIDATES = (
     Candidate("beta1 0.95", "0 to 0.3 %", {"beta1": 0.95}),
     Candidate("no weight decay", "short runs hardly feel it", {"weight_decay": 0.0}),
     Candidate("weight decay 0.3", "the same", {"weight_decay": 0.3}),
+    Candidate("embedding rate x 0.3", "0 to 1 %; the tied head wants smaller steps", {"embedding_lr_ratio": 0.3}),
+    Candidate("embedding rate x 3", "0.5 to 1 %; modded-nanogpt has it larger", {"embedding_lr_ratio": 3.0}),
     Candidate("warm-up 30", "more updates at the peak", {"warmup_steps": 30}),
     Candidate("half the vocabulary", "cheaper head, more tokens a byte", vocab=0.5),
     Candidate("twice the vocabulary", "fewer tokens a byte, dearer head", vocab=2.0),

@@ -608,6 +608,7 @@ class TrainSettings:
         decay_start: int,
         schedule: str,
         min_lr_ratio: float,
+        embedding_lr_ratio: float,
         weight_decay: float,
         beta1: float,
         beta2: float,
@@ -633,6 +634,8 @@ class TrainSettings:
     def schedule(self) -> str: ...
     @property
     def min_lr_ratio(self) -> float: ...
+    @property
+    def embedding_lr_ratio(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
     @property

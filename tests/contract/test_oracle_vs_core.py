@@ -63,9 +63,21 @@ GRADIENT_CASES = CASES | LONG_CASES
 # The last update is still inside the schedule, so that each of its parts is used.
 SETTINGS = {
     "wsd": TrainSettings(0, 14, 3e-3, warmup_steps=3, decay_start=6, schedule="wsd", eps=1e-4, grad_clip=0.2),
-    "cosine": TrainSettings(0, 12, 3e-3, warmup_steps=2, schedule="cosine", eps=1e-4, grad_clip=0.0),
+    "cosine": TrainSettings(
+        0, 12, 3e-3, warmup_steps=2, schedule="cosine", eps=1e-4, grad_clip=0.0, embedding_lr_ratio=0.3
+    ),
     "linear": TrainSettings(
-        0, 11, 2e-3, 1, schedule="linear", min_lr_ratio=0.0, weight_decay=3.0, beta1=0.8, beta2=0.99, eps=1e-3
+        0,
+        11,
+        2e-3,
+        1,
+        schedule="linear",
+        min_lr_ratio=0.0,
+        weight_decay=3.0,
+        beta1=0.8,
+        beta2=0.99,
+        eps=1e-3,
+        embedding_lr_ratio=2.5,
     ),
     "constant": TrainSettings(0, 10, 1e-3, schedule="constant", weight_decay=0.0, eps=1e-4, grad_clip=100.0),
 }

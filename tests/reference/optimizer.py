@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from reference.layers import Array
     from reference.model import Parameters
 
+EMBEDDING = "model.embed_tokens.weight"
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -24,6 +26,7 @@ class TrainSettings:
     decay_start: int = 0
     schedule: str = "constant"
     min_lr_ratio: float = 0.1
+    embedding_lr_ratio: float = 1.0
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -85,6 +88,7 @@ class AdamW:
         rate = learning_rate(s, self.updates)
         self.updates += 1
         for name, weight in parameters.items():
+            own = rate * s.embedding_lr_ratio if name == EMBEDDING else rate
             gradient = factor * gradients[name]
             m = s.beta1 * self.first_moments.get(name, np.zeros_like(weight)) + (1.0 - s.beta1) * gradient
             v = s.beta2 * self.second_moments.get(name, np.zeros_like(weight)) + (1.0 - s.beta2) * gradient**2
@@ -92,5 +96,5 @@ class AdamW:
             unbiased_m = m / (1.0 - s.beta1**self.updates)
             unbiased_v = v / (1.0 - s.beta2**self.updates)
             decay = s.weight_decay if weight.ndim == 2 else 0.0
-            parameters[name] = weight * (1.0 - rate * decay) - rate * unbiased_m / (np.sqrt(unbiased_v) + s.eps)
+            parameters[name] = weight * (1.0 - own * decay) - own * unbiased_m / (np.sqrt(unbiased_v) + s.eps)
         return norm

@@ -15,7 +15,7 @@ _T = TypeVar(
     "_T", _symlm.EngineSettings, _symlm.ModelShape, _symlm.TrainSettings, _symlm.LoraSettings, _symlm.RopeScaling
 )
 
-BEFORE: dict[str, Any] = {"precision": "f32", "attend": "window"}
+BEFORE: dict[str, Any] = {"precision": "f32", "attend": "window", "embedding_lr_ratio": 1.0}
 """What checkpoints from before there was a choice were computed with."""
 
 
@@ -39,6 +39,7 @@ def engine_settings(
             decay_start=steps if config.decay_start is None else config.decay_start,
             schedule=config.schedule,
             min_lr_ratio=config.min_lr_ratio,
+            embedding_lr_ratio=config.embedding_lr_ratio,
             **dataclasses.asdict(config.optimizer),
             precision=config.precision,
             attend=config.attend,

@@ -218,6 +218,9 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// Final learning rate as a fraction of the peak.
     pub min_lr_ratio: f64,
+    /// Learning rate of the embedding as a multiple of that of the other tensors.
+    #[serde(default = "one")]
+    pub embedding_lr_ratio: f64,
     /// Decoupled weight decay of two-dimensional tensors.
     pub weight_decay: f64,
     /// AdamW's first-moment decay.
@@ -239,6 +242,10 @@ pub struct TrainConfig {
     /// Adapters that are trained in place of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// The projections that can have an adapter, in the order of the table of parameters.
@@ -291,6 +298,7 @@ impl TrainConfig {
         let numbers = [
             (limits::LEARNING_RATE, self.learning_rate),
             (limits::MIN_LR_RATIO, self.min_lr_ratio),
+            (limits::EMBEDDING_LR_RATIO, self.embedding_lr_ratio),
             (limits::WEIGHT_DECAY, self.weight_decay),
             (limits::BETA1, self.beta1),
             (limits::BETA2, self.beta2),

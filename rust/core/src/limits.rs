@@ -94,6 +94,8 @@ pub const LEARNING_RATE: Limits = from("learning_rate", LEAST_F32, 100.0);
 pub const MIN_LR_RATIO: Limits = from("min_lr_ratio", 0.0, 1.0);
 /// Of matrices.
 pub const WEIGHT_DECAY: Limits = from("weight_decay", 0.0, 100.0);
+/// Of the peak.
+pub const EMBEDDING_LR_RATIO: Limits = from("embedding_lr_ratio", 0.0, 1000.0);
 /// At 1 a moment would never change.
 pub const BETA1: Limits = from("beta1", 0.0, 0.999_999_9);
 /// As `BETA1`.
@@ -122,7 +124,7 @@ pub const MIN_P: Limits = from("min_p", 0.0, 1.0);
 pub const REPETITION_PENALTY: Limits = from("repetition_penalty", 0.01, 100.0);
 
 /// All that a user can set.
-const SETTINGS: [Limits; 23] = [
+const SETTINGS: [Limits; 24] = [
     VOCAB_SIZE,
     HIDDEN_SIZE,
     INTERMEDIATE_SIZE,
@@ -133,6 +135,7 @@ const SETTINGS: [Limits; 23] = [
     BATCH_SIZE,
     LEARNING_RATE,
     MIN_LR_RATIO,
+    EMBEDDING_LR_RATIO,
     WEIGHT_DECAY,
     BETA1,
     BETA2,

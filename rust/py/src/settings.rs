@@ -186,6 +186,7 @@ settings! {
         decay_start: u64,
         schedule: Schedule,
         min_lr_ratio: f64,
+        embedding_lr_ratio: f64,
         weight_decay: f64,
         beta1: f64,
         beta2: f64,

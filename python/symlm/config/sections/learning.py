@@ -55,6 +55,15 @@ class LearningSettings(Section):
             default_text="from --decay-frac",
         ),
     )
+    embedding_lr_ratio: float = option(
+        1.0,
+        Spec(
+            "learning rate of the embedding as a multiple of that of the other weights; 0 leaves it as it is",
+            "float",
+            core="embedding_lr_ratio",
+            before=1.0,
+        ),
+    )
     precision: Precision = option(
         "f32",
         Spec(

@@ -39,6 +39,9 @@ impl Initial {
     }
 }
 
+/// Name of the token embedding.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// One tensor, named as in `LlamaForCausalLM`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
@@ -61,10 +64,25 @@ impl Param {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Whether weight decay applies: to two-dimensional tensors only.
-    pub fn decays(&self) -> bool {
-        self.shape.len() == 2
+    /// What the optimizer treats it as.
+    pub fn kind(&self) -> ParamKind {
+        match self.shape.len() {
+            2 if self.name == EMBEDDING => ParamKind::Embedding,
+            2 => ParamKind::Matrix,
+            _ => ParamKind::Vector,
+        }
     }
+}
+
+/// Kinds of tensors with constants of their own in an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    /// The token embedding, also where it is the output head.
+    Embedding,
+    /// Every other tensor of two dimensions.
+    Matrix,
+    /// Norm weights.
+    Vector,
 }
 
 /// Which matrix of the step.
@@ -215,13 +233,7 @@ impl Layout {
         let residual_std = std / libm::sqrt(2.0 * c.num_layers as f64);
         let both = [true, true];
         // The embedding is looked up by rows; only a tied head multiplies with it.
-        b.matrix(
-            MatrixId::Embedding,
-            &[("model.embed_tokens.weight".into(), c.vocab_size)],
-            d,
-            std,
-            [c.tie_embeddings; 2],
-        );
+        b.matrix(MatrixId::Embedding, &[(EMBEDDING.into(), c.vocab_size)], d, std, [c.tie_embeddings; 2]);
         for l in 0..c.num_layers {
             let name = |part: &str| format!("model.layers.{l}.{part}.weight");
             b.norm(name("input_layernorm"), d);

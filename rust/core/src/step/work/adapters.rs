@@ -43,7 +43,7 @@ impl State {
     pub(super) fn update_factor(&self, factor: usize, tile: usize) {
         let p = &self.trained()[factor];
         let range = block(tile, FACTOR_ELEMENTS, p.len());
-        self.adamw(p.offset + range.start, range.len(), &self.hyper());
+        self.adamw(p.offset + range.start, range.len(), &self.hyper(p.kind()));
     }
 
     /// Some rows of a matrix: the adapted ones recomputed from base and factors (contract D1), then all of them packed.

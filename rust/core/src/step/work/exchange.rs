@@ -12,7 +12,6 @@ use crate::pool::Scratch;
 use crate::step::plan::{FoldStep, Stage};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use symlm_kernels::adamw::Hyper;
 use symlm_kernels::reduce;
 
 /// Elements that are folded at a time: they stay in the first-level cache.
@@ -126,9 +125,8 @@ impl State {
     /// AdamW for an own piece.
     pub(super) fn update_own(&self, piece: usize) {
         let piece = self.ranks().division.pieces[piece];
-        let (p, hyper) = (&self.trained()[piece.param], self.hyper());
-        let hyper = if p.decays() { hyper } else { Hyper { decay: 0.0, ..hyper } };
-        self.adamw(p.offset + piece.start, piece.len, &hyper);
+        let p = &self.trained()[piece.param];
+        self.adamw(p.offset + piece.start, piece.len, &self.hyper(p.kind()));
     }
 
     /// The digest of the own part of a bucket.

@@ -1,6 +1,7 @@
 //! Everything the nodes of the graphs read and write.
 
 use super::shared::Shared;
+use super::update::Hypers;
 use crate::config::{EngineConfig, Precision};
 use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;
@@ -16,7 +17,6 @@ use crate::system::machine;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use symlm_kernels::adamw::Hyper;
 use symlm_kernels::{Isa, Mat, MatMut, rope};
 
 /// Loss and gradient norm of an update.
@@ -118,7 +118,7 @@ pub(crate) struct State {
     pub squares: Vec<AtomicU64>,
     pub square_start: Vec<usize>,
     pub batch: RwLock<Arc<Batch>>,
-    pub hyper: RwLock<Hyper>,
+    pub hyper: RwLock<Hypers>,
     pub result: Mutex<StepResult>,
     /// Targets that count in each window of the update that was computed last.
     pub counted: Mutex<Vec<usize>>,
@@ -190,7 +190,7 @@ impl State {
             squares,
             square_start,
             batch: RwLock::new(Arc::new(Batch::default())),
-            hyper: RwLock::new(Hyper::new(0.0, train.beta1, train.beta2, train.eps, train.weight_decay, 1.0, 1)),
+            hyper: RwLock::new(Hypers::new(train, 0.0, 1.0, 1)),
             result: Mutex::new(StepResult::default()),
             counted: Mutex::new(vec![m.seq_len; partition.batch]),
             failed: AtomicBool::new(false),

@@ -4,8 +4,9 @@
 //! weights); each writes its own rows.
 
 use super::state::{State, StepResult};
+use crate::config::TrainConfig;
 use crate::contract::SQUARE_BLOCK;
-use crate::model::MatrixId;
+use crate::model::{MatrixId, ParamKind};
 use crate::pool::Scratch;
 use crate::step::plan::limits::{ROW_BLOCK, SQUARE_BLOCKS};
 use crate::step::plan::square_blocks;
@@ -15,6 +16,31 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use symlm_kernels::adamw::{self, Hyper};
 use symlm_kernels::reduce;
+
+/// The constants of one update for every kind of tensor (contract O3, O5).
+#[derive(Clone, Copy, Debug)]
+pub struct Hypers {
+    embedding: Hyper,
+    matrix: Hyper,
+    vector: Hyper,
+}
+
+impl Hypers {
+    /// Those of update `n`, counted from 1, with the learning rate `lr`.
+    pub fn new(train: &TrainConfig, lr: f64, clip: f32, n: u64) -> Self {
+        let matrix = Hyper::new(lr, train.beta1, train.beta2, train.eps, train.weight_decay, clip, n);
+        let embedding = Hyper { lr: (lr * train.embedding_lr_ratio) as f32, ..matrix };
+        Self { embedding, matrix, vector: Hyper { decay: 0.0, ..matrix } }
+    }
+
+    fn of(&self, kind: ParamKind) -> Hyper {
+        match kind {
+            ParamKind::Embedding => self.embedding,
+            ParamKind::Matrix => self.matrix,
+            ParamKind::Vector => self.vector,
+        }
+    }
+}
 
 impl State {
     /// Sums of squares of some blocks of a tensor (contract O1).
@@ -56,14 +82,14 @@ impl State {
         lock(&self.counted).clone_from(&batch.counted);
         let clip = if train.grad_clip > 0.0 && norm > train.grad_clip { (train.grad_clip / norm) as f32 } else { 1.0 };
         let lr = train.learning_rate_at(batch.step);
-        let hyper = Hyper::new(lr, train.beta1, train.beta2, train.eps, train.weight_decay, clip, batch.step + 1);
-        *self.hyper.write().unwrap_or_else(PoisonError::into_inner) = hyper;
+        *self.hyper.write().unwrap_or_else(PoisonError::into_inner) = Hypers::new(train, lr, clip, batch.step + 1);
         *lock(&self.result) = StepResult { loss, grad_norm: norm, learning_rate: lr };
         self.failed.store(!(loss.is_finite() && norm.is_finite()), Ordering::Relaxed);
     }
 
-    pub(super) fn hyper(&self) -> Hyper {
-        *self.hyper.read().unwrap_or_else(PoisonError::into_inner)
+    /// The constants of this update.
+    pub(super) fn hyper(&self, kind: ParamKind) -> Hyper {
+        self.hyper.read().unwrap_or_else(PoisonError::into_inner).of(kind)
     }
 
     /// AdamW for some elements of what is trained.
@@ -81,7 +107,8 @@ impl State {
     pub(super) fn update_matrix(&self, matrix: usize, tile: usize, scratch: &mut Scratch) {
         let m = &self.weights.layout.matrices[matrix];
         let rows = tile * ROW_BLOCK..((tile + 1) * ROW_BLOCK).min(m.rows);
-        self.adamw(m.offset + rows.start * m.cols, rows.len() * m.cols, &self.hyper());
+        let kind = if m.id == MatrixId::Embedding { ParamKind::Embedding } else { ParamKind::Matrix };
+        self.adamw(m.offset + rows.start * m.cols, rows.len() * m.cols, &self.hyper(kind));
         // SAFETY: see the top of this file.
         unsafe { self.pack_rows(matrix, rows, scratch) };
         debug_assert!(m.forward.is_some() || m.id == MatrixId::Embedding);
@@ -97,9 +124,9 @@ impl State {
         unsafe { self.weights.pack_rows(self.isa, matrix, rows, work) };
     }
 
-    /// Updates a norm weight, without decay.
+    /// Updates a norm weight.
     pub(super) fn update_norm(&self, norm: usize) {
-        let hyper = Hyper { decay: 0.0, ..self.hyper() };
+        let hyper = self.hyper(ParamKind::Vector);
         self.adamw(self.weights.layout.norms[norm].offset, self.config.model.hidden_size, &hyper);
     }
 }
