@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "vocab_size": 301, "batch_size": 7, "max_steps": 12, "learning_rate": 3e-3, "warmup_steps": 3, "min_lr_ratio": 0.1,
     "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "grad_clip": 1.0, "seed": 20_240_229,
     "val_split": 0.0, "text_field": "text", "preset": "tiny", "embedding_lr_ratio": 1.0,
+    "initial_weights": "gpt2",
 }  # fmt: skip
 RUNS: dict[str, dict[str, Any]] = {
     "tied-wsd": {"tie_embeddings": True, "schedule": "wsd", "decay_start": 8},

@@ -609,6 +609,7 @@ class TrainSettings:
         schedule: str,
         min_lr_ratio: float,
         embedding_lr_ratio: float,
+        initial_weights: str,
         weight_decay: float,
         beta1: float,
         beta2: float,
@@ -636,6 +637,8 @@ class TrainSettings:
     def min_lr_ratio(self) -> float: ...
     @property
     def embedding_lr_ratio(self) -> float: ...
+    @property
+    def initial_weights(self) -> str: ...
     @property
     def weight_decay(self) -> float: ...
     @property

@@ -33,6 +33,7 @@ _SETTINGS: dict[str, Any] = {
     "hidden_size": 72, "num_heads": 6, "num_kv_heads": 2, "intermediate_size": 100, "num_layers": 2, "seq_len": 37,
     "vocab_size": 301, "batch_size": 7, "max_steps": 12, "learning_rate": 3e-3, "warmup_steps": 3, "min_lr_ratio": 0.1,
     "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "grad_clip": 1.0, "embedding_lr_ratio": 1.0,
+    "initial_weights": "gpt2",
     "seed": 20_240_229,
     "val_split": 0.0, "text_field": "text", "preset": "tiny",
     "eval_interval": 0, "sample_every": 0, "save_interval": 0, "log_interval": 1000, "progress": "off",

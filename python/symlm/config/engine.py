@@ -15,7 +15,7 @@ _T = TypeVar(
     "_T", _symlm.EngineSettings, _symlm.ModelShape, _symlm.TrainSettings, _symlm.LoraSettings, _symlm.RopeScaling
 )
 
-BEFORE: dict[str, Any] = {"precision": "f32", "attend": "window", "embedding_lr_ratio": 1.0}
+BEFORE: dict[str, Any] = {"precision": "f32", "attend": "window", "embedding_lr_ratio": 1.0, "initial_weights": "gpt2"}
 """What checkpoints from before there was a choice were computed with."""
 
 
@@ -40,6 +40,7 @@ def engine_settings(
             schedule=config.schedule,
             min_lr_ratio=config.min_lr_ratio,
             embedding_lr_ratio=config.embedding_lr_ratio,
+            initial_weights=config.initial_weights,
             **dataclasses.asdict(config.optimizer),
             precision=config.precision,
             attend=config.attend,

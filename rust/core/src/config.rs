@@ -189,6 +189,17 @@ pub enum Precision {
     Int16,
 }
 
+/// How the weights of a new model are drawn (contract, "Parameters").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitialWeights {
+    /// One standard deviation for every width, less for what adds to the residual stream.
+    #[default]
+    Gpt2,
+    /// A standard deviation by the width; what adds to the residual stream begins at 0.
+    Width,
+}
+
 /// What a token sees of its window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -221,6 +232,9 @@ pub struct TrainConfig {
     /// Learning rate of the embedding as a multiple of that of the other tensors.
     #[serde(default = "one")]
     pub embedding_lr_ratio: f64,
+    /// How the weights of a new model are drawn.
+    #[serde(default)]
+    pub initial_weights: InitialWeights,
     /// Decoupled weight decay of two-dimensional tensors.
     pub weight_decay: f64,
     /// AdamW's first-moment decay.

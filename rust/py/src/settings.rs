@@ -6,7 +6,9 @@ use crate::errors::to_py;
 use crate::records::{records, shown};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
-use symlm_core::config::{self, Attend, EngineConfig, LoraConfig, ModelConfig, Precision, Schedule, TrainConfig};
+use symlm_core::config::{
+    self, Attend, EngineConfig, InitialWeights, LoraConfig, ModelConfig, Precision, Schedule, TrainConfig,
+};
 use symlm_core::generate::SampleOptions;
 use symlm_core::{Error, Result, limits};
 
@@ -98,6 +100,7 @@ named_values! {
     }
     Precision: "f32 or int16" { "f32": F32, "int16": Int16 }
     Attend: "window or document" { "window": Window, "document": Document }
+    InitialWeights: "gpt2 or width" { "gpt2": Gpt2, "width": Width }
 }
 
 /// Classes of settings: constructors of keywords alone, all of which are needed, over structures of the core.
@@ -187,6 +190,7 @@ settings! {
         schedule: Schedule,
         min_lr_ratio: f64,
         embedding_lr_ratio: f64,
+        initial_weights: InitialWeights,
         weight_decay: f64,
         beta1: f64,
         beta2: f64,

@@ -9,6 +9,7 @@ from ..options import Section, Spec, option
 from .length import MAX_STEPS
 
 Precision = Literal["f32", "int16"]
+InitialWeights = Literal["gpt2", "width"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 _FROM_PRESET = "from the preset"
 
@@ -62,6 +63,16 @@ class LearningSettings(Section):
             "float",
             core="embedding_lr_ratio",
             before=1.0,
+        ),
+    )
+    initial_weights: InitialWeights = option(
+        "gpt2",
+        Spec(
+            "how the weights of a new model are drawn: with GPT-2's standard deviations, or with one that follows the "
+            "hidden size, which learns faster in small models",
+            "choice",
+            choices=get_args(InitialWeights),
+            before="gpt2",
         ),
     )
     precision: Precision = option(

@@ -111,12 +111,17 @@ impl Adapters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
+    use crate::config::{InitialWeights, ModelConfig};
+    use crate::model::Random;
 
-    fn layout() -> Layout {
+    fn model() -> ModelConfig {
         let model = r#"{"vocab_size": 30, "hidden_size": 24, "intermediate_size": 20, "num_layers": 2, "num_heads": 6,
             "num_kv_heads": 2, "seq_len": 8, "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_embeddings": true}"#;
-        Layout::new(&serde_json::from_str::<ModelConfig>(model).unwrap())
+        serde_json::from_str(model).unwrap()
+    }
+
+    fn layout() -> Layout {
+        Layout::new(&model())
     }
 
     #[test]
@@ -151,7 +156,8 @@ mod tests {
             let all = Adapters::new(&layout, &LoraConfig { rank: 64, alpha: 1.0, targets });
             let factor = all.params.iter().position(|p| p.name.contains("1.self_attn.o_proj.lora_A")).unwrap();
             let mut values = vec![0.0; all.params[factor].len()];
-            all.params[factor].initial.fill(7, all.param_of(factor), 0, &mut values);
+            let random = Random::new(&model(), InitialWeights::Gpt2, 7);
+            all.params[factor].initial.fill(&random, all.param_of(factor), 0, &mut values);
             values
         };
         let values = of(&["o_proj"]);

@@ -1,6 +1,6 @@
 //! The one table of parameters: name, shape, offset, initialisation, decay; and the matrices that the step multiplies with.
 
-use crate::config::{ModelConfig, Precision};
+use crate::config::{InitialWeights, ModelConfig, Precision};
 use crate::rng::{self, Stream};
 use symlm_kernels::gemm::{int16, packed_len};
 
@@ -11,24 +11,29 @@ pub enum Initial {
     Ones,
     /// All +0.
     Zeros,
-    /// Normal with this standard deviation (contract R1).
-    Normal(f64),
+    /// Normal (contract R1).
+    Normal,
+    /// Normal, or all +0, of the matrices that add to the residual stream (contract R1).
+    Residual,
     /// Uniform between this and its negative (contract R5).
     Uniform(f64),
 }
 
 impl Initial {
     /// The values from element `start` on of tensor `number`, which is a position in the table of a model.
-    pub fn fill(self, seed: u64, number: usize, start: usize, out: &mut [f32]) {
-        let index = |i: usize| (start + i) as u64;
+    pub fn fill(self, how: &Random, number: usize, start: usize, out: &mut [f32]) {
+        let (seed, index) = (how.seed, |i: usize| (start + i) as u64);
+        let mut normal = |std: f64| {
+            for (i, x) in out.iter_mut().enumerate() {
+                *x = (rng::normal(seed, Stream::Init, index(i), number as u32) * std) as f32;
+            }
+        };
         match self {
             Initial::Ones => out.fill(1.0),
             Initial::Zeros => out.fill(0.0),
-            Initial::Normal(std) => {
-                for (i, x) in out.iter_mut().enumerate() {
-                    *x = (rng::normal(seed, Stream::Init, index(i), number as u32) * std) as f32;
-                }
-            }
+            Initial::Normal => normal(how.deviation),
+            Initial::Residual if how.residual == 0.0 => out.fill(0.0),
+            Initial::Residual => normal(how.residual),
             Initial::Uniform(limit) => {
                 for (i, x) in out.iter_mut().enumerate() {
                     let [low, high, ..] = rng::draw(seed, Stream::Adapter, index(i), number as u32);
@@ -41,6 +46,27 @@ impl Initial {
 
 /// Name of the token embedding.
 const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// What random first values follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct Random {
+    seed: u64,
+    /// Standard deviation of matrices.
+    deviation: f64,
+    /// That of the matrices that add to the residual stream.
+    residual: f64,
+}
+
+impl Random {
+    /// For a model and the settings of a run (contract, "Parameters").
+    pub fn new(model: &ModelConfig, how: InitialWeights, seed: u64) -> Self {
+        let (deviation, residual) = match how {
+            InitialWeights::Gpt2 => (0.02, 0.02 / libm::sqrt(2.0 * model.num_layers as f64)),
+            InitialWeights::Width => (1.0 / libm::sqrt(model.hidden_size as f64), 0.0),
+        };
+        Self { seed, deviation, residual }
+    }
+}
 
 /// One tensor, named as in `LlamaForCausalLM`.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,10 +211,17 @@ impl Builder {
     }
 
     /// Tensors that share their input, one after the other without gaps, are one matrix.
-    fn matrix(&mut self, id: MatrixId, parts: &[(String, usize)], cols: usize, std: f64, used: [bool; 2]) -> usize {
+    fn matrix(
+        &mut self,
+        id: MatrixId,
+        parts: &[(String, usize)],
+        cols: usize,
+        initial: Initial,
+        used: [bool; 2],
+    ) -> usize {
         let mut first = None;
         for (name, rows) in parts {
-            let offset = self.tensor(name.clone(), &[*rows, cols], Initial::Normal(std), first.is_none());
+            let offset = self.tensor(name.clone(), &[*rows, cols], initial, first.is_none());
             first.get_or_insert(offset);
         }
         let rows = parts.iter().map(|p| p.1).sum();
@@ -229,26 +262,25 @@ impl Layout {
         };
         let mut b = Builder { layout: empty, precision };
         let (d, f, kv) = (c.hidden_size, c.intermediate_size, c.kv_size());
-        let std = 0.02;
-        let residual_std = std / libm::sqrt(2.0 * c.num_layers as f64);
+        let (normal, residual) = (Initial::Normal, Initial::Residual);
         let both = [true, true];
         // The embedding is looked up by rows; only a tied head multiplies with it.
-        b.matrix(MatrixId::Embedding, &[(EMBEDDING.into(), c.vocab_size)], d, std, [c.tie_embeddings; 2]);
+        b.matrix(MatrixId::Embedding, &[(EMBEDDING.into(), c.vocab_size)], d, normal, [c.tie_embeddings; 2]);
         for l in 0..c.num_layers {
             let name = |part: &str| format!("model.layers.{l}.{part}.weight");
             b.norm(name("input_layernorm"), d);
             let parts = [(name("self_attn.q_proj"), d), (name("self_attn.k_proj"), kv), (name("self_attn.v_proj"), kv)];
-            let qkv = b.matrix(MatrixId::Qkv(l), &parts, d, std, both);
-            let out = b.matrix(MatrixId::Out(l), &[(name("self_attn.o_proj"), d)], d, residual_std, both);
+            let qkv = b.matrix(MatrixId::Qkv(l), &parts, d, normal, both);
+            let out = b.matrix(MatrixId::Out(l), &[(name("self_attn.o_proj"), d)], d, residual, both);
             b.norm(name("post_attention_layernorm"), d);
             let parts = [(name("mlp.gate_proj"), f), (name("mlp.up_proj"), f)];
-            let gate_up = b.matrix(MatrixId::GateUp(l), &parts, d, std, both);
-            let down = b.matrix(MatrixId::Down(l), &[(name("mlp.down_proj"), d)], f, residual_std, both);
+            let gate_up = b.matrix(MatrixId::GateUp(l), &parts, d, normal, both);
+            let down = b.matrix(MatrixId::Down(l), &[(name("mlp.down_proj"), d)], f, residual, both);
             b.layout.layers.push(LayerMatrices { qkv, out, gate_up, down });
         }
         b.norm("model.norm.weight".into(), d);
         if !c.tie_embeddings {
-            b.matrix(MatrixId::LmHead, &[("lm_head.weight".into(), c.vocab_size)], d, std, both);
+            b.matrix(MatrixId::LmHead, &[("lm_head.weight".into(), c.vocab_size)], d, normal, both);
         }
         b.layout.len = b.layout.len.next_multiple_of(ALIGN);
         b.layout

@@ -10,7 +10,7 @@ pub mod weights;
 
 pub use adapters::{Adapter, Adapters};
 pub use block::{Block, MlpGradients, MlpRows};
-pub use layout::{Initial, LayerMatrices, Layout, Matrix, MatrixId, Param, ParamKind};
+pub use layout::{Initial, LayerMatrices, Layout, Matrix, MatrixId, Param, ParamKind, Random};
 pub use network::Network;
 pub use products::{GradientRoom, Inputs, Operand};
 pub use weights::Weights;

@@ -49,11 +49,6 @@ impl Weights {
         Ok(Self { config: config.clone(), layout, values, packed, integers, scales })
     }
 
-    /// Initial values of a tensor from element `start` on (contract R1).
-    pub fn initial_values(&self, param: usize, seed: u64, start: usize, out: &mut [f32]) {
-        self.layout.params[param].initial.fill(seed, param, start, out);
-    }
-
     /// Copies `values` into the tensor `param`, without packing.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 use super::state::State;
 use super::tensors::Tensors;
-use crate::model::Param;
+use crate::model::{Param, Random};
 use crate::pool::{Graph, Program, Run, Scratch};
 use crate::step::plan::limits::ROW_BLOCK;
 use std::sync::Arc;
@@ -61,7 +61,8 @@ impl Program for Initialise {
         let (arena, offset) = s.location(which, index);
         // SAFETY: each node fills its own elements, and nothing else runs.
         let values = unsafe { arena.slice_mut(offset + start, len) };
-        p.initial.fill(s.config.train.seed, number, start, values);
+        let train = &s.config.train;
+        p.initial.fill(&Random::new(&s.config.model, train.initial_weights, train.seed), number, start, values);
         if let (Some(adapters), Filled::Weights(param)) = (&s.adapters, filled) {
             // SAFETY: as above.
             unsafe { adapters.set_base(param, start, values) };

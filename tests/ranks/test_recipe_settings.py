@@ -1,4 +1,4 @@
-"""`--embedding-lr-ratio`: the same bits whoever computes the run, and the embedding alone is concerned."""
+"""Settings of a training recipe: the same bits whoever computes the run, and each does what it says."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 import symlm
 from beside_ranks import Ranks, maker, shards
 from symlm import _symlm
+from symlm.config.engine import BEFORE
 from symlm.model.tensors import read_tensors
 
 STEPS = 4
-RATE = {"embedding_lr_ratio": 0.4}
+CHANGES: tuple[dict[str, Any], ...] = ({"embedding_lr_ratio": 0.4}, {"initial_weights": "width"})
 EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -25,24 +26,27 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
         yield made
 
 
-@pytest.mark.parametrize("more", [{}, {"precision": "int16"}], ids=["f32", "int16"])
+@pytest.mark.parametrize("precision", ["f32", "int16"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("change", CHANGES, ids=[name for change in CHANGES for name in change])
 def test_one_hash_over_threads_instructions_sectors_and_ranks(
-    make: Callable[..., Ranks], more: dict[str, Any], tied: bool
+    make: Callable[..., Ranks], change: dict[str, Any], tied: bool, precision: str
 ) -> None:
     how: dict[str, Any] = {"model": {"tie_embeddings": tied}}
-    expected = run(make(1, train={**RATE, **more}, **how))
-    assert run(make(1, train=more, **how)) != expected
-    assert run(make(1, train={"embedding_lr_ratio": 1.0, **more}, **how)) == run(make(1, train=more, **how))
+    before = {name: BEFORE[name] for name in change}
+    changed, usual = ({"precision": precision, **what} for what in (change, before))
+    expected = run(make(1, train=changed, **how))
+    without = run(make(1, train={"precision": precision}, **how))
+    assert run(make(1, train=usual, **how)) == without != expected
     isas = tuple(_symlm.available_isas())
     for index, threads in enumerate((2, 3, 5, 12, 63)):
         single = make(
             1, threads=threads, isas=isas[index % len(isas) :], sectors_in_flight=(0, 1, 4, 12)[index % 4],
-            train={**RATE, **more}, **how,
+            train=changed, **how,
         )  # fmt: skip
         assert run(single) == expected, threads
     for count in (3, 7):
-        assert run(make(count, isas=isas, train={**RATE, **more}, **how)) == expected, count
+        assert run(make(count, isas=isas, train=changed, **how)) == expected, count
 
 
 def run(ranks: Ranks) -> tuple[str, str]:
@@ -82,3 +86,20 @@ def test_stop_and_resume_give_the_run_without_a_stop(text: Path, tmp_path: Path)
     assert all(np.array_equal(a[name], b[name]) for name in a)
     with pytest.raises(symlm.UserError, match=r"--embedding-lr-ratio: the run has 3\.0, asked for 2\.0"):
         train(text, tmp_path / "parts", embedding_lr_ratio=2.0, resume="auto")
+
+
+def test_initial_weights_by_width(text: Path, tmp_path: Path) -> None:
+    """The normal numbers are the same, times another deviation; what adds to the residual stream is 0."""
+    # A rate so small moves nothing but zeros.
+    start = {"learning_rate": 1e-30, "save_interval": 1, "keep_last": 10}
+    gpt2 = weights(train(text, tmp_path / "gpt2", initial_weights="gpt2", **start), 1)
+    width = weights(train(text, tmp_path / "width", initial_weights="width", **start), 1)
+    hidden = gpt2[EMBEDDING].shape[1]
+    for name, values in width.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            assert np.abs(values).max() < 1e-25, name
+        elif values.ndim == 2:
+            np.testing.assert_allclose(values * np.sqrt(hidden), gpt2[name] / 0.02, rtol=1e-6)
+            assert abs(values.std() * np.sqrt(hidden) - 1) < 0.03, name
+        else:
+            assert np.array_equal(values, np.ones_like(values)), name
