@@ -9,7 +9,7 @@ from ..options import Section, Spec, option
 from .length import MAX_STEPS
 
 Precision = Literal["f32", "int16"]
-InitialWeights = Literal["gpt2", "width"]
+InitialWeights = Literal["width", "gpt2"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 _FROM_PRESET = "from the preset"
 
@@ -66,10 +66,10 @@ class LearningSettings(Section):
         ),
     )
     initial_weights: InitialWeights = option(
-        "gpt2",
+        "width",
         Spec(
-            "how the weights of a new model are drawn: with GPT-2's standard deviations, or with one that follows the "
-            "hidden size, which learns faster in small models",
+            "how the weights of a new model are drawn: with a standard deviation that follows the hidden size, or with "
+            "GPT-2's, which small models learn slowly from",
             "choice",
             choices=get_args(InitialWeights),
             before="gpt2",
