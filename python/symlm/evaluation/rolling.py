@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from .. import _symlm
+from ..config.engine import attended
 from ..config.options import convert
 from ..config.train_config import SPECS, Progress
 from ..display import make_display
 from ..generate.generator import Generator
 from ..layout import BEST
+from ..run.checkpoint import State
 from ..system.machine import resolve_threads
 from ..system.values import check_callable, whole
 from ..text.corpus import ID_BLOCK, encode_text, text_blocks
@@ -55,10 +57,18 @@ class RollingEvaluation:
     compressed: dict[str, int]
 
 
-class _Window(NamedTuple):
-    """`place` is the first token of the range that the window lies in; the others as `rolling_windows` gives them."""
+class _Part(NamedTuple):
+    """Tokens that are predicted: their place in the shards, their number, and the ids that stand before them."""
 
     place: int
+    tokens: int
+    before: list[int]
+
+
+class _Window(NamedTuple):
+    """A window of a part; numbers as `rolling_windows` gives them."""
+
+    part: _Part
     begin: int
     first: int
     end: int
@@ -81,7 +91,8 @@ def evaluate_rolling(
 
     Each window begins `stride` tokens after the one before and counts only its new tokens; without `stride` windows
     lie side by side. The first token is predicted from the start of a text. With `per_document` each document begins
-    afresh, `each` is called with its result, and the tokens between documents are not counted.
+    afresh, `each` is called with its result, and the tokens between documents are not counted. A checkpoint of a run
+    with `attend` "document" sees its document alone in any case; without `per_document` the tokens between count too.
     """
     against = known_compressors(against)
     check_callable("each", each)
@@ -94,18 +105,18 @@ def evaluate_rolling(
         if generator.note is not None:
             display.message(generator.note)
         shards = encode_text(data, text_field, tokenizer, 1, scorer.threads, display)
-        parts = _documents(shards, tokenizer) if per_document else [(0, shards.tokens)]
+        parts = _parts(generator, shards, scorer.context, per_document)
         move = display.task("evaluation")
-        scored = _scored(generator, scorer, shards, parts, step)
         loss, tokens, count = 0.0, 0, 0
-        for number, (at, of_part) in enumerate(groupby(scored, lambda one: one[0].place)):
+        scored = groupby(_scored(scorer, shards, parts, step), lambda one: one[0].part)
+        for number, (part, of_part) in enumerate(scored):
             before, size = loss, 0
             for window, nats in of_part:
-                loss, size, count = loss + nats, window.end - 1, count + 1
+                loss, size, count = loss + nats, window.end - len(part.before), count + 1
                 move(tokens + size, shards.tokens)
             tokens += size
             if each is not None and per_document:
-                each(_document(number, shards, at, size, tokenizer, loss - before))
+                each(_document(number, shards, part.place, size, tokenizer, loss - before))
         move(shards.tokens, shards.tokens)
         blocks = text_blocks(shards, tokenizer)
         compressed = compressed_sizes(blocks, shards.bytes, against, display.task("compressing"))
@@ -127,31 +138,73 @@ def evaluate_rolling(
 
 
 def _scored(
-    generator: Generator, scorer: Scorer, shards: _symlm.Shards, parts: Iterable[tuple[int, int]], step: int
+    scorer: Scorer, shards: _symlm.Shards, parts: Iterable[_Part], step: int
 ) -> Iterator[tuple[_Window, float]]:
-    """The windows of the parts (a place, and tokens from there), each with the loss in nats of what it counts."""
-    windows = (_Window(at, *w) for at, size in parts for w in rolling_windows(size, scorer.context, step))
-    start = generator.tokenizer.document_start[-1:] or generator.prompt_ids("")[-1:]
+    """The windows of the parts, each with the loss in nats of what it counts."""
+    windows = (
+        _Window(part, *window)
+        for part in parts
+        for window in rolling_windows(part.tokens, scorer.context, step, len(part.before))
+    )
 
     def work(window: _Window) -> tuple[_Window, float]:
-        at, begin, first, end = window
-        ids = shards.ids(at + max(begin - 1, 0), end - max(begin, 1))
-        return window, -scorer.score(ids if begin else start + ids, end - first)
+        part, begin, first, end = window
+        place = max(begin, len(part.before))
+        ids = shards.ids(part.place + place - len(part.before), end - place)
+        return window, -scorer.score(part.before[begin:] + ids, end - first)
 
     return scorer.ordered(work, windows)
+
+
+def _parts(generator: Generator, shards: _symlm.Shards, context: int, per_document: bool) -> Iterator[_Part]:
+    """What is predicted from its own beginning: each document, or the whole text.
+
+    A model that sees documents alone predicts each from what began them in training (contract W1). In a text that is
+    taken as a whole, the end of a document is one of its predictions, as in training."""
+    tokenizer, alone = generator.tokenizer, _sees_documents(generator)
+    start, end = tokenizer.document_start, tokenizer.eot_id
+    before = start or ([end] if alone and end is not None else generator.prompt_ids(""))
+    before = before[-context:]
+    if per_document:
+        for place, tokens in _documents(shards, tokenizer):
+            yield _Part(place, tokens, before)
+    elif not alone:
+        yield _Part(len(start), shards.tokens - len(start), before)
+    else:
+        # What a document begins with is one token, which is the last prediction of the document before it.
+        behind = bool(start) and start[0] != end
+        place = len(start)
+        for at in _ends(shards, end):
+            begin = at + behind
+            if place <= begin < shards.tokens:
+                yield _Part(place, begin + 1 - place, before)
+                place, before = begin + 1, shards.ids(begin, 1)
+        yield _Part(place, shards.tokens - place, before)
+
+
+def _sees_documents(generator: Generator) -> bool:
+    """Whether a model was trained to see its document alone, which only a checkpoint tells."""
+    files = generator.files
+    return files is not None and files.has_state and attended(State.read(files.folder).config) == "document"
+
+
+def _ends(shards: _symlm.Shards, end: int | None) -> Iterator[int]:
+    """Places of the tokens that end a text, ascending."""
+    for at in range(0, shards.tokens, ID_BLOCK):
+        for place, token in enumerate(shards.ids(at, min(ID_BLOCK, shards.tokens - at)), at):
+            if token == end:
+                yield place
 
 
 def _documents(shards: _symlm.Shards, tokenizer: _symlm.Tokenizer) -> Iterator[tuple[int, int]]:
     """Place and number of tokens of each document, without what begins and ends it."""
     start = tokenizer.document_start
     # One token may both end a document and begin the next.
-    eot, behind = tokenizer.eot_id, len(start) - (start[:1] == [tokenizer.eot_id])
-    begin = len(start)
-    for at in range(0, shards.tokens, ID_BLOCK):
-        for place, token in enumerate(shards.ids(at, min(ID_BLOCK, shards.tokens - at)), at):
-            if token == eot and place >= begin:
-                yield begin, place - begin
-                begin = place + 1 + behind
+    behind, begin = len(start) - (start[:1] == [tokenizer.eot_id]), len(start)
+    for place in _ends(shards, tokenizer.eot_id):
+        if place >= begin:
+            yield begin, place - begin
+            begin = place + 1 + behind
     yield begin, shards.tokens - begin
 
 

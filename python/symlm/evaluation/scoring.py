@@ -86,11 +86,15 @@ def log_likelihood(rows: npt.NDArray[np.float32], targets: Sequence[int]) -> flo
     return total
 
 
-def rolling_windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+def rolling_windows(tokens: int, context: int, stride: int, before: int = 1) -> Iterator[tuple[int, int, int]]:
     """Windows that predict each of `tokens` tokens exactly once: (first token seen, first predicted, end).
 
-    Token 0 is what stands before the text and is not predicted; the text is tokens 1 to `tokens`. A window sees at most
-    `context` tokens and predicts `stride` of them, the last one the rest.
+    Tokens 0 to `before` - 1, at most `context` of them, stand before the text and are not predicted; the text follows
+    them. A window sees at most `context` tokens and predicts `stride` of them, the last one the rest; the first one
+    sees all that stands before the text, and predicts as many as there is room for.
     """
-    for at in range(0, tokens, stride):
-        yield max(at - (context - stride), 0), at + 1, min(at + stride, tokens) + 1
+    first, end = before, before + tokens
+    size = min(stride, context - before + 1)
+    while first < end:
+        yield max(first + size - 1 - context, 0), first, min(first + size, end)
+        first, size = first + size, stride
