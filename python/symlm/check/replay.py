@@ -29,7 +29,7 @@ from ..text.corpus import Prepared, Sources, ensure_cache_dir
 from ..training.bundle import Findings, bundle_path
 from ..training.initial import Initial
 from ..training.nan_policy import NanPolicy, computed, merged, ranges_of
-from ..training.opening import check_input, check_text
+from ..training.opening import check_input, check_made_from, check_text
 from ..training.saving import Writing, start_saving, write_checkpoint
 
 POLL_S = 0.1
@@ -327,12 +327,10 @@ def _begin_of(source: Source, step: int, display: Display) -> Begin:
     if own.is_dir():
         try:
             state = checkpoint.usable(own)
-            now = made_from(engine_settings(source.config, 1))
-            if all(state.config[key] == now[key] for key in now):
-                return Begin(own, state)
-            display.warning(f"{own}: of a run with other settings; beginning from a checkpoint")
-        except (SymlmError, KeyError) as error:
-            display.warning(f"{getattr(error, 'message', own)}; beginning from a checkpoint")
+            check_made_from(own, state, made_from(engine_settings(source.config, 1)))
+            return Begin(own, state)
+        except SymlmError as error:
+            display.warning(f"{error.message}; beginning from a checkpoint")
     return source.newest(step - 1, display)
 
 
