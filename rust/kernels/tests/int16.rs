@@ -253,3 +253,27 @@ fn the_peak_does_what_it_says() {
         assert_eq!((sum, operations), (10 * products * 5, 10 * products as u64 * 2), "{}", integers.name());
     }
 }
+
+/// Safe functions never reach instructions that the CPU lacks. (Each machine lacks those of another architecture.)
+#[test]
+fn instructions_that_the_cpu_lacks_are_refused() {
+    let x = full(3, 32, 1.0);
+    let (ints, weights) = (Ints::of(Isa::Portable, &x, None, None), Weights::of(Isa::Portable, &x));
+    for integers in Integers::ALL.into_iter().filter(|integers| !integers.is_available()) {
+        let refused = |what: &str, kernel: &dyn Fn(MatMut<'_>)| {
+            let run = std::panic::AssertUnwindSafe(|| kernel(full(32, 32, 0.0).view_mut()));
+            let payload = std::panic::catch_unwind(run).expect_err(what);
+            let found = payload.downcast_ref::<String>().map_or("", |text| text);
+            assert_eq!(found, format!("this CPU has no {}", integers.name()), "{what}");
+        };
+        let (view, forward) = (ints.view(), weights.forward());
+        refused("product", &|mut c| product(integers, view, forward, None, c.row_range(0..3).col_range(0..3)));
+        refused("product_add", &|mut c| {
+            product_add(integers, view, forward, None, x.view().col_range(0..3), c.row_range(0..3).col_range(0..3));
+        });
+        refused("weight_gradient", &|dw| {
+            let scratch = &mut vec![0.0; int16::weight_gradient_scratch(3, 32, 32)];
+            int16::weight_gradient(integers, x.view(), view, dw, Fold::Set, None, scratch);
+        });
+    }
+}

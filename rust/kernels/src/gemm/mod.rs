@@ -220,8 +220,9 @@ impl Kernel for Gemm<'_> {
                     tile.near[0] = Rows { ptr: c.element(next_i, next_j), stride: c.stride, count: rows };
                     (tile.start, tile.add, tile.c) = (start.element(i, j), add.element(i, j), c.element(i, j));
                     tile.scales = self.scales.at(i, j);
-                    // SAFETY: `gemm` checked the shapes, the results have m x n elements (its caller's guarantee), and
-                    // the tile was compiled for the token at hand.
+                    // SAFETY: `gemm`, or of integers `int16::product`, checked the shapes, and the results have m x n elements
+                    // (guaranteed by the caller of the one, checked by the other). The tile was compiled for the token at
+                    // hand and, of integers, for instructions that `integer_tiles` has found here.
                     unsafe { self.tiles.get(rows, transposed, tail)(&tile) };
                     i += rows;
                 }

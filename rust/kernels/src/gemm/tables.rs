@@ -134,7 +134,11 @@ pub(super) fn tiles(isa: Isa) -> &'static Table {
 }
 
 /// The tiles of 16-bit integers.
+///
+/// # Panics
+/// If the CPU lacks their instructions, which `dispatch` does not know of.
 pub(super) fn integer_tiles(integers: Integers) -> &'static Table {
+    assert!(integers.is_available(), "this CPU has no {}", integers.name());
     #[cfg(target_arch = "x86_64")]
     match integers {
         Integers::Avx512Vnni => return &x86::DOT_WIDE,

@@ -11,14 +11,14 @@ use crate::simd::{Integers, LANES, Simd, dispatch};
 use crate::{Mat, MatMut, vectors};
 use std::ops::Range;
 
-/// Weight gradient of one sector (contract I7), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs with one
+/// Weight gradient of one sector (contract I8), folded into `dw`: `dy` is tokens x outputs, `x` tokens x inputs with one
 /// scale for each token.
 ///
 /// `coming` are the operands of the next call, if known, `x` as pairs: they are brought near meanwhile. Workspace:
 /// [`weight_gradient_scratch`] elements. An empty sector contributes +0.
 ///
 /// # Panics
-/// If the shapes do not fit or the workspace is too small.
+/// If the shapes do not fit, the workspace is too small, or the CPU lacks the instructions.
 pub fn weight_gradient(
     integers: Integers,
     dy: Mat<'_>,
@@ -33,7 +33,7 @@ pub fn weight_gradient(
     assert_eq!((rows, cols), (dy.cols(), x.cols()), "weight gradient of outputs x inputs");
     let needed = weight_gradient_scratch(tokens, rows, cols);
     assert!(scratch.len() >= needed, "weight gradient of {rows} x {cols} in {} elements", scratch.len());
-    let isa = integers.isa();
+    let (isa, tiles) = (integers.isa(), integer_tiles(integers));
     if tokens == 0 {
         let add = if fold == Fold::Add { at(&mut dw) } else { At::NONE };
         return direct(isa, Left::Columns(dy), Right::rows(Mat::new(&[], 0, cols, cols)), At::NONE, add, &mut dw);
@@ -68,7 +68,6 @@ pub fn weight_gradient(
             };
             let then = if range.end < rows { None } else { then };
             let scales = &mut scales[..range.len()];
-            let tiles = integer_tiles(integers);
             dispatch(isa, Part { operands, then, start: At::NONE, add, c, columns, panel, scales, tiles });
         }
     }

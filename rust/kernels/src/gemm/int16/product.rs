@@ -11,7 +11,7 @@ use crate::{Mat, MatMut};
 /// one scale for each row, or one for each of its blocks of 512 columns.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not fit, or the CPU lacks the instructions.
 pub fn product(integers: Integers, a: Quantised<'_>, b: Packed<'_>, columns: Option<&[f32]>, mut c: MatMut<'_>) {
     run(integers, a, b, columns, At::NONE, &mut c);
 }
@@ -19,7 +19,7 @@ pub fn product(integers: Integers, a: Quantised<'_>, b: Packed<'_>, columns: Opt
 /// `c = r + a b`, the sum after the product is complete (contract G4).
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not fit, or the CPU lacks the instructions.
 pub fn product_add(
     integers: Integers,
     a: Quantised<'_>,
@@ -37,7 +37,7 @@ fn run(integers: Integers, a: Quantised<'_>, b: Packed<'_>, columns: Option<&[f3
     assert_eq!(k, b.k(), "inner sizes in pairs");
     assert_eq!((a.rows(), b.n()), (c.rows(), c.cols()), "output shape");
     assert!(columns.is_none_or(|columns| columns.len() == b.n()), "scales of the columns");
-    let (isa, rows) = (integers.isa(), Left::Rows(a.pairs().col_range(0..k)));
+    let (isa, tiles, rows) = (integers.isa(), integer_tiles(integers), Left::Rows(a.pairs().col_range(0..k)));
     if blocks == 0 {
         // A product over nothing is +0.
         return direct(isa, rows, Right::packed(b), At::NONE, add, c);
@@ -52,6 +52,6 @@ fn run(integers: Integers, a: Quantised<'_>, b: Packed<'_>, columns: Option<&[f3
         let row = a.scales().as_ptr().wrapping_add(if a.groups() == 1 { 0 } else { block });
         let scales = Scales { row, row_stride: a.groups(), column };
         let (a, b) = (rows.k_range(range.clone()), Right::packed(b).k_range(range));
-        dispatch(isa, Gemm { a, b, results: Results { start, add, c }, scales, tiles: integer_tiles(integers) });
+        dispatch(isa, Gemm { a, b, results: Results { start, add, c }, scales, tiles });
     }
 }
