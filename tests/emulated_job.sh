@@ -21,7 +21,7 @@ for isa in avx512 avx2 portable; do
 done
 for pair in avx512:avx512-vnni avx512:avx512-bw avx2:avx-vnni avx2:avx2 portable:portable; do
   # What the processor does not have is refused by name.
-  if SYMLM_INT16=${pair#*:} ./step_times /tmp/int16.json 2>&1 < /dev/null | grep -q "SYMLM_INT16 is"; then
+  if SYMLM_ISA=${pair%:*} SYMLM_INT16=${pair#*:} ./step_times /tmp/int16.json 2>&1 < /dev/null | grep -q "SYMLM_INT16 is"; then
     echo "${pair#*:}: not on this processor"
   else
     loss "${pair%:*}" "${pair#*:}" /tmp/int16.json int16

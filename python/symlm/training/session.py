@@ -197,7 +197,8 @@ class Session:
                 # Only now it is known which files a folder or a pattern stands for.
                 check_target("--trace", config.trace, sources.inputs)
             display.message(f"text: {sources}")
-            display.message(f"threads: {self.threads} ({self.threads_rule}), instruction set {_symlm.isa()}")
+            integers = "" if config.precision == "f32" else f", {config.precision} by {_symlm.integer_instructions()}"
+            display.message(f"threads: {self.threads} ({self.threads_rule}), instruction set {_symlm.isa()}{integers}")
             for note in self._notes(planned) if self.is_new else ():
                 display.message(f"note: {note}")
             # The others wait: their signals and their ends are heard meanwhile.

@@ -20,23 +20,34 @@ pub fn active_isa() -> Result<Isa> {
     })
 }
 
-/// The instructions that multiply 16-bit integers beside an instruction set: those that `SYMLM_INT16` names if they belong
-/// to it, else the fastest.
+/// The instructions that multiply 16-bit integers beside an instruction set: those that `SYMLM_INT16` names, else the
+/// fastest. The name has to belong to the set in use. Beside another one, which only a comparison asks for, the fastest
+/// takes its place.
 ///
 /// # Errors
-/// `Usage` if the name is unknown or the CPU lacks them.
+/// `Usage` if the name is unknown, the CPU lacks them, or they belong to another instruction set than the one in use.
 pub fn active_integers(isa: Isa) -> Result<Integers> {
     let Some(name) = std::env::var_os("SYMLM_INT16").filter(|name| !name.is_empty()) else {
         return Ok(Integers::of(isa));
     };
-    let name = name.to_string_lossy();
-    let found = Integers::from_name(&name).filter(|integers| integers.is_available());
+    let found = named_integers(&name.to_string_lossy(), active_isa()?)?;
+    Ok(if found.goes_with(isa) { found } else { Integers::of(isa) })
+}
+
+/// The instructions with this name, beside the instruction set in use.
+fn named_integers(name: &str, in_use: Isa) -> Result<Integers> {
+    let found = Integers::from_name(name).filter(|integers| integers.is_available());
     let found = found.ok_or_else(|| {
         let names: Vec<_> = Integers::available().into_iter().map(Integers::name).collect();
         Error::usage(format!("SYMLM_INT16 is {name:?}, symlm has {} on this machine", names.join(", ")))
             .hint("unset SYMLM_INT16 to use the fastest")
     })?;
-    Ok(if found.isa() == isa { found } else { Integers::of(isa) })
+    if found.goes_with(in_use) {
+        return Ok(found);
+    }
+    let (needed, in_use) = (found.isa().name(), in_use.name());
+    Err(Error::usage(format!("SYMLM_INT16 is {name:?}, which needs SYMLM_ISA={needed}, but {in_use} is in use"))
+        .hint(format!("set SYMLM_ISA={needed} too, or unset SYMLM_INT16 to use the fastest")))
 }
 
 /// The instruction set with this name, if this machine can run it.
@@ -294,6 +305,22 @@ mod tests {
         assert_eq!(odd.available_memory().unwrap().bytes, 8388608.0 * KIB);
         odd.memory = "MemAvailable: many kB\n".into();
         assert_eq!(odd.available_memory(), None);
+    }
+
+    #[test]
+    fn integers_have_to_belong_to_the_instruction_set_in_use() {
+        for integers in Integers::available() {
+            assert_eq!(named_integers(integers.name(), integers.isa()).unwrap(), integers);
+            for isa in Isa::available() {
+                let found = named_integers(integers.name(), isa);
+                if integers.isa() == isa || Integers::of(isa) == integers {
+                    assert_eq!(found.unwrap(), integers);
+                } else {
+                    let needed = format!("needs SYMLM_ISA={}, but {} is in use", integers.isa().name(), isa.name());
+                    assert!(found.unwrap_err().to_string().contains(&needed), "{needed}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Integers {
         }
     }
 
+    /// Whether it can be chosen beside an instruction set: it works on the same vectors, or is the fastest there is.
+    pub fn goes_with(self, isa: Isa) -> bool {
+        self.isa() == isa || self == Integers::of(isa)
+    }
+
     /// Whether this CPU can run it.
     pub fn is_available(self) -> bool {
         let has = match self {
