@@ -9,7 +9,7 @@ import click
 from ..errors import printable
 from ..run.metrics import to_line
 from ..system.machine import gib
-from ..training.plan import USUAL_PART_OF_PEAK, Plan
+from ..training.plan import Plan
 from ..units import count_of, format_count, format_duration, format_short_duration
 
 Row = tuple[str, str, str]
@@ -42,7 +42,7 @@ def rows(plan: Plan) -> list[tuple[str, list[Row]]]:
         (
             "an update",
             f"about {format_short_duration(plan.seconds_per_update)}",
-            f"at {100 * USUAL_PART_OF_PEAK:.0f} % of the {plan.peak_name}",
+            f"at {100 * plan.part_of_peak:.0f} % of the {plan.peak_name}",
         ),
         ("training", f"about {format_duration(plan.seconds)}", "an estimate; other work on the machine adds to it"),
     ]

@@ -22,11 +22,21 @@ from ..system.peak import measured_peaks
 from ..text.corpus import Sources, cache_dir, vocab_size_with
 from ..text.opening import open_objects
 from .resources import Disk, Memory, check_fits, disk_of, memory_of
-from .schedule import FORWARD_COST, eval_windows, final_eval_windows, plan_steps, windows_held_out, windows_of_epoch
+from .schedule import (
+    FORWARD_COST,
+    IN_F32,
+    eval_windows,
+    final_eval_windows,
+    plan_steps,
+    windows_held_out,
+    windows_of_epoch,
+)
 from .session import Session
 
-USUAL_PART_OF_PEAK = 0.7
-"""Part of the processor's measured peak that training usually reaches; the time of a plan follows from it."""
+USUAL_PART_OF_FMA_PEAK = 0.7
+USUAL_PART_OF_INTEGER_PEAK = 0.55
+"""Parts of the processor's measured peaks that training usually reaches; the time of a plan follows from them. That of
+integer products is smaller: attention, norms, loss and optimizer compute in f32 beside them."""
 
 _PACKED = {".gz": 3, ".zst": 3, ".xz": 4, ".bz2": 4, ".parquet": 2}
 """Bytes of text for each byte on disk, of English."""
@@ -57,6 +67,7 @@ class Plan:
     seconds_per_update: float
     seconds: float
     peak_name: str = "FMA peak"
+    part_of_peak: float = USUAL_PART_OF_FMA_PEAK
     ranks: int = 1
     sent_bytes: int = 0
     """Bytes that one of several ranks sends in an update, the one that sends the most."""
@@ -115,15 +126,19 @@ def _plan_of(session: Session) -> Plan:
     memory = memory_of(filled, threads, ranks)
     flops = _symlm.flops_per_token(model_shape(model))
     peaks = measured_peaks(threads, _PEAK_SECONDS, _PEAK_ROUNDS, config.precision)
-    per_update = config.batch_size * model.seq_len * flops / (peaks.of_run * 1e9 * USUAL_PART_OF_PEAK)
-    per_update *= max(map(len, rank_sectors(ranks))) / SECTORS
+    part = USUAL_PART_OF_FMA_PEAK if peaks.integer is None else USUAL_PART_OF_INTEGER_PEAK
+    on_one_rank = config.batch_size * model.seq_len * flops / (peaks.of_run * 1e9 * part)
+    per_update = on_one_rank * max(map(len, rank_sectors(ranks))) / SECTORS
     windows = windows_of_epoch(round(tokens - held), model.seq_len)
     val_windows = windows_held_out(round(held), model.seq_len)
     steps = plan_steps(filled, windows, val_windows=val_windows, seconds_per_step=per_update)
     left = max(min(steps.max_steps, config.stop_at_step or steps.max_steps) - session.start_step, 0)
     evaluated = eval_windows(config, val_windows) * (left // config.eval_interval if config.eval_interval else 0)
-    evaluated += final_eval_windows(config, steps.max_steps, val_windows)
-    seconds = per_update * (left + FORWARD_COST * evaluated / config.batch_size)
+    last = final_eval_windows(config, steps.max_steps, val_windows)
+    seconds = per_update * (left + FORWARD_COST * (evaluated + last) / config.batch_size)
+    if config.precision != "f32":
+        # The last evaluation once more in f32, which one rank does.
+        seconds += on_one_rank * IN_F32 * FORWARD_COST * last / config.batch_size
     disk = disk_of(dataclasses.replace(filled, max_steps=steps.max_steps), session.folder, model.parameters)
     short = vocab_size <= _SHORT_IDS and sources.train.data_format == "text"
     shard_bytes = round(tokens) * (2 if short else 4)
@@ -142,6 +157,7 @@ def _plan_of(session: Session) -> Plan:
         seconds_per_update=per_update,
         seconds=seconds,
         peak_name=peaks.name,
+        part_of_peak=part,
         ranks=ranks,
         sent_bytes=_sent_bytes(filled, ranks),
     )

@@ -26,6 +26,9 @@ FINAL_EVAL_DIVISOR = 10
 FORWARD_COST = 1 / 3
 """Time of evaluating a window as a part of the time of training on it."""
 
+IN_F32 = 1.6
+"""Time of evaluating in f32 as a multiple of that in int16."""
+
 SAVE_RESERVE = 0.97
 """Part of a time limit that is planned; the rest is for checkpoints, samples and noise."""
 
@@ -123,7 +126,9 @@ def steps_in_time(config: TrainConfig, seconds: float, seconds_per_step: float, 
         cost += eval_windows(config, val_windows) * per_window * FORWARD_COST / config.eval_interval
     if val_windows:
         seconds -= eval_windows(config, val_windows) * per_window * FORWARD_COST
-        cost += seconds_per_step * FORWARD_COST / FINAL_EVAL_DIVISOR
+        last = FORWARD_COST / FINAL_EVAL_DIVISOR
+        # A run in integers ends with the same evaluation in f32, too.
+        cost += seconds_per_step * last * (1 if config.precision == "f32" else 1 + IN_F32)
     return max(int(seconds * SAVE_RESERVE / cost), 1)
 
 
