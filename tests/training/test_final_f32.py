@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import types
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from symlm import _symlm
 from symlm.evaluation.windows import evaluate
 from symlm.layout import METRICS, WEIGHTS
 from symlm.run.metrics import read_lines
+from symlm.training.due import final_f32
 from symlm.training.resources import memory_of
 from symlm.training.running import Running
 
@@ -93,6 +95,44 @@ def test_a_figure_that_cannot_be_had_is_a_warning(folder: Path, capfd: pytest.Ca
     assert "val_loss_f32" not in end_of(run)
     (line,) = (line for line in capfd.readouterr().err.splitlines() if "not evaluated in f32: " in line)
     assert WEIGHTS in line
+
+
+def test_an_engine_that_cannot_start_is_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    real = _symlm.Engine
+
+    def limited(settings: Any, *others: Any) -> Any:
+        if settings.train.precision == "f32":
+            raise symlm.UserError("cannot start the control thread: Resource temporarily unavailable")
+        return real(settings, *others)
+
+    monkeypatch.setattr(_symlm, "Engine", limited)
+    run = fit(folder, "run", **HELD_OUT)
+    assert run.finished
+    assert "val_loss_f32" not in end_of(run)
+    assert "not evaluated in f32: cannot start the control thread" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("part", "warned"), [(0.9991, False), (1.0011, True), (0.9989, True)])
+def test_figures_that_are_far_apart_are_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], part: float, warned: bool
+) -> None:
+    """The second figure is a part of the first."""
+    real = final_f32._report
+    found: list[float] = []
+
+    def apart(running: Running, windows: int) -> Any:
+        report = real(running, windows)
+        found.append(part * (running.progress.view.val_bpb or 0.0))
+        return types.SimpleNamespace(loss=report.loss, bits_per_byte=found[0])
+
+    monkeypatch.setattr(final_f32, "_report", apart)
+    end = end_of(fit(folder, "run", **HELD_OUT))
+    told = capfd.readouterr().err
+    assert end["val_bpb_f32"] == found[0] > 0
+    assert f"{100 * (part - 1):+.3f} % from int16" in told
+    assert (f"last evaluation are {100 * abs(part - 1):.3f} % apart" in told) == warned
 
 
 def test_a_signal_leaves_it_out(

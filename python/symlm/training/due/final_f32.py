@@ -6,10 +6,13 @@ from typing import Any
 
 from ... import _symlm
 from ...config.engine import in_f32, made_from, settings_of
-from ...errors import DataError, MemoryPlanError
+from ...errors import DataError, MemoryPlanError, UserError
 from ...layout import WEIGHTS
 from ...system.signals import Stopped
 from ..running import Running
+
+UNUSUAL = 1e-3
+"""From this part of the bits per byte on, the two figures of a run differ by more than rounding explains."""
 
 
 def wanted(running: Running, windows: int) -> bool:
@@ -24,13 +27,25 @@ def evaluate_in_f32(running: Running, windows: int) -> dict[str, Any]:
         report = _report(running, windows)
     except Stopped:
         return _left_out(running, f"stopped by {running.signals.name}")
-    except (DataError, MemoryPlanError) as error:
+    except (DataError, MemoryPlanError, UserError) as error:
         return _left_out(running, error.message)
-    mine = running.progress.view.val_bpb
-    change = "" if not mine else f", {100 * (report.bits_per_byte / mine - 1):+.3f} % from {running.config.precision}"
-    quality = f"val loss {report.loss:.4f}  bits per byte {report.bits_per_byte:.4f}{change}"
-    running.display.message(f"in f32, as other programs compute: {quality}")
+    _tell(running, report)
     return {"val_loss_f32": report.loss, "val_bpb_f32": report.bits_per_byte}
+
+
+def _tell(running: Running, report: _symlm.EvalReport) -> None:
+    mine, precision = running.progress.view.val_bpb, running.config.precision
+    change = report.bits_per_byte / mine - 1 if mine else 0.0
+    quality = f"val loss {report.loss:.4f}  bits per byte {report.bits_per_byte:.4f}"
+    if mine:
+        quality += f", {100 * change:+.3f} % from {precision}"
+    running.display.message(f"in f32, as other programs compute: {quality}")
+    # Not below: a NaN is no small difference either.
+    if not abs(change) < UNUSUAL:
+        running.display.warning(
+            f"the two figures of the last evaluation are {100 * abs(change):.3f} % apart, usual is below 0.002 %: the "
+            f"weights suit {precision}, not f32, in which other programs use them"
+        )
 
 
 def _left_out(running: Running, why: str) -> dict[str, Any]:
