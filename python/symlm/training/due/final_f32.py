@@ -40,7 +40,7 @@ def _tell(running: Running, report: _symlm.EvalReport) -> None:
     if mine:
         quality += f", {100 * change:+.3f} % from {precision}"
     running.display.message(f"in f32, as other programs compute: {quality}")
-    # Not below: a NaN is no small difference either.
+    # A NaN is not below it either.
     if not abs(change) < UNUSUAL:
         running.display.warning(
             f"the two figures of the last evaluation are {100 * abs(change):.3f} % apart, usual is below 0.002 %: the "
