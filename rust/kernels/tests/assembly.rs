@@ -97,7 +97,16 @@ fn check(assembly: &str, tiles: &Tiles) -> Result<(), String> {
         let mut shapes = BTreeSet::new();
         for body in function.loops(&DIALECT) {
             let wrong = |what| format!("{}: {what}, in the loop\n{}", tiles.symbol, body.join("\n"));
-            shapes.insert(examine(body, tiles).map_err(wrong)?);
+            let shape = examine(body, tiles).map_err(wrong)?;
+            if shape == (Shape { rows: tiles.rows, tail: false }) {
+                let fused = body.iter().filter(|instruction| instruction.starts_with("vfmadd")).count();
+                println!(
+                    "{}: {:.2} instructions for each multiply-add",
+                    tiles.symbol,
+                    body.len() as f64 / fused as f64
+                );
+            }
+            shapes.insert(shape);
         }
         shapes.into_iter().for_each(|shape| *count.entry(shape).or_default() += 1);
     }
