@@ -116,10 +116,12 @@ impl Simd for Neon {
     const WRITTEN_OUT: bool = true;
 
     #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block)] // a request for a line reads nothing that the program sees
     fn prefetch(self, p: *const f32) {
         unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nomem, nostack, preserves_flags)) }
     }
     #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block)] // a request for a line reads nothing that the program sees
     fn prefetch_near(self, p: *const f32) {
         unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nomem, nostack, preserves_flags)) }
     }
