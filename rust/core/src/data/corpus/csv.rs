@@ -16,7 +16,7 @@ const KEPT_BYTES: usize = 1 << 20;
 const NAMES_KNOWN: usize = 16;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Between the columns of a .csv file stands the first of these with which a column is one that is asked for.
-const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
+const DELIMITERS: [u8; 3] = *b",;\t";
 
 /// What is asked of a file.
 pub(super) struct Columns<'a> {
