@@ -3,17 +3,17 @@
 # golden run, and runs of 20 updates that change their processor in the middle.
 #
 # `emulated_arm.sh FOLDER [PART...]`: FOLDER keeps a root file system of Debian sid with compilers, qemu and a Python for
-# aarch64 (2.5 GB), and what is built there. Parts: kernels, run, doctor, and pytest,
-# which runs the tests of emulated_arm.txt; the first three without names.
+# aarch64 (2.5 GB), and what is built there. Parts: kernels, golden, change (runs that change their processor), doctor, and
+# pytest, which runs the tests of emulated_arm.txt; all but the last without names.
 #
 # Needs what debian_root.sh says, and python3 with pip and PyPI. Settings: HOST_PYTHON=.venv/bin/python with symlm for this
-# machine.
+# machine; KEEP=1 takes the extension that was built last, however old.
 set -euo pipefail
 
 . "$(dirname "$0")/debian_root.sh"
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
-parts=${*:-kernels run doctor}
+parts=${*:-kernels golden change doctor}
 HOST_PYTHON=${HOST_PYTHON:-$here/.venv/bin/python}
 root=$folder/root
 target=aarch64-unknown-linux-gnu
@@ -51,11 +51,14 @@ once arm-python arm_python
 
 # The package: this tree's sources, with the extension for aarch64.
 package() {
-  inside "CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 cargo build --locked --release --target $target -p symlm-py"
+  [ -z "${packaged:-}" ] || return 0
+  [ -n "${KEEP:-}" ] ||
+    inside "CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 cargo build --locked --release --target $target -p symlm-py"
   rm -rf "$folder/built/python"
   mkdir -p "$folder/built/python"
   cp -r "$here/python/symlm" "$folder/built/python/symlm"
   cp "$folder/built/$target/release/lib_symlm.so" "$folder/built/python/symlm/_symlm.abi3.so"
+  packaged=yes
 }
 
 for part in $parts; do
@@ -64,25 +67,25 @@ for part in $parts; do
     kernels)
       inside "SYMLM_TEST_ISAS=neon,portable cargo test --locked --target $target -p symlm-kernels"
       ;;
-    run)
+    golden | change)
       "$HOST_PYTHON" -c 'import symlm' || fail "$HOST_PYTHON has no symlm" "make install, or set HOST_PYTHON"
       package
       rm -rf "$folder/shared" && mkdir "$folder/shared"
       # Programs that start this one see the files of `shared` under the same names as here.
       { declare -p here folder root; declare -f inside; echo 'inside "exec arm-python /src/${1#"$here"/} ${*:2}"'; } > "$folder/arm"
       sed -i '1i #!/usr/bin/env bash' "$folder/arm" && chmod +x "$folder/arm"
-      PYTHONPATH=$here/tests "$HOST_PYTHON" "$here/tests/emulated_arm.py" "$folder/shared" "$folder/arm"
+      PYTHONPATH=$here/tests "$HOST_PYTHON" "$here/tests/emulated_arm.py" "$part" "$folder/shared" "$folder/arm"
       ;;
     doctor)
-      [ -d "$folder/built/python" ] || package
+      package
       inside "arm-python -m symlm doctor; for isa in neon portable; do SYMLM_ISA=\$isa arm-python -m symlm doctor --prove; done"
       ;;
     pytest)
-      [ -d "$folder/built/python" ] || package
+      package
       inside "arm-python -m pytest -q -p no:cacheprovider --durations=10 $(sed 's/ *#.*//' "$here/tests/emulated_arm.txt" | tr '\n' ' ')"
       ;;
     *)
-      fail "found part $part, expected kernels, run, doctor or pytest" "name one of them"
+      fail "found part $part, expected kernels, golden, change, doctor or pytest" "name one of them"
       ;;
   esac
 done
