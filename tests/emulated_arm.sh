@@ -7,7 +7,7 @@
 # pytest, which runs the tests of emulated_arm.txt; all but the last without names.
 #
 # Needs what debian_root.sh says, and python3 with pip and PyPI. Settings: HOST_PYTHON=.venv/bin/python with symlm for this
-# machine; KEEP=1 takes the extension that was built last, however old.
+# machine; KEEP=1 takes the extension that was built last, however old; TESTS, other tests than those of emulated_arm.txt.
 set -euo pipefail
 
 . "$(dirname "$0")/debian_root.sh"
@@ -35,7 +35,7 @@ arm_python() {
   version=$(basename "$root"/arm/usr/lib/python3.?? | tr -d 'a-z')
   python3 -m pip install --quiet --target "$root/opt/site" --only-binary :all: --implementation cp --python-version "$version" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-    'numpy>=1.26' 'rich>=13.7' 'click>=8.1' pytest hypothesis
+    'numpy>=1.26' 'rich>=13.7' 'click>=8.1' 'tokenizers>=0.23.2,<0.24' pytest hypothesis
   # What `sys.executable` names is started by the machine's kernel, so it is a script that starts qemu.
   cat > "$root/usr/bin/arm-python" <<END
 #!/bin/sh
@@ -82,7 +82,8 @@ for part in $parts; do
       ;;
     pytest)
       package
-      inside "arm-python -m pytest -q -p no:cacheprovider --durations=10 $(sed 's/ *#.*//' "$here/tests/emulated_arm.txt" | tr '\n' ' ')"
+      tests=${TESTS:-$(sed 's/ *#.*//' "$here/tests/emulated_arm.txt" | tr '\n' ' ')}
+      inside "arm-python -m pytest -v -p no:cacheprovider --durations=10 $tests"
       ;;
     *)
       fail "found part $part, expected kernels, golden, change, doctor or pytest" "name one of them"
