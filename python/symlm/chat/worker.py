@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from ..system.output import write_all
+
 SECONDS = 10.0
 MESSAGES = 500
 """A long conversation takes longer, and a log of a chat is not a template that hangs."""
@@ -107,8 +109,7 @@ def main() -> None:
                 answer = _failed(error)
         else:
             answer = _answered(template, request, seconds)
-        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-        sys.stdout.buffer.flush()
+        write_all(sys.stdout.buffer, json.dumps(answer).encode() + b"\n")
 
 
 if __name__ == "__main__":

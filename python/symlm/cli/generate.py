@@ -12,6 +12,7 @@ import click
 
 from ..config.sampling import SAMPLING_SPECS, Sampling
 from ..errors import UsageError
+from ..system.output import write_all
 from .common import PATH, Command, checkpoint_flag, say, standard_input, weights_flag
 from .flags import setting_option
 
@@ -106,8 +107,7 @@ def _piped_prompt() -> str:
 def _write(text: str) -> None:
     """Write UTF-8 whatever the locale says."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", errors="replace"))
-    sys.stdout.buffer.flush()
+    write_all(sys.stdout.buffer, text.encode("utf-8", errors="replace"))
 
 
 command = Command(

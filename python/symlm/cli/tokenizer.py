@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError, UserError
+from ..system.output import write_all
 from ..units import whole_number
 from .common import PATH, Command, Group, parse_threads, say, standard_input, threads_option
 
@@ -103,8 +104,7 @@ def decode(ids: tuple[str, ...], source: str) -> None:
                 f"ids are whole numbers from 0 to {tokenizer.vocab_size - 1} with spaces between them",
             )
         numbers.append(number)
-    sys.stdout.buffer.write(tokenizer.decode_bytes(numbers))
-    sys.stdout.buffer.flush()
+    write_all(sys.stdout.buffer, tokenizer.decode_bytes(numbers))
 
 
 def _load(source: str) -> _symlm.Tokenizer:

@@ -1,6 +1,7 @@
 """Takes the rows of a Parquet or Arrow file out of it, as objects of JSON. Run as a script, in a separate process.
 
-Usage: table_reader.py FILE COLUMNS, a JSON list of names; a name with dots may be that of a field inside of a column.
+Usage: table_reader.py FILE COLUMNS SECONDS. COLUMNS is a JSON list of names; a name with dots may be that of a field
+inside of a column. SECONDS of processor time are for what is read at once.
 
 The file may be damaged, or made to do harm: the library that reads it is native code and asks for whatever memory the
 file says. So this process has limits, and whoever started it takes its end for that of the file. It writes frames: a
@@ -15,6 +16,7 @@ E  all is there
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,9 +49,6 @@ UNPACKED_RATIO = 200
 UNPACKED_BYTES = 64 << 20
 """Less is never refused."""
 
-SECONDS = 60
-"""Of processor time for what is read at once."""
-
 OTHERS = 16
 """Names of other columns that are told once, for messages."""
 
@@ -66,7 +65,11 @@ class Refused(Exception):
 
 def write(out: BinaryIO, kind: bytes, content: bytes, part: float) -> None:
     """Write a frame."""
-    out.write(struct.pack("<cIH", kind, len(content), min(int(part * 1000), 1000)) + content)
+    for some in (struct.pack("<cIH", kind, len(content), min(int(part * 1000), 1000)), content):
+        # With PYTHONUNBUFFERED there is no buffer: a process that is stopped and continued has then written a part.
+        left = memoryview(some)
+        while left:
+            left = left[out.write(left) :]
     out.flush()
 
 
@@ -271,17 +274,29 @@ def frames(path: str, names: list[str]) -> Iterator[tuple[bytes, bytes, float]]:
     yield ROWS, b"".join(pending), part
 
 
-def _bounded(frames: Iterator[tuple[bytes, bytes, float]], size: int) -> Iterator[tuple[bytes, bytes, float]]:
-    """The same frames, as long as they are in proportion to a file of `size` bytes."""
+def _bounded(
+    frames: Iterator[tuple[bytes, bytes, float]], size: int, seconds: float
+) -> Iterator[tuple[bytes, bytes, float]]:
+    """The same frames, as long as they are in proportion to a file of `size` bytes and each comes in time."""
     made = 0
-    _start_clock()
+    _start_clock(seconds)
     for frame in frames:
         made += len(frame[1])
         if made > UNPACKED_BYTES and made // UNPACKED_RATIO > size:
             what = f"more than {UNPACKED_RATIO} times its size ({made >> 20} MiB of {size} bytes)"
             raise Refused(f"found a table that unpacks to {what}, expected text", "write it as .jsonl if it is right")
         yield frame
-        _start_clock()
+        _start_clock(seconds)
+
+
+def _work_ahead(out: BinaryIO) -> None:
+    """Let a pipe take most of a frame, so that the next rows are read while these are; only Linux has such pipes."""
+    if sys.platform == "linux":
+        import fcntl
+
+        # Neither a file nor a pipe of somebody who has too many of them is a reason to stop.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(out.fileno(), fcntl.F_SETPIPE_SZ, FRAME_BYTES)
 
 
 def _limit_memory() -> None:
@@ -292,14 +307,14 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
 
 
-def _start_clock() -> None:
+def _start_clock(seconds: float) -> None:
     """Bound the processor time up to the next frame: then the kernel ends this process, whatever the library is at."""
     if sys.platform != "win32":
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def read(path: str, names: list[str], out: BinaryIO) -> None:
+def read(path: str, names: list[str], seconds: float, out: BinaryIO) -> None:
     """Write the rows of a file as frames, or what is wrong with it."""
     # Its own allocator keeps what a batch took for the next, some 40 MB.
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
@@ -312,7 +327,8 @@ def read(path: str, names: list[str], out: BinaryIO) -> None:
         # What a file asks for counts from here on, not what the library takes to load.
         _limit_memory()
         try:
-            for kind, content, part in _bounded(frames(path, names), os.stat(path).st_size):  # noqa: PTH116
+            size = os.stat(path).st_size  # noqa: PTH116 - a name of any bytes
+            for kind, content, part in _bounded(frames(path, names), size, seconds):
                 write(out, kind, content, part)
         except MemoryError:
             what = f"reading it takes more than {MOST_MEMORY >> 30} GiB of memory at once"
@@ -334,7 +350,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    read(sys.argv[1], json.loads(sys.argv[2]), sys.stdout.buffer)
+    _work_ahead(sys.stdout.buffer)
+    read(sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3]), sys.stdout.buffer)
     # Threads and memory of the library need not be put in order.
     os._exit(0)
 

@@ -1,7 +1,7 @@
 //! Corpus, shards.
 
 use crate::args::{Given, Location, Text};
-use crate::errors::{detached, interruptible, with_progress};
+use crate::errors::{detached, signals, with_progress};
 use crate::objects::Objects;
 use crate::records::{records, shown};
 use crate::settings::Attention;
@@ -92,9 +92,9 @@ impl Corpus {
     ) -> PyResult<Self> {
         let tables: Vec<_> = tables.into_iter().map(|word| word.into_path().into_os_string()).collect();
         let paths: Vec<_> = paths.into_iter().map(Location::into_path).collect();
-        interruptible(py, |interrupted| {
+        detached(py, || {
             let format = data::DataFormat::from_name(&data_format)?;
-            data::Corpus::open_interruptible(&paths, &text_field, format, tables, interrupted)
+            data::Corpus::open_interruptible(&paths, &text_field, format, tables, signals())
         })
         .map(Self)
     }

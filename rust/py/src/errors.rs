@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use symlm_core::data::Interrupts;
 use symlm_core::{Error, ErrorKind, Result};
 
 fn class(kind: ErrorKind) -> &'static str {
@@ -44,6 +45,8 @@ thread_local! {
     static GUARDS: Cell<u32> = const { Cell::new(0) };
     /// What the last panic below one of them said, and where.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// What Python raised below `detached`.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
 /// Keeps panics below `guarded` from the terminal: they become errors, which say what the hook would have printed.
@@ -81,56 +84,46 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Runs `f` without the GIL and maps its error.
+/// Runs `f` without the GIL and maps its error. The exception of a signal or of a callback that stopped it is raised instead,
+/// be it that `f` has passed over the error.
 pub fn detached<T: Send>(py: Python<'_>, f: impl Send + FnOnce() -> Result<T>) -> PyResult<T> {
-    py.detach(|| guarded(f)).map_err(|error| to_py(py, error))
+    RAISED.take();
+    let outcome = py.detach(|| guarded(f));
+    match RAISED.take() {
+        Some(error) => Err(error),
+        None => outcome.map_err(|error| to_py(py, error)),
+    }
 }
 
-/// Runs `f` without the GIL, with a progress function that calls `callback`. An exception of the callback stops `f` and is
-/// raised instead of the error that `f` then returns.
+/// Calls Python from below `detached`. Once it has raised something nothing is called any more.
+fn asked(call: impl FnOnce(Python<'_>) -> PyResult<()>) -> Result<()> {
+    if !RAISED.with_borrow(Option::is_some) {
+        match Python::attach(call) {
+            Ok(()) => return Ok(()),
+            Err(error) => RAISED.set(Some(error)),
+        }
+    }
+    Err(Error::user("stopped by an exception"))
+}
+
+/// Has signals looked at while something is read.
+pub fn signals() -> Interrupts {
+    Interrupts::new(|| asked(|py| py.check_signals()))
+}
+
+/// Runs `f` without the GIL, with a progress function that calls `callback`. An exception of the callback stops `f`.
 pub fn with_progress<T: Send>(
     py: Python<'_>,
     callback: Option<Py<PyAny>>,
     f: impl Send + FnOnce(&mut dyn FnMut(u64, u64) -> Result<()>) -> Result<T>,
 ) -> PyResult<T> {
-    let mut raised: Option<PyErr> = None;
-    let outcome = py.detach(|| {
-        guarded(|| {
-            f(&mut |done, total| {
-                let call = |py: Python<'_>| match &callback {
-                    Some(callback) => callback.call1(py, (done, total)).map(drop),
-                    // Without a callback signals are still looked at.
-                    None => py.check_signals(),
-                };
-                Python::attach(call).map_err(|error| {
-                    raised = Some(error);
-                    Error::user("stopped by the progress callback")
-                })
+    detached(py, || {
+        f(&mut |done, total| {
+            asked(|py| match &callback {
+                Some(callback) => callback.call1(py, (done, total)).map(drop),
+                // Without a callback signals are still looked at.
+                None => py.check_signals(),
             })
         })
-    });
-    match (outcome, raised) {
-        (_, Some(error)) => Err(error),
-        (outcome, None) => outcome.map_err(|error| to_py(py, error)),
-    }
-}
-
-/// Runs `f` without the GIL, with a function that it calls now and then to see whether a signal has come. The exception of
-/// the signal stops `f` and is raised instead of the error that `f` then returns.
-pub fn interruptible<T: Send>(
-    py: Python<'_>,
-    f: impl Send + FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>,
-) -> PyResult<T> {
-    let mut raised = None;
-    let outcome = py.detach(|| {
-        guarded(|| {
-            f(&mut || {
-                Python::attach(|py| py.check_signals()).map_err(|error| {
-                    raised = Some(error);
-                    Error::user("interrupted")
-                })
-            })
-        })
-    });
-    raised.map_or_else(|| outcome.map_err(|error| to_py(py, error)), Err)
+    })
 }

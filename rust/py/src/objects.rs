@@ -1,7 +1,7 @@
 //! Objects of JSON, one by one.
 
 use crate::args::{Given, Location};
-use crate::errors::{detached, interruptible};
+use crate::errors::{detached, signals};
 use crate::records::records;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ impl ObjectFile {
         tables: Vec<PathBuf>,
     ) -> PyResult<Self> {
         let tables: Vec<_> = tables.into_iter().map(PathBuf::into_os_string).collect();
-        let file = interruptible(py, |interrupted| data::ObjectFile::open(&path, &fields, tables, interrupted))?;
+        let file = detached(py, || data::ObjectFile::open(&path, &fields, tables, signals()))?;
         Ok(Self { file, most: *most })
     }
     fn __iter__(&self, py: Python<'_>) -> PyResult<Objects> {
@@ -68,6 +68,7 @@ impl Objects {
         Self(Mutex::new(Reader::Corpus(conversations)))
     }
 
+    /// Called without the GIL: whoever has the lock may look at signals, and waits for the GIL then.
     fn reader(&self) -> MutexGuard<'_, Reader> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,18 +88,18 @@ impl Objects {
     }
     /// Bytes read so far: of a file unpacked, of a corpus on disk.
     #[getter]
-    fn bytes(&self) -> u64 {
-        match &*self.reader() {
+    fn bytes(&self, py: Python<'_>) -> u64 {
+        py.detach(|| match &*self.reader() {
             Reader::File(objects) => objects.bytes(),
             Reader::Corpus(conversations) => conversations.bytes(),
-        }
+        })
     }
     /// Characters so far that are half of a surrogate pair, given as U+FFFD.
     #[getter]
-    fn halves(&self) -> u64 {
-        match &*self.reader() {
+    fn halves(&self, py: Python<'_>) -> u64 {
+        py.detach(|| match &*self.reader() {
             Reader::File(objects) => objects.halves(),
             Reader::Corpus(conversations) => conversations.halves(),
-        }
+        })
     }
 }

@@ -18,6 +18,7 @@ mod threads;
 mod tokenizer;
 mod train_tokenizer;
 
+pub use crate::system::interrupts::Interrupts;
 pub use corpus::{BEGUN, EVENTS, LOCK, OWN_FIELDS, OWN_FOLDERS, UNFINISHED};
 pub use corpus::{Chat, Conversations, Corpus, DataFormat, Object, ObjectFile, Objects};
 pub use progress::Progress;

@@ -1,15 +1,13 @@
 //! Progress reports to the caller, at a bearable rate.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Result;
+use crate::system::interrupts::INTERVAL;
 
 /// Called with (done, total) from the calling thread, at most about twenty times a second. An error stops the work,
 /// leaves no half-written file behind and comes back to the caller.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
-
-/// Time between two reports.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Passes reports on, but not too often.
 pub(crate) struct Meter<'a> {

@@ -1,8 +1,11 @@
 //! Another process whose output is read.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Result};
-use std::process::{ChildStdout, ExitStatus, Stdio};
+use std::fmt;
+use std::io::Result;
+use std::process::{ExitStatus, Stdio};
+
+use super::stream::Stream;
 
 /// A program and its first arguments.
 #[derive(Debug, Clone)]
@@ -21,7 +24,7 @@ impl Command {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         apart(&mut command);
         let mut child = command.spawn()?;
-        let output = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        let output = Stream::of_child(child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?);
         Ok(Child { child, output })
     }
 }
@@ -30,17 +33,17 @@ impl Command {
 #[derive(Debug)]
 pub(crate) struct Child {
     child: std::process::Child,
-    output: ChildStdout,
+    output: Stream,
 }
 
 impl Child {
     /// What it writes.
-    pub(crate) fn output(&mut self) -> &mut impl Read {
+    pub(crate) fn output(&mut self) -> &mut Stream {
         &mut self.output
     }
 
     /// Ends it, and says how it ended.
-    pub(crate) fn wait(&mut self) -> Result<String> {
+    pub(crate) fn wait(&mut self) -> Result<End> {
         // One that has ended already keeps its status.
         let status = match self.child.try_wait()? {
             Some(status) => status,
@@ -50,11 +53,31 @@ impl Child {
                 self.child.wait()?
             }
         };
-        Ok(match (signal(status), status.code()) {
-            (Some(signal), _) => format!("signal {signal}"),
-            (_, Some(code)) => format!("exit code {code}"),
-            _ => "for no known reason".into(),
-        })
+        Ok(End(status))
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct End(ExitStatus);
+
+impl End {
+    /// Whether its own clock of processor time ended it.
+    pub(crate) fn by_clock(&self) -> bool {
+        #[cfg(unix)]
+        return signal(self.0) == Some(libc::SIGPROF);
+        #[cfg(not(unix))]
+        return false;
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (signal(self.0), self.0.code()) {
+            (Some(signal), _) => write!(f, "signal {signal}"),
+            (_, Some(code)) => write!(f, "exit code {code}"),
+            _ => f.write_str("for no known reason"),
+        }
     }
 }
 
@@ -88,5 +111,36 @@ impl Drop for Child {
         // It may have ended; then there is only its status to take.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn shell(script: &str) -> Child {
+        Command::new(vec!["sh".into(), "-c".into()]).unwrap().start(&[script.as_ref()]).unwrap()
+    }
+
+    #[test]
+    fn one_that_writes_nothing_is_not_waited_for() {
+        let mut child = shell("sleep 1000");
+        assert_eq!(child.output().read(&mut [0; 8], Duration::from_millis(10)).unwrap(), None);
+    }
+
+    #[test]
+    fn how_it_ended_is_told() {
+        let ended = |script| {
+            let mut child = shell(script);
+            while child.output().read(&mut [0; 8], Duration::from_secs(1)).unwrap() != Some(0) {}
+            // Its output may be closed some time before it is gone.
+            while child.child.try_wait().unwrap().is_none() {}
+            child.wait().unwrap()
+        };
+        assert!(ended("kill -s PROF $$").by_clock());
+        let end = ended("exit 7");
+        assert!(!end.by_clock());
+        assert_eq!(end.to_string(), "exit code 7");
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod child;
 pub(crate) mod files;
 pub mod float_env;
 mod hex;
+pub mod interrupts;
 pub mod machine;
 mod pages;
 pub mod peak;

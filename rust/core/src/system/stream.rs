@@ -4,9 +4,11 @@ use super::files::open_at_once;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Result};
 use std::path::Path;
+use std::process::ChildStdout;
 use std::time::Duration;
 
 /// A stream of bytes of which every read comes back after a moment, with or without bytes.
+#[derive(Debug)]
 pub(crate) struct Stream(File);
 
 impl Stream {
@@ -22,6 +24,15 @@ impl Stream {
         #[cfg(windows)]
         let handle = std::os::windows::io::AsHandle::as_handle(&std::io::stdin()).try_clone_to_owned();
         handle.map(|handle| Self(handle.into()))
+    }
+
+    /// What another process writes.
+    pub(super) fn of_child(output: ChildStdout) -> Self {
+        #[cfg(unix)]
+        let handle = std::os::fd::OwnedFd::from(output);
+        #[cfg(windows)]
+        let handle = std::os::windows::io::OwnedHandle::from(output);
+        Self(handle.into())
     }
 
     /// The next bytes, their number; 0 at the end of the stream. `None` when there were none within `wait`.

@@ -12,7 +12,7 @@ use super::own::{has_own_fields, is_own_file, is_own_folder};
 use super::pattern::{BRACKETS, MAX_DEPTH, expand, is_pattern};
 use super::records::Records;
 use super::source::Source;
-use super::spool::{Interrupted, pipe};
+use super::spool::pipe;
 use super::values::names;
 use super::wanted::Wanted;
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl Found {
     }
 
     /// Adds the files that `path` stands for: a file, a folder, a pattern or a pipe.
-    pub(crate) fn add(&mut self, path: &Path, text_field: &str, interrupted: Interrupted<'_>) -> Result<()> {
+    pub(crate) fn add(&mut self, path: &Path, text_field: &str) -> Result<()> {
         match metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 let before = (self.sources.len(), self.left_out());
@@ -53,7 +53,7 @@ impl Found {
             }
             // A pipe (`<(command)`) or a device: can be read only once, so it is copied.
             Ok(_) => {
-                self.sources.push(pipe(path, &self.wanted, interrupted)?);
+                self.sources.push(pipe(path, &self.wanted)?);
                 Ok(())
             }
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::cannot_read(path, &error)),

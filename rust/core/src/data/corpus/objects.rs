@@ -15,12 +15,13 @@ use super::raw::Raw;
 use super::records::Records;
 use super::scanner::select;
 use super::source::Source;
-use super::spool::{Interrupted, STANDARD_INPUT, pipe, standard_input};
+use super::spool::{STANDARD_INPUT, pipe, standard_input};
 use super::wanted::Wanted;
 use super::wrapped::check_alone;
 use crate::error::{Error, Result};
 use crate::system::child::Command;
 use crate::system::files::metadata;
+use crate::system::interrupts::Interrupts;
 
 /// A file of JSON objects, of whatever name: on lines, over lines, in arrays, compressed or not; or of rows. Standard input and pipes
 /// are copied first, so that it can be read more than once.
@@ -35,11 +36,11 @@ impl ObjectFile {
     /// and Arrow.
     ///
     /// # Errors
-    /// `Data` when it cannot be read or holds something else than text, and what `interrupted` returns.
-    pub fn open(path: &Path, fields: &[String], tables: Vec<OsString>, interrupted: Interrupted<'_>) -> Result<Self> {
-        let wanted = Arc::new(Wanted { columns: fields.to_vec(), tables: Command::new(tables) });
+    /// `Data` when it cannot be read or holds something else than text, and what `interrupts` gives.
+    pub fn open(path: &Path, fields: &[String], tables: Vec<OsString>, interrupts: Interrupts) -> Result<Self> {
+        let wanted = Arc::new(Wanted { columns: fields.to_vec(), tables: Command::new(tables), interrupts });
         let mut source = if path.as_os_str() == STANDARD_INPUT {
-            standard_input(&wanted, interrupted)?
+            standard_input(&wanted)?
         } else {
             let metadata = metadata(path).map_err(|e| Error::cannot_read(path, &e))?;
             if metadata.is_dir() {
@@ -49,7 +50,7 @@ impl ObjectFile {
             if metadata.is_file() {
                 Source::file(path.to_owned(), metadata.len(), &wanted)
             } else {
-                pipe(path, &wanted, interrupted)?
+                pipe(path, &wanted)?
             }
         };
         if source.format == Format::Text {

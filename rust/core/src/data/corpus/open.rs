@@ -11,12 +11,13 @@ use super::find::Found;
 use super::inspect::{DataFormat, by_content, choose, inspect, no_bytes};
 use super::objects::Conversations;
 use super::source::Source;
-use super::spool::{Interrupted, STANDARD_INPUT, standard_input};
+use super::spool::{STANDARD_INPUT, standard_input};
 use super::wanted::Wanted;
 use crate::data::pretoken::PieceSize;
 use crate::data::progress::{Meter, Progress};
 use crate::error::{Error, Result};
 use crate::system::child::Command;
+use crate::system::interrupts::Interrupts;
 
 /// An inspected list of text files.
 ///
@@ -44,39 +45,39 @@ impl Corpus {
     /// input, which is copied to a temporary file first, as are pipes. What symlm writes itself is left out of folders
     /// and globs.
     pub fn open<P: AsRef<Path>>(paths: &[P], text_field: &str) -> Result<Self> {
-        Self::open_interruptible(paths, text_field, DataFormat::Text, Vec::new(), &mut || Ok(()))
+        Self::open_interruptible(paths, text_field, DataFormat::Text, Vec::new(), Interrupts::default())
     }
 
-    /// As [`Corpus::open`] for records of any format; `tables` is the command that reads Parquet and Arrow, and `interrupted` is called again and again while a pipe is waited for and
-    /// read, and may stop it by an error.
+    /// As [`Corpus::open`] for records of any format; `tables` is the command that reads Parquet and Arrow, and `interrupts` may stop
+    /// whatever reads this corpus, now and later.
     ///
     /// # Errors
-    /// As [`Corpus::open`], and what `interrupted` returns.
+    /// As [`Corpus::open`], and what `interrupts` gives.
     pub fn open_interruptible<P: AsRef<Path>>(
         paths: &[P],
         text_field: &str,
         format: DataFormat,
         tables: Vec<OsString>,
-        interrupted: Interrupted<'_>,
+        interrupts: Interrupts,
     ) -> Result<Self> {
         if paths.is_empty() {
             return Err(
                 Error::data("found no paths, expected at least one text file or folder").hint("name a text file")
             );
         }
-        let wanted = Arc::new(Wanted { columns: columns(text_field), tables: Command::new(tables) });
+        let wanted = Arc::new(Wanted { columns: columns(text_field), tables: Command::new(tables), interrupts });
         let mut found = Found::new(Arc::clone(&wanted));
         let mut has_input = false;
         for path in paths {
             let path = path.as_ref();
             if path.as_os_str() != STANDARD_INPUT {
-                found.add(path, text_field, interrupted)?;
+                found.add(path, text_field)?;
                 continue;
             }
             if std::mem::replace(&mut has_input, true) {
                 return Err(Error::usage("found - twice, the standard input can only be read once"));
             }
-            found.sources.push(standard_input(&wanted, interrupted)?);
+            found.sources.push(standard_input(&wanted)?);
         }
         let note = found.note();
         let mut sources = found.sources;

@@ -176,7 +176,7 @@ impl Source {
     pub(crate) fn open_bytes(&self) -> Result<Bytes> {
         let file =
             open(&self.path).map_err(|e| Error::data(format!("cannot read {}: {}", self.name, io_reason(&e))))?;
-        let counted = BufReader::with_capacity(BUFFER_BYTES, Counted::new(file));
+        let counted = BufReader::with_capacity(BUFFER_BYTES, Counted::new(file, &self.wanted.interrupts));
         Ok(if self.packing.is_packed() {
             let unpacked = Unpacked::new(self.packing, counted).map_err(|e| self.read_error(&e))?;
             Bytes::Packed(Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked)))

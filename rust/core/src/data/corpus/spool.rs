@@ -3,46 +3,36 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::packing::{Packing, may_be_packed};
 use super::source::Source;
 use super::table::may_be_table;
 use super::wanted::Wanted;
-use crate::data::progress::INTERVAL;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::HEAD_BYTES;
 use crate::system::files::{Room, temporary, temporary_folder};
+use crate::system::interrupts::{INTERVAL, Watch};
 use crate::system::stream::Stream;
 
 const READ_BYTES: usize = 64 * 1024;
 /// Names the standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
-/// Called at least every [`INTERVAL`] or so while a stream is waited for, and may stop that.
-pub(crate) type Interrupted<'a> = &'a mut dyn FnMut() -> Result<()>;
-
 /// Copies the standard input.
-pub(crate) fn standard_input(wanted: &Arc<Wanted>, interrupted: Interrupted<'_>) -> Result<Source> {
+pub(crate) fn standard_input(wanted: &Arc<Wanted>) -> Result<Source> {
     let name = "standard input";
     let mut stream = Stream::standard_input().map_err(|e| Error::cannot_read(Path::new(name), &e))?;
-    spool(&mut stream, name, Path::new(""), wanted, interrupted)
+    spool(&mut stream, name, Path::new(""), wanted)
 }
 
 /// Copies a pipe or a device.
-pub(crate) fn pipe(path: &Path, wanted: &Arc<Wanted>, interrupted: Interrupted<'_>) -> Result<Source> {
+pub(crate) fn pipe(path: &Path, wanted: &Arc<Wanted>) -> Result<Source> {
     let mut stream = Stream::open(path).map_err(|e| Error::cannot_read(path, &e))?;
-    spool(&mut stream, &path.display().to_string(), path, wanted, interrupted)
+    spool(&mut stream, &path.display().to_string(), path, wanted)
 }
 
 /// Copies a stream to a temporary file. What it is called says how it is divided, where it is called anything.
-fn spool(
-    stream: &mut Stream,
-    name: &str,
-    given: &Path,
-    wanted: &Arc<Wanted>,
-    interrupted: Interrupted<'_>,
-) -> Result<Source> {
+fn spool(stream: &mut Stream, name: &str, given: &Path, wanted: &Arc<Wanted>) -> Result<Source> {
     let failed = |error: &std::io::Error| {
         let folder = temporary_folder();
         let error = Error::user(format!(
@@ -58,12 +48,9 @@ fn spool(
     let known = Source::file(given.to_owned(), 0, wanted);
     let mut source = Source { path: copy.path().to_owned(), name: name.to_owned(), named, ..known };
     let mut buffer = vec![0; READ_BYTES];
-    let (mut head, mut checked, mut room) = (Vec::new(), Instant::now(), Room::default());
+    let (mut head, mut watch, mut room) = (Vec::new(), Watch::new(&wanted.interrupts), Room::default());
     loop {
-        if checked.elapsed() >= INTERVAL {
-            interrupted()?;
-            checked = Instant::now();
-        }
+        watch.look()?;
         let n = match stream.read(&mut buffer, INTERVAL) {
             Ok(Some(n)) => n,
             Ok(None) => continue,

@@ -8,19 +8,23 @@
 use std::io::{BufRead, Error, ErrorKind, Read, Result};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
+use super::counted::Counted;
 use super::format::MAX_RECORD_BYTES;
 use super::wanted::Wanted;
 use crate::error::{Error as CoreError, ErrorKind as Kind, brief};
-use crate::system::child::{Child, Command};
+use crate::system::child::{Child, Command, End};
 use crate::system::files::open;
+use crate::system::interrupts::{INTERVAL, Interrupts, Watch};
 
 const HEAD_BYTES: usize = 7;
 /// A frame has a megabyte or so, or one object.
 const FRAME_BYTES: usize = MAX_RECORD_BYTES + (1 << 20);
+/// Buffers of usual frames are kept for the next.
+const KEPT_BYTES: usize = 4 << 20;
 /// Of [`PARTS`], how much of the file is read.
 const PARTS: u64 = 1000;
+/// Seconds of processor time that the process has for what it reads at once.
+const SECONDS: u32 = 60;
 /// What files of Parquet and of Arrow begin with; a stream of Arrow begins with a length.
 const MARKS: [&[u8]; 3] = [b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"];
 
@@ -49,8 +53,13 @@ struct Refusal {
 pub(crate) struct Rows {
     path: PathBuf,
     child: Child,
+    interrupts: Interrupts,
+    watch: Watch,
+    /// Rows as objects, of which `at` bytes are taken.
     frame: Vec<u8>,
     at: usize,
+    /// Rows of text, of which objects are made.
+    texts: Vec<u8>,
     bytes: u64,
     read: u64,
     ended: bool,
@@ -67,12 +76,25 @@ impl Rows {
             let reason = crate::error::io_reason(&error);
             CoreError::user(format!("cannot start the process that reads tables: {reason}"))
         })?;
-        Ok(Self { path: path.to_owned(), child, frame: Vec::new(), at: 0, bytes, read: 0, ended: false })
+        let (path, interrupts) = (path.to_owned(), wanted.interrupts.clone());
+        let watch = Watch::new(&interrupts);
+        Ok(Self {
+            path,
+            child,
+            interrupts,
+            watch,
+            frame: Vec::new(),
+            at: 0,
+            texts: Vec::new(),
+            bytes,
+            read: 0,
+            ended: false,
+        })
     }
 
     fn start(command: &Command, path: &Path, columns: &[String]) -> Result<Child> {
         let columns = serde_json::to_string(columns)?;
-        command.start(&[path.as_os_str(), columns.as_ref()])
+        command.start(&[path.as_os_str(), columns.as_ref(), SECONDS.to_string().as_ref()])
     }
 
     /// Bytes of the file that were read so far, roughly.
@@ -83,59 +105,76 @@ impl Rows {
 
     /// The hash of the file as it is now.
     pub(super) fn into_digest(self) -> Result<[u8; 32]> {
-        let mut file = open(&self.path)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hash.finalize().into()),
-                n => hash.update(&buffer[..n]),
-            }
-        }
+        Counted::new(open(&self.path)?, &self.interrupts).into_digest()
     }
 
     /// Reads the next frame.
     fn next_frame(&mut self) -> Result<()> {
-        self.frame.clear();
-        self.frame.shrink_to(1 << 20);
+        for buffer in [&mut self.frame, &mut self.texts] {
+            buffer.clear();
+            buffer.shrink_to(KEPT_BYTES);
+        }
         self.at = 0;
         let mut head = [0; HEAD_BYTES];
-        self.child.output().read_exact(&mut head).map_err(|error| self.broken(error))?;
+        self.fill(&mut head)?;
         let size = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if size > FRAME_BYTES {
-            return Err(self.broken(ErrorKind::InvalidData.into()));
+            return Err(self.broken());
         }
         self.read = u64::from(u16::from_le_bytes([head[5], head[6]])).min(PARTS);
-        let taken = self.child.output().take(size as u64).read_to_end(&mut self.frame);
-        if taken.map_err(|error| self.broken(error))? < size {
-            return Err(self.broken(ErrorKind::UnexpectedEof.into()));
-        }
+        let mut content = std::mem::take(if head[0] == b'T' { &mut self.texts } else { &mut self.frame });
+        content.resize(size, 0);
+        self.fill(&mut content)?;
         match head[0] {
-            b'R' => Ok(()),
+            b'R' => {
+                self.frame = content;
+                Ok(())
+            }
             b'T' => {
-                let texts = std::mem::take(&mut self.frame);
-                objects(&texts, &mut self.frame)
+                self.texts = content;
+                objects(&self.texts, &mut self.frame)
             }
             b'E' => {
-                self.frame.clear();
                 self.ended = true;
                 Ok(())
             }
-            b'!' => Err(refused(&self.frame)),
-            _ => Err(self.broken(ErrorKind::InvalidData.into())),
+            b'!' => Err(refused(&content)),
+            _ => Err(self.broken()),
         }
     }
 
-    /// The error of a process that did not do what it should.
-    fn broken(&mut self, error: Error) -> Error {
-        if error.kind() == ErrorKind::Interrupted {
-            return error;
+    /// Takes as many bytes of what the process writes. It may write nothing for long: meanwhile interrupts are looked at.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            self.watch.look_io()?;
+            match self.child.output().read(&mut buffer[done..], INTERVAL) {
+                Ok(None) => {}
+                Ok(Some(n)) if n > 0 => done += n,
+                _ => return Err(self.broken()),
+            }
         }
-        let how = self.child.wait().unwrap_or_else(|_| "without a reason".into());
+        Ok(())
+    }
+
+    /// The error of a process that did not do what it should.
+    fn broken(&mut self) -> Error {
+        let end = self.child.wait();
+        if end.as_ref().is_ok_and(End::by_clock) {
+            let error = CoreError::data(format!(
+                "found rows at {}% of the file that take more than {SECONDS} seconds of processor time to read, \
+                 expected less",
+                self.read * 100 / PARTS
+            ));
+            return Error::other(
+                error.hint("write it again, in smaller row groups or as .jsonl; if that fails too, it is damaged"),
+            );
+        }
+        let how = end.map_or_else(|_| "without a reason".into(), |end| end.to_string());
         let error = CoreError::data(format!("the process that reads tables ended early ({how}), expected rows"));
-        Error::other(error.hint(
-            "the file is damaged, or needs more memory or time than it may: write it again, in smaller row groups",
-        ))
+        Error::other(
+            error.hint("the file is damaged, or needs more memory than it may: write it again, in smaller row groups"),
+        )
     }
 }
 

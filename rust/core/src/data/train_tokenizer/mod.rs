@@ -15,11 +15,12 @@ use tokenizers::{AddedToken, Model};
 
 use super::corpus::{Corpus, Piece};
 use super::pretoken::{PIECE_CAP_BYTES, PieceSize, boundary_to, pretokens};
-use super::progress::{INTERVAL, Meter, Progress};
+use super::progress::{Meter, Progress};
 use super::threads::Threads;
 use super::tokenizer::{END_OF_TEXT, MAX_VOCAB, MIN_VOCAB, Special, Tokenizer, byte_chars};
 use crate::error::{Error, Result};
 use crate::system::arena::release_free_memory;
+use crate::system::interrupts::INTERVAL;
 use words::Words;
 
 /// Text looked at; beyond this a vocabulary hardly changes.
