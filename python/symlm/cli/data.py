@@ -132,8 +132,8 @@ def _quantiles(lengths: Sequence[int]) -> dict[str, int]:
 def _print(found: Survey, tokenizer: _symlm.Tokenizer, chat: ChatSettings | None) -> None:
     what = _what(found)
     how = "" if chat is None else f", chat template {chat.template.origin}, learnt: {chat.train_on}"
-    tell(f"{'data format':24}{found.data_format}{how}\n")
-    click.echo(f"{'':24}{'training':>16}{'held out':>16}")
+    tell(f"{'data format':24}{found.data_format}{how}")
+    click.echo(f"\n{'':24}{'training':>16}{'held out':>16}")
     val = found.val
     rows: list[tuple[str, Any]] = [
         (what, lambda part: f"{part.documents:,}"),
@@ -223,7 +223,8 @@ def _readable(words: Words, tokenizer: _symlm.Tokenizer) -> list[tuple[str, bool
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            if error.reason == "unexpected end of data" and len(raw) < 4:
+            # A token may hold whole characters before the part of one.
+            if error.reason == "unexpected end of data" and len(raw) - error.start < 4:
                 continue
             text = raw.decode("utf-8", "replace")
         parts.append(("\n".join(printable(line) for line in text.split("\n")), learnt))
