@@ -1,14 +1,16 @@
 """How fast texts are read and encoded from each format, and the memory that takes, beside plain text.
 
-Usage: formats.py TEXT.jsonl [ROUNDS], objects with the field `text`. Writes the same documents in other formats beside
-it (needs pyarrow, and zstd on the path), then reads and encodes each in turns: best of the rounds. Seconds are of the
-clock and of processors, the process that reads tables included; memory is the peak of both processes together, less
-what the parent held before.
+Usage: formats.py TEXT.jsonl [ROUNDS [FORMAT..]], objects with the field `text`. Writes the same documents in other
+formats beside it (needs pyarrow, and zstd on the path), all of them or those named beside plain text, unless they are
+there; then reads and encodes each in turns: best of the rounds; no rounds only write. Seconds are of the clock and of
+processors, the process that reads tables included; memory is the peak of both processes together, less what the
+parent held before.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import resource
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,24 +28,49 @@ import pyarrow.parquet as pq
 from symlm.text.opening import open_corpus
 
 VOCABULARY = 1024
+ROW_GROUP = 1 << 20
+"""Rows of a group in Parquet, as pyarrow writes them by itself."""
 
 
-def write_forms(source: Path) -> dict[str, Path]:
-    """The same documents as one text for each format."""
+NAMES = {"plain": "txt", "csv": "csv", "parquet": "parquet", "zst": "jsonl.zst", "txt.zst": "txt.zst"}
+
+
+def texts_of(source: Path) -> Iterator[str]:
+    """The documents, one by one."""
     with source.open(encoding="utf-8", newline="\n") as lines:
-        texts = [json.loads(line)["text"] for line in lines]
-    names = {"plain": "txt", "csv": "csv", "parquet": "parquet", "zst": "jsonl.zst", "txt.zst": "txt.zst"}
-    paths = {name: source.with_name(f"{source.stem}-form.{extension}") for name, extension in names.items()}
-    if not paths["plain"].exists():
-        paths["plain"].write_bytes("".join(texts).encode())
-        with paths["csv"].open("w", encoding="utf-8", newline="") as file:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def write_form(source: Path, name: str, path: Path, plain: Path) -> None:
+    """The same documents in one format."""
+    if name == "plain":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(texts_of(source))
+    elif name == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id", "text"])
-            writer.writerows(enumerate(texts))
-        pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), paths["parquet"], compression="zstd")
-        subprocess.run(["zstd", "-q", "-f", str(source), "-o", str(paths["zst"])], check=True)
-        subprocess.run(["zstd", "-q", "-f", str(paths["plain"]), "-o", str(paths["txt.zst"])], check=True)
-    return {"plain": paths["plain"], "jsonl": source, **paths}
+            writer.writerows(enumerate(texts_of(source)))
+    elif name == "parquet":
+        schema, texts, done = pa.schema({"id": pa.int64(), "text": pa.string()}), texts_of(source), 0
+        with pq.ParquetWriter(path, schema, compression="zstd") as file:
+            while some := list(itertools.islice(texts, ROW_GROUP)):
+                file.write_table(pa.table([range(done, done + len(some)), some], schema=schema))
+                done += len(some)
+    else:
+        packed = source if name == "zst" else plain
+        subprocess.run(["zstd", "-q", "-f", str(packed), "-o", str(path)], check=True)
+
+
+def write_forms(source: Path, wanted: list[str]) -> dict[str, Path]:
+    """The same documents as one text for each format."""
+    paths = {name: source.with_name(f"{source.stem}-form.{extension}") for name, extension in NAMES.items()}
+    chosen = ["plain", *(name for name in wanted or ["jsonl", *NAMES] if name != "plain")]
+    for name in chosen:
+        if name != "jsonl" and not paths[name].exists():
+            write_form(source, name, paths[name], paths["plain"])
+    return {name: source if name == "jsonl" else paths[name] for name in chosen}
 
 
 def resident(pid: int | str) -> int:
@@ -81,7 +109,9 @@ def measured(work: object) -> tuple[float, float, int]:
 def main() -> None:
     """Measure and print."""
     source, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    forms = write_forms(source)
+    forms = write_forms(source, sys.argv[3:])
+    if rounds == 0:
+        return
     size = forms["plain"].stat().st_size
     tokenizer = open_corpus([forms["plain"]]).train_tokenizer(VOCABULARY, 2, None)
     best: dict[tuple[str, str], tuple[float, float, int]] = {}
