@@ -143,7 +143,7 @@ impl Rows {
         }
     }
 
-    /// Takes as many bytes of what the process writes. It may write nothing for long: meanwhile interrupts are looked at.
+    /// Takes as many bytes of what the process writes. It may write nothing for long, so this asks whether to stop.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
         let mut done = 0;
         while done < buffer.len() {
