@@ -1,7 +1,7 @@
 """The golden run on aarch64, and runs that change their processor in the middle.
 
-`emulated_arm.py golden|change FOLDER COMMAND`, for tests/emulated_arm.sh. COMMAND is a Python for aarch64 that knows the
-same symlm, sees FOLDER under the same name and takes its arguments.
+`emulated_arm.py golden|change FOLDER COMMAND`, for tests/emulated_arm.sh. COMMAND is a Python for aarch64 that knows
+the same symlm, sees FOLDER under the same name and takes its arguments.
 """
 
 from __future__ import annotations
