@@ -72,6 +72,28 @@ fn id_of(key: u64) -> u32 {
     key as u32
 }
 
+fn not_numbers() -> Error {
+    Error::not_a_number("the logits are not finite numbers").hint("the weights of the model are damaged")
+}
+
+/// The first candidate, without the order of the others: nothing if a logit is NaN or infinite, or all are -infinity.
+fn largest(logits: &[f32]) -> Option<u32> {
+    const LANES: usize = 16;
+    let (mut most, mut sound) = ([f32::NEG_INFINITY; LANES], [true; LANES]);
+    for part in logits.chunks(LANES) {
+        for ((most, sound), x) in most.iter_mut().zip(&mut sound).zip(part) {
+            *most = if *x > *most { *x } else { *most };
+            // Neither is at most the largest number.
+            *sound &= *x <= f32::MAX;
+        }
+    }
+    let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    if !most.is_finite() || sound.contains(&false) {
+        return None;
+    }
+    logits.iter().zip(0..).find_map(|(x, id)| (*x == most).then_some(id))
+}
+
 /// Draws tokens. It remembers the last tokens for the repetition penalty; call [`Sampler::accept`] with each.
 pub struct Sampler {
     options: SampleOptions,
@@ -109,6 +131,9 @@ impl Sampler {
     /// # Errors
     /// `NotANumber` if the logits have no finite maximum.
     pub fn sample(&mut self, logits: &[f32], token: u64) -> Result<u32> {
+        if self.options.temperature == 0.0 && self.options.repetition_penalty == 1.0 {
+            return largest(logits).ok_or_else(not_numbers);
+        }
         self.sample_of(logits, token, |_| true)
     }
 
@@ -138,8 +163,6 @@ impl Sampler {
     /// Leaves the candidates that pass the filters in `keys`, at least one, in order.
     fn candidates(&mut self, logits: &[f32], allowed: impl Fn(u32) -> bool) -> Result<()> {
         let o = &self.options;
-        let not_numbers =
-            || Error::not_a_number("the logits are not finite numbers").hint("the weights of the model are damaged");
         if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) {
             return Err(not_numbers());
         }

@@ -194,7 +194,9 @@ fn samples_and_tokens_have_draws_of_their_own() {
 
 #[test]
 fn logits_that_are_no_numbers_are_an_error() {
-    for bad in [vec![], vec![1.0, f32::NAN], vec![1.0, f32::INFINITY], vec![f32::NEG_INFINITY; 3]] {
+    let behind = |bad: f32| [vec![1.0; 40], vec![bad, 2.0]].concat();
+    let few = [vec![], vec![1.0, f32::NAN], vec![1.0, f32::INFINITY], vec![f32::NEG_INFINITY; 3]];
+    for bad in few.into_iter().chain([behind(f32::NAN), behind(-f32::NAN), behind(f32::INFINITY)]) {
         for options in [greedy(), drawing()] {
             let error = Sampler::new(options).unwrap().sample(&bad, 0).unwrap_err();
             assert_eq!(error.kind, crate::ErrorKind::NotANumber);

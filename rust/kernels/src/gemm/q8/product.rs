@@ -99,37 +99,103 @@ impl Step for Product<'_> {
                 if left == 0 {
                     break;
                 }
-                let mut row = 0;
-                while row + ROWS <= self.x.rows {
-                    self.tile::<S, B, ROWS, VECTORS>(s, bytes, column, row, first, left);
-                    row += ROWS;
+                let at = Place { panel: bytes, column, first, left };
+                // Tiles of nearly the same height: a row or two left over would wait for their own sums.
+                let tiles = self.x.rows.div_ceil(ROWS);
+                if tiles == 1 {
+                    self.tile_of::<S, B, ROWS, VECTORS, true>(s, at, 0..self.x.rows, Ahead::nothing());
+                    continue;
                 }
-                while row < self.x.rows {
-                    self.tile::<S, B, 1, VECTORS>(s, bytes, column, row, first, left);
-                    row += 1;
+                for tile in 0..tiles {
+                    let rows = tile * self.x.rows / tiles..(tile + 1) * self.x.rows / tiles;
+                    let ahead = match column {
+                        0 => Ahead::of(bytes.wrapping_add(groups(self.b.k()) * PANEL_GROUP), tile, tiles),
+                        _ => Ahead::nothing(),
+                    };
+                    self.tile_of::<S, B, ROWS, VECTORS, false>(s, at, rows, ahead);
                 }
             }
         }
     }
 }
 
+/// The columns of a tile: at most `left` from `first` on, which begin at `column` of their panel.
+#[derive(Clone, Copy)]
+struct Place {
+    panel: *const u8,
+    column: usize,
+    first: usize,
+    left: usize,
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Cache lines of a group of a panel.
+const GROUP_LINES: usize = PANEL_GROUP.div_ceil(LINE);
+
+/// Cache lines of the next panel that a tile asks for with each of its groups. The tiles of a panel ask for all of it: weights come
+/// from memory while this panel is computed, not while the first tile of the next one waits.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: *const u8,
+    lines: usize,
+}
+
+impl Ahead {
+    fn nothing() -> Self {
+        Self { from: std::ptr::null(), lines: 0 }
+    }
+
+    /// The share of one of so many tiles.
+    fn of(next: *const u8, tile: usize, tiles: usize) -> Self {
+        let (first, end) = (GROUP_LINES * tile / tiles, GROUP_LINES * (tile + 1) / tiles);
+        Self { from: next.wrapping_add(first * LINE), lines: end - first }
+    }
+}
+
 impl Product<'_> {
-    /// Rows `row..row + ROWS` of the columns from `first` on, at most `left` of them, which begin at `column` of their panel.
+    /// A tile of so many rows, at most `ROWS`.
     #[inline(always)]
-    fn tile<S: Simd, B: Bytes<S>, const ROWS: usize, const VECTORS: usize>(
+    fn tile_of<S: Simd, B: Bytes<S>, const ROWS: usize, const VECTORS: usize, const ALONE: bool>(
         &mut self,
         s: S,
-        panel: *const u8,
-        column: usize,
-        row: usize,
-        first: usize,
-        left: usize,
+        at: Place,
+        rows: std::ops::Range<usize>,
+        ahead: Ahead,
     ) {
+        // ROWS is known when this is compiled, and so are the arms that stay.
+        const { assert!(ROWS <= 6, "every height has its arm") };
+        match rows.len() {
+            6 if ROWS >= 6 => self.tile::<S, B, 6, VECTORS, ALONE>(s, at, rows.start, ahead),
+            5 if ROWS >= 5 => self.tile::<S, B, 5, VECTORS, ALONE>(s, at, rows.start, ahead),
+            4 if ROWS >= 4 => self.tile::<S, B, 4, VECTORS, ALONE>(s, at, rows.start, ahead),
+            3 if ROWS >= 3 => self.tile::<S, B, 3, VECTORS, ALONE>(s, at, rows.start, ahead),
+            2 if ROWS >= 2 => self.tile::<S, B, 2, VECTORS, ALONE>(s, at, rows.start, ahead),
+            _ => self.tile::<S, B, 1, VECTORS, ALONE>(s, at, rows.start, ahead),
+        }
+    }
+
+    /// `ROWS` rows from `row` on. A tile that is alone asks for its own weights.
+    #[inline(always)]
+    fn tile<S: Simd, B: Bytes<S>, const ROWS: usize, const VECTORS: usize, const ALONE: bool>(
+        &mut self,
+        s: S,
+        at: Place,
+        row: usize,
+        mut ahead: Ahead,
+    ) {
+        let Place { panel, column, first, left } = at;
         let groups = groups(self.b.k());
         let mut acc = [[s.zero(); VECTORS]; ROWS];
         let (mut weights, mut group) = (panel.wrapping_add(4 * column), row * groups);
         for _ in 0..groups {
-            let sums = self.sums::<S, B, ROWS, VECTORS>(s, weights, group, groups);
+            let sums = self.sums::<S, B, ROWS, VECTORS, ALONE>(s, weights, group, groups);
+            if !ALONE {
+                for line in 0..ahead.lines {
+                    s.prefetch(ahead.from.wrapping_add(line * LINE).cast());
+                }
+                ahead.from = ahead.from.wrapping_add(PANEL_GROUP);
+            }
             for v in 0..VECTORS {
                 // SAFETY: sixteen of the 32 scales of a group of a panel.
                 let scale =
@@ -165,7 +231,7 @@ impl Product<'_> {
 
     /// The integer sums of a group.
     #[inline(always)]
-    fn sums<S: Simd, B: Bytes<S>, const ROWS: usize, const VECTORS: usize>(
+    fn sums<S: Simd, B: Bytes<S>, const ROWS: usize, const VECTORS: usize, const ALONE: bool>(
         &self,
         s: S,
         weights: *const u8,
@@ -186,8 +252,10 @@ impl Product<'_> {
             // SAFETY: a row of a group of a panel, and four activations of each row, `row + ROWS` of which exist.
             unsafe {
                 let row = weights.add(four * 4 * PANEL).cast::<f32>();
-                s.prefetch_near(row.wrapping_byte_add(2 * PANEL_GROUP));
-                if VECTORS == 2 {
+                if ALONE {
+                    s.prefetch_near(row.wrapping_byte_add(2 * PANEL_GROUP));
+                }
+                if ALONE && VECTORS == 2 {
                     s.prefetch_near(row.wrapping_byte_add(2 * PANEL_GROUP + 64));
                 }
                 let mut w = [s.zero(); VECTORS];
