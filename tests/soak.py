@@ -32,6 +32,8 @@ MOST_GROWTH, MOST_MORE = 1.15, 16 << 20
 """Of memory."""
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café")
 MOST_THREADS = 64
+TICK_S, STOPPED_S = 0.5, 5.0
+"""How often the clients look at the clock, and what is more than a busy machine."""
 
 
 class Tally:
@@ -41,6 +43,9 @@ class Tally:
         self.ended: Counter[str] = Counter()
         self.waits: list[float] = []
         self.errors: list[str] = []
+        self.stops: list[float] = []
+        """Seconds for which the system did not let the clients run. A client that is stopped for longer than the server
+        waits for the head of a request loses its connection, which counts as an error like any other."""
 
 
 async def client(number: int, url: str, end: float, least: int, tally: Tally) -> None:
@@ -53,6 +58,17 @@ async def client(number: int, url: str, end: float, least: int, tally: Tally) ->
                 await one(http, chance, leaves, tally)
             except (httpx.HTTPError, AssertionError, ValueError) as error:
                 tally.errors.append(f"{type(error).__name__}: {error}")
+
+
+async def clock(tally: Tally) -> None:
+    """Notice when the system does not let the clients run."""
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(TICK_S)
+        now = time.monotonic()
+        if now - last > STOPPED_S:
+            tally.stops.append(now - last)
+        last = now
 
 
 def drawn(chance: random.Random) -> tuple[str, dict[str, Any]]:
@@ -130,7 +146,9 @@ def held(server: Served) -> tuple[int, int, int]:
 async def load(server: Served, seconds: float, least: int = 0) -> Tally:
     """Run the clients for a while, until there were at least so many requests; gives what they saw."""
     tally, end = Tally(), time.monotonic() + seconds
+    ticking = asyncio.create_task(clock(tally))
     await asyncio.gather(*(client(number, server.url, end, least, tally) for number in range(CLIENTS)))
+    ticking.cancel()
     return tally
 
 
@@ -163,6 +181,8 @@ def main(duration: str) -> int:
     waits = sorted(tally.waits)
     print(f"{CLIENTS} clients for {duration}: {tally.ended['whole']:,} whole, {tally.ended['left']:,} left early")
     print(f"first token after {statistics.median(waits):.3f} s (median), {waits[int(0.99 * len(waits))]:.3f} s (99 %)")
+    if tally.stops:
+        print(f"stopped by the system {len(tally.stops)} times, {max(tally.stops):.0f} s at the longest")
     for what, before, now in zip(("bytes of memory", "open files", "threads"), warm, after, strict=True):
         print(f"{what}: {before:,} idle after a while, {now:,} idle at the end")
     wrong = [f"{count} x {what}" for what, count in Counter(tally.errors).most_common(5)]
