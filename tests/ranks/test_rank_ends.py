@@ -19,6 +19,7 @@ from symlm.ranks import failures, joining, library, world
 from symlm.ranks.carrier import Carrier
 from symlm.ranks.hearing import Hearing
 from symlm.ranks.hello import Hello
+from symlm.ranks.pace import Pace
 from symlm.ranks.watch import GRACE_S, Watch
 from symlm.ranks.wire import Letter, decode
 from symlm.ranks.world import World
@@ -63,8 +64,9 @@ def carried(rank: int = 0, size: int = 2) -> tuple[Carrier, Wire]:
     carrier.rank, carrier.size = rank, size
     carrier.hellos = [Hello(f"host-{number + 1}", "", (), "", 0, {}, 15.0) for number in range(size)]
     begun: dict[str, Any] = {
-        "_mpi": wire, "_comm": wire, "_requests": [], "_what": [], "_flying": 0, "_news": 0, "_reading": set(),
-        "_bye": set(), "_said_bye": False, "_known": None, "_pause": 0.0, "watch": Watch(rank, size, 15.0, 0.0),
+        "_mpi": wire, "_comm": wire, "_requests": [], "_what": [], "_news": 0, "_reading": set(),
+        "_bye": set(), "_said_bye": False, "_known": None, "_sleep": 0.0,
+        "_pace": Pace(carrier.hellos, rank, size), "watch": Watch(rank, size, 15.0, 0.0),
     }  # fmt: skip
     vars(carrier).update(begun)
     return carrier, wire

@@ -24,6 +24,7 @@ from .division import MOST_RANKS
 from .hello import Hello
 from .launch import Launch, launched, too_many
 from .library import library
+from .pace import Pace
 from .watch import Watch
 from .wire import Letter, decode, encode
 
@@ -33,8 +34,8 @@ _CONTROL, _ALIVE, _BULK, _TRANSFERS = 1, 2, 3, 16
 _CHUNK = 1 << 28
 """Most bytes of a message: lengths in MPI are 32-bit numbers."""
 
-_FAST_S, _SLOW_S = 1e-4, 4e-3
-"""Sleep between two looks: short after something has moved, then longer and longer."""
+_LOST_S = 4e-3
+"""Sleep between two looks after an error of MPI."""
 
 OUTPUT_S = 0.3
 """Time for the launcher to pass on what this rank has said, before it is told to end all."""
@@ -142,7 +143,7 @@ class Carrier:
             for part in (self._main_turn, self._complete, self._listen, self._watch, self._end):
                 with contextlib.suppress(Exception):
                     part()
-            time.sleep(_SLOW_S)
+            time.sleep(_LOST_S)
 
     def _start(self) -> None:
         launch = launched()
@@ -160,12 +161,14 @@ class Carrier:
         self._plan: list[_symlm.Transfer] = []
         self._buffers: list[Any] = []
         self._known: _symlm.Exchange | None = None
-        self._pause = _FAST_S
-        self._flying = self._news = 0
+        self._sleep, self._news = 0.0, 0
         self._reading: set[int] = set()
         self._bye: set[int] = set()
         self._said_bye = False
         self.watch = Watch(self.rank, self.size, self._timeout, time.monotonic())
+        near = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        self._pace = Pace(self.hellos, self.rank, near.Get_size())
+        near.Free()
 
     def _all_gather(self, own: bytes) -> list[bytes]:
         """The bytes of all ranks. At the start alone: it waits for all of them."""
@@ -198,20 +201,21 @@ class Carrier:
             self._learn_plan()
         exchange, moved = self._known, False
         if exchange is None:
-            time.sleep(self._pause)
+            time.sleep(self._sleep)
         else:
-            moved = self._engine_turn(exchange, exchange.wait(self._pause))
+            moved = self._engine_turn(exchange, exchange.wait(self._sleep))
         moved |= self._main_turn()
         moved |= self._complete()
         moved |= self._listen()
         self._watch()
         self._end()
-        self._pause = _FAST_S if moved else min(self._pause * 1.25, _SLOW_S)
+        self._sleep = self._pace.sleep(moved=moved)
 
     def _learn_plan(self) -> None:
         exchange = self.exchange
         self._plan = [] if exchange is None else exchange.plan()
         self._buffers = [self._buffer(transfer.address, transfer.bytes) for transfer in self._plan]
+        self._pace.begin(0, 0)
         self._known = exchange
         self.attached.set()
 
@@ -225,6 +229,8 @@ class Carrier:
     def _engine_turn(self, exchange: _symlm.Exchange, out: _symlm.Outgoing) -> bool:
         for _ in range(out.begun):
             self.traffic.updates += 1
+            incoming = sum(transfer.incoming for transfer in self._plan)
+            self._pace.begin(incoming, sum(transfer.sums and not transfer.incoming for transfer in self._plan))
             for index, transfer in enumerate(self._plan):
                 if transfer.incoming:
                     request = self._comm.Irecv(self._buffers[index], transfer.peer, _TRANSFERS + transfer.tag)
@@ -232,7 +238,7 @@ class Carrier:
         for index in out.leaving:
             transfer = self._plan[index]
             self.traffic.bytes += transfer.bytes
-            self._flying += 1
+            self._pace.leave(sums=transfer.sums)
             request = self._comm.Isend(self._buffers[index], transfer.peer, _TRANSFERS + transfer.tag)
             self._post(request, self._left_for(exchange, index))
         return bool(out.begun or out.leaving)
@@ -243,6 +249,7 @@ class Carrier:
         update = self.traffic.updates
 
         def done() -> None:
+            self._pace.arrived()
             if self.flip is not None and transfer.values_of is not None:
                 bit = self.flip(update, transfer.values_of)
                 if bit is not None:
@@ -253,7 +260,7 @@ class Carrier:
 
     def _left_for(self, exchange: _symlm.Exchange, index: int) -> Callable[[], None]:
         def done() -> None:
-            self._flying -= 1
+            self._pace.left()
             exchange.done([index])
 
         return done
@@ -337,7 +344,7 @@ class Carrier:
         """Say that this rank lives, and look whether the others do."""
         now, others = time.monotonic(), set(range(self.size)) - {self.rank}
         passed = self.watch.look(now)
-        if self._flying:
+        if self._pace.flying:
             self.traffic.seconds += passed
         if not self._said_bye and self.watch.beat(now):
             for rank in others:
