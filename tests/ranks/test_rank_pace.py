@@ -30,7 +30,7 @@ def test_it_looks_seldom_while_the_workers_have_sectors_to_compute() -> None:
     assert min(computing) > 4 * waiting
     found.leave(sums=True)
     # Whatever arrives or leaves meanwhile, the workers are not waiting for it.
-    assert found.sleep(moved=True) == computing[0]
+    assert found.sleep(moved=True) > waiting
     found.left()
     found.arrived()
     assert found.sleep(moved=True) == computing[0]
