@@ -1,5 +1,6 @@
 //! Rows of CSV as they are read, and files that are not CSV.
 
+use crate::system::interrupts::Interrupts;
 use proptest::prelude::*;
 
 use super::*;
@@ -7,7 +8,7 @@ use super::*;
 fn read_field(name: &str, bytes: impl AsRef<[u8]>, field: &str) -> Result<Vec<String>> {
     let files = folder(&[(name, bytes.as_ref())]);
     let path = files.path().join(name);
-    let corpus = Corpus::open_interruptible(&[path], field, DataFormat::Auto, Vec::new(), &mut || Ok(()))?;
+    let corpus = Corpus::open_interruptible(&[path], field, DataFormat::Auto, Vec::new(), Interrupts::default())?;
     corpus.read(&mut |_, _, _| Ok(()))?;
     Ok(documents(&corpus))
 }
@@ -60,7 +61,8 @@ fn what_is_wrong_is_said_with_the_line() {
 fn a_table_of_instructions_holds_conversations() {
     let files = folder(&[("a.csv", b"instruction,output\na,\"b\nc\"\n")]);
     let paths = [files.path().join("a.csv")];
-    let corpus = Corpus::open_interruptible(&paths, "text", DataFormat::Auto, Vec::new(), &mut || Ok(())).unwrap();
+    let corpus =
+        Corpus::open_interruptible(&paths, "text", DataFormat::Auto, Vec::new(), Interrupts::default()).unwrap();
     assert_eq!(corpus.data_format(), "alpaca");
     let mut found = corpus.conversations().unwrap();
     let object = found.next_conversation().unwrap().unwrap();

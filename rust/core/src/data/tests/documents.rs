@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Attend;
 use crate::data::{BEGIN, CONTEXT, Shards};
+use crate::system::interrupts::Interrupts;
 
 fn words(shards: &Shards, start: u64) -> Vec<u32> {
     let mut words = vec![0; (shards.tokens() - start) as usize];
@@ -56,7 +57,8 @@ fn every_packed_example_is_marked_and_what_fills_a_window_too() {
     let lines: Vec<String> = (0..40).map(line).collect();
     let files = folder(&[("a.jsonl", lines.concat().as_bytes())]);
     let paths = [files.path().display().to_string()];
-    let corpus = Corpus::open_interruptible(&paths, "text", DataFormat::Auto, Vec::new(), &mut || Ok(())).unwrap();
+    let corpus =
+        Corpus::open_interruptible(&paths, "text", DataFormat::Auto, Vec::new(), Interrupts::default()).unwrap();
     let [marked, whole] =
         [Attend::Document, Attend::Window].map(|attend| prepare(&corpus, &tokenizer, cache.path(), attend, 40));
     assert_ne!(marked.path(), whole.path());

@@ -3,12 +3,13 @@
 use super::*;
 use crate::ErrorKind;
 use crate::data::{CONTEXT, Shards};
+use crate::system::interrupts::Interrupts;
 
 const LINES: &[u8] = b"{\"prompt\": \"the cat\", \"completion\": \" sat on a mat\"}\n\n\
     {\"completion\": \" bread\", \"id\": 7, \"prompt\": \"garden and\"}\n{\"prompt\": \"\", \"completion\": \"nobody\"}\n";
 
 fn open_as(path: &Path, format: DataFormat) -> Result<Corpus> {
-    Corpus::open_interruptible(&[path.display().to_string()], "text", format, Vec::new(), &mut || Ok(()))
+    Corpus::open_interruptible(&[path.display().to_string()], "text", format, Vec::new(), Interrupts::default())
 }
 
 fn examples(bytes: &[u8]) -> (tempfile::TempDir, Corpus) {

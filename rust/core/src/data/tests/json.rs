@@ -1,11 +1,12 @@
 //! JSON in the forms in which people have it.
 
 use super::*;
+use crate::system::interrupts::Interrupts;
 
 fn read(name: &str, bytes: impl AsRef<[u8]>) -> Result<Vec<String>> {
     let files = folder(&[(name, bytes.as_ref())]);
     let path = files.path().join(name);
-    let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, Vec::new(), &mut || Ok(()))?;
+    let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, Vec::new(), Interrupts::default())?;
     corpus.read(&mut |_, _, _| Ok(()))?;
     Ok(documents(&corpus))
 }
@@ -208,7 +209,8 @@ fn a_pipe_is_read_by_its_content() {
         writer.write_all(&bytes).unwrap();
         drop(writer);
         let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
-        let corpus = Corpus::open_interruptible(&[path], "text", DataFormat::Auto, Vec::new(), &mut || Ok(())).unwrap();
+        let corpus =
+            Corpus::open_interruptible(&[path], "text", DataFormat::Auto, Vec::new(), Interrupts::default()).unwrap();
         assert_eq!(documents(&corpus).len(), expected);
     }
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -226,7 +228,7 @@ fn objects_with_the_fields_asked_for() {
         &files.path().join("a.txt"),
         &["prompt", "answer", "c"].map(str::to_owned),
         Vec::new(),
-        &mut || Ok(()),
+        Interrupts::default(),
     )
     .unwrap();
     for _ in 0..2 {
