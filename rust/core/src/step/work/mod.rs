@@ -1,9 +1,9 @@
 //! What the nodes of a plan compute.
 //!
 //! Read in this order: `state` (everything that nodes read and write), `rows` (of it, for products), `tensors` (by name),
-//! `forward`, `backward`, `gradients`, `update`, `adapters` (the nodes of an update), `mailbox`, `shared` and `exchange` (those of
-//! several ranks), `job` (which node calls what), `fill` (the weights at the start and after
-//! a load).
+//! `hyper` (the constants of an update), `forward`, `backward`, `gradients`, `update`, `adapters` (its nodes), `mailbox`,
+//! `shared` and `exchange` (those of several ranks), `job` (which node calls what), `fill` (the weights at the start and
+//! after a load).
 
 mod adapters;
 mod backward;
@@ -11,6 +11,7 @@ mod exchange;
 mod fill;
 mod forward;
 mod gradients;
+mod hyper;
 mod job;
 mod mailbox;
 mod rows;

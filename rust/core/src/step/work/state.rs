@@ -1,7 +1,7 @@
 //! Everything the nodes of the graphs read and write.
 
+use super::hyper::Hypers;
 use super::shared::Shared;
-use super::update::Hypers;
 use crate::config::{EngineConfig, Precision};
 use crate::contract::{NORM_BLOCK, SQUARE_BLOCK};
 use crate::error::Result;

@@ -3,8 +3,8 @@
 //! Safety of every block here: the graph puts these nodes after all gradients (and after everything that reads
 //! weights); each writes its own rows.
 
+use super::hyper::Hypers;
 use super::state::{State, StepResult};
-use crate::config::TrainConfig;
 use crate::contract::SQUARE_BLOCK;
 use crate::model::{MatrixId, ParamKind};
 use crate::pool::Scratch;
@@ -16,31 +16,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use symlm_kernels::adamw::{self, Hyper};
 use symlm_kernels::reduce;
-
-/// The constants of one update for every kind of tensor (contract O3, O5).
-#[derive(Clone, Copy, Debug)]
-pub struct Hypers {
-    embedding: Hyper,
-    matrix: Hyper,
-    vector: Hyper,
-}
-
-impl Hypers {
-    /// Those of update `n`, counted from 1, with the learning rate `lr`.
-    pub fn new(train: &TrainConfig, lr: f64, clip: f32, n: u64) -> Self {
-        let matrix = Hyper::new(lr, train.beta1, train.beta2, train.eps, train.weight_decay, clip, n);
-        let embedding = Hyper { lr: (lr * train.embedding_lr_ratio) as f32, ..matrix };
-        Self { embedding, matrix, vector: Hyper { decay: 0.0, ..matrix } }
-    }
-
-    fn of(&self, kind: ParamKind) -> Hyper {
-        match kind {
-            ParamKind::Embedding => self.embedding,
-            ParamKind::Matrix => self.matrix,
-            ParamKind::Vector => self.vector,
-        }
-    }
-}
 
 impl State {
     /// Sums of squares of some blocks of a tensor (contract O1).
