@@ -132,6 +132,7 @@ impl Sampler {
     /// `NotANumber` if the logits have no finite maximum.
     pub fn sample(&mut self, logits: &[f32], token: u64) -> Result<u32> {
         if self.options.temperature == 0.0 && self.options.repetition_penalty == 1.0 {
+            let _environment = ContractRounding::enter();
             return largest(logits).ok_or_else(not_numbers);
         }
         self.sample_of(logits, token, |_| true)
