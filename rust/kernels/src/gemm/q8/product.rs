@@ -165,6 +165,7 @@ impl Product<'_> {
     ) {
         // ROWS is known when this is compiled, and so are the arms that stay.
         const { assert!(ROWS <= 6, "every height has its arm") };
+        debug_assert!((1..=ROWS).contains(&rows.len()), "a tile of {} rows", rows.len());
         match rows.len() {
             6 if ROWS >= 6 => self.tile::<S, B, 6, VECTORS, ALONE>(s, at, rows.start, ahead),
             5 if ROWS >= 5 => self.tile::<S, B, 5, VECTORS, ALONE>(s, at, rows.start, ahead),
