@@ -40,7 +40,11 @@ SETTINGS: dict[str, Any] = {
 RUNS: dict[str, dict[str, Any]] = {
     "tied-wsd": {"tie_embeddings": True, "schedule": "wsd", "decay_start": 8},
     "untied-cosine": {"tie_embeddings": False, "schedule": "cosine"},
-}
+    "tied-width": {
+        "tie_embeddings": True, "schedule": "wsd", "decay_start": 8, "initial_weights": "width",
+        "embedding_lr_ratio": 0.3,
+    },
+}  # fmt: skip
 QUIET: dict[str, Any] = {
     "eval_interval": 0, "sample_every": 0, "save_interval": 0, "log_interval": 1000, "progress": "off",
 }  # fmt: skip
@@ -127,7 +131,7 @@ def test_every_number_of_threads_has_the_golden_bits(folder: Path, golden: dict[
     # Each pair of thread count and split, of instruction set and split, and of the two others occurs.
     turn = fast_isas().index(isa)
     cases = [("tied-wsd", threads, SECTORS_IN_FLIGHT[(i + turn) % 3]) for i, threads in enumerate(THREADS)]
-    cases.append(("untied-cosine", 3, SECTORS_IN_FLIGHT[turn % 3]))
+    cases += [(run, 3, SECTORS_IN_FLIGHT[turn % 3]) for run in RUNS if run != "tied-wsd"]
     jobs = [job(folder, run, f"{run}-{t}-{s}", threads=t, sectors_in_flight=s) for run, t, s in cases]
     found = dict(zip(cases, train_elsewhere(jobs, isa, folder), strict=True))
     assert found == {case: golden["model_sha256"][case[0]] for case in cases}

@@ -22,13 +22,18 @@ from ..training.trainer import Trainer
 EXPECTED = {
     "tied-wsd": "ed4f921a19dcf47d9a4f04ac0abb40644f6c01b2b057a6dfde1d547e9bda8daa",
     "untied-cosine": "0728a76901312e42dd69f6e622445c06d66e54379d0569c3580bddfa29314d68",
+    "tied-width": "c0fba61589e06e499ff5ecd6a02e296ae360d625bcd31a659c372b639254dd0f",
 }
 """sha256 of the weights after the last update, by run."""
 
 _RUNS: dict[str, dict[str, Any]] = {
     "tied-wsd": {"tie_embeddings": True, "schedule": "wsd", "decay_start": 8},
     "untied-cosine": {"tie_embeddings": False, "schedule": "cosine"},
-}
+    "tied-width": {
+        "tie_embeddings": True, "schedule": "wsd", "decay_start": 8, "initial_weights": "width",
+        "embedding_lr_ratio": 0.3,
+    },
+}  # fmt: skip
 _SETTINGS: dict[str, Any] = {
     "hidden_size": 72, "num_heads": 6, "num_kv_heads": 2, "intermediate_size": 100, "num_layers": 2, "seq_len": 37,
     "vocab_size": 301, "batch_size": 7, "max_steps": 12, "learning_rate": 3e-3, "warmup_steps": 3, "min_lr_ratio": 0.1,

@@ -15,7 +15,7 @@ from .common import Command
 
 @click.command("doctor", cls=Command, short_help="The machine and versions, for bug reports.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-@click.option("--prove", is_flag=True, help="Train two small models whose weights are known and compare their hashes.")
+@click.option("--prove", is_flag=True, help="Train three small models and compare their weights with known hashes.")
 def command(as_json: bool, prove: bool) -> None:
     """Show what symlm sees of this machine: instruction set, threads, limits, versions, folders.
 
