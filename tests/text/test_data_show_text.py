@@ -30,4 +30,6 @@ def test_half_a_character_behind_whole_ones_waits_for_the_rest(tmp_path: Path) -
             return [b"", "ün".encode() + b"\xc3", b"\xaf", b"\xff"][tokens[0]]
 
     parts = _readable(np.array([1, 2, 3, 1 | CONTEXT, 2 | CONTEXT], np.uint32), Halves())  # type: ignore[arg-type]
-    assert parts == [("ünï", True), ("\ufffd", True), ("ünï", False)]
+    assert parts == [("ün", True), ("ï", True), ("\ufffd", True), ("ün", False), ("ï", False)]
+    # The end of a piece inside a character costs that character alone.
+    assert _readable(np.array([1, 2, 1], np.uint32), Halves()) == [("ün", True), ("ï", True), ("ün", True)]  # type: ignore[arg-type]

@@ -223,12 +223,14 @@ def _readable(words: Words, tokenizer: _symlm.Tokenizer) -> list[tuple[str, bool
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            # A token may hold whole characters before the part of one.
-            if error.reason == "unexpected end of data" and len(raw) - error.start < 4:
-                continue
-            text = raw.decode("utf-8", "replace")
-        parts.append(("\n".join(printable(line) for line in text.split("\n")), learnt))
-        raw = b""
+            # A token may hold whole characters before the part of one, which the next token completes.
+            whole = error.start if error.reason == "unexpected end of data" else len(raw)
+            text, raw = raw[:whole].decode("utf-8", "replace"), raw[whole:]
+        else:
+            raw = b""
+        if text:
+            parts.append(("\n".join(printable(line) for line in text.split("\n")), learnt))
+    # A character that the end of a piece cuts off is left out.
     return parts
 
 
