@@ -71,6 +71,9 @@ def test_a_limit_of_time_leaves_room_for_both() -> None:
     in_int16 = dataclasses.replace(config, precision="int16")
     assert steps_in_time(in_int16, 1000, 0.1, 50) < steps_in_time(config, 1000, 0.1, 50)
     assert steps_in_time(in_int16, 1000, 0.1, 0) == steps_in_time(config, 1000, 0.1, 0)
+    # One of four ranks evaluates in f32, at a quarter of the speed.
+    assert steps_in_time(in_int16, 1000, 0.1, 50, ranks=4) < 0.9 * steps_in_time(in_int16, 1000, 0.1, 50)
+    assert steps_in_time(config, 1000, 0.1, 50, ranks=4) == steps_in_time(config, 1000, 0.1, 50)
 
 
 def test_the_table_names_the_part(text: Path, cli: Cli) -> None:

@@ -131,7 +131,7 @@ def _plan_of(session: Session) -> Plan:
     per_update = on_one_rank * max(map(len, rank_sectors(ranks))) / SECTORS
     windows = windows_of_epoch(round(tokens - held), model.seq_len)
     val_windows = windows_held_out(round(held), model.seq_len)
-    steps = plan_steps(filled, windows, val_windows=val_windows, seconds_per_step=per_update)
+    steps = plan_steps(filled, windows, val_windows=val_windows, seconds_per_step=per_update, ranks=ranks)
     left = max(min(steps.max_steps, config.stop_at_step or steps.max_steps) - session.start_step, 0)
     evaluated = eval_windows(config, val_windows) * (left // config.eval_interval if config.eval_interval else 0)
     last = final_eval_windows(config, steps.max_steps, val_windows)

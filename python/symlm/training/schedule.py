@@ -12,6 +12,7 @@ from .. import _symlm
 from ..config.sections import REQUEST_FIELDS
 from ..config.train_config import TrainConfig
 from ..errors import UsageError
+from ..ranks.division import SECTORS, rank_sectors
 
 BUILTIN_STEPS = 600
 """Updates without any limit on the built-in corpus: about a minute with preset tiny on two cores. A count, not a
@@ -87,6 +88,7 @@ def plan_steps(
     val_windows: int = 0,
     seconds_per_step: float | None = None,
     seconds_spent: float = 0.0,
+    ranks: int = 1,
 ) -> StepPlan:
     """Resolve the limits of `config` for a text of `windows` windows an epoch. The first limit reached decides.
 
@@ -103,7 +105,7 @@ def plan_steps(
         steps = math.ceil(config.max_tokens / (config.batch_size * seq_len))
         limits.append((steps, f"--max-tokens {config.max_tokens:,}"))
     if config.max_time is not None and seconds_per_step is not None:
-        steps = steps_in_time(config, config.max_time - seconds_spent, seconds_per_step, val_windows)
+        steps = steps_in_time(config, config.max_time - seconds_spent, seconds_per_step, val_windows, ranks)
         limits.append((steps, f"--max-time {config.max_time:g}s at {seconds_per_step * 1e3:.1f} ms an update"))
     max_steps, decided_by = min(limits) if limits else _default_steps(config, windows)
     return _with_schedule(config, max_steps, decided_by)
@@ -118,8 +120,10 @@ def _default_steps(config: TrainConfig, windows: int) -> tuple[int, str]:
     return steps, rule
 
 
-def steps_in_time(config: TrainConfig, seconds: float, seconds_per_step: float, val_windows: int) -> int:
-    """Updates that fit into `seconds` together with their evaluations."""
+def steps_in_time(
+    config: TrainConfig, seconds: float, seconds_per_step: float, val_windows: int, ranks: int = 1
+) -> int:
+    """Updates that fit into `seconds` together with their evaluations; `seconds_per_step` is that of all ranks."""
     per_window = seconds_per_step / config.batch_size
     cost = seconds_per_step
     if config.eval_interval and val_windows:
@@ -127,8 +131,10 @@ def steps_in_time(config: TrainConfig, seconds: float, seconds_per_step: float, 
     if val_windows:
         seconds -= eval_windows(config, val_windows) * per_window * FORWARD_COST
         last = FORWARD_COST / FINAL_EVAL_DIVISOR
-        # A run in integers ends with the same evaluation in f32, too.
-        cost += seconds_per_step * last * (1 if config.precision == "f32" else 1 + IN_F32)
+        cost += seconds_per_step * last
+        if config.precision != "f32":
+            # The same evaluation once more in f32, which one rank does.
+            cost += seconds_per_step * SECTORS / max(map(len, rank_sectors(ranks))) * last * IN_F32
     return max(int(seconds * SAVE_RESERVE / cost), 1)
 
 

@@ -280,7 +280,10 @@ class Session:
         seq_len = asked.model.seq_len
         windows, val_windows = training_windows(text.train, seq_len), evaluation_windows(text.val, seq_len)
         per_step, spent = self.speed
-        plan = plan_steps(asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent)
+        plan = plan_steps(
+            asked, windows, val_windows=val_windows, seconds_per_step=per_step, seconds_spent=spent,
+            ranks=1 if self.world is None else self.world.size,
+        )  # fmt: skip
         rows = vocab_size_with(asked, text.tokenizer)
         settled = dataclasses.replace(
             asked, data_format=text.data_format, vocab_size=rows, architecture=self._architecture(rows)
