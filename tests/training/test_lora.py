@@ -238,6 +238,7 @@ def test_adapters_that_are_not_those_of_the_checkpoint_are_refused(copied: Path)
     ("settings", "message"),
     [
         ({"lora_rank": 4}, "--lora-rank 4: adapters need a model that they are added to"),
+        ({"init_from": "m", "lora_rank": 4, "embedding_lr_ratio": 2}, "adapters leave the embedding as it is"),
         ({"lora_alpha": 4}, "--lora-alpha is about adapters, but there are none"),
         ({"lora_targets": "q_proj"}, "--lora-targets is about adapters, but there are none"),
         ({"init_from": "m", "lora_rank": 2, "lora_targets": "q_prj"}, "found 'q_prj', expected some of q_proj"),

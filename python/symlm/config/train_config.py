@@ -129,6 +129,11 @@ class TrainConfig(_Flat):
                 f"--lora-rank {self.lora_rank}: adapters need a model that they are added to",
                 "name it with --init-from, or leave --lora-rank out",
             )
+        if self.lora_rank and self.embedding_lr_ratio != 1.0:
+            raise UsageError(
+                f"--embedding-lr-ratio {self.embedding_lr_ratio:g}: adapters leave the embedding as it is",
+                "leave one of --embedding-lr-ratio and --lora-rank out",
+            )
         # A shape that cannot be is an error now.
         _ = self.model
 
