@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ def kind_of(asked: argparse.Namespace) -> str:
     """What all runs of a call have in common."""
     name = f"preset {asked.preset}"
     if asked.init_from is not None:
-        start = Path(asked.init_from).name
+        start = asked.init_from
         name = f"adapters of rank {asked.lora_rank} of {start}" if asked.lora_rank else f"fine-tune of {start}"
+    name += f", batches of {asked.batch_size} x {config_of(asked).model.seq_len}"
     return name if asked.learning_rate is None else f"{name}, learning rate {asked.learning_rate:g}"
 
 
@@ -73,7 +75,7 @@ def updates_of(asked: argparse.Namespace) -> int:
 def one(asked: argparse.Namespace, seed: int, precision: str) -> Line:
     """Train a run, or resume it; what its line says."""
     kind, updates = kind_of(asked), updates_of(asked)
-    name = f"{kind}-{updates}-{seed}-{precision}".replace(" ", "-").replace(",", "")
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{kind}-{updates}-{seed}-{precision}")
     folder = Path(asked.runs) / name
     config = config_of(asked, max_steps=updates, seed=seed, precision=precision, out_dir=str(folder), resume="auto")
     line = {

@@ -8,9 +8,9 @@ one run of --updates updates with one seed; the baseline has three, whose spread
 more than chance. A candidate that gains more than twice the spread gets two more seeds. Each run adds a line to
 FOLDER/recipe.jsonl, and a run that has its line is not done again, so the command can be stopped and repeated.
 
-Runs have equal tokens; --time measures the price of an update of every candidate on this machine, in turns with the
-baseline's, and gives those that cost more or less as many updates as take the baseline's time. Bits do not depend on
-the load of a machine, prices do: measure those on a quiet one. --report only prints the page.
+Runs have equal tokens; --time measures the price of an update on this machine, in turns with the baseline's, for
+candidates with another batch, vocabulary or precision, and gives these as many updates as take the baseline's time.
+Bits do not depend on the load of a machine, prices do: measure those on a quiet one. --report only prints the page.
 """
 
 from __future__ import annotations
@@ -92,6 +92,12 @@ def config_of(asked: argparse.Namespace, candidate: Candidate, **more: Any) -> s
     })  # fmt: skip
 
 
+def setup(asked: argparse.Namespace) -> str:
+    """What runs must have in common to be compared."""
+    equal = "equal time" if asked.time else "equal tokens"
+    return f"{Path(asked.text).name} but its last {asked.held_out:,} bytes, batches of {asked.batch_size}, {equal}"
+
+
 def updates_of(asked: argparse.Namespace, candidate: Candidate, prices: dict[str, float]) -> int:
     """As many updates as read the baseline's tokens, or take its time."""
     price = prices.get(candidate.name, candidate.windows)
@@ -113,14 +119,14 @@ def split(asked: argparse.Namespace) -> None:
 def one(asked: argparse.Namespace, candidate: Candidate, seed: int, updates: int) -> Line:
     """Train a run, or resume it; what its line says."""
     folder = Path(asked.runs)
-    name = f"{asked.preset}-{candidate.name}-{updates}-{seed}".replace(" ", "-").replace(",", "")
+    name = f"{asked.preset}-{candidate.name}-{asked.batch_size}-{updates}-{seed}".replace(" ", "-").replace(",", "")
     config = config_of(asked, candidate, seed=seed, max_steps=updates, out_dir=str(folder / name), resume="auto")
     run = symlm.Trainer(config, data=[folder / "train.txt"]).fit()
     end = next(line for line in read_lines(run.path / METRICS) if line["event"] == "end")
     return {
         "candidate": candidate.name, "preset": asked.preset, "seed": seed, "updates": updates, "tokens": end["tokens"],
-        "bits_per_byte": end.get("val_bpb_f32", end["val_bpb"]), "base_updates": asked.updates,
-        "text": Path(asked.text).name, "version": symlm.__version__,
+        "bits_per_byte": end.get("val_bpb_f32", end["val_bpb"]), "base_updates": asked.updates, "setup": setup(asked),
+        "version": symlm.__version__,
     }  # fmt: skip
 
 
@@ -132,8 +138,7 @@ def engine_of(asked: argparse.Namespace, candidate: Candidate, folder: str) -> _
     config = config_of(asked, candidate, schedule="constant", warmup_steps=0, learning_rate=1e-4)
     model, count = config.model, 2**20
     shards = _symlm.Shards.random(str(Path(folder) / f"{candidate.name}.ids"), model.vocab_size, count, 1)
-    threads = asked.threads if isinstance(asked.threads, int) else 2
-    return _symlm.Engine(engine_settings(config, threads, max_steps=10**6), shards)
+    return _symlm.Engine(engine_settings(config, asked.threads, max_steps=10**6), shards)
 
 
 def seconds_of(engine: _symlm.Engine, updates: int) -> float:
@@ -180,11 +185,11 @@ def read(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def results(lines: list[Line], preset: str, base_updates: int) -> dict[str, dict[int, float]]:
-    """Bits per byte of each candidate by seed."""
+def results(lines: list[Line], preset: str, base_updates: int, common: str) -> dict[str, dict[int, float]]:
+    """Bits per byte of each candidate by seed, of the runs with this setup."""
     found: dict[str, dict[int, float]] = {}
     for line in lines:
-        if (line["preset"], line["base_updates"]) == (preset, base_updates):
+        if (line["preset"], line["base_updates"], line["setup"]) == (preset, base_updates, common):
             found.setdefault(line["candidate"], {})[line["seed"]] = line["bits_per_byte"]
     return found
 
@@ -203,10 +208,10 @@ def gain_of(found: dict[str, dict[int, float]], name: str) -> float | None:
 
 def report(lines: list[Line]) -> None:
     """Print a table for each preset and length."""
-    for preset, updates in sorted({(line["preset"], line["base_updates"]) for line in lines}):
-        found = results(lines, preset, updates)
+    for preset, updates, common in sorted({(line["preset"], line["base_updates"], line["setup"]) for line in lines}):
+        found = results(lines, preset, updates, common)
         spread = spread_of(found)
-        print(f"\npreset {preset}, {updates} updates of the baseline, bits per byte of held-out text\n")
+        print(f"\npreset {preset}, {updates} updates of the baseline ({common}), bits per byte of held-out text\n")
         if spread is not None:
             print(f"Spread of the baseline over {len(found[BASE])} seeds (standard deviation): {spread:.4f}.\n")
         print("| candidate | expected | bits per byte | seeds | gain | more than twice the spread |")
@@ -262,7 +267,7 @@ def train_all(asked: argparse.Namespace, chosen: tuple[Candidate, ...], path: Pa
     prices = measured_prices(asked, chosen) if asked.time else {}
     for candidate in chosen:
         for seed in BASE_SEEDS:
-            found = results(read(path), asked.preset, asked.updates)
+            found = results(read(path), asked.preset, asked.updates, setup(asked))
             if seed in found.get(candidate.name, {}):
                 continue
             gain, spread = gain_of(found, candidate.name), spread_of(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import signal
@@ -129,17 +128,6 @@ def test_each_optimisation_is_compared_alone_and_among_the_others() -> None:
         if comparison.rest == "on":
             assert comparison.on == found.base
     assert plan(1, ["portable"], [], False).cases == [plan(1, ["portable"], [], True).base]
-
-
-def test_integers_are_compared_with_f32_on_every_instruction_set() -> None:
-    found = plan(2, ["avx512", "avx2"], [], True, "int16")
-    assert found.base.precision == "int16" and "int16" in found.base.name
-    pairs = {c.name: (c.on, c.off) for c in found.comparisons if c.name.startswith("int16")}
-    assert list(pairs) == ["int16, not f32, avx512", "int16, not f32, avx2"]
-    for on, off in pairs.values():
-        assert off == dataclasses.replace(on, precision="f32")
-    assert [c.name for c in plan(2, ["avx512", "avx2"], [], False, "int16").comparisons] == ["int16, not f32, avx512"]
-    assert not any("int16" in case.name for case in plan(2, ["avx512", "avx2"], [1, 2], True).cases)
 
 
 def test_slower_instruction_sets_are_compared() -> None:

@@ -22,7 +22,7 @@ FOUND = {
 def line(candidate: str, seed: int, value: float) -> str:
     return json.dumps({
         "candidate": candidate, "preset": "3m", "seed": seed, "updates": 600, "tokens": 1, "base_updates": 600,
-        "bits_per_byte": value, "text": "x", "version": "0",
+        "bits_per_byte": value, "setup": "x, equal tokens", "version": "0",
     })  # fmt: skip
 
 
