@@ -10,6 +10,7 @@ from ..bench.settings import BENCH_SPECS
 from ..config.options import Spec, flag_of, specs, takes
 from ..config.sampling import SAMPLING_SPECS
 from ..config.sections import INVOCATION_FIELDS, SECTIONS
+from ..system.output import write_all
 from .finetune import DEFAULT_TEXTS
 from .flags import default_text
 
@@ -122,4 +123,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    write_all(sys.stdout.buffer, reference().encode("utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from typing import BinaryIO
 
 
@@ -13,5 +14,9 @@ def write_all(out: BinaryIO, content: bytes) -> None:
     """
     left = memoryview(content)
     while left:
-        left = left[out.write(left) :]
+        # None: a pipe that does not block, and is full.
+        taken: int | None = out.write(left)
+        if taken is None:
+            select.select([], [out], [])
+        left = left[taken or 0 :]
     out.flush()
