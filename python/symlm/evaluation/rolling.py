@@ -118,8 +118,8 @@ def evaluate_rolling(
             if each is not None and per_document:
                 each(_document(number, shards, part.place, size, tokenizer, loss - before))
         move(shards.tokens, shards.tokens)
-        blocks = text_blocks(shards, tokenizer)
-        compressed = compressed_sizes(blocks, shards.bytes, against, display.task("compressing"))
+        bar = display.task("compressing")
+        compressed = compressed_sizes(text_blocks(shards, tokenizer), shards.bytes, against, bar)
     finally:
         display.close()
     return RollingEvaluation(

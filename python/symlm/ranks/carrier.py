@@ -215,7 +215,6 @@ class Carrier:
         exchange = self.exchange
         self._plan = [] if exchange is None else exchange.plan()
         self._buffers = [self._buffer(transfer.address, transfer.bytes) for transfer in self._plan]
-        self._pace.begin(0, 0)
         self._known = exchange
         self.attached.set()
 
