@@ -94,7 +94,7 @@ pub const LEARNING_RATE: Limits = from("learning_rate", LEAST_F32, 100.0);
 pub const MIN_LR_RATIO: Limits = from("min_lr_ratio", 0.0, 1.0);
 /// Of matrices.
 pub const WEIGHT_DECAY: Limits = from("weight_decay", 0.0, 100.0);
-/// Of the peak.
+/// Of the rate of the other tensors.
 pub const EMBEDDING_LR_RATIO: Limits = from("embedding_lr_ratio", 0.0, 1000.0);
 /// At 1 a moment would never change.
 pub const BETA1: Limits = from("beta1", 0.0, 0.999_999_9);

@@ -68,8 +68,8 @@ class LearningSettings(Section):
     initial_weights: InitialWeights = option(
         "width",
         Spec(
-            "how the weights of a new model are drawn: with a standard deviation that follows the hidden size, or with "
-            "GPT-2's, which small models learn slowly from",
+            "how the weights of a new model are drawn: with a standard deviation that follows the hidden size, those "
+            "that add to the residual stream as 0; or with GPT-2's, which small models learn slowly from",
             "choice",
             choices=get_args(InitialWeights),
             before="gpt2",
