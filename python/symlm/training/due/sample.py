@@ -51,6 +51,8 @@ class Sample:
         running.saver.wait()
         pieces: list[str] = []
         try:
+            # A text may end with its first token, before anybody looks.
+            running.signals.check()
             generator = Generator(running.engine.snapshot(), running.session.text.tokenizer, running.model)
             for piece in generator.stream(
                 config.sample_prompt, max_new_tokens=SAMPLE_TOKENS, seed=config.seed, sample_index=running.progress.step
