@@ -25,7 +25,8 @@ RARE = "Ж"
 SETTINGS: dict[str, Any] = {
     "preset": "tiny", "vocab_size": 300, "seq_len": 32, "batch_size": 4, "tie_embeddings": False, "num_layers": 1,
     "hidden_size": 32, "intermediate_size": 48, "val_split": 0.0, "eval_interval": 0, "sample_every": 0,
-    "save_interval": 10, "keep_last": 10, "log_interval": 1, "hash_interval": 10, "progress": "off",
+    "initial_weights": "gpt2", "save_interval": 10, "keep_last": 10, "log_interval": 1, "hash_interval": 10,
+    "progress": "off",
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_a_peer_runs_in_its_turn_and_at_no_other_time(peer: Peer) -> None:
         assert [state(pid) for pid in pids] == before
         assert peer.run(str(seconds)) == seconds
     peer.close()
-    assert [state(pid) for pid in pids] == [None, None]
+    wait_for(lambda: [state(pid) for pid in pids] == [None, None])
 
 
 @needs_proc

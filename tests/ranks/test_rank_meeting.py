@@ -84,7 +84,16 @@ def test_the_time_limit_of_rank_0_counts_for_all(monkeypatch: pytest.MonkeyPatch
             def Get_size() -> int:
                 return 2
 
+            @staticmethod
+            def Split_type(kind: int) -> type[Mpi.Comm]:
+                return Mpi.Comm
+
+            @staticmethod
+            def Free() -> None:
+                pass
+
         COMM_WORLD = Comm
+        COMM_TYPE_SHARED = 1
 
         @staticmethod
         def Get_library_version() -> str:

@@ -1,4 +1,4 @@
-"""Settings of a training recipe: the same bits whoever computes the run, and each does what it says."""
+"""Settings of a recipe: the same bits whoever computes the run, and each does what it says."""
 
 from __future__ import annotations
 
