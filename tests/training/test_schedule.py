@@ -111,7 +111,7 @@ def test_engine_config_names() -> None:
     }  # fmt: skip
     assert made["train"] == {
         "batch_size": 32, "max_steps": 50, "learning_rate": 4e-3, "warmup_steps": 2, "decay_start": 40,
-        "schedule": "wsd", "min_lr_ratio": 0.1, "embedding_lr_ratio": 1.0, "initial_weights": "width",
+        "schedule": "wsd", "min_lr_ratio": 0.1, "embedding_lr_ratio": 1.0, "initial_weights": "gpt2",
         "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "grad_clip": 1.0, "seed": 42,
         "precision": "f32", "attend": "window",
     }  # fmt: skip

@@ -9,7 +9,7 @@ from ..options import Section, Spec, option
 from .length import MAX_STEPS
 
 Precision = Literal["f32", "int16"]
-InitialWeights = Literal["width", "gpt2"]
+InitialWeights = Literal["gpt2", "width"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 _FROM_PRESET = "from the preset"
 
@@ -66,10 +66,10 @@ class LearningSettings(Section):
         ),
     )
     initial_weights: InitialWeights = option(
-        "width",
+        "gpt2",
         Spec(
-            "how the weights of a new model are drawn: with a standard deviation that follows the hidden size, those "
-            "that add to the residual stream as 0; or with GPT-2's, which small models learn slowly from",
+            "how the weights of a new model are drawn: with GPT-2's standard deviations, or with one that follows the "
+            "hidden size, those that add to the residual stream as 0, which is better for some hundred updates only",
             "choice",
             choices=get_args(InitialWeights),
             before="gpt2",
