@@ -69,7 +69,7 @@ class LearningSettings(Section):
         "gpt2",
         Spec(
             "how the weights of a new model are drawn: with GPT-2's standard deviations, or with one that follows the "
-            "hidden size, those that add to the residual stream as 0, which is better for some hundred updates only",
+            "hidden size, those that add to the residual stream as 0, which helped short runs of small models",
             "choice",
             choices=get_args(InitialWeights),
             before="gpt2",
