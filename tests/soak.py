@@ -7,6 +7,7 @@ files grow.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import statistics
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ WARM_S = 10.0
 WARM_REQUESTS = 1000
 """At the least; a slow machine takes longer for them."""
 MOST_GROWTH, MOST_MORE = 1.15, 16 << 20
-"""Of memory."""
+"""Of memory, idle at the end against idle after a while."""
+QUARTERS = 4
+MOST_LATE_GROWTH = 1.05
+"""Of memory under load, the last quarter of the time against the one before: what is cached is there by then."""
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café")
 MOST_THREADS = 64
 TICK_S, STOPPED_S = 0.5, 5.0
@@ -46,6 +51,13 @@ class Tally:
         self.stops: list[float] = []
         """Seconds for which the system did not let the clients run. A client that is stopped for longer than the server
         waits for the head of a request loses its connection, which counts as an error like any other."""
+        self.memory: list[int] = []
+        """Bytes of the server under load, every `TICK_S`."""
+
+    def memory_by_quarters(self) -> list[float]:
+        """Mean bytes of the server in each quarter of the time."""
+        ends = [len(self.memory) * quarter // QUARTERS for quarter in range(QUARTERS + 1)]
+        return [statistics.fmean(self.memory[a:b] or [0]) for a, b in itertools.pairwise(ends)]
 
 
 async def client(number: int, url: str, end: float, least: int, tally: Tally) -> None:
@@ -60,12 +72,13 @@ async def client(number: int, url: str, end: float, least: int, tally: Tally) ->
                 tally.errors.append(f"{type(error).__name__}: {error}")
 
 
-async def clock(tally: Tally) -> None:
-    """Notice when the system does not let the clients run."""
+async def clock(server: Served, tally: Tally) -> None:
+    """Notice when the system does not let the clients run, and look at the memory of the server."""
     last = time.monotonic()
     while True:
         await asyncio.sleep(TICK_S)
         now = time.monotonic()
+        tally.memory.append(held(server)[0])
         if now - last > STOPPED_S:
             tally.stops.append(now - last)
         last = now
@@ -146,7 +159,7 @@ def held(server: Served) -> tuple[int, int, int]:
 async def load(server: Served, seconds: float, least: int = 0) -> Tally:
     """Run the clients for a while, until there were at least so many requests; gives what they saw."""
     tally, end = Tally(), time.monotonic() + seconds
-    ticking = asyncio.create_task(clock(tally))
+    ticking = asyncio.create_task(clock(server, tally))
     await asyncio.gather(*(client(number, server.url, end, least, tally) for number in range(CLIENTS)))
     ticking.cancel()
     return tally
@@ -164,34 +177,70 @@ def idle(server: Served) -> bool:
     return False
 
 
+@dataclass
+class Held:
+    """What a server holds while nobody asks it for anything."""
+
+    memory: int
+    files: int
+    threads: int
+
+
+@dataclass
+class Soaked:
+    """What a server was seen to do under load, and before and after it."""
+
+    tally: Tally
+    warm: Held
+    after: Held
+    free: bool
+    """Whether every slot became free when the clients had left."""
+
+    def wrong(self) -> list[str]:
+        """What must not be."""
+        quarters = self.tally.memory_by_quarters()
+        found = [f"{count} x {what}" for what, count in Counter(self.tally.errors).most_common(5)]
+        if self.after.memory > MOST_GROWTH * self.warm.memory + MOST_MORE:
+            found.append("the server has grown")
+        if quarters[-1] > MOST_LATE_GROWTH * quarters[-2]:
+            found.append("the server was still growing")
+        if self.after.files > self.warm.files or self.after.threads > MOST_THREADS:
+            found.append("the server has more files or threads than before")
+        if not self.free:
+            found.append("slots are still taken")
+        return found
+
+
+def soak(server: Served, seconds: float, warm_seconds: float, warm_requests: int) -> Soaked:
+    """Load a server. Idle against idle: both times it has had this load, and holds nothing for anyone."""
+    asyncio.run(load(server, warm_seconds, warm_requests))
+    free = idle(server)
+    warm = Held(*held(server))
+    tally = asyncio.run(load(server, seconds))
+    free &= idle(server)
+    return Soaked(tally, warm, Held(*held(server)), free)
+
+
 def main(duration: str) -> int:
     """Soak a server; gives the exit code."""
     with tempfile.TemporaryDirectory(prefix="symlm-soak-") as name:
         model = train(Path(name))
         with serving(model) as server:
             seconds = parse_duration(duration)
-            # Idle against idle: at both times the server has had this load, and holds nothing for anyone.
-            asyncio.run(load(server, min(WARM_S, seconds / 3), WARM_REQUESTS))
-            free = idle(server)
-            warm = held(server)
-            tally = asyncio.run(load(server, seconds))
-            free &= idle(server)
-            after = held(server)
+            soaked = soak(server, seconds, min(WARM_S, seconds / 3), WARM_REQUESTS)
             code = server.stop()
+    tally = soaked.tally
     waits = sorted(tally.waits)
     print(f"{CLIENTS} clients for {duration}: {tally.ended['whole']:,} whole, {tally.ended['left']:,} left early")
     print(f"first token after {statistics.median(waits):.3f} s (median), {waits[int(0.99 * len(waits))]:.3f} s (99 %)")
     if tally.stops:
         print(f"stopped by the system {len(tally.stops)} times, {max(tally.stops):.0f} s at the longest")
-    for what, before, now in zip(("bytes of memory", "open files", "threads"), warm, after, strict=True):
-        print(f"{what}: {before:,} idle after a while, {now:,} idle at the end")
-    wrong = [f"{count} x {what}" for what, count in Counter(tally.errors).most_common(5)]
-    if after[0] > MOST_GROWTH * warm[0] + MOST_MORE or after[1] > warm[1] or after[2] > MOST_THREADS:
-        wrong.append("the server grew")
-    if not free:
-        wrong.append("slots are still taken")
-    if code:
-        wrong.append(f"the server ended with {code}")
+    quarters = ", ".join(f"{mean:,.0f}" for mean in tally.memory_by_quarters())
+    print(f"bytes of memory under load, by quarters of the time: {quarters}")
+    for what in fields(Held):
+        before, now = getattr(soaked.warm, what.name), getattr(soaked.after, what.name)
+        print(f"{what.name}: {before:,} idle after a while, {now:,} idle at the end")
+    wrong = soaked.wrong() + ([f"the server ended with {code}"] if code else [])
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     return 1 if wrong else 0
