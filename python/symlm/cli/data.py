@@ -139,7 +139,7 @@ def _print(found: Survey, tokenizer: _symlm.Tokenizer, chat: ChatSettings | None
         (what, lambda part: f"{part.documents:,}"),
         ("tokens", lambda part: f"{part.tokens:,}"),
         ("tokens that are learnt", lambda part: f"{part.targets:,}"),
-        ("bytes of text", lambda part: f"{part.text_bytes:,}"),
+        ("bytes that are learnt", lambda part: f"{part.text_bytes:,}"),
         ("tokens a byte", lambda part: f"{part.targets / max(part.text_bytes, 1):.3f}"),
         ("exact duplicates", lambda part: f"{part.duplicates:,}"),
         (f"cut {what}", lambda part: f"{part.cut:,}"),
