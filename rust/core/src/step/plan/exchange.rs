@@ -5,7 +5,7 @@ use super::limits::{B_ROWS, ROW_BLOCK, SQUARE_BLOCKS};
 use super::messages::{Division, Stage};
 use super::ownership::{Bucket, Piece};
 use super::task::Task;
-use super::tiles::a_tiles;
+use super::tiles::{a_tiles, block};
 use crate::contract::SQUARE_BLOCK;
 use crate::model::MatrixId;
 
@@ -28,8 +28,8 @@ impl TrainingPlan<'_> {
         let mut known: Vec<u32> = division.others().map(|rank| self.plan.add(Task::Learn { rank }, &[notes])).collect();
         known.push(note);
         let finish = self.plan.add(Task::Finish, &known);
-        let updated = self.own_updates(division, finish);
-        self.gather(division, finish, &updated);
+        let left = self.own_updates(division, finish);
+        self.gather(division, left);
         let messages = division.stages().into_iter().flat_map(|stage| division.messages(stage));
         let sent = self.plan.add(Task::Join, &[]);
         self.plan.graph.wait_outside(sent, messages.filter(|message| !message.incoming).count() as u32);
@@ -97,43 +97,41 @@ impl TrainingPlan<'_> {
         nodes
     }
 
-    /// The update of the own part; for each bucket the node after which its new values may leave.
-    fn own_updates(&mut self, division: &Division, finish: u32) -> Vec<u32> {
-        let mut digests = Vec::new();
-        let mut updated = Vec::new();
+    /// The update of the own part; returns the node after which all new values of this rank have been let go.
+    fn own_updates(&mut self, division: &Division, finish: u32) -> u32 {
+        let mut left = vec![finish];
         for (bucket, b) in division.buckets.iter().enumerate() {
             let pieces = division.pieces.iter().enumerate().filter(|(_, piece)| piece.bucket == bucket);
             let updates: Vec<u32> =
                 pieces.map(|(piece, _)| self.plan.add(Task::UpdateOwn { piece }, &[finish])).collect();
-            if b.values[division.rank].is_empty() {
-                updated.push(finish);
-                continue;
+            if !b.values[division.rank].is_empty() {
+                let digest = self.plan.add(Task::Digest { bucket }, &updates);
+                left.push(self.plan.add(Task::Leave { stage: Stage::Values { bucket } }, &[digest]));
             }
-            let digest = self.plan.add(Task::Digest { bucket }, &updates);
-            self.plan.add(Task::Leave { stage: Stage::Values { bucket } }, &[digest]);
-            digests.push(digest);
-            updated.push(digest);
         }
-        digests.push(finish);
-        self.plan.add(Task::Leave { stage: Stage::Digests }, &digests);
-        updated
+        self.plan.add(Task::Leave { stage: Stage::Digests }, &left)
     }
 
-    /// The new values of all: compared with their digests, then packed.
-    fn gather(&mut self, division: &Division, finish: u32, updated: &[u32]) {
-        let digests = self.arrive(division, Stage::Digests, &[finish]);
+    /// The new values of all: compared with their digests, then packed. All of it comes after `left`, as other ranks wait
+    /// for the own values; what is packed of these passes the time until those of the others are there.
+    fn gather(&mut self, division: &Division, left: u32) {
+        let digests = self.arrive(division, Stage::Digests, &[left]);
         let mut all = Vec::new();
         for (bucket, b) in division.buckets.iter().enumerate() {
-            let there = self.arrive(division, Stage::Values { bucket }, &[updated[bucket]]);
+            let there = self.arrive(division, Stage::Values { bucket }, &[left]);
             for rank in division.others().filter(|&rank| !b.values[rank].is_empty()) {
                 self.plan.add(Task::Check { bucket, rank }, &[there, digests]);
             }
             all.push(there);
             if self.adapters.is_none() {
+                let own = &b.values[division.rank];
                 for &matrix in &b.matrices {
-                    let tiles = 0..self.layout.matrices[matrix].rows.div_ceil(ROW_BLOCK);
-                    for tile in tiles {
-                        self.plan.add(Task::Merge { matrix, tile }, &[there]);
+                    let m = &self.layout.matrices[matrix];
+                    for tile in 0..m.rows.div_ceil(ROW_BLOCK) {
+                        let rows = block(tile, ROW_BLOCK, m.rows);
+                        let (first, end) = (m.offset + rows.start * m.cols, m.offset + rows.end * m.cols);
+                        let at_hand = own.start <= first && end <= own.end;
+                        self.plan.add(Task::Merge { matrix, tile }, &[if at_hand { left } else { there }]);
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::limits::{BATCHES_AHEAD, LOGIT_ROWS, TILE_COLS};
 use super::messages::Division;
+use super::optimizer::ADAMW;
 use super::partition::Partition;
 use super::slots::SlotLayout;
 use super::tiles::tile_height;
@@ -98,7 +99,7 @@ impl MemoryPlan {
         let stages = 2 * m.num_layers * (partition.strips() + partition.attention_parts());
         let nodes = 2.0 * (partition.batch * stages) as f64 + 12.0 * layout.len as f64 / 4096.0;
         let activations = sizes.slots + sizes.embedded + sizes.norm_blocks + sizes.losses;
-        let division = (c.ranks > 1).then(|| Division::new(&layout, adapters.as_ref(), c.ranks, c.rank));
+        let division = (c.ranks > 1).then(|| Division::new(&layout, adapters.as_ref(), ADAMW, c.ranks, c.rank));
         let embedding = m.vocab_size * m.hidden_size;
         let exchange = division.as_ref().map_or(0, |division| division.elements(sizes.gradient, embedding));
         let sums = sizes.gradient * (1 + usize::from(sizes.triple)) + sizes.lm_head_triple + exchange;

@@ -4,11 +4,12 @@
 //! when the task for it has run; a node that stands for arrivals is completed from outside, once for each message.
 
 use super::division::{Node, all_nodes};
+use super::optimizer::Optimizer;
 use super::ownership::{Bucket, Piece, buckets, pieces};
 use crate::model::{Adapters, Layout};
 
 /// Messages that leave together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// Partial sums of a bucket's gradient; `rows`: those of the embedding's rows where the head has some too.
     Gradient { bucket: usize, rows: bool },
@@ -45,8 +46,8 @@ pub(crate) struct Division {
 }
 
 impl Division {
-    pub fn new(layout: &Layout, adapters: Option<&Adapters>, ranks: usize, rank: usize) -> Self {
-        let buckets = buckets(layout, adapters, ranks);
+    pub fn new(layout: &Layout, adapters: Option<&Adapters>, optimizer: Optimizer, ranks: usize, rank: usize) -> Self {
+        let buckets = buckets(layout, adapters, optimizer, ranks);
         let params = adapters.map_or(&layout.params, |adapters| &adapters.params);
         let pieces = pieces(&buckets, params, rank);
         Self { ranks, rank, nodes: all_nodes(ranks), buckets, pieces }

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `symmetry` (twelve sectors, the tree that folds them), `limits` (how large a piece of work is),
 //! `partition` (windows into strips and heads, sectors into slots), `tiles` (weight gradients), `slots` (where activations
-//! lie), `division`, `ownership` and `messages` (what each of several ranks computes, owns and sends), `task` (what a node does), `graph` (which node waits for which), `exchange` (the nodes of several ranks), `names` (of the nodes, for traces), `rounds`
+//! lie), `division`, `optimizer`, `ownership` and `messages` (what each of several ranks computes, owns and sends), `task` (what a node does), `graph` (which node waits for which), `exchange` (the nodes of several ranks), `names` (of the nodes, for traces), `rounds`
 //! (the graph for fork-join scheduling), `memory` (what it takes).
 
 mod division;
@@ -12,6 +12,7 @@ pub mod limits;
 mod memory;
 mod messages;
 mod names;
+mod optimizer;
 mod ownership;
 mod partition;
 mod rounds;
@@ -27,6 +28,9 @@ pub(crate) use graph::Plan;
 pub use memory::{MemoryPlan, check_memory};
 pub(crate) use memory::{RowScratch, Sizes, copy_bytes};
 pub(crate) use messages::{Division, Message, Stage};
+#[cfg(test)]
+pub(crate) use optimizer::Unit;
+pub(crate) use optimizer::{ADAMW, Optimizer};
 pub(crate) use ownership::{Piece, pieces};
 pub(crate) use partition::Partition;
 pub(crate) use slots::{Buffer, InputBuffer, SlotLayout};

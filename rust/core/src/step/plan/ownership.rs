@@ -1,6 +1,7 @@
 //! Which rank owns which part of the parameters, and in which pieces it works on it (contract P3, P4).
 
 use super::limits::SQUARE_BLOCKS;
+use super::optimizer::{Optimizer, Unit};
 use crate::contract::SQUARE_BLOCK;
 use crate::model::{Adapters, Layout, MatrixId, Param};
 use std::ops::Range;
@@ -36,18 +37,19 @@ pub(crate) struct Piece {
 }
 
 /// The buckets of a model, in table order.
-pub(crate) fn buckets(layout: &Layout, adapters: Option<&Adapters>, ranks: usize) -> Vec<Bucket> {
+pub(crate) fn buckets(layout: &Layout, adapters: Option<&Adapters>, optimizer: Optimizer, ranks: usize) -> Vec<Bucket> {
     match adapters {
+        // Both factors of an adapter follow from one gradient, whatever the optimizer.
         Some(adapters) => adapter_buckets(layout, adapters, ranks),
-        None => parameter_buckets(layout, ranks),
+        None => parameter_buckets(layout, optimizer.unit, ranks),
     }
 }
 
-fn parameter_buckets(layout: &Layout, ranks: usize) -> Vec<Bucket> {
+fn parameter_buckets(layout: &Layout, unit: Unit, ranks: usize) -> Vec<Bucket> {
     let groups = layout.params.chunk_by(|a, b| group_name(&a.name) == group_name(&b.name));
     let bucket = |params: &[Param]| {
         let range = params[0].offset..params[params.len() - 1].offset + params[params.len() - 1].len();
-        let parts = divide(&units_of(params), ranks);
+        let parts = divide(&units_of(params, unit), ranks);
         let inside = |offset: usize| range.contains(&offset);
         let indices = |offsets: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
             offsets.enumerate().filter(|&(_, offset)| inside(offset)).map(|(index, _)| index).collect()
@@ -108,13 +110,17 @@ fn owners(sizes: &[usize], ranks: usize) -> Vec<usize> {
     sizes.iter().map(of).collect()
 }
 
-/// The units of consecutive tensors: whole blocks of the gradient norm.
-fn units_of(params: &[Param]) -> Vec<Range<usize>> {
-    let blocks = |p: &Param| {
+/// The units of consecutive tensors.
+fn units_of(params: &[Param], unit: Unit) -> Vec<Range<usize>> {
+    let units = |p: &Param| {
         let (offset, len) = (p.offset, p.len());
-        (0..len).step_by(SQUARE_BLOCK).map(move |start| offset + start..offset + (start + SQUARE_BLOCK).min(len))
+        let size = match unit {
+            Unit::Block => SQUARE_BLOCK,
+            Unit::Tensor => len,
+        };
+        (0..len).step_by(size).map(move |start| offset + start..offset + (start + size).min(len))
     };
-    params.iter().flat_map(blocks).collect()
+    params.iter().flat_map(units).collect()
 }
 
 /// The range of each rank, from its first unit to its last.
@@ -146,6 +152,9 @@ pub(crate) fn pieces(buckets: &[Bucket], params: &[Param], rank: usize) -> Vec<P
 mod tests {
     use super::*;
     use crate::config::{ADAPTER_TARGETS, LoraConfig, ModelConfig};
+    use crate::step::plan::optimizer::ADAMW;
+
+    const WHOLE: Optimizer = Optimizer { unit: Unit::Tensor };
 
     fn layout(tied: bool) -> Layout {
         let model = format!(
@@ -175,13 +184,13 @@ mod tests {
             let targets = ADAPTER_TARGETS.map(str::to_owned).to_vec();
             let adapters = Adapters::new(&layout, &LoraConfig { rank: 3, alpha: 6.0, targets });
             for ranks in 1..=12 {
-                let all = buckets(&layout, None, ranks);
+                let all = buckets(&layout, None, ADAMW, ranks);
                 assert_eq!(all.len(), 3 + 2 + usize::from(!tied));
                 assert_eq!(all.iter().filter(|bucket| bucket.tied).count(), usize::from(tied));
                 assert_eq!(all.iter().map(|b| b.matrices.len()).sum::<usize>(), layout.matrices.len());
                 assert_eq!(all.iter().map(|b| b.norms.len()).sum::<usize>(), layout.norms.len());
                 assert!(owned(&all, &layout.params, ranks).iter().flatten().all(|&times| times == 1));
-                let all = buckets(&layout, Some(&adapters), ranks);
+                let all = buckets(&layout, Some(&adapters), ADAMW, ranks);
                 assert!(owned(&all, &adapters.params, ranks).iter().flatten().all(|&times| times == 1));
             }
         }
@@ -191,9 +200,26 @@ mod tests {
     fn parts_are_even_to_a_block() {
         let layout = layout(true);
         for ranks in 2..=12 {
-            for bucket in buckets(&layout, None, ranks) {
+            for bucket in buckets(&layout, None, ADAMW, ranks) {
                 let all: usize = bucket.gradient.iter().map(Range::len).sum();
                 assert!(bucket.gradient.iter().all(|part| part.len() <= all / ranks + 2 * SQUARE_BLOCK));
+            }
+        }
+    }
+
+    #[test]
+    fn an_optimizer_of_whole_tensors_gets_whole_tensors() {
+        for tied in [true, false] {
+            let layout = layout(tied);
+            for ranks in 2..=12 {
+                let all = buckets(&layout, None, WHOLE, ranks);
+                assert!(owned(&all, &layout.params, ranks).iter().flatten().all(|&times| times == 1));
+                for p in &layout.params {
+                    let tensor = p.offset..p.offset + p.len();
+                    let holds = |part: &Range<usize>| part.start <= tensor.start && tensor.end <= part.end;
+                    let holders = all.iter().flat_map(|bucket| &bucket.values).filter(|part| holds(part)).count();
+                    assert_eq!(holders, 1, "{} on {ranks} ranks", p.name);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained; rounds and names of every plan.
 
+use super::optimizer::ADAMW;
 use super::rounds::operation;
 use super::{Division, Partition, Plan, RowStage, SECTORS, Task, sector_windows};
 use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
@@ -172,7 +173,7 @@ fn nothing_leaves_before_the_update_has_begun() {
     let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
     for adapters in adapters(&layout) {
         for ranks in [2, 3, 7, 12] {
-            let division = Division::new(&layout, adapters.as_ref(), ranks, ranks - 1);
+            let division = Division::new(&layout, adapters.as_ref(), ADAMW, ranks, ranks - 1);
             let plan = Plan::shared(&partition, &layout, adapters.as_ref(), &division);
             assert_eq!(plan.tasks[0], Task::Begin);
             let ancestors = ancestors(&plan);

@@ -18,6 +18,8 @@ mod rows;
 mod shared;
 mod state;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod update;
 
 pub(crate) use fill::{Initialise, PackAll};

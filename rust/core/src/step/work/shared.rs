@@ -4,6 +4,7 @@ use super::mailbox::{Mailbox, Transfer};
 use crate::error::Result;
 use crate::step::plan::{Division, FoldStep, Message, Plan, Stage, fold_steps};
 use crate::system::arena::Arena;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +14,8 @@ pub(super) const WORDS: usize = 2;
 pub(crate) struct Shared {
     pub division: Division,
     pub mailbox: Mailbox,
+    /// The transfers of each stage that leave, by their position.
+    outgoing: HashMap<Stage, Vec<u32>>,
     pub steps: Vec<FoldStep>,
     /// This rank's partial sums after the first, which lies in the arena of gradients.
     partials: Vec<Arena>,
@@ -73,6 +76,7 @@ impl Shared {
         let arenas = |count: usize, len: usize| (0..count).map(|_| Arena::new(len)).collect::<Result<Vec<_>>>();
         Ok(Self {
             mailbox: Mailbox::default(),
+            outgoing: HashMap::new(),
             steps: fold_steps(&division.nodes),
             partials: arenas(own.len() - 1, gradient)?,
             embedding: arenas(if tied.is_some() { own.len() } else { 0 }, embedding)?,
@@ -96,6 +100,9 @@ impl Shared {
         for (number, &stage) in stages.iter().enumerate() {
             let arrival = plan.arrivals.iter().find(|(of, _)| *of == stage).map(|(_, node)| *node);
             for message in self.division.messages(stage) {
+                if !message.incoming {
+                    self.outgoing.entry(stage).or_default().push(transfers.len() as u32);
+                }
                 let (arena, range) = self.memory(gradient, values, message);
                 let node = if message.incoming { arrival } else { plan.sent };
                 let of = if message.incoming { message.peer } else { self.division.rank };
@@ -182,9 +189,7 @@ impl Shared {
 
     /// Lets the messages of a stage leave.
     pub fn leave(&self, stage: Stage) {
-        let messages = self.division.stages().into_iter().flat_map(|stage| self.division.messages(stage));
-        let of_stage = messages.enumerate().filter(|(_, m)| m.stage == stage && !m.incoming);
-        self.mailbox.leave(&of_stage.map(|(index, _)| index as u32).collect::<Vec<_>>());
+        self.mailbox.leave(self.outgoing.get(&stage).map_or(&[], Vec::as_slice));
     }
 
     /// Elements `range` of a node's sum, as far as this rank has it: `bucket` and `rows` say of what.

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::model::{Adapters, MatrixId, Network, Param, Weights};
 use crate::step::feed::{Batch, TokenSource};
 use crate::step::plan::{
-    Buffer, Division, Partition, Piece, Plan, Sizes, SlotLayout, Tile, gradient_tiles, pieces, rank_sectors,
-    sector_windows,
+    ADAMW, Buffer, Division, Optimizer, Partition, Piece, Plan, Sizes, SlotLayout, Tile, gradient_tiles, pieces,
+    rank_sectors, sector_windows,
 };
 use crate::system::arena::Arena;
 use crate::system::float_env::ContractRounding;
@@ -152,6 +152,11 @@ fn square_starts(params: &[Param]) -> Vec<usize> {
 
 impl State {
     pub fn new(isa: Isa, config: EngineConfig) -> Result<Self> {
+        Self::trained_by(ADAMW, isa, config)
+    }
+
+    /// The same, divided among ranks as this optimizer needs it.
+    pub(super) fn trained_by(optimizer: Optimizer, isa: Isa, config: EngineConfig) -> Result<Self> {
         // The rotary tables are computed here, on the caller's thread.
         let _environment = ContractRounding::enter();
         let (m, partition) = (&config.model, Partition::new(&config));
@@ -201,7 +206,7 @@ impl State {
             weights,
             config,
         };
-        if let Some(division) = state.division() {
+        if let Some(division) = state.division(optimizer) {
             let plan = state.shared_plan(&division);
             let mut shared = state.new_shared(division)?;
             shared.connect(&state.gradient, state.trained_values(), &plan);
@@ -211,10 +216,10 @@ impl State {
     }
 
     /// What this engine computes and owns, where it is one of several ranks.
-    fn division(&self) -> Option<Division> {
+    fn division(&self, optimizer: Optimizer) -> Option<Division> {
         let (ranks, rank) = (self.config.ranks, self.config.rank);
         let adapters = self.adapters.as_ref().map(|adapters| &adapters.table);
-        (ranks > 1).then(|| Division::new(&self.weights.layout, adapters, ranks, rank))
+        (ranks > 1).then(|| Division::new(&self.weights.layout, adapters, optimizer, ranks, rank))
     }
 
     fn new_shared(&self, division: Division) -> Result<Shared> {
