@@ -59,6 +59,8 @@ check: lint types ## the fast part of it: formatting, lints, types, unit tests o
 lint: $(VENV)/.tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path rust/fuzz/Cargo.toml --no-default-features --target-dir target -- -D warnings
+	cargo fmt --all --check --manifest-path rust/fuzz/Cargo.toml
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	PYTHONPATH=python $(BIN)/lint-imports --no-cache --no-logo

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use symlm_core::data::{Corpus, DataFormat};
+use symlm_core::data::{Corpus, DataFormat, Interrupts};
 
 fn read(data: &[u8]) -> Option<Vec<String>> {
     let path = symlm_fuzz::file("a.csv", data);
     let mut documents: Vec<String> = Vec::new();
-    let outcome = Corpus::open_interruptible(&[&path], "text", DataFormat::Auto, Vec::new(), &mut || Ok(()));
+    let outcome = Corpus::open_interruptible(&[&path], "text", DataFormat::Auto, Vec::new(), Interrupts::default());
     let outcome = outcome.and_then(|corpus| {
         if corpus.chat().is_some() {
             return symlm_fuzz::conversations(&corpus);

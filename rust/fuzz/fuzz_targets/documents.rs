@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use symlm_core::data::{Corpus, DataFormat};
+use symlm_core::data::{Corpus, DataFormat, Interrupts};
 
 fn read(name: &str, data: &[u8], format: DataFormat) -> Option<Vec<String>> {
     let path = symlm_fuzz::file(name, data);
-    let corpus = match Corpus::open_interruptible(&[&path], "text", format, Vec::new(), &mut || Ok(())) {
+    let corpus = match Corpus::open_interruptible(&[&path], "text", format, Vec::new(), Interrupts::default()) {
         Ok(corpus) => corpus,
         Err(error) => {
             symlm_fuzz::check(&error, &path);

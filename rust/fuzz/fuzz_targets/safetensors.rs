@@ -6,7 +6,7 @@ use symlm_core::checkpoint::read_tensors;
 
 fuzz_target!(|data: &[u8]| {
     // The seeds hold these tensors.
-    let expected = vec![("ab".to_owned(), vec![2, 2]), ("cd".to_owned(), vec![3]), ("e".to_owned(), vec![1, 0])];
+    let expected = [("ab".to_owned(), vec![2, 2]), ("cd".to_owned(), vec![3]), ("e".to_owned(), vec![1, 0])];
     for expected in [&expected[..], &expected[..2]] {
         let path = symlm_fuzz::file("model.safetensors", data);
         let mut found = Vec::new();
