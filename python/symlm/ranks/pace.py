@@ -16,10 +16,9 @@ _FIRST_S, _GROWTH = 1e-4, 1.25
 _LONGEST_S, _CROWDED_S = 1e-3, 4e-3
 """Longest sleep there: the second one where a look takes the processor from another rank."""
 
-_WORKING_S, _SENDING_S = 1e-2, 2e-3
+_SHARING_S, _SENDING_S = 4e-2, 2e-3
 """Sleep while the workers compute: where all ranks share memory, and a message is copied at once when the other side
-looks for it; and while messages of this rank are on their way, or where some ranks do not share memory, so that MPI
-moves a part of the bytes with each look."""
+looks for it; and where some do not, so that MPI moves a part of the bytes with each look."""
 
 
 class Pace:
@@ -30,7 +29,7 @@ class Pace:
         own = hellos[rank]
         here = sum(hello.machine == own.machine for hello in hellos)
         self._longest = _CROWDED_S if here > len(own.cpus) else _LONGEST_S
-        self._working = _WORKING_S if sharing == len(hellos) else _SENDING_S
+        self._working = _SHARING_S if sharing == len(hellos) else _SENDING_S
         self._open = self._sums = 0
         self._sleep = _FIRST_S
         self.flying = 0
@@ -60,6 +59,6 @@ class Pace:
         """Seconds until the next look, after one that has found something, or nothing. What leaves cuts them short."""
         if self._open and self._sums:
             self._sleep = _FIRST_S
-            return _SENDING_S if self.flying else self._working
+            return self._working
         found = self._sleep = _FIRST_S if moved else min(self._sleep * _GROWTH, self._longest)
         return found
