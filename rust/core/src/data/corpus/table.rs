@@ -25,14 +25,21 @@ const KEPT_BYTES: usize = 4 << 20;
 const PARTS: u64 = 1000;
 /// Seconds of processor time that the process has for what it reads at once.
 const SECONDS: u32 = 60;
-/// What files of Parquet and of Arrow begin with; a stream of Arrow begins with a length.
-const MARKS: [&[u8]; 3] = [b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"];
+/// What files of Parquet and of Arrow begin with, the last one where it is a stream.
+const MARKS: [&[u8]; 3] = [b"PAR1", b"ARROW1", STREAM];
+const STREAM: &[u8] = b"\xff\xff\xff\xff";
 
 /// Whether a file that begins so is a table.
 pub(crate) fn is_table(head: &[u8]) -> bool {
     let text =
         head.len() > 16 && std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| !head.contains(&0));
-    !text && MARKS.iter().any(|mark| head.starts_with(mark))
+    !text && MARKS.iter().any(|mark| head.starts_with(mark)) && (!head.starts_with(STREAM) || has_schema(head))
+}
+
+/// Whether the mark of a stream has a length behind it: that of the schema, in words of eight bytes.
+fn has_schema(head: &[u8]) -> bool {
+    let length = head[STREAM.len()..].first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+    length > 0 && length % 8 == 0
 }
 
 /// Whether a file that begins with these few bytes may be a table.

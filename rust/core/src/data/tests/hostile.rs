@@ -142,3 +142,12 @@ fn a_tokenizer_file_has_a_size() {
     let error = Tokenizer::from_file(&path).unwrap_err();
     assert!(error.message.contains("found 5368709120 bytes, expected a tokenizer.json of at most 256 MiB"), "{error}");
 }
+
+#[test]
+fn bytes_that_only_begin_like_a_stream_of_arrow_are_no_table() {
+    for length in [-1_i32, 0, 12] {
+        let bytes = [&[0xff; 4], &length.to_le_bytes()[..], b"{\"text\": \"a\"}\n"].concat();
+        let found = error("a.jsonl", &bytes);
+        assert!(!found.message.contains("Arrow"), "{found}");
+    }
+}
