@@ -7,6 +7,7 @@ an error of two lines, no traceback, nothing left behind.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -40,6 +41,7 @@ from symlm.cli.common import PathName
 from symlm.config.options import PATH_KINDS
 from symlm.config.train_config import SPECS
 from symlm.serve import server
+from symlm.system import mpi
 
 COMMANDS = dict(commands())
 GUIDE = ROOT / "docs" / "guide.md"
@@ -174,6 +176,15 @@ def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """The peak of the machine is measured for a moment only: it was most of what a call costs."""
     measure = _symlm.fma_peak
     monkeypatch.setattr(_symlm, "fma_peak", lambda threads, seconds, isa=None: measure(threads, 0.001, isa))
+
+
+LIBRARY = functools.cache(mpi._load)
+
+
+@pytest.fixture(autouse=True)
+def one_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that loads the library of MPI is started once: no call here changes what it finds."""
+    monkeypatch.setattr(mpi, "_load", LIBRARY)
 
 
 @pytest.fixture(autouse=True)
