@@ -72,9 +72,11 @@ def main() -> None:
     parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seq-len", type=int)
     parser.add_argument("--torch-only", action="store_true")
     asked = parser.parse_args()
-    config = symlm.TrainConfig(preset=asked.preset)
+    config = symlm.TrainConfig(preset=asked.preset, batch_size=asked.batch_size, seq_len=asked.seq_len)
     config = timed_config(config, config.model.vocab_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,6 +1,7 @@
 """Two ranks of one thread against one process of two threads, in turns.
 
-Usage: PYTHONPATH=tests .venv-mpich/bin/python bench/ranks.py [--preset 3m] [--rate 1gbit] [--rounds 9] [--updates 20].
+Usage: PYTHONPATH=tests .venv-mpich/bin/python bench/ranks.py [--preset 3m] [--rate 1gbit] [--rounds 9] [--updates 20]
+                                                           [--batch-size 32] [--seq-len N].
 Without --rate both ranks are processes of this machine; with it each has a separate host, and a switch of that rate
 joins them (network namespaces, `tests/mpi/hosts.py`: needs root). Each turn is a new run. The last lines say how fast
 the ranks are, how much longer an update takes on them, and which part of it the digests take (from a trace).
@@ -12,7 +13,9 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -29,6 +32,7 @@ from symlm.ranks.division import payload
 from symlm.text.corpus import builtin_files
 
 WARM_UP = 3
+WORDS = 100_000
 DIGESTS = ("digest", "check")
 
 
@@ -47,7 +51,11 @@ class Runs:
         """A text long enough, and its tokenizer."""
         tokens = (WARM_UP + self.updates) * self.config.batch_size * self.config.model.seq_len
         text = "\n".join(Path(path).read_text(encoding="utf-8") for path in builtin_files())
-        long = (text * (1 + 8 * tokens // len(text)))[: 8 * tokens]
+        # Enough words for the vocabulary of any preset.
+        chance = random.Random(1)
+        letters = string.ascii_lowercase
+        text += " ".join("".join(chance.choices(letters, k=chance.randrange(3, 9))) for _ in range(WORDS))
+        long = (text * (1 + 8 * tokens // len(text)))[: max(8 * tokens, len(text))]
         (self.folder / "text.txt").write_text(long, encoding="utf-8")
         corpus = _symlm.Corpus.open([str(self.folder / "text.txt")])
         vocab_size = self.config.model.vocab_size
@@ -58,7 +66,8 @@ class Runs:
         self.number += 1
         run = self.folder / f"run-{self.number}"
         words: list[object] = [sys.executable, "-m", "symlm", "train", "text.txt", "--out-dir", run]
-        words += ["--preset", self.config.preset, "--tokenizer", "tokenizer.json", "--threads", 2 // ranks]
+        words += ["--preset", self.config.preset, "--batch-size", self.config.batch_size]
+        words += ["--seq-len", self.config.model.seq_len, "--tokenizer", "tokenizer.json", "--threads", 2 // ranks]
         words += ["--max-steps", WARM_UP + self.updates, "--val-split", 0, "--sample-every", 0, "--log-interval", 1]
         words += ["--progress", "off", *more]
         env = {**os.environ, "SYMLM_CACHE_DIR": str(self.folder / "cache")}
@@ -108,8 +117,10 @@ def main() -> None:
     parser.add_argument("--rate")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seq-len", type=int)
     asked = parser.parse_args()
-    config = symlm.TrainConfig(preset=asked.preset)
+    config = symlm.TrainConfig(preset=asked.preset, batch_size=asked.batch_size, seq_len=asked.seq_len)
     config = timed_config(config, config.model.vocab_size)
     with tempfile.TemporaryDirectory() as name, cables(asked.rate, Path(name) / "hosts") as hosts:
         runs = Runs(Path(name), config, asked.updates, Launcher.here(), hosts)
