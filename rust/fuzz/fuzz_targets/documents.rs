@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use symlm_core::data::{Corpus, DataFormat, Interrupts};
 
 /// What begins like one of these may be something else than a text.
-const OTHERS: [&[u8]; 3] = [b"version https://git-lfs.github.com/spec/", b"%PDF-", b"<"];
+const OTHERS: [&[u8]; 5] = [b"version https://git-lfs.github.com/spec/", b"%PDF-", b"<", b"PAR1", b"ARROW1"];
 
 fn read(name: &str, data: &[u8], format: DataFormat) -> Option<Vec<String>> {
     let path = symlm_fuzz::file(name, data);
@@ -51,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
     let expected = std::str::from_utf8(data).ok().filter(|text| !text.contains('\0'));
     let expected = expected.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text)).filter(|_| !data.is_empty());
     let found = read("a.txt", data, DataFormat::Text).map(|documents| documents.concat());
-    // A pointer of Git LFS, a PDF or a page begins with letters, and is refused.
+    // A pointer of Git LFS, a PDF, a page and a table of some bytes begin with letters, and are refused.
     let first = data.strip_prefix("\u{feff}".as_bytes()).unwrap_or(data).trim_ascii_start();
     let refused = found.is_none() && OTHERS.iter().any(|begin| first.starts_with(begin));
     assert!(refused || found.as_deref() == expected, "found {found:?}, expected {expected:?}");
