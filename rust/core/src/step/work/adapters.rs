@@ -5,7 +5,8 @@
 //! AdamW, then the merged weights again.
 //!
 //! Safety of every block here: as in `update`; nodes of factor gradients follow all weight gradients, merging follows
-//! the update of all factors.
+//! the update of all factors. On one of several ranks without adapters merging follows the own updates, and the arrival of
+//! rows that are others'; what still arrives then lies in other rows, and in other parts of the panels.
 
 use super::state::State;
 use crate::pool::Scratch;

@@ -7,10 +7,12 @@ use crate::step::feed::Batch;
 use crate::step::plan::{ADAMW, Optimizer, Unit};
 use crate::system::arena::Arena;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use symlm_kernels::Isa;
 
 const UPDATES: u64 = 3;
+/// Ranks that take longer wait for each other; no slow machine comes near.
+const HANGS: Duration = Duration::from_secs(600);
 
 fn config(ranks: usize, rank: usize, tied: bool) -> EngineConfig {
     serde_json::from_str(&format!(
@@ -59,7 +61,9 @@ fn carry(states: &[Arc<State>], threads: &[std::thread::JoinHandle<()>]) {
     let mailbox = |rank: usize| &states[rank].shared.as_ref().expect("one of several ranks").mailbox;
     let mut expected: Vec<Vec<u32>> = vec![Vec::new(); states.len()];
     let mut left: Vec<(usize, u32)> = Vec::new();
+    let end = Instant::now() + HANGS;
     while threads.iter().any(|thread| !thread.is_finished()) {
+        assert!(Instant::now() < end, "the ranks wait for each other: {left:?} have left, {expected:?} are expected");
         for (rank, expected) in expected.iter_mut().enumerate() {
             let out = mailbox(rank).wait(Duration::from_micros(100));
             let transfers = mailbox(rank).transfers().iter().enumerate();
@@ -78,7 +82,7 @@ fn carry(states: &[Arc<State>], threads: &[std::thread::JoinHandle<()>]) {
             let at = expected[from.peer].swap_remove(found);
             let to = mailbox(from.peer).transfers()[at as usize];
             assert_eq!(to.bytes, from.bytes);
-            // SAFETY: both have that many bytes, and no task touches them before these transfers are done.
+            // SAFETY: both have that many bytes; until these transfers are done no task writes the first or touches the second.
             unsafe { std::ptr::copy_nonoverlapping(from.address as *const u8, to.address as *mut u8, to.bytes) };
             mailbox(from.peer).done(&[at]);
             mailbox(rank).done(&[index]);
