@@ -7,6 +7,7 @@ files grow.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -28,11 +29,12 @@ CLIENTS = 64
 LEAVING = 1 / 3
 WARM_S = 10.0
 """At the most, before memory counts: pages, buffers and late imports are there by then."""
-WARM_REQUESTS = 1000
+LEAST_REQUESTS = 1000
 """At the least; a slow machine takes longer for them."""
 MOST_GROWTH, MOST_MORE = 1.15, 16 << 20
 """Of memory, idle at the end against idle after a while."""
-QUARTERS = 4
+QUARTERS, LEAST_LOOKS = 4, 60
+"""Parts of the time, and looks at the memory in each that say something of it."""
 MOST_LATE_GROWTH = 1.05
 """Of memory under load, the last quarter of the time against the one before: what is cached is there by then."""
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "café")
@@ -55,9 +57,11 @@ class Tally:
         """Bytes of the server under load, every `TICK_S`."""
 
     def memory_by_quarters(self) -> list[float]:
-        """Mean bytes of the server in each quarter of the time."""
+        """Mean bytes of the server in each quarter of the time; nothing of a time too short for that."""
+        if len(self.memory) < LEAST_LOOKS * QUARTERS:
+            return []
         ends = [len(self.memory) * quarter // QUARTERS for quarter in range(QUARTERS + 1)]
-        return [statistics.fmean(self.memory[a:b] or [0]) for a, b in itertools.pairwise(ends)]
+        return [statistics.fmean(self.memory[a:b]) for a, b in itertools.pairwise(ends)]
 
 
 async def client(number: int, url: str, end: float, least: int, tally: Tally) -> None:
@@ -162,6 +166,8 @@ async def load(server: Served, seconds: float, least: int = 0) -> Tally:
     ticking = asyncio.create_task(clock(server, tally))
     await asyncio.gather(*(client(number, server.url, end, least, tally) for number in range(CLIENTS)))
     ticking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await ticking
     return tally
 
 
@@ -202,7 +208,7 @@ class Soaked:
         found = [f"{count} x {what}" for what, count in Counter(self.tally.errors).most_common(5)]
         if self.after.memory > MOST_GROWTH * self.warm.memory + MOST_MORE:
             found.append("the server has grown")
-        if quarters[-1] > MOST_LATE_GROWTH * quarters[-2]:
+        if quarters and quarters[-1] > MOST_LATE_GROWTH * quarters[-2]:
             found.append("the server was still growing")
         if self.after.files > self.warm.files or self.after.threads > MOST_THREADS:
             found.append("the server has more files or threads than before")
@@ -211,12 +217,13 @@ class Soaked:
         return found
 
 
-def soak(server: Served, seconds: float, warm_seconds: float, warm_requests: int) -> Soaked:
-    """Load a server. Idle against idle: both times it has had this load, and holds nothing for anyone."""
-    asyncio.run(load(server, warm_seconds, warm_requests))
+def soak(server: Served, seconds: float, warm_seconds: float, requests: int) -> Soaked:
+    """Load a server twice, for a while and with at least so many requests. Idle against idle: both times it has had
+    this load, and holds nothing for anyone."""
+    asyncio.run(load(server, warm_seconds, requests))
     free = idle(server)
     warm = Held(*held(server))
-    tally = asyncio.run(load(server, seconds))
+    tally = asyncio.run(load(server, seconds, requests))
     free &= idle(server)
     return Soaked(tally, warm, Held(*held(server)), free)
 
@@ -227,7 +234,7 @@ def main(duration: str) -> int:
         model = train(Path(name))
         with serving(model) as server:
             seconds = parse_duration(duration)
-            soaked = soak(server, seconds, min(WARM_S, seconds / 3), WARM_REQUESTS)
+            soaked = soak(server, seconds, min(WARM_S, seconds / 3), LEAST_REQUESTS)
             code = server.stop()
     tally = soaked.tally
     waits = sorted(tally.waits)
@@ -235,8 +242,8 @@ def main(duration: str) -> int:
     print(f"first token after {statistics.median(waits):.3f} s (median), {waits[int(0.99 * len(waits))]:.3f} s (99 %)")
     if tally.stops:
         print(f"stopped by the system {len(tally.stops)} times, {max(tally.stops):.0f} s at the longest")
-    quarters = ", ".join(f"{mean:,.0f}" for mean in tally.memory_by_quarters())
-    print(f"bytes of memory under load, by quarters of the time: {quarters}")
+    if quarters := ", ".join(f"{mean:,.0f}" for mean in tally.memory_by_quarters()):
+        print(f"bytes of memory under load, by quarters of the time: {quarters}")
     for what in fields(Held):
         before, now = getattr(soaked.warm, what.name), getattr(soaked.after, what.name)
         print(f"{what.name}: {before:,} idle after a while, {now:,} idle at the end")
