@@ -200,6 +200,7 @@ class Carrier:
         if self.exchange is not self._known:
             self._learn_plan()
         exchange, moved = self._known, False
+        flying = self._pace.flying > 0
         if exchange is None:
             time.sleep(self._sleep)
         else:
@@ -207,7 +208,7 @@ class Carrier:
         moved |= self._main_turn()
         moved |= self._complete()
         moved |= self._listen()
-        self._watch()
+        self._watch(flying=flying)
         self._end()
         self._sleep = self._pace.sleep(moved=moved)
 
@@ -339,11 +340,11 @@ class Carrier:
         else:
             self.inbox.put(letter)
 
-    def _watch(self) -> None:
-        """Say that this rank lives, and look whether the others do."""
+    def _watch(self, *, flying: bool = False) -> None:
+        """Say that this rank lives, and look whether the others do. Messages were `flying` since the look before."""
         now, others = time.monotonic(), set(range(self.size)) - {self.rank}
         passed = self.watch.look(now)
-        if self._pace.flying:
+        if flying:
             self.traffic.seconds += passed
         if not self._said_bye and self.watch.beat(now):
             for rank in others:

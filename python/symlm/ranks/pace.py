@@ -18,7 +18,7 @@ _LONGEST_S, _CROWDED_S = 1e-3, 4e-3
 
 _SHARING_S, _SENDING_S = 4e-2, 2e-3
 """Sleep while the workers compute: where all ranks share memory, and a message is copied at once when the other side
-looks for it; and where some do not, so that MPI moves a part of the bytes with each look."""
+looks for it (measured with MPICH); and where some do not, so that MPI moves a part of the bytes with each look."""
 
 
 class Pace:
