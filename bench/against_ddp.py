@@ -1,6 +1,7 @@
 """Two ranks of one thread on two hosts against PyTorch's DistributedDataParallel over gloo on the same hosts, in turns.
 
-Usage: PYTHONPATH=tests .venv-mpich/bin/python bench/against_ddp.py --torch-python PYTHON [--preset 3m] [--rate 1gbit].
+Usage: PYTHONPATH=tests .venv-mpich/bin/python bench/against_ddp.py --torch-python PYTHON [--preset 3m] [--rate 1gbit]
+                                                          [--batch-size 32] [--seq-len N].
 Hosts are network namespaces (`tests/mpi/hosts.py`): needs root. Each turn starts new processes: one process of two
 threads on one host, then two ranks of one thread, for symlm and for PyTorch. The last lines compare: how many times as
 fast symlm is on one machine, and on two.

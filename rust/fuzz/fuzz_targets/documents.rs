@@ -51,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
     let expected = std::str::from_utf8(data).ok().filter(|text| !text.contains('\0'));
     let expected = expected.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text)).filter(|_| !data.is_empty());
     let found = read("a.txt", data, DataFormat::Text).map(|documents| documents.concat());
-    // A pointer of Git LFS, a PDF, a page and a table of some bytes begin with letters, and are refused.
+    // A pointer of Git LFS, a PDF, a page and a table of some bytes begin like text, and are refused.
     let first = data.strip_prefix("\u{feff}".as_bytes()).unwrap_or(data).trim_ascii_start();
     let refused = found.is_none() && OTHERS.iter().any(|begin| first.starts_with(begin));
     assert!(refused || found.as_deref() == expected, "found {found:?}, expected {expected:?}");

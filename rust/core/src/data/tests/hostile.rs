@@ -144,7 +144,7 @@ fn a_tokenizer_file_has_a_size() {
 }
 
 #[test]
-fn bytes_that_only_begin_like_a_stream_of_arrow_are_no_table() {
+fn bytes_that_only_begin_like_a_stream_of_arrow_are_not_a_table() {
     for length in [-1_i32, 0, 12] {
         let bytes = [&[0xff; 4], &length.to_le_bytes()[..], b"{\"text\": \"a\"}\n"].concat();
         let found = error("a.jsonl", &bytes);

@@ -112,8 +112,8 @@ impl TrainingPlan<'_> {
         self.plan.add(Task::Leave { stage: Stage::Digests }, &left)
     }
 
-    /// The new values of all: compared with their digests, then packed. All of it comes after `left`, as other ranks wait
-    /// for the own values; what is packed of these passes the time until those of the others are there.
+    /// The new values of all: compared with their digests, then packed. This rank lets its values leave first, because
+    /// others wait for them, then packs its own while theirs are on their way.
     fn gather(&mut self, division: &Division, left: u32) {
         let digests = self.arrive(division, Stage::Digests, &[left]);
         let mut all = Vec::new();

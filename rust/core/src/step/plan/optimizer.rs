@@ -1,6 +1,6 @@
 //! What a plan has to know of an optimizer.
 
-/// What an optimizer updates as a whole, and so has one owner (contract P3).
+/// The least part of the parameters that needs one owner (contract P3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Blocks of the gradient norm: no element depends on another one.
