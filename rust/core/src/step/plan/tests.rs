@@ -1,8 +1,10 @@
 //! No plan lets a sector into memory that an earlier one still needs, whatever is trained; rounds and names of every plan.
 
+use super::limits::ROW_BLOCK;
 use super::optimizer::ADAMW;
 use super::rounds::operation;
-use super::{Division, Partition, Plan, RowStage, SECTORS, Task, sector_windows};
+use super::tiles::block;
+use super::{Division, Partition, Plan, RowStage, SECTORS, Stage, Task, sector_windows};
 use crate::config::{ADAPTER_TARGETS, EngineConfig, LoraConfig};
 use crate::model::{Adapters, Layout};
 use crate::pool::rounds::Round;
@@ -183,5 +185,35 @@ fn nothing_leaves_before_the_update_has_begun() {
                 assert!(ancestors[node][0] & 1 == 1, "{task:?} may run before the update has begun");
             }
         }
+    }
+}
+
+#[test]
+fn own_values_leave_before_any_is_packed_and_are_packed_before_others_arrive() {
+    let config = config_of(13, 2, 0);
+    let (partition, layout) = (Partition::new(&config), Layout::new(&config.model));
+    for ranks in [2, 3, 7, 12] {
+        let division = Division::new(&layout, None, ADAMW, ranks, ranks - 1);
+        let plan = Plan::shared(&partition, &layout, None, &division);
+        let ancestors = ancestors(&plan);
+        let follows = |node: usize, other: usize| ancestors[node][other / 64] >> (other % 64) & 1 == 1;
+        let values = |stage: Stage| matches!(stage, Stage::Values { .. });
+        let leaving = |task: &Task| matches!(task, Task::Leave { stage } if values(*stage));
+        let left: Vec<usize> = (0..plan.tasks.len()).filter(|&node| leaving(&plan.tasks[node])).collect();
+        let mut early = 0;
+        for (node, task) in plan.tasks.iter().enumerate() {
+            let Task::Merge { matrix, tile } = *task else { continue };
+            assert!(left.iter().all(|&other| follows(node, other)), "{task:?} keeps others waiting");
+            let bucket = division.buckets.iter().position(|bucket| bucket.matrices.contains(&matrix)).unwrap();
+            let m = &layout.matrices[matrix];
+            let rows = block(tile, ROW_BLOCK, m.rows);
+            let own = &division.buckets[bucket].values[ranks - 1];
+            let at_hand = own.start <= m.offset + rows.start * m.cols && m.offset + rows.end * m.cols <= own.end;
+            let arrived = |&(stage, other): &(Stage, u32)| values(stage) && follows(node, other as usize);
+            let waits: Vec<Stage> = plan.arrivals.iter().filter(|&a| arrived(a)).map(|&(stage, _)| stage).collect();
+            assert_eq!(waits, if at_hand { vec![] } else { vec![Stage::Values { bucket }] }, "{task:?}");
+            early += usize::from(at_hand);
+        }
+        assert!(early > 0 || ranks > 2, "nothing is packed while others' values are on their way");
     }
 }
