@@ -9,6 +9,8 @@ import io
 import json
 import lzma
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import Cli
+from conftest import HANG_S, Cli
 from symlm import _symlm
 from symlm.errors import DataError, UserError
 from symlm.text import opening
@@ -232,3 +234,18 @@ def test_exit_codes(tmp_path: Path, cli: Cli) -> None:
     }.items():  # fmt: skip
         done = cli("train", name)
         assert done.returncode == 3 and told in done.stderr and "hint: " in done.stderr, (name, done.stderr)
+
+
+@pytest.mark.parametrize("begin", [b"", b"\xff\xff\xff\xff", b"ARR"])
+def test_a_stream_of_binary_data_is_not_waited_for(tmp_path: Path, environment: dict[str, str], begin: bytes) -> None:
+    write = f"import sys\nout = sys.stdout.buffer\nout.write({begin!r})\nfor _ in range(256): out.write(bytes(1 << 20))"
+    with subprocess.Popen([sys.executable, "-c", write], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as stream:
+        words = ["train", "-", "--out-dir", "new"]
+        result = subprocess.run(
+            [sys.executable, "-m", "symlm", *words], stdin=stream.stdout, cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=HANG_S, check=False,
+        )  # fmt: skip
+        assert stream.stdout is not None
+        stream.stdout.close()
+    assert (result.returncode, "found a NUL byte" in result.stderr) == (3, True), result.stderr
+    assert stream.returncode != 0, "all of it was read"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::packing::{Packing, may_be_packed};
 use super::source::Source;
-use super::table::may_be_table;
+use super::table::{TABLE_HEAD, is_table, may_be_table};
 use super::wanted::Wanted;
 use crate::error::{Error, Result, io_reason};
 use crate::foreign::HEAD_BYTES;
@@ -63,7 +63,7 @@ fn spool(stream: &mut Stream, name: &str, given: &Path, wanted: &Arc<Wanted>) ->
         // Stops at once on a stream of binary data, which may never end.
         if !source.packing.is_packed()
             && !may_be_packed(head.first())
-            && !may_be_table(&head)
+            && !(may_be_table(&head) && (head.len() < TABLE_HEAD || is_table(&head)))
             && let Some(at) = memchr::memchr(0, &buffer[..n])
         {
             source.check_head(&head)?;

@@ -29,6 +29,9 @@ const SECONDS: u32 = 60;
 const MARKS: [&[u8]; 3] = [b"PAR1", b"ARROW1", STREAM];
 const STREAM: &[u8] = b"\xff\xff\xff\xff";
 
+/// So many bytes are enough to tell.
+pub(super) const TABLE_HEAD: usize = 17;
+
 /// Whether a file that begins so is a table.
 pub(crate) fn is_table(head: &[u8]) -> bool {
     let text =
