@@ -66,7 +66,7 @@ class Refused(Exception):
 def write(out: BinaryIO, kind: bytes, content: bytes, part: float) -> None:
     """Write a frame."""
     for some in (struct.pack("<cIH", kind, len(content), min(int(part * 1000), 1000)), content):
-        # Under PYTHONUNBUFFERED there is no buffer, and a process that is stopped in the middle writes only a part.
+        # With PYTHONUNBUFFERED set, the output has no buffer: a write is short if the process is stopped during it.
         left = memoryview(some)
         while left:
             left = left[out.write(left) :]
